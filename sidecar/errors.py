@@ -1,0 +1,81 @@
+"""What can go wrong, whose fault it is, and the one word that says so everywhere.
+
+Each :class:`Reason` is at once the metric label, the access log's word and, by its flag, the response flag of the
+field. Modules raise :class:`ProxyError`; only ``proxy.rescue`` turns one into a status. Imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Fault(Enum):
+    """Who has to change something."""
+
+    CLIENT = "client"
+    UPSTREAM = "upstream"
+    POLICY = "policy"
+    OVERLOAD = "overload"
+    DRAIN = "drain"
+    OURS = "ours"
+
+
+class Reason(Enum):
+    """Why a request or a connection did not end as it should: (word, response flag, fault).
+
+    The flags are Envoy's (its access-log documentation, "Response Flags").
+    """
+
+    BAD_REQUEST = ("bad_request", "DPE", Fault.CLIENT)
+    BAD_FRAMING = ("bad_framing", "DPE", Fault.CLIENT)
+    UNKNOWN_CODING = ("unknown_coding", "DPE", Fault.CLIENT)
+    BAD_VERSION = ("bad_version", "DPE", Fault.CLIENT)
+    METHOD_REFUSED = ("method_refused", "DPE", Fault.CLIENT)
+    HEAD_TOO_LARGE = ("head_too_large", "DPE", Fault.CLIENT)
+    HEAD_TIMEOUT = ("head_timeout", "DPE", Fault.CLIENT)
+    BODY_TOO_LARGE = ("body_too_large", "DPE", Fault.CLIENT)
+    BODY_TOO_SLOW = ("body_too_slow", "SI", Fault.CLIENT)
+    CLIENT_IDLE = ("client_idle", "SI", Fault.CLIENT)
+    CLIENT_CLOSED = ("client_closed", "DC", Fault.CLIENT)
+    NOT_HTTP = ("not_http", "DPE", Fault.CLIENT)
+    NO_ROUTE = ("no_route", "NR", Fault.CLIENT)
+    CALLER_REFUSED = ("caller_refused", "UAEX", Fault.POLICY)
+    OWN_LISTENER = ("own_listener", "UAEX", Fault.POLICY)
+    DNS_FAILED = ("dns_failed", "DF", Fault.UPSTREAM)
+    CONNECT_FAILED = ("connect_failed", "UF", Fault.UPSTREAM)
+    CONNECT_TIMEOUT = ("connect_timeout", "UF", Fault.UPSTREAM)
+    UPSTREAM_CLOSED = ("upstream_closed", "UC", Fault.UPSTREAM)
+    UPSTREAM_PROTOCOL = ("upstream_protocol", "UPE", Fault.UPSTREAM)
+    UPSTREAM_TIMEOUT = ("upstream_timeout", "UT", Fault.UPSTREAM)
+    UPSTREAM_IDLE = ("upstream_idle", "SI", Fault.UPSTREAM)
+    POOL_FULL = ("pool_full", "UO", Fault.OVERLOAD)
+    POOL_TIMEOUT = ("pool_timeout", "UO", Fault.OVERLOAD)
+    MEMORY = ("memory", "OM", Fault.OVERLOAD)
+    TOO_MANY_CONNECTIONS = ("too_many_connections", "DO", Fault.OVERLOAD)
+    DRAIN_DEADLINE = ("drain_deadline", "LR", Fault.DRAIN)
+    INTERNAL = ("internal", "LR", Fault.OURS)
+
+    def __init__(self, word: str, flag: str, fault: Fault) -> None:
+        self.word = word
+        self.flag = flag
+        self.fault = fault
+
+
+class ProxyError(Exception):
+    """A request or a connection that can't go on.
+
+    ``reason`` decides what the peer is told; ``detail`` is one sentence for people, free of secrets and of bytes that
+    a peer chose (it goes into replies and logs).
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __repr__(self) -> str:
+        return f"ProxyError({self.reason.word}: {self.detail})"
+
+
+class StartError(Exception):
+    """The process can't start as it was told to. The text is one line that names what to change; the exit code is 2."""

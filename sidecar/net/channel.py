@@ -1,0 +1,227 @@
+"""A connection's bytes: one non-blocking socket, waited on under trio, with one coarse deadline.
+
+Who calls it: everything above that moves bytes. It knows nothing of HTTP.
+
+Theory of operation. A cancel scope with a deadline costs more than the rest of an exchange, so there is none. Whoever
+starts a phase calls ``limit(seconds, reason)``; a single sweeper (``net.timers``) looks at all channels every 50 ms
+and calls ``expire()`` on those that are overdue: the channel notes the reason *first* and then wakes whoever waits on
+its descriptor with ``trio.lowlevel.notify_closing``. A waiter looks at the note before and after each wait, so that a
+wake-up that fell between two waits is not lost.
+
+A channel has one reader and one writer at a time (trio raises BusyResourceError otherwise). A cancelled ``send_all``
+may have sent a part: such a channel is only closed, never pooled.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from time import monotonic
+
+import trio
+from trio.lowlevel import wait_readable, wait_writable
+
+from sidecar.errors import ProxyError, Reason
+
+READ_SIZE = 16_384  # one read of a head or of a small message
+BULK_SIZE = 65_536  # one read of a long body: the soft mark of one direction's buffer
+NEVER = float("inf")
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 65_536
+
+_GONE = {
+    errno.ECONNRESET,
+    errno.EPIPE,
+    errno.ETIMEDOUT,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ENOTCONN,
+    errno.ESHUTDOWN,
+    errno.ECONNABORTED,
+    errno.ECONNREFUSED,
+    errno.ENETDOWN,
+    errno.EHOSTDOWN,
+}
+
+
+class ChannelClosed(Exception):
+    """The peer reset the connection, or it is closed on our side. ``detail`` says how, for people."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class Overdue(ProxyError):
+    """A channel's deadline passed; the reason is the one that ``limit`` was given."""
+
+
+class Channel:
+    """Bytes to and from one peer. Construct it with a connected, non-blocking socket; it owns the socket."""
+
+    __slots__ = ("__weakref__", "bulk", "closed", "deadline", "fd", "overdue", "overdue_as", "peer", "registry", "sock")
+
+    def __init__(self, sock: socket.socket, peer: str, registry: set[Channel]) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.peer = peer
+        self.deadline = NEVER
+        self.overdue_as = Reason.CLIENT_IDLE
+        self.overdue: Reason | None = None
+        self.bulk = False
+        self.closed = False
+        self.registry = registry
+        registry.add(self)
+
+    # -- deadlines ---------------------------------------------------------------------------------------------------
+
+    def limit(self, seconds: float, reason: Reason) -> None:
+        """From now on, whoever still waits on this channel after ``seconds`` gets ``Overdue(reason)``."""
+        self.deadline = monotonic() + seconds
+        self.overdue_as = reason
+
+    def expire(self, reason: Reason) -> None:
+        """Ends the current and every later wait with ``Overdue(reason)``; the sweeper, a drain or a watcher calls it."""
+        if not self.closed:
+            self.deadline = NEVER
+            self.overdue = reason
+            trio.lowlevel.notify_closing(self.fd)
+
+    def revive(self) -> None:
+        """Takes an ``Overdue`` back: its catcher decided to go on waiting."""
+        self.overdue = None
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def recv(self) -> bytes:
+        """The next bytes, at most READ_SIZE or BULK_SIZE of them; b"" at the peer's FIN.
+
+        Raises ChannelClosed when the peer is gone, Overdue at the deadline. Cancelling it loses nothing.
+        """
+        # Waiting first spares the failing read that nearly always comes before the peer has answered.
+        if self.bulk:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self.wait_readable()
+        while True:
+            try:
+                data = self.sock.recv(BULK_SIZE if self.bulk else READ_SIZE)
+            except BlockingIOError:
+                self.bulk = False
+                await self.wait_readable()
+            except OSError as error:
+                raise self._gone(error) from None
+            else:
+                self.bulk = len(data) >= READ_SIZE
+                return data
+
+    def recv_nowait(self) -> bytes | None:
+        """As ``recv``, but None at once where nothing is there."""
+        try:
+            data = self.sock.recv(BULK_SIZE if self.bulk else READ_SIZE)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise self._gone(error) from None
+        self.bulk = len(data) >= READ_SIZE
+        return data
+
+    async def wait_readable(self) -> None:
+        """Waits until a read would not block. Raises ChannelClosed, Overdue."""
+        if self.overdue is not None:
+            raise self._overdue()
+        try:
+            await wait_readable(self.fd)
+        except trio.ClosedResourceError:
+            raise self._overdue() from None
+        if self.overdue is not None:
+            raise self._overdue()
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """Hands the kernel what it takes now; returns how many bytes that was (0: it is full). Raises ChannelClosed."""
+        try:
+            return self.sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._gone(error) from None
+
+    async def send_all(self, data: bytes) -> None:
+        """Sends all of it, waiting where the peer is slow. Raises ChannelClosed, Overdue."""
+        sent = self.send_nowait(data)
+        if sent == len(data):
+            return
+        rest = memoryview(data)[sent:]
+        while rest:
+            await self.wait_writable()
+            rest = rest[self.send_nowait(rest) :]
+
+    async def wait_writable(self) -> None:
+        """Waits until a write would not block. Raises ChannelClosed, Overdue."""
+        if self.overdue is not None:
+            raise self._overdue()
+        try:
+            await wait_writable(self.fd)
+        except trio.ClosedResourceError:
+            raise self._overdue() from None
+        if self.overdue is not None:
+            raise self._overdue()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def send_eof(self) -> None:
+        """FIN. Whoever is gone already does not get one."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise self._gone(error) from None
+
+    def close(self) -> None:
+        """Closes at once; unread bytes make the kernel send RST. Safe to call twice."""
+        if not self.closed:
+            self.closed = True
+            self.registry.discard(self)  # before the descriptor's number can be given to somebody else
+            trio.lowlevel.notify_closing(self.fd)
+            self.sock.close()
+
+    def reset(self) -> None:
+        """Closes with RST: what was sent so far must not look complete."""
+        if not self.closed:
+            try:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            except OSError as error:
+                if error.errno not in _GONE and error.errno != errno.EINVAL:
+                    raise self._gone(error) from None
+            self.close()
+
+    async def close_after_reply(self) -> None:
+        """FIN, then up to 64 KiB or 1 s of draining, then close: an RST would destroy the reply just written."""
+        try:
+            self.send_eof()
+            self.revive()
+            self.limit(LINGER_SECONDS, Reason.CLIENT_IDLE)
+            drained = 0
+            while drained < LINGER_BYTES:
+                data = await self.recv()
+                if not data:
+                    break
+                drained += len(data)
+        except (ChannelClosed, Overdue):
+            return
+        finally:
+            self.close()
+
+    # -- errors ------------------------------------------------------------------------------------------------------
+
+    def _overdue(self) -> Exception:
+        if self.overdue is None:
+            return ChannelClosed("the connection was closed on our side")
+        return Overdue(self.overdue, f"{self.peer}: {self.overdue.word.replace('_', ' ')}")
+
+    def _gone(self, error: OSError) -> ChannelClosed:
+        if error.errno not in _GONE and error.errno != errno.EBADF:
+            return ChannelClosed(f"unexpected error on the connection: {errno.errorcode.get(error.errno or 0, '?')}")
+        return ChannelClosed(errno.errorcode.get(error.errno or 0, "closed"))

@@ -1,0 +1,6 @@
+"""The port numbers that the field knows, in one place. Imports nothing."""
+
+ADMIN = 15000
+OUTBOUND = 15001
+INBOUND = 15006
+SCRAPE = 15020

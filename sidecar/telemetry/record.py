@@ -1,0 +1,75 @@
+"""One record per request and per opaque connection: what happened, to whom, how long it took.
+
+The proxy fills it while it works and hands it to :class:`Telemetry` once, at the end; the access log and the counters
+read it and nothing else. Not frozen, since an exchange writes it step by step; nobody writes to it after ``finish``.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sidecar.errors import Reason
+
+
+class Record:
+    """The facts of one exchange. Bytes are as the peer sent them (escape before printing); times in seconds.
+
+    ``start`` is on the wall clock, ``began`` and ``first_byte`` on the monotonic one (``first_byte``: when the head of
+    the upstream's answer was there, 0.0 if it never was). ``status`` is 0 on an opaque connection and where no answer
+    could be given.
+    """
+
+    __slots__ = (
+        "attempts",
+        "authority",
+        "began",
+        "bytes_received",
+        "bytes_sent",
+        "client",
+        "detail",
+        "direction",
+        "duration",
+        "first_byte",
+        "forwarded_for",
+        "method",
+        "path",
+        "protocol",
+        "reason",
+        "request_id",
+        "reused",
+        "sni",
+        "start",
+        "status",
+        "upstream",
+        "user_agent",
+    )
+
+    def __init__(self, direction: str, protocol: str, client: str, start: float, began: float) -> None:
+        self.direction = direction  # "inbound" or "outbound"
+        self.protocol = protocol  # "HTTP/1.1", "HTTP/1.0", "TCP", "TLS", "HTTP/2" (relayed)
+        self.client = client
+        self.start = start
+        self.began = began
+        self.first_byte = 0.0
+        self.duration = 0.0
+        self.method = b""
+        self.path = b""
+        self.authority = b""
+        self.user_agent = b""
+        self.forwarded_for = b""
+        self.request_id = b""
+        self.sni = b""
+        self.status = 0
+        self.reason: Reason | None = None
+        self.detail = ""
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.upstream = ""
+        self.attempts = 0
+        self.reused = False
+
+
+class Sink(Protocol):
+    """Whoever takes finished records: called once per record, on the event loop, and must not block."""
+
+    def finish(self, record: Record) -> None: ...
