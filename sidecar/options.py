@@ -1,0 +1,148 @@
+"""The table of options: each flag, its twin in the environment, its default and what it means, once.
+
+Who reads it: ``sidecar.settings`` (values), ``sidecar.cli`` (``--help``) and the generator of the reference page. A
+default is written as a user would write it and goes through the same parser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sidecar import machine, ports, values
+
+LISTENERS = "Where it listens"
+APP = "The app"
+HTTP = "HTTP"
+LIMITS = "Limits"
+TIMEOUTS = "Timeouts"
+STOPPING = "Stopping"
+LOGS = "Logs"
+
+DURATION = "S"
+LISTEN = "[ADDR:]PORT"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option. ``field`` is its name in Settings; ``example`` a value that works, for messages.
+
+    ``default`` is text for the parser; where ``computed`` is set the default is what that returns, and ``default``
+    only describes it; an empty one says that there is none. ``bare`` is what the flag means without a value.
+    """
+
+    field: str
+    group: str
+    metavar: str
+    default: str
+    example: str
+    help: str
+    parse: Callable[[str], object]
+    computed: Callable[[], object] | None = None
+    bare: str | None = None
+
+    @property
+    def flag(self) -> str:
+        """As on the command line."""
+        return "--" + self.field.replace("_", "-")
+
+    @property
+    def twin(self) -> str:
+        """The variable that says the same in the environment; the flag wins over it."""
+        return "SIDECAR_" + self.field.upper()
+
+
+def _choice(field: str, group: str, default: str, help: str, *words: str) -> Option:
+    return Option(field, group, "|".join(words), default, default, help, values.choice(*words))
+
+
+def _timeout(field: str, default: str, help: str) -> Option:
+    return Option(field, TIMEOUTS, DURATION, default, "10s", help, values.positive_duration)
+
+
+_ANYWHERE = values.listen("0.0.0.0", "::")
+_LOCAL = values.listen("127.0.0.1", "::1")
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "upstream", APP, "HOST:PORT", "", "127.0.0.1:8080", "the app; needed while --interception is none",
+        values.destination, computed=lambda: None,
+    ),
+    _choice("protocol", APP, "auto", "what the app speaks; auto looks at the first bytes", "auto", "http", "tcp"),
+    Option(
+        "max_app_connections", APP, "N", "1024", "1024", "connections to the app at once",
+        values.number(1),
+    ),
+    Option(
+        "max_waiting", APP, "N", "1024", "1024", "requests that may wait for one of those; more get 503",
+        values.number(0),
+    ),
+    Option(
+        "inbound", LISTENERS, LISTEN, str(ports.INBOUND), "15006",
+        "for the app's callers, on all addresses; port 0, here and below, takes any free one", _ANYWHERE,
+    ),
+    Option(
+        "outbound", LISTENERS, LISTEN, str(ports.OUTBOUND), "15001",
+        "for the app's own calls, as an HTTP proxy on loopback", _LOCAL,
+    ),
+    Option(
+        "admin", LISTENERS, LISTEN + "|off", str(ports.ADMIN), "15000",
+        "for whoever looks after it, on loopback", values.or_off(_LOCAL),
+    ),
+    Option(
+        "scrape", LISTENERS, LISTEN + "|off", str(ports.SCRAPE), "15020",
+        "for Prometheus and probes, on all addresses", values.or_off(_ANYWHERE),
+    ),
+    _choice(
+        "interception", LISTENERS, "none", "how connections come here: addressed to it, or redirected by the kernel",
+        "none", "redirect",
+    ),
+    Option(
+        "trusted_proxies", HTTP, "CIDR,...", "none", "10.0.0.0/8",
+        "senders whose x-forwarded-* headers are believed and added to; those of others are replaced", values.networks,
+    ),
+    Option(
+        "via", HTTP, "on|off", "off", "on", "add a Via header to what is passed on",
+        values.switch, bare="on",
+    ),
+    Option(
+        "max_body", HTTP, "SIZE|none", "none", "10MB", "the longest request body; a longer one gets 413",
+        values.size_or_none,
+    ),
+    Option(
+        "body_min_rate", HTTP, "BYTES/SECONDS", "240/30", "240/30",
+        "the slowest request body: so many bytes per second, measured over so many seconds; a slower one gets 408",
+        values.rate,
+    ),
+    Option(
+        "max_connections", LIMITS, "N", "half of RLIMIT_NOFILE", "1000", "connections from clients at once",
+        values.number(1), computed=machine.default_max_connections,
+    ),
+    Option(
+        "memory_limit", LIMITS, "SIZE|none", "the cgroup's, or none", "64MiB",
+        "memory of this process, near which new work is refused", values.size_or_none, computed=machine.memory_limit,
+    ),
+    _timeout("request_head_timeout", "10s", "from a request's first byte to the end of its head"),
+    _timeout("idle_timeout", "1h", "a client's connection on which nothing happens"),
+    _timeout("stream_idle_timeout", "5m", "a request in progress, neither side of which moves"),
+    _timeout("connect_timeout", "5s", "making a connection to an upstream"),
+    _timeout("pool_idle_timeout", "55s", "an unused connection to an upstream, kept for the next request"),
+    Option(
+        "drain_seconds", STOPPING, DURATION, "30s", "30s",
+        "from the signal to the end: what is under way may finish within that time", values.duration,
+    ),
+    Option(
+        "drain_delay", STOPPING, DURATION, "0s", "5s",
+        "how much of that time new connections are still accepted", values.duration,
+    ),
+    _choice("access_log", LOGS, "text", "the form of the line per request and connection", "text", "json", "off"),
+    Option(
+        "access_log_file", LOGS, "PATH|-", "-", "/var/log/sidecar.log", "where those lines go; - is standard output",
+        values.path,
+    ),
+    _choice(
+        "log_level", LOGS, "info", "what the process says of itself, on standard error",
+        "debug", "info", "warning", "error",
+    ),
+    _choice("log_format", LOGS, "text", "the form of that", "text", "json"),
+)  # fmt: skip

@@ -1,0 +1,145 @@
+"""Settings: everything that the process was told, as one frozen value. The only reader of the environment.
+
+Who calls it: ``sidecar.cli``, once. A value comes from its flag, else from its twin ``SIDECAR_...``, else it is the
+default; whatever is wrong with one becomes a StartError of one line, which names where the value stood, what is wrong
+with it and what to write instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from sidecar.addresses import Address, parse_ip
+from sidecar.errors import StartError
+from sidecar.options import OPTIONS, Option
+from sidecar.values import Networks
+
+_WILDCARDS = {"0.0.0.0", "::"}
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process was told. Durations in seconds, sizes in bytes; an empty tuple of addresses: no listener."""
+
+    upstream: Address | None
+    inbound: tuple[Address, ...]
+    outbound: tuple[Address, ...]
+    admin: tuple[Address, ...]
+    scrape: tuple[Address, ...]
+    protocol: str  # "auto", "http" or "tcp"
+    access_log: str  # "text", "json" or "off"
+    access_log_file: str  # a path, or "-"
+    max_connections: int
+    memory_limit: int  # 0: none
+    interception: str  # "none"
+    drain_seconds: float
+    drain_delay: float  # at most drain_seconds
+    trusted_proxies: Networks
+    via: bool
+    max_body: int  # 0: none
+    body_min_rate: int  # bytes per second ...
+    body_min_window: float  # ... over so many seconds
+    max_app_connections: int
+    max_waiting: int
+    request_head_timeout: float
+    idle_timeout: float
+    stream_idle_timeout: float
+    connect_timeout: float
+    pool_idle_timeout: float
+    log_level: str  # "debug", "info", "warning" or "error"
+    log_format: str  # "text" or "json"
+
+
+def load(flags: Mapping[str, str], environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the flags given ({field: text}) and the environment; StartError for the first wrong value."""
+    told = os.environ if environ is None else environ
+    found: dict[str, Any] = {option.field: _value(option, flags, told) for option in OPTIONS}
+    found["body_min_rate"], found["body_min_window"] = found["body_min_rate"]
+    settings = Settings(**found)
+    for field, problem in _contradictions(settings):
+        raise StartError(f"{_source(_option(field), flags, told)}: {problem}")
+    return settings
+
+
+def unknown_twins(environ: Mapping[str, str] | None = None) -> list[str]:
+    """A sentence for each SIDECAR_... variable that is no twin of a flag: a typo must not pass in silence."""
+    told = os.environ if environ is None else environ
+    twins = [option.twin for option in OPTIONS]
+    sentences = []
+    for name in sorted(name for name in told if name.startswith("SIDECAR_") and name not in twins):
+        near = difflib.get_close_matches(name, twins, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        sentences.append(f"the environment's {name} is not a setting and has no effect{hint}")
+    return sentences
+
+
+def _value(option: Option, flags: Mapping[str, str], environ: Mapping[str, str]) -> object:
+    text = flags.get(option.field, environ.get(option.twin))
+    if text is None:
+        return option.parse(option.default) if option.computed is None else option.computed()
+    try:
+        return option.parse(text)
+    except ValueError as error:
+        raise StartError(f"{_source(option, flags, environ)}: {error}; write {_form(option)}") from None
+
+
+def _source(option: Option, flags: Mapping[str, str], environ: Mapping[str, str]) -> str:
+    """Where a value stood: the flag, with its twin where it was that."""
+    if option.field not in flags and option.twin in environ:
+        return f"{option.flag} (from {option.twin})"
+    return option.flag
+
+
+def _form(option: Option) -> str:
+    """How to write a value: the words to choose from, or the form with an example."""
+    words = option.metavar.split("|")
+    if all(word.islower() for word in words):
+        return "one of " + ", ".join(words)
+    off = f", or {words[1]}" if len(words) > 1 else ""
+    return f"{words[0]}, for example {option.example}{off}"
+
+
+def _option(field: str) -> Option:
+    return next(option for option in OPTIONS if option.field == field)
+
+
+def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Values that are right alone and wrong together: (the field to name, what is wrong; what to do)."""
+    if settings.interception == "redirect":
+        yield "interception", "redirect is not available yet; use none, with --upstream HOST:PORT"
+    if settings.upstream is None:
+        yield "upstream", "is missing; name the app, for example --upstream 127.0.0.1:8080"
+    if settings.drain_delay > settings.drain_seconds:
+        yield (
+            "drain_delay",
+            f"{settings.drain_delay:g} s is longer than the whole drain; "
+            f"write at most {settings.drain_seconds:g}s, or a longer --drain-seconds",
+        )
+    taken: list[tuple[str, Address]] = []
+    for field in ("inbound", "outbound", "admin", "scrape"):
+        for address in getattr(settings, field):
+            if settings.upstream is not None and _leads_back(settings.upstream, address):
+                yield "upstream", f"{settings.upstream} is this sidecar's own --{field}; name the app's port"
+            for other, listener in taken:
+                if _covers(listener, address) or _covers(address, listener):
+                    yield field, f"{address} is taken by --{other}; choose another port"
+            taken.append((field, address))
+
+
+def _covers(listener: Address, other: Address) -> bool:
+    """Whether a listener on the one takes what the other is for."""
+    if listener.port != other.port or listener.port == 0:
+        return False
+    one_family = (":" in listener.host) == (":" in other.host)
+    return listener.host == other.host or (listener.host in _WILDCARDS and one_family)
+
+
+def _leads_back(upstream: Address, listener: Address) -> bool:
+    """Whether dialing the upstream would reach the listener, as far as that shows without looking up a name."""
+    hosts = ("127.0.0.1", "::1") if upstream.host == "localhost" else (upstream.host,)
+    local = [host for host in hosts if host == listener.host or ((ip := parse_ip(host)) is not None and ip.is_loopback)]
+    return any(_covers(listener, Address(host, upstream.port)) for host in local)
