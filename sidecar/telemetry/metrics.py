@@ -1,0 +1,222 @@
+"""The numbers: plain integers that the hot path adds to. Nothing here formats, and nothing imports a metrics library.
+
+Who calls it: everybody adds to ``Counters``; ``Telemetry.finish`` gives each record to ``RequestMetrics``;
+``telemetry.exposition`` reads both when somebody scrapes.
+
+``RequestMetrics`` keeps all its numbers in one flat list. A series (one set of labels) owns a run of cells in it, found
+by a small tuple; to note a record is one look-up and a few additions. A flat run of numbers is also what several
+processes can share one day: the list becomes a view of shared memory with the same indexing, or each process is read
+out and the lists are added up.
+
+Labels take no value that a peer chooses freely: statuses are what a head's grammar lets through, protocols are mapped
+to two words, flags and reasons are ours, and past ``MAX_SERIES`` a new status is filed under "other".
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from sidecar.errors import Reason
+from sidecar.telemetry.record import Record
+
+# Istio's buckets, in milliseconds; it uses the same numbers for its histograms of bytes.
+BUCKETS = (
+    0.5,
+    1,
+    5,
+    10,
+    25,
+    50,
+    100,
+    250,
+    500,
+    1000,
+    2500,
+    5000,
+    10000,
+    30000,
+    60000,
+    300000,
+    600000,
+    1800000,
+    3600000,
+)
+_BYTE_BUCKETS = (0, *BUCKETS[1:])  # as BUCKETS for whole numbers, which compare faster among themselves
+
+HISTOGRAM_CELLS = len(BUCKETS) + 2  # each bucket, the one above all, the sum
+HTTP_CELLS = 3 * HISTOGRAM_CELLS  # duration, bytes of the request, bytes of the response
+TCP_CELLS = 3  # bytes sent, bytes received, connections closed
+MAX_SERIES = 1024  # 0.8 kB each; two directions with every registered status and flag that goes with it are some 300
+
+_REQUEST_AT = HISTOGRAM_CELLS
+_REQUEST_SUM = 2 * HISTOGRAM_CELLS - 1
+_RESPONSE_AT = 2 * HISTOGRAM_CELLS
+_RESPONSE_SUM = 3 * HISTOGRAM_CELLS - 1
+_DURATION_SUM = HISTOGRAM_CELLS - 1
+
+REPORTERS = {"inbound": "destination", "outbound": "source"}
+_OPAQUE = frozenset(("TCP", "TLS", "HTTP/2"))
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """How a number in Counters is shown: ``kind`` is "counter" or "gauge", ``labels`` are (name, value) pairs."""
+
+    attribute: str
+    name: str
+    kind: str
+    help: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+def _detected(attribute: str, outcome: str) -> Meter:
+    text = "Connections by what their first bytes were."
+    return Meter(attribute, "sidecar_detected_connections", "counter", text, (("outcome", outcome),))
+
+
+# One row per number, in the order in which it is shown; rows of one name stand together.
+METERS = (
+    Meter("connections_accepted", "sidecar_connections_accepted", "counter", "Connections accepted by a listener."),
+    Meter(
+        "connections_refused", "sidecar_connections_refused", "counter", "Connections closed at once: limit or memory."
+    ),
+    Meter("connections_active", "sidecar_connections_active", "gauge", "Client connections open now."),
+    Meter("accept_errors", "sidecar_accept_errors", "counter", "Failures of accept, as for want of descriptors."),
+    Meter("requests_active", "sidecar_requests_active", "gauge", "Requests and opaque connections in progress."),
+    Meter("pool_hits", "sidecar_pool_hits", "counter", "Requests that found an idle upstream connection."),
+    Meter("pool_misses", "sidecar_pool_misses", "counter", "Requests that opened an upstream connection."),
+    Meter("pool_waits", "sidecar_pool_waits", "counter", "Requests that waited for an upstream connection."),
+    Meter("retries", "sidecar_retries", "counter", "Requests sent again over another upstream connection."),
+    _detected("detect_http", "http"),
+    _detected("detect_tls", "tls"),
+    _detected("detect_http2", "http2"),
+    _detected("detect_opaque", "opaque"),
+    _detected("detect_server_first", "server_first"),
+    Meter("spliced_bytes", "sidecar_spliced_bytes", "counter", "Bytes relayed inside the kernel."),
+    Meter("access_log_dropped", "sidecar_access_log_dropped_lines", "counter", "Lines dropped: the log was too slow."),
+    Meter(
+        "access_log_errors",
+        "sidecar_access_log_errors",
+        "counter",
+        "Failed writes of the access log, each tried again.",
+    ),
+)
+
+
+class Counters:
+    """One integer per row of METERS; whoever knows of an event adds to it (``counters.pool_hits += 1``)."""
+
+    __slots__ = tuple(meter.attribute for meter in METERS)
+
+    accept_errors: int
+    access_log_dropped: int
+    access_log_errors: int
+    connections_accepted: int
+    connections_active: int
+    connections_refused: int
+    detect_http: int
+    detect_http2: int
+    detect_opaque: int
+    detect_server_first: int
+    detect_tls: int
+    pool_hits: int
+    pool_misses: int
+    pool_waits: int
+    requests_active: int
+    retries: int
+    spliced_bytes: int
+
+    def __init__(self) -> None:
+        for meter in METERS:
+            setattr(self, meter.attribute, 0)
+
+    def read(self) -> tuple[int, ...]:
+        """The numbers in the order of METERS."""
+        return tuple(getattr(self, meter.attribute) for meter in METERS)
+
+
+# (direction, response code or -1 for an opaque connection, reason's flag)
+SeriesKey = tuple[str, int, str]
+OPAQUE_CODE = -1
+OTHER_CODE = 1000  # shown as "other"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFigures:
+    """A copy of all numbers of RequestMetrics, to be rendered elsewhere, also on another thread."""
+
+    cells: tuple[float, ...]
+    series: tuple[tuple[SeriesKey, int], ...]
+    opened: tuple[tuple[str, int], ...]
+    errors: tuple[tuple[tuple[str, str], int], ...]
+
+
+class RequestMetrics:
+    """Istio's request and TCP metrics, and the reasons of what failed."""
+
+    __slots__ = ("_cells", "_errors", "_opened", "_runs")
+
+    def __init__(self) -> None:
+        self._cells: list[float] = []
+        self._runs: dict[SeriesKey, int] = {}  # where each series' cells begin
+        self._opened = dict.fromkeys(REPORTERS, 0)
+        self._errors: dict[tuple[str, str], int] = {}
+
+    def open_opaque(self, direction: str) -> None:
+        """An opaque connection begins; its record follows at its end."""
+        self._opened[direction] += 1
+
+    def note(self, record: Record) -> None:
+        """Counts a finished record."""
+        reason = record.reason
+        if reason is None:
+            flag = "-"
+        else:
+            flag = reason.flag
+            self._note_error(reason, record.direction)
+        if record.protocol in _OPAQUE:
+            at = self._run((record.direction, OPAQUE_CODE, flag))
+            cells = self._cells
+            cells[at] += record.bytes_sent
+            cells[at + 1] += record.bytes_received
+            cells[at + 2] += 1
+            return
+        key = (record.direction, record.status, flag)
+        found = self._runs.get(key)
+        at = self._run(key) if found is None else found
+        cells = self._cells
+        milliseconds = record.duration * 1000
+        received = record.bytes_received
+        sent = record.bytes_sent
+        cells[at + bisect_left(BUCKETS, milliseconds)] += 1
+        cells[at + _DURATION_SUM] += milliseconds
+        cells[at + _REQUEST_AT + bisect_left(_BYTE_BUCKETS, received)] += 1
+        cells[at + _REQUEST_SUM] += received
+        cells[at + _RESPONSE_AT + bisect_left(_BYTE_BUCKETS, sent)] += 1
+        cells[at + _RESPONSE_SUM] += sent
+
+    def read(self) -> RequestFigures:
+        """All numbers as they are now."""
+        return RequestFigures(
+            cells=tuple(self._cells),
+            series=tuple(self._runs.items()),
+            opened=tuple(self._opened.items()),
+            errors=tuple(self._errors.items()),
+        )
+
+    def _note_error(self, reason: Reason, direction: str) -> None:
+        key = (reason.word, direction)
+        self._errors[key] = self._errors.get(key, 0) + 1
+
+    def _run(self, key: SeriesKey) -> int:
+        """Where the cells of a series begin; makes the series when it is new, or finds the one that stands for it."""
+        found = self._runs.get(key)
+        if found is not None:
+            return found
+        direction, code, flag = key
+        if code not in (OPAQUE_CODE, OTHER_CODE) and len(self._runs) >= MAX_SERIES:
+            return self._run((direction, OTHER_CODE, flag))
+        at = self._runs[key] = len(self._cells)
+        self._cells.extend([0] * (TCP_CELLS if code == OPAQUE_CODE else HTTP_CELLS))
+        return at

@@ -1,0 +1,53 @@
+"""Where finished records go, and the one object through which the rest of the process is counted and logged.
+
+Who calls it: the composition root makes one; the proxy hands it records (``finish``) and adds to ``counters``; the
+sweeper ticks it; the admin server reads it.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from sidecar.telemetry.accesslog import AccessLog
+from sidecar.telemetry.logwriter import LogWriter
+from sidecar.telemetry.metrics import Counters, RequestMetrics
+from sidecar.telemetry.process import LoopLag
+from sidecar.telemetry.record import Record
+
+
+class Telemetry:
+    """A Sink for records: metrics, then the access log. ``log_form`` is "text", "json" or "off"; ``log_path`` a file or
+    ``-`` for standard output. Raises StartError when the file can't be opened."""
+
+    def __init__(self, log_form: str = "off", log_path: str = "-") -> None:
+        self.counters = Counters()
+        self.requests = RequestMetrics()
+        self.lag = LoopLag()
+        self.access_log = None if log_form == "off" else AccessLog(log_form, LogWriter(log_path), self.counters)
+
+    def begin_opaque(self, direction: str) -> None:
+        """An opaque connection begins. Its record, with protocol TCP, TLS or HTTP/2, must follow."""
+        self.requests.open_opaque(direction)
+
+    def finish(self, record: Record) -> None:
+        """Counts and logs a record, whose ``duration`` is filled in here if it is not yet. Never blocks."""
+        if not record.duration:
+            record.duration = monotonic() - record.began
+        self.requests.note(record)
+        if self.access_log is not None:
+            self.access_log.write(record)
+
+    def tick(self, due: float, now: float) -> None:
+        """To be called every 50-100 ms, with when that was due and when it is, on the monotonic clock."""
+        self.lag.note(due, now)
+        if self.access_log is not None:
+            self.access_log.tick(now)
+
+    def reopen(self) -> None:
+        """For log rotation: opens the log file that has the name now."""
+        if self.access_log is not None:
+            self.access_log.reopen()
+
+    def close(self, seconds: float) -> bool:
+        """Writes the last log lines; the caller waits for it, at most ``seconds``. Says whether none was lost in this."""
+        return self.access_log is None or self.access_log.close(seconds)
