@@ -1,0 +1,158 @@
+"""From addresses to a connected channel.
+
+Who calls it: the pool, tunnels and opaque connections. Names are looked up before, by ``net.resolve``.
+
+Theory of operation. Most dials go to one address, often on this machine, where the handshake is over before connect()
+has returned to us: the kernel still says EINPROGRESS, and a second connect() says that it is done (connect(2)). So
+the second one is asked before anything is waited for, and a local dial costs system calls and nothing else: no
+nursery, no cancel scope, no turn of the loop. Addresses that fail at once are passed over in the same way. Only when
+one is really under way, and others are left, does the race of RFC 8305 section 5 begin.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from time import monotonic
+
+import trio
+
+from sidecar.errors import ProxyError, Reason
+from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
+
+ATTEMPT_DELAY = 0.25  # seconds; RFC 8305 section 5, "Connection Attempt Delay"
+
+# A peer that vanished is noticed: an idle one by probes after a minute, one that owes us acknowledgements after five.
+# Not less, as a reader that takes nothing for so long has a zero window, and the kernel counts that too (tcp(7)).
+KEEPALIVE_IDLE = 60  # seconds
+USER_TIMEOUT = 300_000  # milliseconds; the stream idle time
+
+_PENDING = {errno.EINPROGRESS, errno.EALREADY}
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
+
+
+async def dial(addresses: Sequence[str], port: int, *, timeout: float, registry: set[Channel]) -> Channel:
+    """A connection to the first of ``addresses`` (IP literals, in order of preference) that answers.
+
+    ``timeout`` in seconds is for all of them together, and coarse (``Channel.limit``). The channel has no deadline
+    left. It may return without a checkpoint. Cancelling it closes what was begun.
+
+    Raises ProxyError: CONNECT_FAILED when every address refused, CONNECT_TIMEOUT when one of them stayed silent until
+    the time was over, another reason when somebody expired the channel with it (a drain).
+    """
+    failure = ProxyError(Reason.CONNECT_FAILED, "there is no address to connect to")
+    for index, address in enumerate(addresses, 1):
+        try:
+            sock, connected = _begin(address, port)
+        except ProxyError as error:
+            failure = error
+            continue
+        channel = Channel(sock, f"{address}:{port}", registry)
+        if connected:
+            return channel
+        if index == len(addresses):
+            return await _finish(channel, timeout)
+        return await _race(channel, addresses[index:], port, monotonic() + timeout, registry)
+    raise failure
+
+
+def _begin(address: str, port: int) -> tuple[socket.socket, bool]:
+    """A socket with its options set and its connect begun, and whether it is through already. Raises ProxyError."""
+    try:
+        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, _STREAM)
+    except OSError as error:
+        raise _refused(address, port, error.errno or 0) from None
+    try:
+        code = sock.connect_ex((address, port))
+        if code in _PENDING or not code:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT)
+            if code:
+                code = sock.connect_ex((address, port))
+    except OSError as error:
+        code = error.errno or errno.EINVAL
+    if code and code not in _PENDING:
+        sock.close()
+        raise _refused(address, port, code)
+    return sock, not code
+
+
+async def _finish(channel: Channel, seconds: float) -> Channel:
+    """Waits until a connect that was begun is through; else closes the channel. Raises ProxyError."""
+    channel.limit(seconds, Reason.CONNECT_TIMEOUT)
+    try:
+        await channel.wait_writable()
+        code = channel.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise ProxyError(Reason.CONNECT_FAILED, f"{channel.peer}: {os.strerror(code).lower()}")
+    except Overdue as error:
+        channel.close()
+        if error.reason is not Reason.CONNECT_TIMEOUT:
+            raise
+        raise ProxyError(error.reason, f"{channel.peer}: no answer within {seconds:.3g} s") from None
+    except ChannelClosed as error:
+        channel.close()
+        raise ProxyError(Reason.CONNECT_FAILED, f"{channel.peer}: {error.detail}") from None
+    except BaseException:  # a cancellation above all: nobody else knows of this socket
+        channel.close()
+        raise
+    channel.deadline = NEVER
+    return channel
+
+
+async def _race(first: Channel, others: Sequence[str], port: int, deadline: float, registry: set[Channel]) -> Channel:
+    """The next address starts when the one before has failed, or after ATTEMPT_DELAY; the first to be through wins."""
+    won: list[Channel] = []
+    failures: list[ProxyError] = []
+
+    async def attempt(begun: Channel | None, address: str, failed: trio.Event) -> None:
+        try:
+            if begun is None:
+                sock, connected = _begin(address, port)
+                begun = Channel(sock, f"{address}:{port}", registry)
+                if connected:
+                    return win(begun)
+            win(await _finish(begun, deadline - monotonic()))
+        except ProxyError as error:
+            failures.append(error)
+            failed.set()
+
+    def win(channel: Channel) -> None:
+        if won:
+            channel.close()
+        else:
+            won.append(channel)
+            nursery.cancel_scope.cancel()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for index, address in enumerate(["", *others]):
+                if monotonic() >= deadline:
+                    break
+                failed = trio.Event()
+                nursery.start_soon(attempt, None if index else first, address, failed)
+                with trio.move_on_after(ATTEMPT_DELAY):
+                    await failed.wait()
+    except BaseException:
+        for channel in (first, *won):
+            channel.close()
+        raise
+    if won:
+        return won[0]
+    silent = [failure for failure in failures if failure.reason is not Reason.CONNECT_FAILED]
+    raise (silent or failures)[-1]
+
+
+def _refused(address: str, port: int, code: int) -> ProxyError:
+    if code in _EXHAUSTED:
+        detail = f"{address}:{port}: this proxy has no descriptor or memory left for a connection ({os.strerror(code)})"
+    elif code == errno.EADDRNOTAVAIL:
+        detail = f"{address}:{port}: this proxy has no local port left for a connection"
+    else:
+        detail = f"{address}:{port}: {os.strerror(code).lower()}"
+    return ProxyError(Reason.CONNECT_FAILED, detail)

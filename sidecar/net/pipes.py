@@ -1,0 +1,79 @@
+"""Pipes for ``os.splice``: bytes of a long transfer go from socket to socket without coming through Python.
+
+The relay takes a pipe for one burst and gives it back when the burst ends, so a few pipes serve many relays, and a
+quiet relay holds none. The pool is bounded because the kernel's is: an unprivileged user gets 1,024 pipes of 64 KiB
+in all (``/proc/sys/fs/pipe-user-pages-soft``), and then only tiny ones (pipe(7)). Whoever gets none copies instead.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+PIPE_SIZE = 65_536  # what the kernel gives; also the soft mark of what one direction may hold
+IDLE_PIPES = 16  # kept for the next burst: 32 descriptors at most
+AVAILABLE = hasattr(os, "splice")
+
+
+class Pipe:
+    """Two descriptors, and how many bytes lie between them."""
+
+    __slots__ = ("held", "reading", "writing")
+
+    def __init__(self, reading: int, writing: int) -> None:
+        self.reading = reading
+        self.writing = writing
+        self.held = 0
+
+    def close(self) -> None:
+        """Closes both ends; what was in it is lost."""
+        os.close(self.reading)
+        os.close(self.writing)
+
+
+class Pipes:
+    """At most ``limit`` pipes at a time, in use and waiting for use."""
+
+    def __init__(self, limit: int = 128) -> None:
+        self.limit = limit
+        self.in_use = 0
+        self._idle: list[Pipe] = []
+
+    @property
+    def idle(self) -> int:
+        """How many empty pipes wait to be taken."""
+        return len(self._idle)
+
+    def take(self) -> Pipe | None:
+        """An empty pipe of PIPE_SIZE, or None where the limit is reached or the kernel has no more to give."""
+        if self.in_use >= self.limit or not AVAILABLE:
+            return None
+        pipe = self._idle.pop() if self._idle else _new_pipe()
+        if pipe is not None:
+            self.in_use += 1
+        return pipe
+
+    def give(self, pipe: Pipe) -> None:
+        """Takes a pipe back. One that still holds bytes is closed: they must not reach the next connection."""
+        self.in_use -= 1
+        if pipe.held or len(self._idle) >= IDLE_PIPES:
+            pipe.close()
+        else:
+            self._idle.append(pipe)
+
+    def close(self) -> None:
+        """Closes the idle pipes; those in use are closed by whoever holds them, through ``give``, or stay idle."""
+        while self._idle:
+            self._idle.pop().close()
+
+
+def _new_pipe() -> Pipe | None:
+    try:
+        reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # no descriptor left: copying needs none
+        return None
+    pipe = Pipe(reading, writing)
+    if fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ) < PIPE_SIZE:  # past the user's soft limit
+        pipe.close()
+        return None
+    return pipe

@@ -1,0 +1,291 @@
+"""Opaque bytes between two connections, both ways, until both have ended.
+
+Who calls it: tunnels and opaque connections in ``proxy``. It reads nothing of what it carries.
+
+Theory of operation. Each direction is a task, and is in one of three states. *Small*: its task sleeps, and its
+messages are carried by the switchboard, a receive and a send each. *Long*: a read came back full, so the task reads
+by itself, 64 KiB at a time, until the source pauses. *Spliced*: the same once the direction has moved SPLICE_AFTER
+bytes, through a pipe that is held for the burst only. A sink that is full makes the task wait for it, and meanwhile
+nothing is read: one direction holds at most 64 KiB.
+
+The end. FIN from one side becomes FIN for the other, and the other direction goes on; the side that sent it is still
+watched, for a reset. Everything else ends both directions at once by cancelling the nursery: a reset, an idle time
+(seen by ``look``, which the switchboard calls), or somebody's ``Channel.expire``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+
+import trio
+
+from sidecar.errors import Reason
+from sidecar.net.channel import BULK_SIZE, NEVER, READ_SIZE, Channel, ChannelClosed, Overdue
+from sidecar.net.pipes import PIPE_SIZE, Pipe, Pipes
+from sidecar.net.switchboard import Line, Switchboard
+
+SPLICE_AFTER = 262_144  # bytes; a shorter transfer is not worth a pipe
+YIELD_AFTER = 524_288  # bytes moved without a wait before the others get their turn: well under 1 ms
+
+
+class Spliced(Protocol):
+    """Where bytes that went through a pipe are counted."""
+
+    spliced_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """What went through, in bytes, and why it ended: None where both sides said FIN."""
+
+    bytes_to_right: int
+    bytes_to_left: int
+    reason: Reason | None
+
+
+async def relay(
+    left: Channel,
+    right: Channel,
+    *,
+    to_right: bytes = b"",
+    to_left: bytes = b"",
+    idle: float,
+    half_close_idle: float,
+    counters: Spliced,
+    pipes: Pipes,
+) -> Relayed:
+    """Carries bytes both ways until both directions have ended; then neither channel is used any more, nor closed.
+
+    ``left`` is the client's side. ``to_right`` and ``to_left`` were read before, and go first. It ends when neither
+    direction moved a byte for ``idle`` seconds, or for ``half_close_idle`` once one of them has ended (coarse: 0.1 s).
+    A side that was reset makes the other side be reset. Earlier deadlines of the channels are taken off.
+
+    Raises nothing of its own; cancelling it leaves channels that may have sent a part, only good for closing.
+    """
+    return await _Relay(left, right, idle, half_close_idle, counters, pipes).run(to_right, to_left)
+
+
+class _Relay:
+    """Two directions that end together."""
+
+    __slots__ = (
+        "_closing",
+        "_idle",
+        "_idle_at",
+        "_left",
+        "_moved",
+        "_reason",
+        "_right",
+        "_scope",
+        "to_left",
+        "to_right",
+    )
+
+    def __init__(
+        self, left: Channel, right: Channel, idle: float, half_close_idle: float, counters: Spliced, pipes: Pipes
+    ) -> None:
+        board = Switchboard.current()
+        self.to_right = _Direction(left, right, board, counters, pipes)
+        self.to_left = _Direction(right, left, board, counters, pipes)
+        self._left = left
+        self._right = right
+        self._idle = idle
+        self._closing = half_close_idle
+        self._reason: Reason | None = None
+        self._moved = 0
+        self._idle_at = monotonic() + idle
+        self._scope = trio.CancelScope()
+
+    async def run(self, to_right: bytes, to_left: bytes) -> Relayed:
+        self._left.deadline = self._right.deadline = NEVER
+        board = self.to_right.board
+        board.watch(self)
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._direct, self.to_left, self.to_right, to_left, Reason.UPSTREAM_CLOSED)
+                    await self._direct(self.to_right, self.to_left, to_right, Reason.CLIENT_CLOSED)
+        finally:
+            board.forget(self)
+        return Relayed(self.to_right.moved, self.to_left.moved, self._reason)
+
+    async def _direct(self, ours: _Direction, other: _Direction, first: bytes, source_died: Reason) -> None:
+        """One direction from its first byte to its FIN, and then a watch on its source until the other one ends."""
+        sink_died = Reason.UPSTREAM_CLOSED if source_died is Reason.CLIENT_CLOSED else Reason.CLIENT_CLOSED
+        try:
+            await ours.run(first)
+            ours.sink.send_eof()
+            if not other.ended:
+                self._idle_at = monotonic() + self._closing
+                await ours.wait_reset()
+                raise SourceDied
+        except SourceDied:
+            ours.sink.reset()
+            self._end(source_died)
+        except ChannelClosed:
+            ours.source.reset()
+            self._end(sink_died)
+        except Overdue as error:
+            self._end(error.reason)
+        else:
+            self._scope.cancel()
+
+    def look(self, now: float) -> None:
+        """Ends the relay when it has been idle, or when somebody expired or closed one of its channels."""
+        for channel in (self._left, self._right):
+            if channel.overdue is not None:
+                return self._end(channel.overdue)
+            if channel.closed:
+                return self._end(Reason.CLIENT_CLOSED if channel is self._left else Reason.UPSTREAM_CLOSED)
+        moved = self.to_right.moved + self.to_left.moved
+        if moved != self._moved:
+            self._moved = moved
+            self._idle_at = now + (self._closing if self.to_right.ended or self.to_left.ended else self._idle)
+        elif now >= self._idle_at:
+            self._end(Reason.UPSTREAM_IDLE if self.to_right.ended else Reason.CLIENT_IDLE)
+        return None
+
+    def _end(self, reason: Reason) -> None:
+        if not self._scope.cancel_called:
+            self._reason = reason
+            self._scope.cancel()
+
+
+class SourceDied(Exception):
+    """The side that a direction reads from is gone without a FIN."""
+
+
+class _Direction(Line):
+    """From ``source`` to ``sink``. ``moved`` counts what the sink's kernel took."""
+
+    __slots__ = ("_pipes", "_receive", "_rest", "_send", "board", "counters", "ended", "moved", "sink", "source")
+
+    def __init__(self, source: Channel, sink: Channel, board: Switchboard, counters: Spliced, pipes: Pipes) -> None:
+        super().__init__()
+        self.source = source
+        self.sink = sink
+        self.board = board
+        self.counters = counters
+        self.ended = False
+        self.moved = 0
+        self._pipes = pipes
+        self._receive: Callable[[int], bytes] = source.sock.recv
+        self._send: Callable[[bytes | memoryview], int] = sink.sock.send
+        self._rest: bytes | None = b""
+
+    def carry(self) -> bool:
+        """One small message, received and sent. False: FIN, an error, a full sink, or more than a small message."""
+        try:
+            data = self._receive(READ_SIZE)
+        except BlockingIOError:
+            return True
+        except OSError:
+            raise SourceDied from None
+        try:
+            sent = self._send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise ChannelClosed(str(error.strerror)) from None
+        self.moved += sent
+        size = len(data)
+        if sent == size < READ_SIZE and size:
+            return True
+        self._rest = data[sent:] if size else None
+        return False
+
+    async def run(self, first: bytes) -> None:
+        """Until the source's FIN. Raises SourceDied, ChannelClosed for the sink, Overdue."""
+        await self._push(first)
+        while not self.ended:
+            if self.source.closed:
+                raise SourceDied
+            await self.board.carry(self.source.fd, self)
+            if self._rest is None:
+                self.ended = True
+            else:
+                await self._push(self._rest)
+                await self._long()
+
+    async def wait_reset(self) -> None:
+        """After the FIN: returns when the source is gone for good."""
+        await self.board.carry(self.source.fd, _Hangup(), 0)
+
+    async def _push(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            sent = self.sink.send_nowait(rest)
+            self.moved += sent
+            rest = rest[sent:]
+            if rest:
+                await self.sink.wait_writable()
+
+    async def _long(self) -> None:
+        """Reads until the source pauses: a read that is not full, or FIN."""
+        full = True
+        while full and not self.ended:
+            try:
+                await self.source.wait_readable()
+            except ChannelClosed:
+                raise SourceDied from None
+            pipe = self._pipes.take() if self.moved >= SPLICE_AFTER else None
+            full = await self._copy() if pipe is None else await self._splice(pipe)
+
+    async def _copy(self) -> bool:
+        try:
+            data = self._receive(BULK_SIZE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            raise SourceDied from None
+        self.ended = not data
+        await self._push(data)
+        return len(data) >= READ_SIZE
+
+    async def _splice(self, pipe: Pipe) -> bool:
+        """As ``_copy``, until YIELD_AFTER bytes or a pause; the pipe is given back."""
+        flags = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
+        source, sink = self.source.sock, self.sink.sock
+        budget = YIELD_AFTER
+        try:
+            while budget > 0:
+                try:
+                    pipe.held = os.splice(source.fileno(), pipe.writing, PIPE_SIZE, flags=flags)
+                except BlockingIOError:
+                    return False
+                except OSError:
+                    raise SourceDied from None
+                if not pipe.held:
+                    self.ended = True
+                    return False
+                size = pipe.held
+                budget -= size
+                while pipe.held:
+                    try:
+                        sent = os.splice(pipe.reading, sink.fileno(), pipe.held, flags=flags)
+                    except BlockingIOError:
+                        await self.sink.wait_writable()
+                        continue
+                    except OSError as error:
+                        raise ChannelClosed(str(error.strerror)) from None
+                    pipe.held -= sent
+                    self.moved += sent
+                    self.counters.spliced_bytes += sent
+                if size < READ_SIZE:
+                    return False
+            return True
+        finally:
+            self._pipes.give(pipe)
+
+
+class _Hangup(Line):
+    """Lies on the board for errors and hang-ups alone, which end it."""
+
+    __slots__ = ()
+
+    def carry(self) -> bool:
+        return False

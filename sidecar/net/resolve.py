@@ -1,0 +1,193 @@
+"""Names to addresses, without a thread: ``getaddrinfo`` can't be cancelled.
+
+Who calls it: whoever dials a name. The order is that of most machines' ``hosts: files dns``: literals, localhost
+(RFC 6761 section 6.3: never asked of the network), /etc/hosts, then DNS as /etc/resolv.conf has it. dnspython, which
+is 3.5 MB, is imported when the first name needs it.
+
+A name is asked for once at a time, whoever else wants it waits for that answer; what was answered is kept for its TTL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import trio
+
+from sidecar.addresses import Address, parse_ip
+from sidecar.errors import ProxyError, Reason
+from sidecar.net.hosts import Hosts
+
+if TYPE_CHECKING:
+    from dns.asyncresolver import Resolver as Asker
+    from dns.resolver import Answer
+
+LIFETIME = 5.0  # seconds for one name, all servers and search domains together
+CACHED_NAMES = 1024  # the oldest goes first
+LONGEST_TTL = 3600.0  # seconds; a typing mistake in a zone should not outlive the afternoon
+NEGATIVE_TTL = 2.0  # seconds; a name that has just been made should not stay missing (RFC 2308 allows hours)
+RESOLUTION_DELAY = 0.05  # seconds that the first family's addresses wait for the other's (RFC 8305 section 3)
+LOCALHOST = ("127.0.0.1", "::1")  # most apps listen on the first; a refusal moves on to the other at once
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    addresses: tuple[str, ...]
+    missing: str  # why there are none
+    until: float
+
+
+class _Asking:
+    """A look-up under way. ``known`` stays None when it was cancelled: then somebody else has to ask."""
+
+    __slots__ = ("done", "known")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.known: _Known | None = None
+
+
+class Resolver:
+    """Looks names up, and remembers.
+
+    ``servers`` takes the place of the name servers of ``resolv_conf``, whose search list and options still hold; both
+    may be absent, then only what needs no DNS is found. ``clock`` is ``time.monotonic`` or stands in for it.
+    """
+
+    def __init__(
+        self,
+        hosts_file: str = "/etc/hosts",
+        resolv_conf: str = "/etc/resolv.conf",
+        *,
+        servers: Sequence[Address] = (),
+        lifetime: float = LIFETIME,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._hosts = Hosts(hosts_file)
+        self._resolv_conf = resolv_conf
+        self._servers = tuple(servers)
+        self._lifetime = lifetime
+        self._clock = clock
+        self._asker: Asker | None = None
+        self._cache: dict[str, _Known] = {}
+        self._asked: dict[str, _Asking] = {}
+
+    async def resolve(self, host: str) -> list[str]:
+        """The addresses of ``host``, the preferred one first: IPv6 and IPv4 in turn (RFC 8305 section 4).
+
+        ``host`` is a name or an IP literal without brackets. May return without a checkpoint. Raises
+        ProxyError(DNS_FAILED). Cancelling it leaves those who wait for the same name to ask again.
+        """
+        if (address := parse_ip(host)) is not None:
+            return [str(address)]
+        name = host.lower()
+        bare = name.removesuffix(".")
+        if bare == "localhost" or bare.endswith(".localhost"):
+            return list(LOCALHOST)
+        if found := self._hosts.look_up(bare):
+            return interleave(found)
+        known = self._recall(name)
+        while known is None:
+            asked = self._asked.get(name)
+            if asked is None:
+                known = await self._ask_once(name)
+            else:
+                await asked.done.wait()
+                known = asked.known
+        if not known.addresses:
+            raise ProxyError(Reason.DNS_FAILED, known.missing)
+        return list(known.addresses)
+
+    def _recall(self, name: str) -> _Known | None:
+        known = self._cache.get(name)
+        if known is not None and known.until <= self._clock():
+            del self._cache[name]
+            return None
+        return known
+
+    async def _ask_once(self, name: str) -> _Known:
+        asking = self._asked[name] = _Asking()
+        try:
+            known = asking.known = await self._ask(name)
+            while len(self._cache) >= CACHED_NAMES:
+                del self._cache[next(iter(self._cache))]
+            self._cache[name] = known
+            return known
+        finally:
+            del self._asked[name]
+            asking.done.set()
+
+    async def _ask(self, name: str) -> _Known:
+        """A and AAAA at once. Neither the failure nor the slowness of one family hides what the other found."""
+        answers: list[Answer] = []
+        failures: list[Exception] = []
+
+        async def ask(kind: str) -> None:
+            try:
+                answer = await self._dnspython().resolve(name, kind, search=True, raise_on_no_answer=False)
+                answers.append(answer)
+                if answer.rrset:
+                    nursery.cancel_scope.deadline = trio.current_time() + RESOLUTION_DELAY
+            except Exception as error:  # dnspython's own, and what its sockets raise: sorted below
+                failures.append(error)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "AAAA")
+            nursery.start_soon(ask, "A")
+        found = [record.address for answer in answers for record in answer.rrset or ()]
+        now = self._clock()
+        if found:
+            shortest = min(answer.chaining_result.minimum_ttl for answer in answers if answer.rrset is not None)
+            whole = len(answers) == 2  # else the other family gets its chance soon
+            kept = min(float(shortest), LONGEST_TTL if whole else NEGATIVE_TTL)
+            return _Known(tuple(interleave(found)), "", now + kept)
+        return _Known((), _why_missing(failures), now + NEGATIVE_TTL)
+
+    def _dnspython(self) -> Asker:
+        if self._asker is None:
+            import dns.asyncresolver
+            import dns.nameserver
+
+            try:
+                asker = dns.asyncresolver.Resolver(self._resolv_conf)
+            except dns.resolver.NoResolverConfiguration:
+                if not self._servers:
+                    raise
+                asker = dns.asyncresolver.Resolver(configure=False)
+            if self._servers:
+                asker.nameservers = [dns.nameserver.Do53Nameserver(each.host, each.port) for each in self._servers]
+            asker.lifetime = self._lifetime
+            self._asker = asker
+        return self._asker
+
+
+def interleave(addresses: Sequence[str]) -> list[str]:
+    """IPv6 first, then IPv4, in turn, each family in the order given (RFC 8305 section 4)."""
+    sixes = [address for address in addresses if ":" in address]
+    fours = [address for address in addresses if ":" not in address]
+    pairs = [address for pair in zip(sixes, fours, strict=False) for address in pair]
+    paired = len(pairs) // 2
+    return pairs + sixes[paired:] + fours[paired:]
+
+
+def _why_missing(failures: Sequence[Exception]) -> str:
+    """One sentence without the name, which a peer chose."""
+    import dns.exception
+    import dns.resolver
+
+    if not failures:
+        return "the name has no address"
+    error = failures[0]
+    if isinstance(error, dns.resolver.NXDOMAIN):
+        return "no such name"
+    if isinstance(error, dns.resolver.NoResolverConfiguration):
+        return "no name server is configured on this machine"
+    if isinstance(error, dns.exception.Timeout):
+        return "no name server answered in time"
+    if isinstance(error, dns.resolver.NoNameservers):
+        return "no name server could answer"
+    if isinstance(error, dns.exception.DNSException):
+        return "it is not a name that can be looked up"
+    return "the look-up failed"

@@ -1,0 +1,148 @@
+"""The lane for small messages: one epoll of our own, and one task that carries for all relays.
+
+Who calls it: ``net.relay``. It knows lines, not sockets' meaning.
+
+Theory of operation. A task that waits for each message costs twice what the message itself costs: trio arms the
+descriptor anew (EPOLLONESHOT), wakes the task, and runs its coroutine. Here a quiet direction's task sleeps, and its
+descriptor stays armed in an epoll of this module, which is itself one descriptor that one system task waits for under
+trio. That task calls each ready line's ``carry()``, a plain function that receives and sends without waiting. While
+messages go through whole, nobody else wakes up: measured on one core, 16 us per round trip where two tasks take 26
+and Envoy's TCP proxy 19. As soon as a line can't go on without waiting or deciding (a full sink, a long read, FIN, an
+error), ``carry()`` returns False, the line is taken off the board and its task goes on by itself.
+
+So nothing here waits for a slow peer, and one round costs at most BATCH short reads and writes; between rounds the
+task yields to all others.
+
+Deadlines: a sleeping task can't be woken by ``Channel.expire``, since its descriptor is not trio's. A second task,
+which exists while there are relays, looks at each of them every TICK seconds (``Watched.look``).
+"""
+
+from __future__ import annotations
+
+import select
+from contextlib import suppress
+from time import monotonic
+from typing import Protocol
+
+import trio
+from trio.lowlevel import (
+    Abort,
+    RunVar,
+    Task,
+    current_task,
+    reschedule,
+    spawn_system_task,
+    wait_readable,
+    wait_task_rescheduled,
+)
+
+BATCH = 32  # lines carried between two yields: under 1 ms
+TICK = 0.1
+
+
+class Line:
+    """One direction of a relay while it lies on the board. Subclasses say what carrying is."""
+
+    __slots__ = ("failure", "task")
+
+    def __init__(self) -> None:
+        self.task: Task | None = None
+        self.failure: Exception | None = None
+
+    def carry(self) -> bool:
+        """Called when the descriptor is ready; must not wait. False: the task has to go on by itself."""
+        raise NotImplementedError
+
+
+class Watched(Protocol):
+    """Whatever wants to be looked at now and then."""
+
+    def look(self, now: float) -> None:
+        """``now`` is the time of ``time.monotonic``. Must not wait."""
+
+
+class Switchboard:
+    """One per trio run: ``Switchboard.current()``."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._lines: dict[int, Line] = {}
+        self._watched: set[Watched] = set()
+        self._ticking = False
+
+    @staticmethod
+    def current() -> Switchboard:
+        """The board of this trio run, set up at the first call."""
+        try:
+            return _current.get()
+        except LookupError:
+            board = Switchboard()
+            _current.set(board)
+            spawn_system_task(board._run)
+            return board
+
+    async def carry(self, fd: int, line: Line, events: int = select.EPOLLIN) -> None:
+        """Sleeps while ``line.carry()`` deals with what arrives at ``fd``; returns when it returned False.
+
+        Errors and hang-ups of the descriptor are always among the events. Cancelling it takes the line off the board
+        and loses nothing. ``fd`` has to stay open meanwhile.
+        """
+
+        def abort(_: object) -> Abort:
+            self._take_off(fd, line)
+            return Abort.SUCCEEDED
+
+        line.task = current_task()
+        self._epoll.register(fd, events)
+        self._lines[fd] = line
+        await wait_task_rescheduled(abort)
+        if line.failure is not None:
+            raise line.failure
+
+    def watch(self, watched: Watched) -> None:
+        """From now on ``watched.look`` is called every TICK seconds, until ``forget``."""
+        self._watched.add(watched)
+        if not self._ticking:
+            self._ticking = True
+            spawn_system_task(self._tick)
+
+    def forget(self, watched: Watched) -> None:
+        """Ends ``watch``."""
+        self._watched.discard(watched)
+
+    def _take_off(self, fd: int, line: Line) -> None:
+        if self._lines.get(fd) is line:
+            del self._lines[fd]
+            with suppress(OSError):  # closed by its owner: the kernel has forgotten it
+                self._epoll.unregister(fd)
+
+    async def _run(self) -> None:
+        lines, poll, fd = self._lines, self._epoll.poll, self._epoll.fileno()
+        try:
+            while True:
+                await wait_readable(fd)
+                for ready, _ in poll(0, BATCH):
+                    line = lines.get(ready)
+                    if line is None:
+                        continue
+                    try:
+                        if line.carry():
+                            continue
+                    except Exception as error:  # a mistake of ours is its relay's end, not everyone's
+                        line.failure = error
+                    self._take_off(ready, line)
+                    if line.task is not None:
+                        reschedule(line.task)
+        finally:
+            self._epoll.close()
+
+    async def _tick(self) -> None:
+        while self._watched:
+            await trio.sleep(TICK)
+            now = monotonic()
+            for watched in list(self._watched):
+                watched.look(now)
+        self._ticking = False
+
+
+_current: RunVar[Switchboard] = RunVar("switchboard")
