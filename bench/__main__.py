@@ -1,0 +1,146 @@
+"""The command line of the benchmark: ``python -m bench``.
+
+Plans the rounds, lets the proxies take turns, and hands what was measured to `report`. Everything that it starts ends
+with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from bench import docs, report
+from bench.app import nginx
+from bench.processes import BenchError, cores
+from bench.proxies import PROXIES, Proxy
+from bench.results import Results, beyond_bounds, machine, save
+from bench.scenarios import SCENARIOS, Scenario, Turn
+
+ROUNDS = 5
+SECONDS = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; 0 when it was run, 1 when it could not be or `--check` found a ratio past its bound."""
+    options = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupted)
+    try:
+        if options.write_docs:
+            docs.write()
+            return 0
+        rounds = options.rounds or (1 if options.quick else ROUNDS)
+        measured = run(options.only, options.proxies, rounds, options.seconds or (1 if options.quick else SECONDS))
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return 130
+    print(report.table(measured))
+    print("\nwritten:", *save(measured, latest=measured.whole and not options.quick))
+    return 1 if options.check and beyond_bounds(measured) else 0
+
+
+def run(scenarios: Sequence[str], proxies: Sequence[str], rounds: int, seconds: int) -> Results:
+    """Play the scenarios in rounds; a proxy that can't be had or fails is noted and left out of the rest."""
+    proxy_core, load_core = cores()
+    os.sched_setaffinity(0, {load_core})
+    _allow_many_descriptors()
+    results = Results(list(scenarios), list(proxies), rounds, seconds, machine([PROXIES[name] for name in proxies]))
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as name, contextlib.ExitStack() as stack:
+        directory = Path(name)
+        upstream = stack.enter_context(nginx(directory, load_core))
+        for scenario in _planned(scenarios):
+            for number in range(min(rounds, scenario.rounds)):
+                for proxy in _in_turn(scenario, proxies, number):
+                    if results.failed(scenario.name, proxy.name):
+                        continue
+                    _say(f"{time.monotonic() - began:5.0f} s  {scenario.name} {number + 1}: {proxy.name}")
+                    place = directory / f"{scenario.name}-{number}-{proxy.name}"
+                    turn = Turn(proxy, upstream, place, proxy_core, load_core, seconds)
+                    _play(scenario, turn, results)
+    _say("")
+    results.took = time.monotonic() - began
+    return results
+
+
+def _play(scenario: Scenario, turn: Turn, results: Results) -> None:
+    try:
+        figures = scenario.play(turn)
+    except (BenchError, OSError) as error:
+        _say("")
+        print(f"bench: {scenario.name}: {turn.proxy.name}: {error}", file=sys.stderr)
+        results.fail(scenario.name, turn.proxy.name, str(error))
+    else:
+        results.add(scenario.name, turn.proxy.name, figures)
+    finally:
+        # A turn's access log has tens of megabytes.
+        shutil.rmtree(turn.run, ignore_errors=True)
+
+
+def _planned(names: Sequence[str]) -> list[Scenario]:
+    """The scenarios to play: `start` is read off `http1` where both are wanted."""
+    return [SCENARIOS[name] for name in SCENARIOS if name in names and not (name == "start" and "http1" in names)]
+
+
+def _in_turn(scenario: Scenario, names: Sequence[str], number: int) -> list[Proxy]:
+    """Who plays in this round: one further begins each time, so that nobody is always first after a pause."""
+    playing = [PROXIES[name] for name in names if name in scenario.proxies]
+    first = number % len(playing) if playing else 0
+    # mitmproxy's distance is so great that two rounds tell it.
+    return [proxy for proxy in playing[first:] + playing[:first] if proxy.name != "mitmproxy" or number < 2]
+
+
+def _allow_many_descriptors() -> None:
+    """Raise the soft limit to the hard one: for the idle connections here, and for the proxies, which inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(line: str) -> None:
+    """Progress on a terminal only, on one line that is overwritten."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+
+def _names(known: Sequence[str], what: str) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"no {what} {', '.join(unknown)}; there are {', '.join(known)}")
+        return names
+
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="CPU and memory beside other proxies.")
+    add = parser.add_argument
+    add("--only", type=_names([*SCENARIOS], "scenario"), default=[*SCENARIOS], metavar="NAME,...")
+    add("--proxies", type=_names([*PROXIES], "proxy"), default=[*PROXIES], metavar="NAME,...")
+    add("--rounds", type=int, default=None, metavar="N", help=f"turns of each proxy (default {ROUNDS})")
+    add("--seconds", type=int, default=None, metavar="S", help=f"measured seconds of a turn (default {SECONDS})")
+    add("--quick", action="store_true", help="one round of one second each: does it work at all?")
+    add("--check", action="store_true", help="exit with 1 where a ratio to Envoy is past its bound")
+    add("--write-docs", action="store_true", help="write results/latest.json into docs/performance.md; runs nothing")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
