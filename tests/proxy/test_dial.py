@@ -1,0 +1,166 @@
+"""Dialing real sockets: options, failures, and the race for the address that answers."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from collections.abc import Iterator
+
+import pytest
+import trio
+import trio.testing
+
+from sidecar.errors import ProxyError, Reason
+from sidecar.net.channel import NEVER, Channel
+from sidecar.net.dial import dial
+from tests.proxy.ends import descriptors, full_listener, sweeping
+
+
+@pytest.fixture
+def listening() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def refusing_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+async def failure(addresses: list[str], port: int, seconds: float = 5.0) -> ProxyError:
+    registry: set[Channel] = set()
+    before = descriptors()
+    async with sweeping(registry):
+        with pytest.raises(ProxyError) as caught:
+            await dial(addresses, port, timeout=seconds, registry=registry)
+    assert not registry
+    assert descriptors() == before
+    return caught.value
+
+
+async def test_connected_with_its_options_and_without_a_deadline(listening):
+    registry: set[Channel] = set()
+    channel = await dial(["127.0.0.1"], listening, timeout=5, registry=registry)
+    assert registry == {channel}
+    assert channel.deadline == NEVER
+    assert channel.peer == f"127.0.0.1:{listening}"
+    assert channel.sock.getpeername() == ("127.0.0.1", listening)
+    assert not channel.sock.getblocking()
+    assert channel.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert channel.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert channel.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+    assert channel.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 300_000
+    channel.close()
+
+
+async def test_refused():
+    port = refusing_port()
+    error = await failure(["127.0.0.1"], port)
+    assert error.reason is Reason.CONNECT_FAILED
+    assert error.detail == f"127.0.0.1:{port}: connection refused"
+
+
+async def test_a_black_hole_ends_at_the_timeout():
+    with full_listener() as port:
+        error = await failure(["127.0.0.1"], port, 0.1)
+    assert error.reason is Reason.CONNECT_TIMEOUT
+    assert error.detail == f"127.0.0.1:{port}: no answer within 0.1 s"
+
+
+async def test_two_black_holes_end_at_one_timeout():
+    with full_listener() as port:
+        began = trio.current_time()
+        error = await failure(["127.0.0.1", "127.0.0.1"], port, 0.4)
+    assert error.reason is Reason.CONNECT_TIMEOUT
+    assert trio.current_time() - began < 0.65
+
+
+async def test_no_address():
+    assert (await failure([], 80)).reason is Reason.CONNECT_FAILED
+
+
+async def test_an_address_that_refuses_is_passed_over_at_once(listening):
+    registry: set[Channel] = set()
+    with trio.fail_after(0.2):
+        channel = await dial(["127.0.0.2", "::1", "127.0.0.1"], listening, timeout=5, registry=registry)
+    assert channel.peer == f"127.0.0.1:{listening}"
+    channel.close()
+
+
+async def test_the_second_address_starts_while_the_first_is_silent():
+    with full_listener("127.0.0.2") as port, socket.create_server(("127.0.0.1", port)):
+        registry: set[Channel] = set()
+        before = descriptors()
+        began = trio.current_time()
+        channel = await dial(["127.0.0.2", "127.0.0.1"], port, timeout=5, registry=registry)
+        assert 0.2 < trio.current_time() - began < 1
+        assert channel.peer == f"127.0.0.1:{port}"
+        assert registry == {channel}
+        channel.close()
+        assert descriptors() == before
+
+
+async def test_the_first_still_wins_when_the_second_refuses():
+    with full_listener("127.0.0.2") as port:
+        registry: set[Channel] = set()
+        async with sweeping(registry):
+            with pytest.raises(ProxyError) as caught:
+                await dial(["127.0.0.2", "127.0.0.1"], port, timeout=0.6, registry=registry)
+    assert caught.value.reason is Reason.CONNECT_TIMEOUT
+    assert not registry
+
+
+@pytest.mark.parametrize("addresses", [["127.0.0.2"], ["127.0.0.2", "127.0.0.2"]])
+async def test_cancelling_leaves_nothing(addresses):
+    with full_listener("127.0.0.2") as port:
+        registry: set[Channel] = set()
+        before = descriptors()
+        async with trio.open_nursery() as nursery:
+
+            async def run() -> None:
+                await dial(addresses, port, timeout=5, registry=registry)
+
+            nursery.start_soon(run)
+            await trio.testing.wait_all_tasks_blocked()
+            assert registry
+            nursery.cancel_scope.cancel()
+        assert not registry
+        assert descriptors() == before
+
+
+@pytest.mark.parametrize("addresses", [["127.0.0.2"], ["127.0.0.2", "127.0.0.2"]])
+async def test_somebody_elses_reason_is_kept(addresses):
+    with full_listener("127.0.0.2") as port:
+        registry: set[Channel] = set()
+        reasons = []
+
+        async def run() -> None:
+            try:
+                await dial(addresses, port, timeout=0.6, registry=registry)
+            except ProxyError as error:
+                reasons.append(error.reason)
+
+        async with sweeping(registry), trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            await trio.testing.wait_all_tasks_blocked()
+            while not reasons:
+                for channel in list(registry):
+                    channel.expire(Reason.DRAIN_DEADLINE)
+                await trio.sleep(0.01)
+        assert reasons == [Reason.DRAIN_DEADLINE]
+
+
+async def test_no_descriptor_left(listening):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = socket.socket()
+    lowest_free = spare.fileno()
+    spare.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        with pytest.raises(ProxyError) as caught:
+            await dial(["127.0.0.1"], listening, timeout=5, registry=set())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.reason is Reason.CONNECT_FAILED
+    assert "this proxy has no descriptor or memory left" in caught.value.detail
