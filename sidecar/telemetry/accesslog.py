@@ -61,7 +61,7 @@ class AccessLog:
         self._put(self._line(record))
 
     def tick(self, now: float) -> None:
-        """To be called every 50-100 ms with the monotonic time: what was logged reaches the file, losses the counters."""
+        """To be called every 50-100 ms with the monotonic time: lines go on to the file, losses to the counters."""
         self.writer.tick(now)
         self._counters.access_log_dropped = self.writer.dropped
         self._counters.access_log_errors = self.writer.errors
@@ -92,12 +92,10 @@ class AccessLog:
         authority = record.authority
         protocol = _WORDS.get(record.protocol) or _bytes(record.protocol)
         upstream = _bytes(record.upstream)
-        if not _all_plain(
-            b"".join((method, path, forwarded_for, user_agent, request_id, authority, protocol, upstream))
-        ):
+        fields = (method, path, forwarded_for, user_agent, request_id, authority, protocol, upstream)
+        if not _all_plain(b"".join(fields)):
             method, path, forwarded_for, user_agent, request_id, authority, protocol, upstream = (
-                b"".join([_TEXT_ESCAPES[c] for c in field])
-                for field in (method, path, forwarded_for, user_agent, request_id, authority, protocol, upstream)
+                b"".join([_TEXT_ESCAPES[c] for c in field]) for field in fields
             )
         reason = record.reason
         first_byte = record.first_byte
@@ -129,7 +127,7 @@ class AccessLog:
             self._stamp_second(second)
         reason = record.reason
         first_byte = record.first_byte
-        fields = (
+        fields: tuple[bytes, ...] = (
             record.method,
             record.path,
             record.authority,

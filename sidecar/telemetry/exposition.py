@@ -31,6 +31,7 @@ from sidecar.telemetry.metrics import (
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
+_BOUNDS = tuple(str(float(bound)) for bound in BUCKETS)  # "1.0", never "1": OpenMetrics insists
 _WEIGHT = re.compile(r"q=([01](?:\.[0-9]{0,3})?)")
 _HTTP_LABELS = ("reporter", "request_protocol", "response_code", "response_flags", "connection_security_policy")
 _TCP_LABELS = ("reporter", "request_protocol", "response_flags", "connection_security_policy")
@@ -155,7 +156,7 @@ def _cumulated(counts: tuple[float, ...]) -> tuple[list[tuple[str, float]], floa
     """A histogram's own counts as the format wants them: each bucket with all below it. Also the total."""
     buckets: list[tuple[str, float]] = []
     total = 0.0
-    for bound, count in zip((*map(str, BUCKETS), "+Inf"), counts, strict=True):
+    for bound, count in zip((*_BOUNDS, "+Inf"), counts, strict=True):
         total += count
         buckets.append((bound, total))
     return buckets, total

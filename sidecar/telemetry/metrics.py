@@ -21,27 +21,11 @@ from sidecar.errors import Reason
 from sidecar.telemetry.record import Record
 
 # Istio's buckets, in milliseconds; it uses the same numbers for its histograms of bytes.
+# fmt: off
 BUCKETS = (
-    0.5,
-    1,
-    5,
-    10,
-    25,
-    50,
-    100,
-    250,
-    500,
-    1000,
-    2500,
-    5000,
-    10000,
-    30000,
-    60000,
-    300000,
-    600000,
-    1800000,
-    3600000,
+    0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000,
 )
+# fmt: on
 _BYTE_BUCKETS = (0, *BUCKETS[1:])  # as BUCKETS for whole numbers, which compare faster among themselves
 
 HISTOGRAM_CELLS = len(BUCKETS) + 2  # each bucket, the one above all, the sum
@@ -78,9 +62,7 @@ def _detected(attribute: str, outcome: str) -> Meter:
 # One row per number, in the order in which it is shown; rows of one name stand together.
 METERS = (
     Meter("connections_accepted", "sidecar_connections_accepted", "counter", "Connections accepted by a listener."),
-    Meter(
-        "connections_refused", "sidecar_connections_refused", "counter", "Connections closed at once: limit or memory."
-    ),
+    Meter("connections_refused", "sidecar_connections_refused", "counter", "Connections refused: limit or memory."),
     Meter("connections_active", "sidecar_connections_active", "gauge", "Client connections open now."),
     Meter("accept_errors", "sidecar_accept_errors", "counter", "Failures of accept, as for want of descriptors."),
     Meter("requests_active", "sidecar_requests_active", "gauge", "Requests and opaque connections in progress."),
@@ -99,7 +81,7 @@ METERS = (
         "access_log_errors",
         "sidecar_access_log_errors",
         "counter",
-        "Failed writes of the access log, each tried again.",
+        "Failed writes of the access log.",
     ),
 )
 

@@ -49,5 +49,5 @@ class Telemetry:
             self.access_log.reopen()
 
     def close(self, seconds: float) -> bool:
-        """Writes the last log lines; the caller waits for it, at most ``seconds``. Says whether none was lost in this."""
+        """Writes the last log lines within ``seconds``, while the caller waits; says whether all were written."""
         return self.access_log is None or self.access_log.close(seconds)

@@ -1,0 +1,84 @@
+"""What the admin server shows and may do: handed to it by the composition root, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sidecar import __version__
+from sidecar.addresses import Address
+from sidecar.errors import Reason
+from sidecar.net.channel import Channel
+from sidecar.telemetry.memory import MemoryGuard
+from sidecar.telemetry.telemetry import Telemetry
+
+SEATS = 64  # connections per port: people and scrapers are few
+
+
+class Lifecycle(Protocol):
+    """Where the process stands: ``state`` is "pre_initializing", "live" or "draining"."""
+
+    @property
+    def state(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A listener that is bound: its name ("inbound", "outbound", "admin", "scrape") and where."""
+
+    name: str
+    address: Address
+
+
+class Seats:
+    """At most ``limit`` connections at once. One that has no request in hand gives way to a newcomer, the oldest first:
+    else whoever opens connections and stays silent would keep out the probes, and have the process restarted."""
+
+    __slots__ = ("_limit", "_taken", "_waiting")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+        self._waiting: dict[Channel, None] = {}  # in order of arrival
+
+    def take(self, channel: Channel) -> bool:
+        """Whether there is a seat; who got one calls ``leave`` at its end."""
+        if self._taken >= self._limit:
+            if not self._waiting:
+                return False
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.expire(Reason.TOO_MANY_CONNECTIONS)
+        self._taken += 1
+        self._waiting[channel] = None
+        return True
+
+    def begin(self, channel: Channel) -> None:
+        """A request arrived: the seat is safe until ``wait``."""
+        self._waiting.pop(channel, None)
+
+    def wait(self, channel: Channel) -> None:
+        """The request is done; the next one may come."""
+        self._waiting[channel] = None
+
+    def leave(self, channel: Channel) -> None:
+        self._waiting.pop(channel, None)
+        self._taken -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class AdminContext:
+    """Everything that a route may look at. ``started`` is on the monotonic clock; ``quit`` begins the drain and
+    returns at once; ``listeners`` may still grow after construction; ``channels`` are all open connections."""
+
+    telemetry: Telemetry
+    lifecycle: Lifecycle
+    listeners: Sequence[Listening]
+    quit: Callable[[], None]
+    started: float
+    memory: MemoryGuard
+    channels: Collection[Channel]
+    version: str = __version__
+    admin_seats: Seats = field(default_factory=lambda: Seats(SEATS))
+    scrape_seats: Seats = field(default_factory=lambda: Seats(SEATS))

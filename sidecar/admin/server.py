@@ -1,0 +1,177 @@
+"""A connection to the admin or the scrape port: requests in, one after another, and replies out.
+
+Who calls it: the composition root, which spawns one task per accepted connection with ``serve_admin`` or
+``serve_scrape``. h11 reads and writes the bytes here, whole; nothing is forwarded from here, so what h11 lets through
+ends with us. What may be asked is judged in ``admin.guard``, answered in ``admin.routes``.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+
+import h11
+
+from sidecar.admin.context import AdminContext, Seats
+from sidecar.admin.guard import judge
+from sidecar.admin.routes import ADMIN, SCRAPE, Reply, Request, Routes, dispatch
+from sidecar.errors import ProxyError, Reason
+from sidecar.net.channel import Channel, ChannelClosed
+
+HEAD_SECONDS = 10.0  # for a head and its body together
+IDLE_SECONDS = 75.0  # between requests: above the usual scrape interval of a minute
+REPLY_SECONDS = 30.0
+MAX_HEAD = 16_384
+MAX_BODY = 65_536  # no route reads a body; a small one is not worth a lost connection
+
+logger = logging.getLogger("sidecar.admin")
+
+
+class Refused(Exception):
+    """A request that gets this reply and then the end of its connection."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.reply = Reply(status, f"{text}\n".encode())
+
+
+async def serve_admin(channel: Channel, context: AdminContext) -> None:
+    """Answers the requests on an admin connection until its end, and closes it. Raises nothing that a peer causes."""
+    await _serve(_Conversation(channel, context, ADMIN, guarded=True), context.admin_seats)
+
+
+async def serve_scrape(channel: Channel, context: AdminContext) -> None:
+    """As ``serve_admin``, for metrics and health only: open to other machines, and able to change nothing."""
+    await _serve(_Conversation(channel, context, SCRAPE, guarded=False), context.scrape_seats)
+
+
+async def _serve(conversation: _Conversation, seats: Seats) -> None:
+    channel = conversation.channel
+    channel.limit(HEAD_SECONDS, Reason.HEAD_TIMEOUT)
+    if not seats.take(channel):
+        channel.close()
+        return
+    try:
+        going_on = True
+        while going_on:
+            going_on = await conversation.turn(seats)
+        await channel.close_after_reply()
+    except (ChannelClosed, ProxyError):
+        return  # the peer left, or kept us waiting: there is nobody to tell
+    finally:
+        seats.leave(channel)
+        channel.close()
+
+
+class _Conversation:
+    """One connection, with h11's state of it."""
+
+    def __init__(self, channel: Channel, context: AdminContext, routes: Routes, *, guarded: bool) -> None:
+        self.channel = channel
+        self._context = context
+        self._routes = routes
+        self._guarded = guarded
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        self._head_only = False
+
+    async def turn(self, seats: Seats) -> bool:
+        """One request and its reply; whether another may follow."""
+        self._head_only = False
+        try:
+            head = await self._next_event()
+            if not isinstance(head, h11.Request):
+                return False  # the peer ended it between two requests
+            self._head_only = head.method == b"HEAD"
+            self._check(head)
+            await self._skip_body()
+            seats.begin(self.channel)
+            self.channel.limit(REPLY_SECONDS, Reason.CLIENT_IDLE)
+            reply = await self._answer(head)
+            close = False
+        except h11.RemoteProtocolError as error:
+            reply, close = Reply(error.error_status_hint, b"the request is not HTTP/1.1 as it should be\n"), True
+        except Refused as refused:
+            reply, close = refused.reply, True
+        try:
+            await self._send(reply, close=close)
+        finally:
+            if reply.then is not None:
+                reply.then()
+        if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
+            return False
+        self._h11.start_next_cycle()
+        seats.wait(self.channel)
+        await self._await_next()
+        return True
+
+    def _check(self, head: h11.Request) -> None:
+        """Raises Refused for what no route should see."""
+        fields = head.headers.raw_items()
+        size = sum(len(name) + len(value) + 4 for name, value in fields) + len(head.method) + len(head.target) + 14
+        if size > MAX_HEAD:  # h11 looks at the size only while the head is incomplete
+            raise Refused(431, f"a head may have {MAX_HEAD} bytes")
+        if head.http_version not in (b"1.0", b"1.1"):
+            raise Refused(505, "HTTP/1.1 is spoken here")
+        names = {name for name, _ in head.headers}
+        if {b"content-length", b"transfer-encoding"} <= names:  # RFC 9112 section 6.1
+            raise Refused(400, "a body has one length")
+        if self._guarded:
+            refusal = judge(self.channel.peer, list(head.headers))
+            if refusal is not None:
+                logger.warning("admin: request from %s refused: %s", self.channel.peer, refusal.text)
+                raise Refused(refusal.status, refusal.text)
+        if not head.target.startswith(b"/"):
+            raise Refused(400, "this is not a proxy: ask for a path")
+
+    async def _skip_body(self) -> None:
+        if self._h11.they_are_waiting_for_100_continue:
+            return  # nobody wants the body; the reply says so, and ends the connection
+        received = 0
+        while not isinstance(event := await self._next_event(), h11.EndOfMessage):
+            received += len(event.data) if isinstance(event, h11.Data) else 0
+            if received > MAX_BODY:
+                raise Refused(413, "no route reads a body")
+
+    async def _answer(self, head: h11.Request) -> Reply:
+        path, _, query = head.target.decode("latin-1").partition("?")
+        accept = b",".join(value for name, value in head.headers if name == b"accept").decode("latin-1")
+        request = Request(head.method.decode("ascii"), path, query, accept, self.channel.peer)
+        try:
+            return await dispatch(self._routes, self._context, request)
+        except Exception:
+            logger.exception("admin: %s failed", path)
+            return Reply(500, b"internal error; the log has it\n")
+
+    async def _send(self, reply: Reply, *, close: bool) -> None:
+        headers = [
+            ("content-type", reply.content_type),
+            ("content-length", str(len(reply.body))),
+            ("cache-control", "no-store"),
+            ("x-content-type-options", "nosniff"),
+        ]
+        if reply.allow:
+            headers.append(("allow", reply.allow))
+        if close or reply.then is not None:
+            headers.append(("connection", "close"))
+        reason = HTTPStatus(reply.status).phrase
+        parts = [self._h11.send(h11.Response(status_code=reply.status, headers=headers, reason=reason))]
+        if not self._head_only:
+            parts.append(self._h11.send(h11.Data(data=reply.body)))
+        parts.append(self._h11.send(h11.EndOfMessage()))
+        self.channel.limit(REPLY_SECONDS, Reason.CLIENT_IDLE)
+        await self.channel.send_all(b"".join(part for part in parts if part))
+
+    async def _next_event(self) -> h11.Event:
+        while (event := self._h11.next_event()) is h11.NEED_DATA:
+            self._h11.receive_data(await self.channel.recv())
+        if event is h11.PAUSED:
+            raise h11.RemoteProtocolError("bytes where none belong")
+        assert not isinstance(event, type)  # the two sentinels are gone
+        return event
+
+    async def _await_next(self) -> None:
+        """Waits for the first bytes of the next request, as long as an idle connection may."""
+        if not self._h11.trailing_data[0]:
+            self.channel.limit(IDLE_SECONDS, Reason.CLIENT_IDLE)
+            self._h11.receive_data(await self.channel.recv())
+        self.channel.limit(HEAD_SECONDS, Reason.HEAD_TIMEOUT)
