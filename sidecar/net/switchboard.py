@@ -70,6 +70,10 @@ class Switchboard:
         self._watched: set[Watched] = set()
         self._ticking = False
 
+    def __len__(self) -> int:
+        """How many lines lie on the board."""
+        return len(self._lines)
+
     @staticmethod
     def current() -> Switchboard:
         """The board of this trio run, set up at the first call."""
