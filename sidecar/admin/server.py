@@ -86,8 +86,8 @@ class _Conversation:
             await self._skip_body()
             seats.begin(self.channel)
             self.channel.limit(REPLY_SECONDS, Reason.CLIENT_IDLE)
+            close = self._h11.they_are_waiting_for_100_continue  # for leave to send a body that nobody wants
             reply = await self._answer(head)
-            close = False
         except h11.RemoteProtocolError as error:
             reply, close = Reply(error.error_status_hint, b"the request is not HTTP/1.1 as it should be\n"), True
         except Refused as refused:
@@ -125,7 +125,7 @@ class _Conversation:
 
     async def _skip_body(self) -> None:
         if self._h11.they_are_waiting_for_100_continue:
-            return  # nobody wants the body; the reply says so, and ends the connection
+            return
         received = 0
         while not isinstance(event := await self._next_event(), h11.EndOfMessage):
             received += len(event.data) if isinstance(event, h11.Data) else 0
