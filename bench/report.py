@@ -53,7 +53,7 @@ def _row(results: Results, scenario: Scenario, proxy: str, figures: Figures) -> 
         p99=f"{figures['p99_ms']:.2f}" if "p99_ms" in figures else "",
         rate=_rate(figures),
         rss=f"{figures['rss_mb']:.1f}",
-        ratio=f"{ratio:.2f}" if ratio is not None and proxy != "envoy" else "",
+        ratio=f"{ratio:.2f}" if ratio is not None and proxy != "envoy" and scenario.limit is None else "",
         bound=_bound(scenario) if proxy == "ours" else "",
     )
 

@@ -121,7 +121,9 @@ def _ratios(results: Results) -> Iterator[chart.Bars]:
     for scenario in SCENARIOS.values():
         if scenario.name in results.scenarios and scenario.figure != "greeting_ms":
             heights = {
-                proxy: ratio for proxy in results.proxies if (ratio := results.ratio(scenario, proxy)) is not None
+                proxy: ratio
+                for proxy in results.proxies
+                if proxy in scenario.proxies and (ratio := results.ratio(scenario, proxy)) is not None
             }
             if heights:
                 yield chart.Bars(scenario.name, scenario.unit, heights, scenario.bound)
