@@ -1,0 +1,71 @@
+# Each target makes .venv in the checkout, installs what it needs when pyproject.toml has changed, and goes.
+# Needed: python3 (3.11 or later) with venv, make, and a package registry.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format docs bench fuzz soak clean
+
+help:
+	@echo 'make run      a sample app with the sidecar in front of it; Ctrl-C ends both'
+	@echo 'make test     the checks, then all tests'
+	@echo 'make check    ruff, mypy and the laws of the layout'
+	@echo 'make format   the code as ruff formats it'
+	@echo 'make docs     the generated pages of docs/reference'
+	@echo 'make bench    against Envoy and HAProxy; about 8 minutes'
+	@echo 'make fuzz     a million hostile inputs'
+	@echo 'make soak     a long steady load; memory and descriptors must come back'
+	@echo 'make clean    away with .venv and all caches'
+	@echo 'PYTHON=... names another interpreter, for the first of these that makes .venv'
+
+run: .venv/installed-run
+	@$(BIN)/python examples/run.py
+
+test: check
+	$(BIN)/python -m pytest
+
+check: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: .venv/installed-dev
+	$(BIN)/python -m docs.generate
+
+bench: .venv/installed-bench
+	$(BIN)/python -m bench
+
+fuzz: .venv/installed-dev
+	$(BIN)/python -m tests.hostile.fuzz --count 1000000
+
+soak: .venv/installed-dev
+	$(BIN)/python -m tests.soak
+
+clean:
+	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A virtual environment whose making was cut short has no working pip, and is made anew.
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=...")'
+	@$(PYTHON) -m venv --clear .venv
+	@touch $@
+
+.venv/installed-run: pyproject.toml .venv/made
+	$(PIP) install --editable .
+	@touch $@
+
+.venv/installed-dev: pyproject.toml .venv/made
+	$(PIP) install --editable '.[dev]'
+	@touch $@
+
+.venv/installed-bench: pyproject.toml .venv/made
+	$(PIP) install --editable '.[bench]'
+	@touch $@

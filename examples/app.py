@@ -1,0 +1,109 @@
+"""A small app to put the sidecar in front of: HTTP/1.1 with keep-alive, the standard library only.
+
+GET / greets; GET /headers shows the headers that arrived, as JSON; GET /slow?seconds=2 takes its time; GET /stream
+sends chunks, one every half second; POST /echo returns the body. ``python examples/app.py [PORT]``, default 8080.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+
+class App(BaseHTTPRequestHandler):
+    """One connection of a client."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # head and body leave together
+    timeout = 300
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        if url.path == "/":
+            self.reply(200, "text/plain", b"Hello from the app.\n")
+        elif url.path == "/headers":
+            shown = json.dumps(self.headers.items(), indent=2) + "\n"
+            self.reply(200, "application/json", shown.encode())
+        elif url.path == "/slow":
+            self.slow(parse_qs(url.query).get("seconds", ["1"])[0])
+        elif url.path == "/stream":
+            self.stream()
+        else:
+            self.reply(404, "text/plain", b"Nothing here. Try /, /headers, /slow?seconds=2, /stream or POST /echo\n")
+
+    def do_POST(self) -> None:
+        body = self.body()
+        if urlsplit(self.path).path == "/echo":
+            self.reply(200, self.headers.get("Content-Type", "application/octet-stream"), body)
+        else:
+            self.reply(404, "text/plain", b"Nothing here. Try POST /echo\n")
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def reply(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def slow(self, seconds: str) -> None:
+        try:
+            wait = min(max(float(seconds), 0.0), 60.0)
+        except ValueError:
+            self.reply(400, "text/plain", b"seconds is not a number\n")
+            return
+        time.sleep(wait)
+        self.reply(200, "text/plain", f"That took {wait:g} s.\n".encode())
+
+    def stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        for number in range(1, 6):
+            line = f"chunk {number} of 5\n".encode()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+            self.wfile.flush()
+            time.sleep(0.5)
+        self.wfile.write(b"0\r\n\r\n")
+
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        parts = []
+        while length := int(self.rfile.readline().partition(b";")[0], 16):
+            parts.append(self.rfile.read(length))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass  # trailers
+        return b"".join(parts)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing: the sidecar's access log does."""
+
+
+def main() -> int:
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), App)
+    except OSError as error:
+        print(f"app: 127.0.0.1:{port}: {error.strerror}; name another port", file=sys.stderr)
+        return 2
+    server.daemon_threads = True
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
