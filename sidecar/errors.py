@@ -36,6 +36,7 @@ class Reason(Enum):
     BODY_TOO_LARGE = ("body_too_large", "DPE", Fault.CLIENT)
     BODY_TOO_SLOW = ("body_too_slow", "SI", Fault.CLIENT)
     CLIENT_IDLE = ("client_idle", "SI", Fault.CLIENT)
+    CONNECTION_IDLE = ("connection_idle", "SI", Fault.CLIENT)  # between requests: ended quietly
     CLIENT_CLOSED = ("client_closed", "DC", Fault.CLIENT)
     NOT_HTTP = ("not_http", "DPE", Fault.CLIENT)
     NO_ROUTE = ("no_route", "NR", Fault.CLIENT)

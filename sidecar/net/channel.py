@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import socket
 from time import monotonic
+from typing import Protocol
 
 import trio
 from trio.lowlevel import wait_readable, wait_writable
@@ -56,20 +57,27 @@ class Overdue(ProxyError):
     """A channel's deadline passed; the reason is the one that ``limit`` was given."""
 
 
+class Abortable(Protocol):
+    """Work that ends when the client it is done for goes away."""
+
+    def abort(self, reason: Reason) -> None: ...
+
+
 class Channel:
     """Bytes to and from one peer. Construct it with a connected, non-blocking socket; it owns the socket."""
 
-    __slots__ = ("__weakref__", "bulk", "closed", "deadline", "fd", "overdue", "overdue_as", "peer", "registry", "sock")
+    __slots__ = ("bulk", "closed", "deadline", "fd", "overdue", "overdue_as", "peer", "registry", "sock", "watcher")
 
     def __init__(self, sock: socket.socket, peer: str, registry: set[Channel]) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.peer = peer
         self.deadline = NEVER
-        self.overdue_as = Reason.CLIENT_IDLE
+        self.overdue_as = Reason.CONNECTION_IDLE
         self.overdue: Reason | None = None
         self.bulk = False
         self.closed = False
+        self.watcher: Abortable | None = None  # told by the sweeper when this peer goes away while nobody reads
         self.registry = registry
         registry.add(self)
 
@@ -127,13 +135,14 @@ class Channel:
         return data
 
     async def wait_readable(self) -> None:
-        """Waits until a read would not block. Raises ChannelClosed, Overdue."""
+        """Waits until a read may not block (look again: wake-ups can be false). Raises ChannelClosed, Overdue."""
         if self.overdue is not None:
             raise self._overdue()
         try:
             await wait_readable(self.fd)
         except trio.ClosedResourceError:
-            raise self._overdue() from None
+            if self.closed:
+                raise self._overdue() from None
         if self.overdue is not None:
             raise self._overdue()
 
@@ -159,13 +168,14 @@ class Channel:
             rest = rest[self.send_nowait(rest) :]
 
     async def wait_writable(self) -> None:
-        """Waits until a write would not block. Raises ChannelClosed, Overdue."""
+        """Waits until a write may not block (look again). Raises ChannelClosed, Overdue."""
         if self.overdue is not None:
             raise self._overdue()
         try:
             await wait_writable(self.fd)
         except trio.ClosedResourceError:
-            raise self._overdue() from None
+            if self.closed:
+                raise self._overdue() from None
         if self.overdue is not None:
             raise self._overdue()
 

@@ -1,0 +1,1 @@
+"""Decisions: pure functions of values, without a clock, without I/O."""

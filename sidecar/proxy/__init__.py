@@ -1,0 +1,1 @@
+"""Inbound and outbound: from a connection's first byte to its record."""

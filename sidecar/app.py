@@ -1,0 +1,204 @@
+"""The composition root: builds everything from Settings, starts it, and ends it in the right order.
+
+Nothing imports this but the command line. Order of starting: bind everything (what can't be bound is an error of one
+line), then serve, then say so. Order of ending, on one clock from ``--drain-seconds``: not ready any more, and each
+reply says ``connection: close``; after ``--drain-delay`` the inbound ports close without losing a connection that was
+made; when inbound is empty, outbound likewise; what is left at the deadline is reset.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+import trio
+
+from sidecar.addresses import Address
+from sidecar.admin.context import AdminContext, Listening
+from sidecar.admin.server import serve_admin, serve_scrape
+from sidecar.errors import StartError
+from sidecar.net.channel import Channel
+from sidecar.net.drain import Connections
+from sidecar.net.listener import Listener, bind, is_own
+from sidecar.net.pipes import Pipes
+from sidecar.net.resolve import Resolver
+from sidecar.net.timers import Sweeper
+from sidecar.proxy.http1 import Timeouts
+from sidecar.proxy.inbound import Inbound
+from sidecar.proxy.outbound import Outbound
+from sidecar.proxy.shared import Shared
+from sidecar.settings import Settings
+from sidecar.telemetry.memory import MemoryGuard
+from sidecar.telemetry.telemetry import Telemetry
+
+LOG_FLUSH_SECONDS = 2.0
+_log = logging.getLogger(__name__)
+
+Serve = Callable[[Channel, str], Awaitable[None]]
+
+
+def run(settings: Settings) -> int:
+    """Runs until it is told to end; returns the exit code. Raises StartError before anything was served."""
+    return trio.run(App(settings).main)
+
+
+class App:
+    """One process's worth of sidecar."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._telemetry = Telemetry(settings.access_log, settings.access_log_file)
+        self._memory = MemoryGuard(settings.memory_limit)
+        self._shared = _shared(settings, self._telemetry, self._memory)
+        assert settings.upstream is not None  # Settings sees to it
+        self._upstream: Address = settings.upstream
+        self._inbound = Inbound(settings.upstream, settings.protocol, self._shared)
+        self._outbound = Outbound(self._shared)
+        self._quit = trio.Event()
+        self.state = "pre_initializing"
+        self._listening: list[Listening] = []
+        self._admin = AdminContext(
+            telemetry=self._telemetry,
+            lifecycle=self,
+            listeners=self._listening,
+            quit=self._quit.set,
+            started=monotonic(),
+            memory=self._memory,
+            channels=self._shared.channels,
+        )
+        self._listeners: dict[str, list[Listener]] = {}
+
+    async def main(self) -> int:
+        """See :func:`run`."""
+        self._bind()
+        sweeper = Sweeper(self._shared.channels, [self._tick])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_signals, nursery.cancel_scope)
+            nursery.start_soon(sweeper.run)
+            inbound = self._serve(nursery, "inbound", self._inbound.serve, self._admits)
+            outbound = self._serve(nursery, "outbound", self._outbound.serve, self._admits)
+            self._serve(nursery, "admin", lambda channel, _: serve_admin(channel, self._admin), _always)
+            self._serve(nursery, "scrape", lambda channel, _: serve_scrape(channel, self._admin), _always)
+            gc.collect()
+            gc.freeze()  # what lives until the end is never looked at again
+            self.state = "live"
+            _log.info("ready")
+            await self._quit.wait()
+            with trio.move_on_after(self._settings.drain_seconds) as patience:
+                await self._drain(inbound, outbound)
+            if patience.cancelled_caught:
+                _log.warning("--drain-seconds have passed; what is still open is reset")
+            nursery.cancel_scope.cancel()
+        self._inbound.pool.close()
+        self._outbound.close()
+        if not self._telemetry.close(LOG_FLUSH_SECONDS):
+            _log.warning("the last lines of the access log could not be written")
+        return 0
+
+    # -- starting ----------------------------------------------------------------------------------------------------
+
+    def _bind(self) -> None:
+        settings = self._settings
+        wanted = {
+            "inbound": settings.inbound,
+            "outbound": settings.outbound,
+            "admin": settings.admin,
+            "scrape": settings.scrape,
+        }
+        try:
+            for name, addresses in wanted.items():
+                listeners, warnings = bind(name, f"--{name}", addresses)
+                self._listeners[name] = listeners
+                self._shared.listeners.extend(listeners)
+                for warning in warnings:
+                    _log.warning(warning)
+            if is_own(self._shared.listeners, self._upstream.host, self._upstream.port):
+                raise StartError(
+                    f"--upstream: {self._upstream} is a listener of this very proxy; name the app's own port"
+                )
+        except StartError:
+            for listener in self._shared.listeners:
+                listener.sock.close()
+            raise
+        for listener in self._shared.listeners:
+            self._listening.append(Listening(listener.name, listener.address))
+            _log.info("%s listening on %s", listener.name, listener.address)
+
+    def _serve(self, nursery: trio.Nursery, name: str, serve: Serve, admits: Callable[[int], bool]) -> Connections:
+        counters = self._telemetry.counters if admits is not _always else _Uncounted()
+        connections = Connections(nursery, serve, self._shared.channels, counters, admits)
+        for listener in self._listeners[name]:
+            nursery.start_soon(listener.accept, self._telemetry.counters, connections.take)
+        return connections
+
+    def _admits(self, active: int) -> bool:
+        return active < self._settings.max_connections and self._memory.admits(active)
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    def _tick(self, now: float, late: float) -> None:
+        self._telemetry.tick(now - late, now)
+        self._memory.tick(now)
+        self._inbound.pool.sweep(now)
+        self._outbound.sweep(now)
+
+    async def _watch_signals(self, everything: trio.CancelScope) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self._telemetry.reopen()
+                elif not self._quit.is_set():
+                    _log.info("%s: draining", signal.Signals(number).name)
+                    self._quit.set()
+                else:
+                    _log.info("%s again: ending at once", signal.Signals(number).name)
+                    everything.cancel()
+
+    # -- ending ------------------------------------------------------------------------------------------------------
+
+    async def _drain(self, inbound: Connections, outbound: Connections) -> None:
+        self.state = "draining"
+        self._shared.drain.active = True
+        await trio.sleep(self._settings.drain_delay)
+        for name, connections in (("inbound", inbound), ("outbound", outbound)):
+            for listener in self._listeners[name]:
+                listener.close_losslessly(self._telemetry.counters, connections.take)
+            await connections.wait_drained()
+
+
+class _Uncounted:
+    """Admin connections are bounded by their seats and are not the data plane's."""
+
+    def __init__(self) -> None:
+        self.connections_active = self.connections_refused = 0
+
+
+def _always(_: int) -> bool:
+    return True
+
+
+def _shared(settings: Settings, telemetry: Telemetry, memory: MemoryGuard) -> Shared:
+    timeouts = Timeouts(
+        request_head=settings.request_head_timeout,
+        idle=settings.idle_timeout,
+        stream_idle=settings.stream_idle_timeout,
+        body_min_rate=settings.body_min_rate,
+        body_min_window=settings.body_min_window,
+        max_body=settings.max_body,
+    )
+    return Shared(
+        timeouts=timeouts,
+        connect_timeout=settings.connect_timeout,
+        pool_idle=settings.pool_idle_timeout,
+        max_pool=settings.max_app_connections,
+        max_waiting=settings.max_waiting,
+        trusted_proxies=settings.trusted_proxies,
+        via=settings.via,
+        telemetry=telemetry,
+        overload=memory,
+        resolver=Resolver(),
+        pipes=Pipes(),
+    )

@@ -1,0 +1,198 @@
+"""Listening sockets: bound before anything else starts, accepted from in a loop that nothing stops, closed losslessly.
+
+Called by ``app``. Options that an accepted socket inherits (no delay, keep-alive, user time-out) are set here once, not
+once per connection.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import trio
+
+from sidecar.addresses import Address, ClientAddr, parse_ip
+from sidecar.errors import StartError
+
+BACKLOG = 4096
+USER_TIMEOUT_MS = 60_000  # how long sent bytes may stay unacknowledged; a half-dead peer stays for hours otherwise
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+_PAUSE_SECONDS = 0.1
+_ACCEPTS_PER_WAKE = 64  # then others have their turn
+_SO_ATTACH_FILTER = 26
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
+
+
+class AcceptCounters(Protocol):
+    """The numbers that a listener counts up."""
+
+    connections_accepted: int
+    accept_errors: int
+
+
+class Listener:
+    """One bound socket. ``name`` is what people call it: inbound, outbound, admin, scrape."""
+
+    def __init__(self, name: str, sock: socket.socket) -> None:
+        self.name = name
+        self.sock = sock
+        host, port = sock.getsockname()[:2]
+        self.address = Address(host, port)
+
+    async def accept(
+        self, counters: AcceptCounters, take: Callable[[socket.socket, ClientAddr], None]
+    ) -> None:
+        """Hands each connection to ``take``, which must not raise, until it is cancelled or the socket is closed."""
+        while True:
+            try:
+                await trio.lowlevel.wait_readable(self.sock)
+            except trio.ClosedResourceError:
+                return
+            try:
+                self._accept_some(counters, take, _ACCEPTS_PER_WAKE)
+            except OSError as error:
+                if error.errno == errno.EBADF:
+                    return
+                counters.accept_errors += 1
+                if error.errno in _EXHAUSTED:
+                    await trio.sleep(_PAUSE_SECONDS)
+
+    def _accept_some(
+        self, counters: AcceptCounters, take: Callable[[socket.socket, ClientAddr], None], most: int
+    ) -> int:
+        for count in range(most):
+            try:
+                sock, address = self.sock.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return count
+            sock.setblocking(False)
+            counters.connections_accepted += 1
+            take(sock, ClientAddr(address[0], address[1]))
+        return most
+
+    def close_losslessly(
+        self, counters: AcceptCounters, take: Callable[[socket.socket, ClientAddr], None]
+    ) -> None:
+        """Stops new connections, takes those that are complete already, then closes.
+
+        A plain close resets what was completed since the last accept. So first a filter drops all that comes.
+        """
+        drop_all = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K, 0
+        program = _ClassicFilter(drop_all)
+        try:
+            self.sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program.pointer)
+            while self._accept_some(counters, take, _ACCEPTS_PER_WAKE):
+                pass
+        except OSError as error:
+            if error.errno not in _EXHAUSTED and error.errno != errno.EBADF:
+                counters.accept_errors += 1
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Closes at once. Safe to call twice."""
+        if self.sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self.sock)
+            self.sock.close()
+
+
+class _ClassicFilter:
+    """A ``struct sock_fprog`` for a program of one instruction; keeps the memory that its pointer names."""
+
+    def __init__(self, instruction: bytes) -> None:
+        from ctypes import addressof, create_string_buffer  # needed once, at the end of a process's life
+
+        self._memory = create_string_buffer(instruction, len(instruction))
+        self.pointer = struct.pack("HP", 1, addressof(self._memory))
+
+
+def bind(name: str, flag: str, addresses: Sequence[Address]) -> tuple[list[Listener], list[str]]:
+    """Binds all of them, port 0 to one and the same free port; returns the listeners and warnings.
+
+    Where the machine has no IPv6 an IPv6 address is left out with a warning, if another one is there. Raises
+    StartError, which names ``flag``.
+    """
+    listeners: list[Listener] = []
+    warnings: list[str] = []
+    try:
+        for address in addresses:
+            port = address.port or (listeners[0].address.port if listeners else 0)
+            try:
+                listeners.append(Listener(name, _listening_socket(address.host, port)))
+            except OSError as error:
+                if ":" in address.host and error.errno in _NO_IPV6 and len(addresses) > 1:
+                    warnings.append(f"{name}: this machine has no IPv6; not listening on {address}")
+                    continue
+                raise StartError(f"{flag}: cannot listen on {Address(address.host, port)}: {_why(error)}") from None
+    except StartError:
+        for listener in listeners:
+            listener.sock.close()
+        raise
+    return listeners, warnings
+
+
+_NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the port is taken; stop what listens there, or choose another port (0: any)"
+    if error.errno == errno.EACCES:
+        return "not permitted; choose a port above 1023"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address; choose one of its own"
+    return f"{(error.strerror or 'unknown error').lower()}; choose another address"
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def is_own(listeners: Sequence[Listener], host: str, port: int) -> bool:
+    """Whether dialing ``host`` (an IP literal) and ``port`` would reach one of ``listeners``."""
+    if all(listener.address.port != port for listener in listeners):
+        return False
+    wanted = parse_ip(host)
+    if wanted is None:
+        return False
+    if wanted.is_unspecified or wanted.is_loopback:
+        return True
+    for listener in listeners:
+        bound = parse_ip(listener.address.host)
+        if listener.address.port == port and bound is not None:
+            if bound == wanted:
+                return True
+            if bound.is_unspecified and bound.version == wanted.version and _is_local(str(wanted)):
+                return True
+    return False
+
+
+def _is_local(host: str) -> bool:
+    """Only an address of this machine can be bound; the look costs two system calls and is seldom needed."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,209 @@
+"""Keep-alive connections to one destination: bounded, last in first out, never handed out when the peer has spoken.
+
+Who calls it: the origins of ``proxy``. What a lease carries is bytes; the pool knows nothing of HTTP.
+
+Theory of operation. ``open`` counts connections that exist or are being made. A caller takes an idle connection, or
+makes one while fewer than ``limit`` are open, or waits its turn for at most ``wait_seconds`` in a queue of at most
+``max_waiting``. A released connection goes straight to the first who waits. A connection that has anything to read
+while nobody asked it something (late bytes, FIN, reset) is closed instead of handed out: late bytes would be taken for
+the next answer.
+"""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Protocol
+
+import trio
+
+from sidecar.errors import ProxyError, Reason
+from sidecar.net.channel import NEVER, Channel
+
+
+class PoolCounters(Protocol):
+    """The numbers that a pool counts up."""
+
+    pool_hits: int
+    pool_misses: int
+    pool_waits: int
+
+
+class Lease:
+    """A pooled connection in somebody's hands; ``reused``: it has served before. Ends with ``release``, exactly once."""
+
+    __slots__ = ("_poll", "channel", "idle_limit", "idle_until", "pool", "reused")
+
+    def __init__(self, pool: Pool, channel: Channel) -> None:
+        self.pool = pool
+        self.channel = channel
+        self.reused = False
+        self.idle_limit = pool.idle_seconds
+        self.idle_until = 0.0
+        self._poll = select.poll()
+        self._poll.register(channel.fd, select.POLLIN | select.POLLRDHUP)
+
+    def quiet(self) -> bool:
+        """Whether there is nothing to read, no byte, no FIN, no error: a poll is cheaper than a read that fails."""
+        return not self._poll.poll(0)
+
+    def release(self, *, reusable: bool) -> None:
+        """Gives the connection back, or closes it. ``reusable``: both its directions stand at a message's end."""
+        self.pool.release(self, reusable=reusable)
+
+
+class Pool:
+    """Connections that ``dial`` makes (it raises ProxyError). Times in seconds."""
+
+    def __init__(
+        self,
+        dial: Callable[[], Awaitable[Channel]],
+        *,
+        limit: int,
+        max_waiting: int,
+        wait_seconds: float,
+        idle_seconds: float,
+        counters: PoolCounters,
+    ) -> None:
+        self._dial = dial
+        self._limit = limit
+        self._max_waiting = max_waiting
+        self._wait_seconds = wait_seconds
+        self.idle_seconds = idle_seconds
+        self._counters = counters
+        self._idle: deque[Lease] = deque()
+        self._waiting: deque[_Turn] = deque()
+        self.open = 0
+        self.closed = False
+
+    @property
+    def unused(self) -> bool:
+        """Whether nobody has, waits for or could reuse a connection of this pool."""
+        return not self.open and not self._waiting
+
+    def take_idle(self) -> Lease | None:
+        """A connection that is there and quiet, at once; None where there is none."""
+        idle = self._idle
+        while idle:
+            lease = idle.pop()
+            if lease.quiet():
+                self._counters.pool_hits += 1
+                lease.reused = True
+                return lease
+            self._drop(lease)
+        return None
+
+    async def acquire(self, *, fresh: bool = False) -> Lease:
+        """A connection; ``fresh``: a new one. Raises ProxyError(POOL_FULL, POOL_TIMEOUT) or what ``dial`` raises."""
+        if not fresh:
+            lease = self.take_idle()
+            if lease is not None:
+                return lease
+        if self.open >= self._limit and fresh and self._idle:
+            self._drop(self._idle.popleft())
+        if self.open < self._limit:
+            self.open += 1
+        else:
+            turn = await self._wait()
+            if turn.lease is not None:
+                return turn.lease
+        return await self._connect()
+
+    def release(self, lease: Lease, *, reusable: bool) -> None:
+        """See :meth:`Lease.release`."""
+        channel = lease.channel
+        if not reusable or self.closed or channel.closed or channel.overdue is not None:
+            self._drop(lease)
+            return
+        channel.deadline = NEVER
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.over:
+                lease.reused = True
+                turn.give(lease)
+                return
+        lease.idle_until = monotonic() + lease.idle_limit
+        self._idle.append(lease)
+
+    def sweep(self, now: float) -> None:
+        """Closes what has been idle for too long (``now`` is monotonic)."""
+        idle = self._idle
+        if idle and any(lease.idle_until < now for lease in idle):
+            self._idle = deque(lease for lease in idle if lease.idle_until >= now)
+            for lease in idle:
+                if lease.idle_until < now:
+                    self._drop(lease)
+
+    def close(self) -> None:
+        """Closes all that is idle; what is leased closes when it is released."""
+        self.closed = True
+        while self._idle:
+            self._drop(self._idle.pop())
+
+    async def _connect(self) -> Lease:
+        try:
+            channel = await self._dial()
+        except BaseException:
+            self._freed()
+            raise
+        self._counters.pool_misses += 1
+        return Lease(self, channel)
+
+    async def _wait(self) -> _Turn:
+        if len(self._waiting) >= self._max_waiting:
+            raise ProxyError(Reason.POOL_FULL, f"{self._max_waiting} requests wait for a connection already")
+        self._counters.pool_waits += 1
+        turn = _Turn()
+        self._waiting.append(turn)
+        try:
+            with trio.move_on_after(self._wait_seconds):
+                await turn.event.wait()
+        except BaseException:
+            self._abandon(turn)
+            raise
+        if not turn.event.is_set():
+            self._abandon(turn)
+            raise ProxyError(
+                Reason.POOL_TIMEOUT, f"none of {self._limit} connections became free within {self._wait_seconds:g} s"
+            )
+        return turn
+
+    def _abandon(self, turn: _Turn) -> None:
+        turn.over = True
+        if turn.event.is_set():  # its turn came in the very moment it gave up
+            if turn.lease is not None:
+                self.release(turn.lease, reusable=True)
+            else:
+                self._freed()
+        else:
+            self._waiting.remove(turn)
+
+    def _drop(self, lease: Lease) -> None:
+        lease.channel.close()
+        self._freed()
+
+    def _freed(self) -> None:
+        """One connection fewer: whoever waits first may make one in its place."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.over:
+                turn.give(None)
+                return
+        self.open -= 1
+
+
+class _Turn:
+    """A place in the queue. Its turn brings a connection, or (None) leave to make one."""
+
+    __slots__ = ("event", "lease", "over")
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.lease: Lease | None = None
+        self.over = False
+
+    def give(self, lease: Lease | None) -> None:
+        self.lease = lease
+        self.event.set()

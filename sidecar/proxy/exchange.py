@@ -1,0 +1,191 @@
+"""One HTTP request from its head to its reply: messages in, messages out, whatever protocol carries them.
+
+Called by ``inbound`` and ``outbound`` with a request that was judged. It imports no codec and no socket.
+
+Theory of operation. Nearly all requests have arrived whole when their head is judged; they and their replies are moved
+by the one task that serves the connection. Only where a body is still to come and no more of it is there do two
+directions really run at once: then a second task pumps the request while the first already reads the answer, which
+may come early. A pump that fails does not raise: it notes why and aborts the upstream, so that whoever reads the
+answer learns of it.
+
+A request is sent a second time in one case: the connection was a reused one, the upstream closed it before a byte of
+an answer, and either no byte of the request was taken or its method is idempotent and its body is still in hand
+(RFC 9110 section 9.2.2). So a POST of which a byte was written is never sent again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final, Generic, TypeVar
+
+import trio
+
+from sidecar.errors import ProxyError, Reason
+from sidecar.policy.authorize import Permit
+from sidecar.proxy.streams import Downstream, Origin, Upstream
+from sidecar.telemetry.record import Record
+from sidecar.wire.grammar import Field
+from sidecar.wire.head import RequestHead, ResponseHead
+
+INTERIM_HEADS: Final = 10  # of one answer; more is an upstream that does not end (UPS)
+IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+U = TypeVar("U", bound=Upstream)
+_PATIENCE: Final = 2  # times that others get their turn before a second task is made for a body's next bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Switched(Generic[U]):
+    """The upstream agreed to speak another protocol from here on."""
+
+    upstream: U
+    head: ResponseHead
+
+
+async def exchange(
+    client: Downstream, request: RequestHead, fields: list[Field], origin: Origin[U], permit: Permit, record: Record
+) -> Switched[U] | None:
+    """Forwards ``request`` with ``fields`` and replies with the answer; fills ``record``.
+
+    Returns None when reply and record are complete, or the 101 that the caller has to make a tunnel of (it closes the
+    upstream then). Raises ProxyError; whether a reply had begun, ``client`` knows. Cancelling closes the upstream.
+    """
+    body = client.first_piece()
+    fresh = False
+    while True:
+        record.attempts += 1
+        upstream = await origin.open(permit, fresh=fresh)
+        record.upstream = upstream.name
+        record.reused = upstream.reused
+        tunnel = False
+        client.watch(upstream)
+        try:
+            head = await _ask(client, request, fields, body, upstream, record)
+            if head.status == 101:
+                tunnel = True
+                return Switched(upstream, head)
+            await _reply(client, upstream, head)
+            return None
+        except ProxyError as error:
+            if fresh or not _may_send_again(error, request, upstream, client):
+                raise
+            fresh = True
+        finally:
+            client.watch(None)
+            if not tunnel:
+                upstream.close()
+
+
+def _may_send_again(error: ProxyError, request: RequestHead, upstream: Upstream, client: Downstream) -> bool:
+    if error.reason is not Reason.UPSTREAM_CLOSED or not upstream.reused or upstream.answered or client.reply_begun:
+        return False
+    return not upstream.wrote or (request.method in IDEMPOTENT and request.length == 0)
+
+
+async def _ask(
+    client: Downstream,
+    request: RequestHead,
+    fields: list[Field],
+    body: bytes,
+    upstream: Upstream,
+    record: Record,
+) -> ResponseHead:
+    """Sends the request, all of it or as much as goes before the answer; returns the answer's final head, or 101.
+
+    When it returns while the body still comes, the reply has been passed on as well: see :func:`_both_ways`.
+    """
+    sent = upstream.begin(request, fields, body, done=client.body_done and not client.request_trailers)
+    if not client.body_done and not request.expects_continue:
+        sent = await _push_what_is_there(client, upstream, sent)
+    if not sent or not client.body_done:
+        return await _both_ways(client, request, upstream, record)
+    if request.length:
+        await upstream.finish_request(client.request_trailers)
+    return await _final_head(client, request, upstream, record)
+
+
+async def _push_what_is_there(client: Downstream, upstream: Upstream, sent: bool) -> bool:
+    """Moves body bytes as long as neither side makes us wait: most bodies come right behind their heads."""
+    patience = _PATIENCE
+    while sent and not client.body_done:
+        piece = client.body_nowait()
+        if piece is None:
+            if not patience:
+                break
+            patience -= 1
+            await trio.lowlevel.checkpoint()
+        elif piece:
+            sent = upstream.push(piece)
+    return sent
+
+
+async def _final_head(
+    client: Downstream, request: RequestHead, upstream: Upstream, record: Record
+) -> ResponseHead:
+    """The answer's final head, or 101; other interim heads are passed on."""
+    for _ in range(INTERIM_HEADS + 1):
+        head = await upstream.read_head()
+        if head.status == 101 and not request.upgrade:
+            raise ProxyError(Reason.UPSTREAM_PROTOCOL, "the upstream switches protocols unasked")
+        if head.status >= 200 or head.status == 101:
+            record.first_byte = monotonic()
+            record.status = head.status
+            return head
+        await client.send_interim(head)
+    raise ProxyError(Reason.UPSTREAM_PROTOCOL, f"the upstream sent more than {INTERIM_HEADS} interim answers")
+
+
+async def _both_ways(
+    client: Downstream, request: RequestHead, upstream: Upstream, record: Record
+) -> ResponseHead:
+    """The body's rest goes up while the answer comes down; an answer that comes early ends the upload with it."""
+    failure: list[ProxyError] = []
+    caught: ProxyError | None = None
+    head: ResponseHead | None = None
+    client.watch(None)  # the pump reads from the client, and so sees it go
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_pump, client, upstream, failure)
+        try:
+            head = await _final_head(client, request, upstream, record)
+            if head.status != 101:
+                await _reply(client, upstream, head)
+        except ProxyError as error:
+            caught = error
+        nursery.cancel_scope.cancel()
+    if caught is not None:
+        raise failure[0] if failure else caught
+    assert head is not None
+    if not client.body_done:
+        client.close_after_reply()  # the rest of the body must never be read as a request
+    return head
+
+
+async def _pump(client: Downstream, upstream: Upstream, failure: list[ProxyError]) -> None:
+    try:
+        await upstream.flush()
+        while not client.body_done:
+            piece = await client.read_body()
+            if piece and not upstream.push(piece):
+                await upstream.flush()
+        await upstream.finish_request(client.request_trailers)
+        client.watch(upstream)
+    except ProxyError as error:
+        # An upstream that no longer reads may still have answered: whoever reads the answer decides.
+        if error.reason is not Reason.UPSTREAM_CLOSED:
+            failure.append(error)
+            upstream.abort(error.reason)
+
+
+async def _reply(client: Downstream, upstream: Upstream, head: ResponseHead) -> None:
+    """Passes the final answer on; does nothing where that has happened already."""
+    if client.reply_begun:
+        return
+    piece = upstream.first_piece()
+    await client.send_head(head, head.fields, piece, done=upstream.done and not upstream.trailers)
+    if upstream.done and not upstream.trailers:
+        return
+    while not upstream.done:
+        piece = await upstream.read_body()
+        if piece:
+            await client.send_body(piece)
+    await client.finish_reply(upstream.trailers)

@@ -1,0 +1,65 @@
+"""The fields that a request goes on with: what a caller may not say is taken out, what we vouch for is put in.
+
+A peer that is neither a mesh peer nor a trusted proxy can say nothing of callers before it; what only a mesh may set
+is taken from everybody who is not it (until there are identities: from everybody).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sidecar.proxy.http1 import ClientStream
+from sidecar.proxy.shared import Shared
+from sidecar.wire import headers
+from sidecar.wire.grammar import Field
+from sidecar.wire.head import RequestHead
+
+_FROM_ANYBODY: Final = frozenset({headers.MESH_ONLY})
+_FROM_STRANGERS: Final = headers.FORWARDING | _FROM_ANYBODY
+_CLAIMS: Final = frozenset({headers.FORWARDED_FOR})
+_HTTP: Final = (b"x-forwarded-proto", b"http")
+_VIA: Final = (b"via", b"1.1 sidecar")
+_ID_ONLY: Final = frozenset({headers.REQUEST_ID})
+
+
+class Forwarder:
+    """``appends_caller``: the request enters the pod, so its sender goes into x-forwarded-for. A request that leaves
+    carries what the app says of its own callers."""
+
+    def __init__(self, shared: Shared, *, appends_caller: bool) -> None:
+        self._appends = appends_caller
+        self._via = shared.via
+
+    def fields(self, client: ClientStream, request: RequestHead, request_id: bytes) -> list[Field]:
+        """The fields of ``request`` to send on."""
+        known = request.known
+        if self._appends:
+            fields = self._with_caller(client, request)
+        elif _FROM_ANYBODY.isdisjoint(known):
+            fields = request.fields[:]
+        else:
+            fields = headers.without(request.fields, _FROM_ANYBODY)
+        if known.get(headers.REQUEST_ID) != request_id:
+            if headers.REQUEST_ID in known:
+                fields = headers.without(fields, _ID_ONLY)
+            fields.append((headers.REQUEST_ID, request_id))
+        if self._via:
+            fields.append(_VIA)
+        return fields
+
+    def _with_caller(self, client: ClientStream, request: RequestHead) -> list[Field]:
+        known = request.known
+        if not client.trusted:
+            if _FROM_STRANGERS.isdisjoint(known):
+                fields = request.fields[:]
+            else:
+                fields = headers.without(request.fields, _FROM_STRANGERS)
+            fields.append((headers.FORWARDED_FOR, client.peer_ip))
+            fields.append(_HTTP)
+            return fields
+        before = known.get(headers.FORWARDED_FOR)
+        fields = headers.without(request.fields, _FROM_ANYBODY | _CLAIMS)
+        fields.append((headers.FORWARDED_FOR, b"%b, %b" % (before, client.peer_ip) if before else client.peer_ip))
+        if headers.FORWARDED_PROTO not in known:
+            fields.append(_HTTP)
+        return fields

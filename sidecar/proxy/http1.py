@@ -1,0 +1,557 @@
+"""HTTP/1 on a channel: the client's side and the upstream's side of exchanges, as ``streams`` describes them.
+
+The codecs are in ``wire``; here is where they meet the waiting. A read in this file arms its channel's deadline before
+it waits and disarms it after, so that nobody is timed out for the time in which we did not ask.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+import msgspec
+import trio
+
+from sidecar.addresses import parse_ip
+from sidecar.errors import Fault, ProxyError, Reason
+from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
+from sidecar.net.pool import Lease
+from sidecar.proxy.streams import Upstream
+from sidecar.wire import headers
+from sidecar.wire.body import BodyReader, chunk, last_chunk, reader_for
+from sidecar.wire.grammar import Field
+from sidecar.wire.head import CHUNKED, RequestHead, ResponseHead, parse_request, parse_response
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """Seconds; ``body_min_rate`` in bytes per second, asked of every ``body_min_window`` seconds of waiting for a
+    client; ``max_body`` in bytes, 0 for none."""
+
+    request_head: float
+    idle: float
+    stream_idle: float
+    body_min_rate: int
+    body_min_window: float
+    max_body: int
+
+
+class ClientStream:
+    """A client's HTTP/1 connection: its requests one after the other, and the reply to each."""
+
+    __slots__ = (
+        "_chunked",
+        "_failure",
+        "_first",
+        "_reader",
+        "_received",
+        "_waited",
+        "_window_bytes",
+        "body_done",
+        "buffer",
+        "bytes_in",
+        "bytes_out",
+        "channel",
+        "closing",
+        "head",
+        "peer_ip",
+        "reply_begun",
+        "request_trailers",
+        "timeouts",
+        "trusted",
+    )
+
+    def __init__(self, channel: Channel, buffer: bytes, timeouts: Timeouts, peer_ip: str, *, trusted: bool) -> None:
+        self.channel = channel
+        self.buffer = buffer  # bytes that came and belong to nobody yet
+        self.timeouts = timeouts
+        self.peer_ip = (str(parse_ip(peer_ip) or peer_ip)).encode()
+        self.trusted = trusted
+        self.closing = False
+        self.bytes_in = self.bytes_out = 0
+        self.body_done = True
+        self.reply_begun = False
+        self.request_trailers: list[Field] = []
+        self._reader: BodyReader | None = None
+        self._failure: ProxyError | None = None
+        self.head: RequestHead | None = None  # of the request at hand
+        self._first = b""
+        self._chunked = False
+        self._received = self._window_bytes = 0
+        self._waited = 0.0
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    async def next_request(self) -> RequestHead | None:
+        """The next request's head; None when the client is done. Raises ProxyError for what is no request."""
+        self.reply_begun = False
+        self.head = None
+        if self._failure is not None:
+            raise self._failure
+        channel = self.channel
+        data = self.buffer
+        if not data:
+            channel.deadline = monotonic() + (1.0 if self.closing else self.timeouts.idle)
+            channel.overdue_as = Reason.CONNECTION_IDLE
+            try:
+                data = await channel.recv()
+            except (Overdue, ChannelClosed) as gone:
+                if isinstance(gone, Overdue) and gone.reason is not Reason.CONNECTION_IDLE:
+                    raise
+                return None
+            if not data:
+                return None
+        self.bytes_in = self.bytes_out = 0
+        parsed = parse_request(data)
+        if parsed is None:
+            self.buffer = data
+            parsed = await self._rest_of_head()
+            data = self.buffer
+        channel.deadline = NEVER
+        head, size = parsed
+        self.head = head
+        self.bytes_in = size
+        if head.length == 0:
+            self.buffer = data[size:]
+            self.body_done = True
+            self._reader = None
+            self._first = b""
+        else:
+            self._begin_body(head, data[size:])
+        if not head.keep_alive:
+            self.closing = True
+        return head
+
+    def fail_next(self, error: ProxyError) -> None:
+        """What came is no request, for a reason that was found before this object was made."""
+        self._failure = error
+
+    def take_buffer(self) -> bytes:
+        """What came after the request at hand: a tunnel's first bytes."""
+        data = self.buffer
+        self.buffer = b""
+        return data
+
+    async def _rest_of_head(self) -> tuple[RequestHead, int]:
+        channel = self.channel
+        channel.limit(self.timeouts.request_head, Reason.HEAD_TIMEOUT)
+        data = self.buffer
+        while True:
+            try:
+                more = await channel.recv()
+            except ChannelClosed as gone:
+                raise ProxyError(Reason.CLIENT_CLOSED, f"the client went away in a head: {gone.detail}") from None
+            if not more:
+                raise ProxyError(Reason.CLIENT_CLOSED, "the client closed in the middle of a head")
+            data += more
+            if b"\n" in more or len(data) > 32_768:
+                self.buffer = data
+                parsed = parse_request(data)
+                if parsed is not None:
+                    return parsed
+
+    # -- the request's body ------------------------------------------------------------------------------------------
+
+    def _begin_body(self, head: RequestHead, data: bytes) -> None:
+        limit = self.timeouts.max_body
+        if limit and head.length > limit:
+            self.body_done = False
+            self.closing = True
+            self.buffer = b""
+            raise ProxyError(Reason.BODY_TOO_LARGE, f"the body is longer than {limit} bytes")
+        self.body_done = False
+        self.request_trailers = []
+        self._received = self._window_bytes = 0
+        self._waited = 0.0
+        self.buffer = b""
+        self._reader = reader_for(head.length)
+        self._first = self._feed(data)
+
+    def first_piece(self) -> bytes:
+        piece = self._first
+        self._first = b""
+        return piece
+
+    def body_nowait(self) -> bytes | None:
+        while not self.body_done:
+            if self._reader is not None and self._reader.more:
+                data: bytes | None = b""
+            else:
+                data = self._recv_nowait()
+            if data is None:
+                return None
+            piece = self._feed(data)
+            if piece:
+                return piece
+        return b""
+
+    async def read_body(self) -> bytes:
+        while not self.body_done:
+            if self._reader is not None and self._reader.more:
+                await trio.lowlevel.checkpoint()
+                data = b""
+            else:
+                data = await self._recv_body()
+            piece = self._feed(data)
+            if piece:
+                return piece
+        return b""
+
+    def _feed(self, data: bytes) -> bytes:
+        reader = self._reader
+        assert reader is not None
+        self.bytes_in += len(data)
+        piece = reader.feed(data)
+        self._received += len(piece)
+        limit = self.timeouts.max_body
+        if limit and self._received > limit:
+            raise ProxyError(Reason.BODY_TOO_LARGE, f"the body is longer than {limit} bytes")
+        if reader.done:
+            self.body_done = True
+            self.buffer = reader.rest
+            self.bytes_in -= len(reader.rest)
+            self.request_trailers = reader.trailers
+        return piece
+
+    def _recv_nowait(self) -> bytes | None:
+        try:
+            data = self.channel.recv_nowait()
+        except ChannelClosed as gone:
+            raise ProxyError(Reason.CLIENT_CLOSED, f"the client went away in a body: {gone.detail}") from None
+        if data == b"":
+            raise ProxyError(Reason.CLIENT_CLOSED, "the client closed in the middle of a body")
+        return data
+
+    async def _recv_body(self) -> bytes:
+        """Waits for body bytes: at most ``stream_idle`` at a time, and not for a client that trickles."""
+        channel, timeouts = self.channel, self.timeouts
+        silent_since = monotonic()
+        while True:
+            left = timeouts.stream_idle - (monotonic() - silent_since)
+            began = monotonic()
+            channel.limit(min(left, timeouts.body_min_window - self._waited), Reason.CLIENT_IDLE)
+            try:
+                data = await channel.recv()
+            except ChannelClosed as gone:
+                raise ProxyError(Reason.CLIENT_CLOSED, f"the client went away in a body: {gone.detail}") from None
+            except Overdue as overdue:
+                if overdue.reason is not Reason.CLIENT_IDLE:
+                    raise
+                channel.revive()
+                data = b""
+                if monotonic() - silent_since >= timeouts.stream_idle:
+                    raise
+            else:
+                if not data:
+                    raise ProxyError(Reason.CLIENT_CLOSED, "the client closed in the middle of a body")
+            channel.deadline = NEVER
+            self._waited += monotonic() - began
+            self._window_bytes += len(data)
+            if self._waited >= timeouts.body_min_window:
+                if self._window_bytes < timeouts.body_min_rate * timeouts.body_min_window:
+                    raise ProxyError(
+                        Reason.BODY_TOO_SLOW,
+                        f"the body came at less than {timeouts.body_min_rate} bytes/s for {self._waited:.0f} s",
+                    )
+                self._waited = 0.0
+                self._window_bytes = 0
+            if data:
+                return data
+
+    # -- replies -----------------------------------------------------------------------------------------------------
+
+    async def send_interim(self, head: ResponseHead) -> None:
+        if self.head is not None and self.head.minor:
+            await self._send(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.phrase, _lines(head.fields)))
+
+    async def send_head(self, head: ResponseHead, fields: list[Field], body: bytes, *, done: bool) -> None:
+        request = self.head
+        assert request is not None
+        extra = b""
+        self._chunked = False
+        if head.length < 0:
+            if request.minor and request.method != b"HEAD":
+                self._chunked = True
+                extra = b"transfer-encoding: chunked\r\n"
+                if body:
+                    body = chunk(body)
+                if done:
+                    body += last_chunk([])
+            else:
+                self.closing = True
+        if self.closing:
+            extra += b"connection: close\r\n"
+        elif not request.minor:
+            extra += b"connection: keep-alive\r\n"
+        self.reply_begun = True
+        await self._send(
+            b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (head.status, head.phrase, _lines(fields), extra, body)
+        )
+
+    async def send_switch(self, head: ResponseHead) -> None:
+        """101, or the 200 to CONNECT: what follows is a tunnel."""
+        self.closing = True
+        self.reply_begun = True
+        extra = b""
+        if head.status == 101:
+            extra = b"connection: upgrade\r\nupgrade: %b\r\n" % head.known.get(headers.UPGRADE, b"")
+        await self._send(b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (head.status, head.phrase, _lines(head.fields), extra))
+
+    async def send_body(self, data: bytes) -> None:
+        await self._send(chunk(data) if self._chunked else data)
+
+    async def finish_reply(self, trailers: list[Field]) -> None:
+        if self._chunked:
+            allowed = self.head is not None and self.head.takes_trailers
+            await self._send(last_chunk(trailers if allowed else []))
+
+    async def send_whole(self, data: bytes) -> None:
+        """Sends bytes of a complete local reply."""
+        self.reply_begun = True
+        await self._send(data)
+
+    async def _send(self, data: bytes) -> None:
+        self.bytes_out += len(data)
+        channel = self.channel
+        try:
+            sent = channel.send_nowait(data)
+            if sent < len(data):
+                rest = memoryview(data)[sent:]
+                before = channel.deadline  # of whoever reads the request's body meanwhile
+                while rest:
+                    channel.limit(self.timeouts.stream_idle, Reason.CLIENT_IDLE)
+                    await channel.wait_writable()
+                    rest = rest[channel.send_nowait(rest) :]
+                channel.deadline = before
+        except ChannelClosed as gone:
+            raise ProxyError(Reason.CLIENT_CLOSED, f"the client went away: {gone.detail}") from None
+
+    def watch(self, upstream: Upstream | None) -> None:
+        self.channel.watcher = upstream
+
+    def close_after_reply(self) -> None:
+        self.closing = True
+
+
+class UpstreamStream:
+    """One HTTP/1 exchange on a leased connection."""
+
+    __slots__ = (
+        "_buffer",
+        "_closed",
+        "_keep",
+        "_lease",
+        "_method",
+        "_reader",
+        "_request_chunked",
+        "_request_done",
+        "_stream_idle",
+        "_unsent",
+        "answered",
+        "channel",
+        "done",
+        "name",
+        "reused",
+        "trailers",
+        "wrote",
+    )
+
+    def __init__(self, lease: Lease, stream_idle: float) -> None:
+        self.channel = lease.channel
+        self.name = lease.channel.peer
+        self.reused = lease.reused
+        self.answered = self.wrote = self.done = False
+        self.trailers: list[Field] = []
+        self._lease = lease
+        self._stream_idle = stream_idle
+        self._buffer = b""
+        self._unsent = b""
+        self._reader: BodyReader | None = None
+        self._method = b""
+        self._request_chunked = self._request_done = False
+        self._keep = False
+        self._closed = False
+
+    # -- the request -------------------------------------------------------------------------------------------------
+
+    def begin(self, request: RequestHead, fields: list[Field], body: bytes, *, done: bool) -> bool:
+        self._method = request.method
+        extra = b""
+        if request.length == CHUNKED:
+            self._request_chunked = True
+            extra = b"transfer-encoding: chunked\r\n"
+            if body:
+                body = chunk(body)
+            if done:
+                body += last_chunk([])
+        if request.upgrade:
+            extra += b"connection: upgrade\r\nupgrade: %b\r\n" % request.upgrade
+        elif headers.TE in request.known and request.takes_trailers:
+            extra += b"connection: te\r\nte: trailers\r\n"
+        self._request_done = done
+        return self._push(
+            b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n%b"
+            % (request.method, request.target, request.authority or self.name.encode(), _lines(fields), extra, body)
+        )
+
+    def push(self, data: bytes) -> bool:
+        if self.channel.deadline != NEVER:  # the answer is waited for meanwhile; an upload that gets on is no silence
+            self.channel.deadline = monotonic() + self._stream_idle
+        return self._push(chunk(data) if self._request_chunked else data)
+
+    def _push(self, data: bytes) -> bool:
+        if self._unsent:
+            self._unsent += data
+            return False
+        try:
+            sent = self.channel.send_nowait(data)
+        except ChannelClosed as gone:
+            raise ProxyError(Reason.UPSTREAM_CLOSED, f"the upstream went away: {gone.detail}") from None
+        self.wrote = True
+        if sent == len(data):
+            return True
+        self._unsent = data[sent:]
+        return False
+
+    async def flush(self) -> None:
+        try:
+            while self._unsent:
+                # Reads and writes share the channel's one deadline: the read of the answer, which runs at the same
+                # time, has armed it, and a write that gets on pushes it off.
+                self.channel.limit(self._stream_idle, Reason.UPSTREAM_TIMEOUT)
+                await self.channel.wait_writable()
+                sent = self.channel.send_nowait(self._unsent)
+                self._unsent = self._unsent[sent:]
+                self.wrote = True
+        except ChannelClosed as gone:
+            raise ProxyError(Reason.UPSTREAM_CLOSED, f"the upstream went away: {gone.detail}") from None
+
+    async def finish_request(self, trailers: list[Field]) -> None:
+        if self._request_done:
+            return
+        if self._request_chunked and not self._push(last_chunk(trailers)):
+            await self.flush()
+        self._request_done = True
+
+    # -- the answer --------------------------------------------------------------------------------------------------
+
+    async def read_head(self) -> ResponseHead:
+        data = self._buffer or await self._recv()
+        while True:
+            try:
+                parsed = parse_response(data, self._method)
+            except ProxyError as error:
+                raise _of_upstream(error) from None
+            if parsed is not None:
+                break
+            data += await self._recv()
+        head, size = parsed
+        if head.status < 200:
+            self._buffer = data[size:]
+            return head
+        self._keep = head.keep_alive
+        hint = head.known.get(headers.KEEP_ALIVE)
+        if hint is not None:
+            self._heed(hint)
+        if head.length == 0:
+            self.done = True
+            if size != len(data):
+                self._keep = False  # bytes that nobody asked for
+            self._buffer = b""
+        else:
+            self._reader = reader_for(head.length)
+            self._buffer = self._feed(data[size:])
+        return head
+
+    def first_piece(self) -> bytes:
+        piece = self._buffer
+        self._buffer = b""
+        return piece
+
+    async def read_body(self) -> bytes:
+        reader = self._reader
+        while not self.done:
+            assert reader is not None
+            if reader.more:
+                await trio.lowlevel.checkpoint()
+                piece = self._feed(b"")
+            else:
+                data = await self._recv_some()
+                piece = self._feed(data) if data else self._ended(reader)
+            if piece:
+                return piece
+        return b""
+
+    def _feed(self, data: bytes) -> bytes:
+        reader = self._reader
+        assert reader is not None
+        try:
+            piece = reader.feed(data)
+        except ProxyError as error:
+            raise _of_upstream(error) from None
+        if reader.done:
+            self.done = True
+            self.trailers = reader.trailers
+            if reader.rest:
+                self._keep = False
+        return piece
+
+    def _ended(self, reader: BodyReader) -> bytes:
+        try:
+            reader.end()
+        except ProxyError as error:
+            raise ProxyError(Reason.UPSTREAM_CLOSED, f"the upstream closed: {error.detail}") from None
+        self.done = True
+        self._keep = False
+        return b""
+
+    async def _recv(self) -> bytes:
+        data = await self._recv_some()
+        if not data:
+            raise ProxyError(Reason.UPSTREAM_CLOSED, "the upstream closed before its answer was complete")
+        return data
+
+    async def _recv_some(self) -> bytes:
+        channel = self.channel
+        channel.deadline = monotonic() + self._stream_idle
+        channel.overdue_as = Reason.UPSTREAM_IDLE if self._reader else Reason.UPSTREAM_TIMEOUT
+        try:
+            data = await channel.recv()
+        except ChannelClosed as gone:
+            raise ProxyError(Reason.UPSTREAM_CLOSED, f"the upstream went away: {gone.detail}") from None
+        channel.deadline = NEVER
+        if data:
+            self.answered = True
+        return data
+
+    def _heed(self, keep_alive: bytes) -> None:
+        """Leaves an idle connection a second before the app's own time-out does, where it says one (timeout=N)."""
+        for member in keep_alive.split(b","):
+            name, _, value = member.strip().partition(b"=")
+            if name.lower() == b"timeout" and value.isdigit() and len(value) < 7:
+                self._lease.idle_limit = min(self._lease.pool.idle_seconds, max(0.0, int(value) - 1.0))
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def abort(self, reason: Reason) -> None:
+        self.channel.expire(reason)
+
+    def take_buffer(self) -> bytes:
+        """What was read past a 101: the tunnel's first bytes."""
+        data = self._buffer
+        self._buffer = b""
+        return data
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._lease.release(reusable=self.done and self._keep and self._request_done and not self._unsent)
+
+
+def _lines(fields: list[Field]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
+def _of_upstream(error: ProxyError) -> ProxyError:
+    """The same broken rule, with the upstream at fault."""
+    if error.reason.fault is Fault.CLIENT:
+        return ProxyError(Reason.UPSTREAM_PROTOCOL, f"the upstream's answer: {error.detail}")
+    return error

@@ -1,0 +1,169 @@
+"""Inbound: what others send to the app beside this proxy.
+
+One ``Inbound`` serves all connections of port 15006. A connection's life is in ``docs/life-of-a-connection.md``.
+"""
+
+from __future__ import annotations
+
+from time import monotonic, time
+
+from sidecar.addresses import Address
+from sidecar.errors import ProxyError, Reason
+from sidecar.net.channel import Channel, ChannelClosed, Overdue
+from sidecar.net.dial import dial
+from sidecar.net.listener import is_own
+from sidecar.net.pool import Lease, Pool
+from sidecar.policy.authorize import Permit, authorize_inbound
+from sidecar.proxy.exchange import exchange
+from sidecar.proxy.forwarding import Forwarder
+from sidecar.proxy.http1 import ClientStream
+from sidecar.proxy.opaque import switch, tunnel
+from sidecar.proxy.origin import PoolOrigin
+from sidecar.proxy.serve import serve_http
+from sidecar.proxy.shared import Shared
+from sidecar.proxy.sniff import Habits, sniff
+from sidecar.telemetry.record import Record
+from sidecar.wire.detect import Detected
+from sidecar.wire.head import RequestHead
+
+WAIT_SECONDS = 1.0  # for a connection to the app (F13)
+_PROTOCOL = {Detected.TLS: "TLS", Detected.HTTP2: "HTTP/2", Detected.OPAQUE: "TCP"}
+
+
+class Inbound:
+    """Serves connections for the app at ``upstream``; ``protocol`` is auto, http or tcp."""
+
+    def __init__(self, upstream: Address, protocol: str, shared: Shared) -> None:
+        self._upstream = upstream
+        self._protocol = protocol
+        self._shared = shared
+        self._habits = Habits()
+        self._is_own = False  # as of the last look-up of the upstream's name; each dial looks again
+        self._forwarder = Forwarder(shared, appends_caller=True)
+        self.pool = Pool(
+            self._dial,
+            limit=shared.max_pool,
+            max_waiting=shared.max_waiting,
+            wait_seconds=WAIT_SECONDS,
+            idle_seconds=shared.pool_idle,
+            counters=shared.telemetry.counters,
+        )
+        self._origin = PoolOrigin(self.pool, shared.timeouts.stream_idle)
+
+    async def serve(self, channel: Channel, host: str) -> None:
+        """Serves one connection from ``host`` until it ends, and closes it."""
+        try:
+            if self._protocol == "tcp":
+                await self._relay(channel, host, Detected.OPAQUE, b"", b"", None)
+            elif self._protocol == "http":
+                await self._http(channel, host, b"")
+            else:
+                await self._detect(channel, host)
+        finally:
+            channel.close()
+
+    async def _detect(self, channel: Channel, host: str) -> None:
+        shared, counters = self._shared, self._shared.telemetry.counters
+        try:
+            found = await sniff(
+                channel,
+                b"",
+                self.pool.acquire,
+                self._habits,
+                lease=None,
+                head_timeout=shared.timeouts.request_head,
+                idle=shared.timeouts.idle,
+            )
+        except ChannelClosed:
+            return
+        except Overdue as overdue:
+            if overdue.reason is Reason.HEAD_TIMEOUT:
+                await self._http_error(channel, host, overdue)
+            return
+        except ProxyError as error:
+            record = self._record(channel, Detected.OPAQUE)
+            record.reason, record.detail = error.reason, error.detail
+            shared.telemetry.finish(record)
+            channel.reset()
+            return
+        lease = found.lease
+        if found.kind is Detected.HTTP1 and (lease is None or lease.quiet()):
+            counters.detect_http += 1
+            if lease is not None:
+                lease.release(reusable=True)
+            await self._http(channel, host, found.data)
+        elif found.kind is Detected.MORE:
+            if lease is not None:
+                lease.release(reusable=False)
+        else:
+            if found.server_first:
+                counters.detect_server_first += 1
+            elif found.kind is Detected.TLS:
+                counters.detect_tls += 1
+            elif found.kind is Detected.HTTP2:
+                counters.detect_http2 += 1
+            else:
+                counters.detect_opaque += 1
+            await self._relay(channel, host, found.kind, found.data, found.sni, lease)
+
+    # -- HTTP --------------------------------------------------------------------------------------------------------
+
+    async def _http(self, channel: Channel, host: str, data: bytes) -> None:
+        shared = self._shared
+        client = ClientStream(channel, data, shared.timeouts, host, trusted=shared.trusts(host))
+        await serve_http(client, "inbound", self._handle, shared)
+
+    async def _http_error(self, channel: Channel, host: str, error: ProxyError) -> None:
+        """A head that began and did not go on: answered as HTTP, since nothing else can be said of it."""
+        client = ClientStream(channel, b"", self._shared.timeouts, host, trusted=False)
+        client.fail_next(error)
+        await serve_http(client, "inbound", self._handle, self._shared)
+
+    async def _handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
+        if request.method == b"CONNECT":
+            raise ProxyError(Reason.METHOD_REFUSED, "CONNECT is for the outbound proxy; nothing is tunnelled inbound")
+        fields = self._forwarder.fields(client, request, record.request_id)
+        switched = await exchange(client, request, fields, self._origin, self._permit(), record)
+        if switched is not None:
+            await switch(client, switched.upstream, switched.head, record, self._shared)
+
+    # -- opaque ------------------------------------------------------------------------------------------------------
+
+    async def _relay(
+        self, channel: Channel, host: str, kind: Detected, data: bytes, sni: bytes, lease: Lease | None
+    ) -> None:
+        shared = self._shared
+        record = self._record(channel, kind)
+        record.sni = sni
+        shared.telemetry.begin_opaque("inbound")
+        try:
+            self._permit()
+            if not shared.overload.admits(shared.telemetry.counters.connections_active - 1):
+                raise ProxyError(Reason.MEMORY, "the proxy is near its memory limit")
+            record.attempts = 1
+            if lease is None:
+                lease = await self.pool.acquire(fresh=True)
+            record.upstream = lease.channel.peer
+            await tunnel(channel, lease.channel, record, shared, to_upstream=data)
+        except ProxyError as error:
+            record.reason, record.detail = error.reason, error.detail
+            channel.reset()
+        finally:
+            if lease is not None:
+                lease.release(reusable=False)
+            shared.telemetry.finish(record)
+
+    def _record(self, channel: Channel, kind: Detected) -> Record:
+        return Record("inbound", _PROTOCOL.get(kind, "TCP"), channel.peer, time(), monotonic())
+
+    # -- the app -----------------------------------------------------------------------------------------------------
+
+    def _permit(self) -> Permit:
+        return authorize_inbound(upstream_is_own=self._is_own)
+
+    async def _dial(self) -> Channel:
+        shared, upstream = self._shared, self._upstream
+        addresses = await shared.resolver.resolve(upstream.host)
+        self._is_own = any(is_own(shared.listeners, address, upstream.port) for address in addresses)
+        self._permit()
+        return await dial(addresses, upstream.port, timeout=shared.connect_timeout, registry=shared.channels)

@@ -1,0 +1,54 @@
+"""Opaque bytes: relayed as they are, with a record per connection; also tunnels (CONNECT, Upgrade)."""
+
+from __future__ import annotations
+
+from sidecar.errors import Reason
+from sidecar.net.channel import Channel
+from sidecar.net.relay import relay
+from sidecar.proxy.http1 import ClientStream, UpstreamStream
+from sidecar.proxy.shared import HALF_CLOSE_IDLE, Shared
+from sidecar.telemetry.record import Record
+from sidecar.wire.head import ResponseHead
+
+
+async def tunnel(
+    client: Channel, upstream: Channel, record: Record, shared: Shared, *, to_upstream: bytes = b"", to_client: bytes = b""
+) -> None:
+    """Relays until both sides have ended, and adds the bytes to ``record``. Closes neither channel."""
+    try:
+        relayed = await relay(
+            client,
+            upstream,
+            to_right=to_upstream,
+            to_left=to_client,
+            idle=shared.timeouts.idle,
+            half_close_idle=HALF_CLOSE_IDLE,
+            counters=shared.telemetry.counters,
+            pipes=shared.pipes,
+        )
+    except BaseException:
+        record.reason = Reason.DRAIN_DEADLINE
+        client.reset()
+        upstream.reset()
+        raise
+    record.bytes_received += relayed.bytes_to_right
+    record.bytes_sent += relayed.bytes_to_left
+    record.reason = relayed.reason
+
+
+async def switch(
+    client: ClientStream, upstream: UpstreamStream, head: ResponseHead, record: Record, shared: Shared
+) -> None:
+    """After ``head``, a 101: passes it on, and then what either side sends. Closes the upstream."""
+    try:
+        await client.send_switch(head)
+        await tunnel(
+            client.channel,
+            upstream.channel,
+            record,
+            shared,
+            to_upstream=client.take_buffer(),
+            to_client=upstream.take_buffer(),
+        )
+    finally:
+        upstream.close()

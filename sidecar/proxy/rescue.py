@@ -1,0 +1,118 @@
+"""Errors to replies: the only place where a reason becomes a status.
+
+A reply says what went wrong, whose word for it is used in logs and metrics, and the request's id; never what a peer
+sent. The body is RFC 9457's problem document.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+
+from sidecar.errors import Fault, ProxyError, Reason
+from sidecar.proxy.http1 import ClientStream
+from sidecar.telemetry.record import Record
+from sidecar.wire.head import RequestHead
+
+RETRY_AFTER_SECONDS: Final = 1
+_STATUS: Final = {
+    Reason.BAD_REQUEST: 400,
+    Reason.BAD_FRAMING: 400,
+    Reason.UNKNOWN_CODING: 501,
+    Reason.BAD_VERSION: 505,
+    Reason.METHOD_REFUSED: 405,
+    Reason.HEAD_TOO_LARGE: 431,
+    Reason.HEAD_TIMEOUT: 408,
+    Reason.BODY_TOO_LARGE: 413,
+    Reason.BODY_TOO_SLOW: 408,
+    Reason.CLIENT_IDLE: 408,
+    Reason.CONNECTION_IDLE: 408,
+    Reason.CLIENT_CLOSED: 0,
+    Reason.NOT_HTTP: 400,
+    Reason.NO_ROUTE: 404,
+    Reason.CALLER_REFUSED: 403,
+    Reason.OWN_LISTENER: 403,
+    Reason.DNS_FAILED: 503,
+    Reason.CONNECT_FAILED: 503,
+    Reason.CONNECT_TIMEOUT: 503,
+    Reason.UPSTREAM_CLOSED: 503,
+    Reason.UPSTREAM_PROTOCOL: 502,
+    Reason.UPSTREAM_TIMEOUT: 504,
+    Reason.UPSTREAM_IDLE: 504,
+    Reason.POOL_FULL: 503,
+    Reason.POOL_TIMEOUT: 503,
+    Reason.MEMORY: 503,
+    Reason.TOO_MANY_CONNECTIONS: 503,
+    Reason.DRAIN_DEADLINE: 503,
+    Reason.INTERNAL: 500,
+}
+_RETRY_LATER: Final = frozenset({Fault.OVERLOAD, Fault.DRAIN})
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """RFC 9457, with ours beside its members: the response flag, the reason's word, the request's id."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    flag: str
+    reason: str
+    request_id: str
+
+
+async def rescue(client: ClientStream, request: RequestHead | None, error: ProxyError, record: Record) -> None:
+    """Tells the client, if it can still be told, and fills ``record``. Never raises ProxyError.
+
+    A reply that had begun can't be taken back: then the connection is reset, so that it does not look complete.
+    """
+    record.reason = error.reason
+    record.detail = error.detail
+    status = _STATUS[error.reason]
+    if client.reply_begun:
+        client.closing = True
+        client.channel.reset()
+        return
+    record.status = status
+    if not status:
+        client.closing = True
+        client.channel.close()
+        return
+    if request is None or not client.body_done or error.reason.fault is Fault.CLIENT:
+        client.closing = True
+    head_only = request is not None and request.method == b"HEAD"
+    client.channel.revive()
+    try:
+        await client.send_whole(_reply(status, error, record, close=client.closing, head_only=head_only))
+    except ProxyError:
+        client.closing = True
+        client.channel.close()
+
+
+def _reply(status: int, error: ProxyError, record: Record, *, close: bool, head_only: bool) -> bytes:
+    phrase = HTTPStatus(status).phrase
+    body = msgspec.json.encode(
+        Problem(
+            "about:blank",
+            phrase,
+            status,
+            error.detail,
+            error.reason.flag,
+            error.reason.word,
+            record.request_id.decode("ascii", "replace"),
+        )
+    )
+    extra = b"retry-after: %d\r\n" % RETRY_AFTER_SECONDS if error.reason.fault in _RETRY_LATER else b""
+    if status == 405:
+        extra += b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+    connection = b"connection: close\r\n" if close else b""
+    head = b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n%b%b\r\n" % (
+        status,
+        phrase.encode(),
+        len(body),
+        extra,
+        connection,
+    )
+    return head if head_only else head + body

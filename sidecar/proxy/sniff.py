@@ -1,0 +1,159 @@
+"""What a connection speaks, found out by waiting as briefly as can be: for the client, then also for the server.
+
+Called by ``inbound`` and by tunnels of ``outbound``. The judging is ``wire.detect``'s; here is the waiting.
+
+A client that is silent for 50 ms may be waiting for the server's greeting (MySQL, SMTP): the upstream is dialed, and
+detection goes on. Who speaks first decides. That a destination has spoken first is remembered only to dial it sooner:
+it never decides what a connection is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+import msgspec
+import trio
+
+from sidecar.errors import ProxyError, Reason
+from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
+from sidecar.net.pool import Lease
+from sidecar.wire.detect import Detected, detect
+from sidecar.wire.hello import NoHello, read_hello
+
+SILENCE_SECONDS = 0.05
+HELLO_SECONDS = 10.0
+
+
+class Habits:
+    """What a destination did before."""
+
+    __slots__ = ("server_first",)
+
+    def __init__(self) -> None:
+        self.server_first = False
+
+
+class Sniffed(msgspec.Struct, frozen=True):
+    """``data`` is what was read, all of it for whoever goes on; ``lease`` the connection that was dialed meanwhile.
+    ``kind`` is TLS, HTTP1, HTTP2 or OPAQUE; MORE where the client ended before it said anything."""
+
+    kind: Detected
+    data: bytes
+    lease: Lease | None
+    sni: bytes = b""
+    server_first: bool = False
+
+
+async def sniff(
+    client: Channel,
+    data: bytes,
+    connect: Callable[[], Awaitable[Lease]],
+    habits: Habits,
+    *,
+    lease: Lease | None,
+    head_timeout: float,
+    idle: float,
+) -> Sniffed:
+    """Reads from ``client`` until it is known what it speaks. ``connect`` dials the upstream, at most once.
+
+    Raises ProxyError (a beginning that does not go on within ``head_timeout``; what ``connect`` raises) and
+    ChannelClosed. Whatever it raises, or when it is cancelled, a lease made or handed in has been released.
+    """
+    try:
+        until = NEVER
+        while True:
+            kind = detect(data)
+            if kind is Detected.TLS:
+                return await _tls(client, data, lease, head_timeout)
+            if kind is not Detected.MORE and kind is not Detected.LIKELY_OPAQUE:
+                return Sniffed(kind, data, lease)
+            if data and until == NEVER:
+                until = monotonic() + head_timeout
+            more: bytes | None
+            if lease is not None:
+                more = await _first_of(client, lease.channel, data, until, idle)
+                if more is None:
+                    habits.server_first = True
+                    return Sniffed(Detected.OPAQUE, data, lease, server_first=True)
+            elif habits.server_first and not data:
+                lease = await connect()
+                continue
+            else:
+                more = await _recv_within(client, SILENCE_SECONDS)
+                if more is None and kind is Detected.LIKELY_OPAQUE:
+                    return Sniffed(Detected.OPAQUE, data, lease)
+                if more is None and data:
+                    client.limit(until - monotonic(), Reason.HEAD_TIMEOUT)
+                    more = await client.recv()
+                elif more is None:
+                    lease = await connect()
+                    continue
+            if not more:
+                if kind is Detected.LIKELY_OPAQUE or habits.server_first:
+                    return Sniffed(Detected.OPAQUE, data, lease)
+                return Sniffed(Detected.MORE, data, lease)
+            data += more
+    except BaseException:
+        if lease is not None:
+            lease.release(reusable=False)
+        raise
+    finally:
+        client.deadline = NEVER
+
+
+async def _recv_within(client: Channel, seconds: float) -> bytes | None:
+    """The next bytes, or None after a silence."""
+    data = client.recv_nowait()
+    if data is not None:
+        return data
+    client.limit(seconds, Reason.CLIENT_IDLE)
+    try:
+        return await client.recv()
+    except Overdue as overdue:
+        if overdue.reason is not Reason.CLIENT_IDLE:
+            raise
+        client.revive()
+        return None
+    finally:
+        client.deadline = NEVER
+
+
+async def _first_of(client: Channel, server: Channel, data: bytes, until: float, idle: float) -> bytes | None:
+    """The client's next bytes (b"": FIN), or None as soon as the server has something to say."""
+    more: bytes | None = None
+    failure: Exception | None = None
+    client.limit(until - monotonic() if data else idle, Reason.HEAD_TIMEOUT if data else Reason.CONNECTION_IDLE)
+    async with trio.open_nursery() as nursery:
+
+        async def listen() -> None:
+            try:
+                await server.wait_readable()
+            finally:
+                nursery.cancel_scope.cancel()
+
+        nursery.start_soon(listen)
+        try:
+            more = await client.recv()
+        except (ChannelClosed, ProxyError) as error:
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return more
+
+
+async def _tls(client: Channel, data: bytes, lease: Lease | None, seconds: float) -> Sniffed:
+    """Reads the whole ClientHello, for its server name."""
+    client.limit(min(seconds, HELLO_SECONDS), Reason.HEAD_TIMEOUT)
+    while True:
+        try:
+            hello = read_hello(data)
+        except NoHello:
+            return Sniffed(Detected.TLS, data, lease)
+        if hello is not None:
+            return Sniffed(Detected.TLS, data, lease, sni=hello.sni)
+        more = await client.recv()
+        if not more:
+            raise ProxyError(Reason.CLIENT_CLOSED, "the client closed in the middle of its ClientHello")
+        data += more

@@ -1,0 +1,117 @@
+"""The two sides of an exchange, as ``exchange`` sees them: messages, whatever protocol carries them.
+
+``http1`` has both over HTTP/1; tests have both in memory. Body pieces are bytes as the application sees them (no
+chunk framing); b"" ends a body. Every method raises ProxyError with the fault of the side that it belongs to.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from sidecar.errors import Reason
+from sidecar.policy.authorize import Permit
+from sidecar.wire.grammar import Field
+from sidecar.wire.head import RequestHead, ResponseHead
+
+
+class Upstream(Protocol):
+    """One exchange with whoever answers. After ``close`` it is over; what carried it may be used again."""
+
+    reused: bool  # the connection beneath has served others before
+    answered: bool  # a byte of the answer has come
+    wrote: bool  # a byte of the request may have been taken
+    done: bool  # the answer's body is complete
+    trailers: list[Field]
+    name: str  # where it is, for the record
+
+    def begin(self, request: RequestHead, fields: list[Field], body: bytes, *, done: bool) -> bool:
+        """Sends the head and the first of the body without waiting; ``done``: that is all of it. False: bytes are left
+        that only ``flush`` sends."""
+        ...
+
+    def push(self, data: bytes) -> bool:
+        """Sends more of the body without waiting; False as above."""
+        ...
+
+    async def flush(self) -> None:
+        """Sends what ``begin`` or ``push`` had left, waiting as long as it takes."""
+        ...
+
+    async def finish_request(self, trailers: list[Field]) -> None:
+        """The body is complete."""
+        ...
+
+    async def read_head(self) -> ResponseHead:
+        """The next head: interim ones, then the final one."""
+        ...
+
+    def first_piece(self) -> bytes:
+        """What of the body came along with the final head. Never waits."""
+        ...
+
+    async def read_body(self) -> bytes:
+        """The next piece of the answer's body, b"" when it is complete."""
+        ...
+
+    def abort(self, reason: Reason) -> None:
+        """Ends every wait of this exchange with ``reason``: its client has gone, or its request has failed."""
+        ...
+
+    def close(self) -> None:
+        """Ends the exchange; unless both messages are complete, what carried it is closed."""
+        ...
+
+
+class Downstream(Protocol):
+    """The client's side of one exchange."""
+
+    body_done: bool  # the request's body has been read to its end
+    request_trailers: list[Field]
+    reply_begun: bool  # a byte of the final reply has been sent
+
+    def first_piece(self) -> bytes:
+        """What of the body came along with the head. Never waits."""
+        ...
+
+    def body_nowait(self) -> bytes | None:
+        """A further piece of the body if one is there, None where one would have to wait."""
+        ...
+
+    async def read_body(self) -> bytes:
+        """The next piece of the body, b"" when it is complete."""
+        ...
+
+    async def send_interim(self, head: ResponseHead) -> None:
+        """Passes a 1xx on."""
+        ...
+
+    async def send_head(self, head: ResponseHead, fields: list[Field], body: bytes, *, done: bool) -> None:
+        """Sends the final head with the first of the body; ``done``: that is all of it, and there are no trailers."""
+        ...
+
+    async def send_body(self, data: bytes) -> None:
+        """Sends more of the body (not empty)."""
+        ...
+
+    async def finish_reply(self, trailers: list[Field]) -> None:
+        """The reply's body is complete."""
+        ...
+
+    def watch(self, upstream: Upstream | None) -> None:
+        """From now on the client's going away aborts ``upstream``; None: nothing any more."""
+        ...
+
+    def close_after_reply(self) -> None:
+        """No further request will be taken on what carries this one."""
+        ...
+
+
+U_co = TypeVar("U_co", bound=Upstream, covariant=True)
+
+
+class Origin(Protocol[U_co]):
+    """Where requests go: opens exchanges with one destination."""
+
+    async def open(self, permit: Permit, *, fresh: bool) -> U_co:
+        """An exchange on a connection that is there already, or (``fresh``) on a new one."""
+        ...

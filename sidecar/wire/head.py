@@ -1,0 +1,253 @@
+"""Request and response heads: the one constructor of each, which enforces every rule on it.
+
+Called with the bytes that came so far by ``wire.h1``, and with pseudo-headers and fields by HTTP/2 when it is there.
+A head that goes out is rebuilt from one of these, never copied through. Pure.
+
+Source: RFC 9112 sections 3, 6 and 9.3; ``grammar`` for the bytes, ``headers`` for what names mean, ``paths`` for the
+target.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+
+import msgspec
+
+from sidecar.errors import ProxyError, Reason
+from sidecar.wire import grammar, headers, paths
+from sidecar.wire.grammar import HEAD_BYTES, HEAD_FIELDS, Field
+
+CHUNKED: Final = -1
+UNTIL_CLOSE: Final = -2
+
+_LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
+_AUTHORITY: Final = re.compile(
+    rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.~-]{0,254})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?"
+)
+_ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]*)([/?].*)?")
+
+
+class RequestHead(msgspec.Struct, frozen=True, gc=False):
+    """A request that may be judged.
+
+    ``authority`` is host and optional port as sent (b"" only for HTTP/1.0 without Host); ``target`` the origin form to
+    send on, ``*``, or the authority for CONNECT; ``fields`` what may go on, in order and spelling, without what is
+    hop-by-hop; ``known`` the value of each field whose name has a meaning here (``headers``), doubles joined by
+    ", "; ``length`` the body's bytes, CHUNKED, or 0. ``absolute``: the target was sent in absolute form.
+    """
+
+    method: bytes
+    target: bytes
+    authority: bytes
+    fields: list[Field]
+    known: dict[bytes, bytes]
+    length: int
+    minor: int
+    keep_alive: bool
+    absolute: bool
+    upgrade: bytes
+
+    @property
+    def takes_trailers(self) -> bool:
+        """Whether the client said ``TE: trailers``."""
+        return b"trailers" in headers.tokens(self.known.get(headers.TE, b""))
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client may hold its body back until it sees 100 (RFC 9110 section 10.1.1)."""
+        return self.minor > 0 and self.known.get(headers.EXPECT, b"").lower() == b"100-continue"
+
+
+class ResponseHead(msgspec.Struct, frozen=True, gc=False):
+    """An answer's head: ``fields`` and ``known`` as above; ``length`` is bytes, CHUNKED or UNTIL_CLOSE."""
+
+    status: int
+    phrase: bytes
+    fields: list[Field]
+    known: dict[bytes, bytes]
+    length: int
+    minor: int
+    keep_alive: bool
+
+
+def parse_request(data: bytes) -> tuple[RequestHead, int] | None:
+    """The head at the front of ``data`` and its size in bytes; None while it is incomplete. Raises ProxyError."""
+    match = grammar.REQUEST_HEAD.match(data)
+    if match is None or match.end() > HEAD_BYTES:
+        grammar.explain_request(data)
+        return None
+    method, target, minor, block = match.groups()
+    fields = grammar.split_fields(block)
+    if len(fields) > HEAD_FIELDS:
+        grammar.explain_request(data)
+    return request_head(method, target, 1 if minor == b"1" else 0, fields), match.end()
+
+
+def request_head(method: bytes, target: bytes, minor: int, fields: list[Field]) -> RequestHead:
+    """The constructor: raises ProxyError where any rule on a request is broken."""
+    known, kept = _index(fields)
+    length = _body_length(known, minor)
+    authority = known.get(headers.HOST)
+    if authority is None:
+        if minor:
+            raise ProxyError(Reason.BAD_REQUEST, "an HTTP/1.1 request has no Host")
+        authority = b""
+    else:
+        check_authority(authority)
+    absolute = False
+    if target[0] == 0x2F:
+        target = paths.forwarded(target)
+    else:
+        target, authority, absolute = _other_form(method, target, authority, length, minor)
+    if method == b"CONNECT" and target[0] == 0x2F:
+        raise ProxyError(Reason.BAD_REQUEST, "the target of CONNECT is not HOST:PORT")
+    upgrade = b""
+    connection = known.get(headers.CONNECTION)
+    keep_alive = minor == 1
+    if connection is not None:
+        options = headers.tokens(connection)
+        keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
+        if b"upgrade" in options and minor and not length:
+            upgrade = _wanted_upgrade(known.get(headers.UPGRADE, b""))
+        if not _ONLY_USUAL.issuperset(options):
+            kept = headers.without_nominated(kept, connection)
+    return RequestHead(method, target, authority, kept, known, length, minor, keep_alive, absolute, upgrade)
+
+
+def parse_response(data: bytes, method: bytes) -> tuple[ResponseHead, int] | None:
+    """As :func:`parse_request`, for the answer to a request with ``method``. Reasons are those of a client's fault;
+    whoever reads an upstream's bytes turns them round."""
+    match = grammar.RESPONSE_HEAD.match(data)
+    if match is None or match.end() > HEAD_BYTES:
+        grammar.explain_response(data)
+        return None
+    minor, status, phrase, block = match.groups()
+    fields = grammar.split_fields(block)
+    if len(fields) > HEAD_FIELDS:
+        grammar.explain_response(data)
+    head = response_head(int(status), phrase or b"", 1 if minor == b"1" else 0, fields, method)
+    return head, match.end()
+
+
+def response_head(status: int, phrase: bytes, minor: int, fields: list[Field], method: bytes) -> ResponseHead:
+    """The constructor: raises ProxyError where any rule on an answer is broken."""
+    known, kept = _index(fields)
+    length = _body_length(known, minor)
+    if status < 200 or status == 204 or status == 304 or method == b"HEAD":
+        length = 0
+        if headers.CONTENT_LENGTH in known and (status < 200 or status == 204):
+            kept = headers.without(kept, _LENGTH_ONLY)
+    elif method == b"CONNECT" and status < 300:
+        length = 0
+    elif length == 0 and headers.CONTENT_LENGTH not in known:
+        length = UNTIL_CLOSE
+    keep_alive = minor == 1
+    connection = known.get(headers.CONNECTION)
+    if connection is not None:
+        options = headers.tokens(connection)
+        keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
+        if not _ONLY_USUAL.issuperset(options):
+            kept = headers.without_nominated(kept, connection)
+    return ResponseHead(status, phrase, kept, known, length, minor, keep_alive and length != UNTIL_CLOSE)
+
+
+_ONLY_USUAL: Final = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})
+_LENGTH_ONLY: Final = frozenset({headers.CONTENT_LENGTH})
+_ONCE: Final = frozenset({headers.HOST, headers.CONTENT_LENGTH, headers.TRANSFER_ENCODING, headers.EXPECT})
+
+
+def _index(fields: list[Field]) -> tuple[dict[bytes, bytes], list[Field]]:
+    """What the fields mean to us, and those that are not hop-by-hop."""
+    known: dict[bytes, bytes] = {}
+    kept: list[Field] = []
+    spelling = headers.SPELLINGS
+    for field in fields:
+        name, value = field
+        key = spelling.get(name)
+        if key is None:
+            key = headers.meaning(name)
+        if key:
+            if key not in known:
+                known[key] = value
+            elif key in _ONCE:
+                raise ProxyError(Reason.BAD_FRAMING, f"{key.decode()} is sent more than once")
+            else:
+                known[key] += b", " + value
+            if key in headers.HOP_BY_HOP:
+                continue
+        kept.append(field)
+    return known, kept
+
+
+def _body_length(known: dict[bytes, bytes], minor: int) -> int:
+    """RFC 9112 section 6.3, with every ambiguity refused."""
+    coding = known.get(headers.TRANSFER_ENCODING)
+    length = known.get(headers.CONTENT_LENGTH)
+    if coding is not None:
+        if length is not None:
+            raise ProxyError(Reason.BAD_FRAMING, "both Content-Length and Transfer-Encoding are sent")
+        if not minor:
+            raise ProxyError(Reason.BAD_FRAMING, "Transfer-Encoding is not part of HTTP/1.0")
+        if coding.lower() != b"chunked":
+            raise ProxyError(Reason.UNKNOWN_CODING, "the only Transfer-Encoding understood is chunked")
+        return CHUNKED
+    if length is None:
+        return 0
+    if not _LENGTH.fullmatch(length):
+        raise ProxyError(Reason.BAD_FRAMING, "Content-Length is not one decimal number")
+    return int(length)
+
+
+def check_authority(authority: bytes) -> None:
+    """Raises ProxyError(BAD_REQUEST) unless it is host[:port] as RFC 3986 section 3.2 has it, without user info."""
+    match = _AUTHORITY.fullmatch(authority)
+    if match is None:
+        raise ProxyError(Reason.BAD_REQUEST, "Host is not HOST or HOST:PORT")
+    literal, port = match.groups()
+    if port is not None and not 0 < int(port) <= 65_535:
+        raise ProxyError(Reason.BAD_REQUEST, "Host has a port that is none")
+    if literal is not None:
+        try:
+            ipaddress.IPv6Address(literal.decode("ascii"))
+        except ValueError:
+            raise ProxyError(Reason.BAD_REQUEST, "Host has brackets without an IPv6 address") from None
+
+
+def canonical_authority(authority: bytes) -> bytes:
+    """Lower case, no trailing dot, no default port: what routes and policy compare."""
+    host = authority.lower().removesuffix(b":80")
+    name, colon, port = host.rpartition(b":") if not host.endswith(b"]") else (host, b"", b"")
+    if not colon:
+        name, port = host, b""
+    return name.removesuffix(b".") + colon + port
+
+
+def _other_form(
+    method: bytes, target: bytes, authority: bytes, length: int, minor: int
+) -> tuple[bytes, bytes, bool]:
+    """Absolute, authority and asterisk form (RFC 9112 section 3.2): (target, authority, whether it was absolute)."""
+    if method == b"CONNECT":
+        if length or not minor:
+            raise ProxyError(Reason.BAD_REQUEST, "CONNECT has a body, or is HTTP/1.0")
+        check_authority(target)
+        if authority and canonical_authority(authority) != canonical_authority(target) and b":" in authority:
+            raise ProxyError(Reason.BAD_REQUEST, "CONNECT names another authority than Host")
+        return target, target, False
+    if target == b"*" and method == b"OPTIONS":
+        return target, authority, False
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None or match[1].lower() != b"http":
+        raise ProxyError(Reason.BAD_REQUEST, "the target is neither a path nor an http:// URL")
+    named, rest = match[2], match[3] or b"/"
+    check_authority(named)
+    if authority and canonical_authority(authority) != canonical_authority(named):
+        raise ProxyError(Reason.BAD_REQUEST, "the target names another authority than Host")
+    return paths.forwarded(rest if rest[0] == 0x2F else b"/" + rest), named, True
+
+
+def _wanted_upgrade(value: bytes) -> bytes:
+    """The protocols to upgrade to. h2c is never offered on: it would leave the proxy blind (RFC 9113 section 3.1)."""
+    wanted = [member.strip(b" \t") for member in value.split(b",")]
+    return b", ".join([member for member in wanted if member and member.lower() not in (b"h2c", b"h2")])

@@ -1,0 +1,151 @@
+"""Which header names mean something to a proxy, and what may leave it: hop-by-hop, identity, forwarding headers.
+
+``head`` asks :func:`meaning` for every name once; ``proxy.exchange`` and its two sides ask what to send on. Spelling
+does not count: case is folded, and an underscore is taken for a hyphen, since applications that see CGI-like
+variables can't tell ``x_forwarded_for`` from ``x-forwarded-for``. Pure.
+
+Sources: RFC 9110 sections 6.5.1, 7.6.1; Envoy's and Istio's header sanitising; Linkerd's l5d headers.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from sidecar.wire.grammar import Field
+
+HOST: Final = b"host"
+CONTENT_LENGTH: Final = b"content-length"
+TRANSFER_ENCODING: Final = b"transfer-encoding"
+CONNECTION: Final = b"connection"
+KEEP_ALIVE: Final = b"keep-alive"
+UPGRADE: Final = b"upgrade"
+TE: Final = b"te"
+EXPECT: Final = b"expect"
+USER_AGENT: Final = b"user-agent"
+REQUEST_ID: Final = b"x-request-id"
+FORWARDED_FOR: Final = b"x-forwarded-for"
+FORWARDED_PROTO: Final = b"x-forwarded-proto"
+VIA: Final = b"via"
+MESH_ONLY: Final = b"(mesh only)"  # stands for every name that only a mesh may set
+TWIN: Final = b"(underscore twin)"  # of a name that frames or routes a message: never forwarded
+PLAIN: Final = b""
+
+# Between two neighbours only. Host is remade from the authority, Content-Length is kept where it frames the body.
+HOP_BY_HOP: Final = frozenset(
+    {
+        HOST,
+        TRANSFER_ENCODING,
+        CONNECTION,
+        KEEP_ALIVE,
+        UPGRADE,
+        TE,
+        TWIN,
+        b"proxy-connection",
+        b"trailer",
+        b"http2-settings",
+    }
+)
+# What a caller claims of callers before it.
+FORWARDING: Final = frozenset(
+    {
+        FORWARDED_FOR,
+        FORWARDED_PROTO,
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-real-ip",
+        b"forwarded",
+    }
+)
+_KEPT_AND_READ: Final = frozenset({CONTENT_LENGTH, EXPECT, USER_AGENT, REQUEST_ID, VIA})
+_MEANT: Final = HOP_BY_HOP | FORWARDING | _KEPT_AND_READ
+_MESH_PREFIXES: Final = (b"x-envoy-", b"l5d-", b"x-source-", b"x-istio-", b"x-sidecar-")
+_MESH_NAMES: Final = frozenset({b"x-forwarded-client-cert", b"x-b3-flags-internal"})
+_FRAMING_TWINS: Final = HOP_BY_HOP | {CONTENT_LENGTH, EXPECT}
+
+# Not in trailers, whatever the sender says (RFC 9110 section 6.5.1: framing, routing, authentication, content).
+_NOT_IN_TRAILERS: Final = (
+    _MEANT
+    | {MESH_ONLY}
+    | frozenset(
+        {
+            b"authorization",
+            b"proxy-authorization",
+            b"www-authenticate",
+            b"proxy-authenticate",
+            b"cookie",
+            b"set-cookie",
+            b"content-encoding",
+            b"content-type",
+            b"content-range",
+            b"max-forwards",
+            b"cache-control",
+            b"range",
+            b"age",
+            b"date",
+            b"expires",
+            b"location",
+            b"retry-after",
+            b"vary",
+            b"warning",
+        }
+    )
+)
+# A Connection field can't take these away: they frame or name the message.
+_NOT_NOMINATED: Final = frozenset({CONTENT_LENGTH, HOST, REQUEST_ID})
+
+_KNOWN_SPELLINGS: Final = 4096  # bound of the memo below; names are a peer's choice
+SPELLINGS: dict[bytes, bytes] = {}
+
+
+def meaning(name: bytes) -> bytes:
+    """What a field's name, as sent, means to us: its lower-case form, MESH_ONLY, TWIN, or PLAIN for all others."""
+    found = SPELLINGS.get(name)
+    if found is None:
+        found = _meaning(name)
+        if len(SPELLINGS) < _KNOWN_SPELLINGS and len(name) <= 64:
+            SPELLINGS[name] = found
+    return found
+
+
+def _meaning(name: bytes) -> bytes:
+    lower = name.lower()
+    hyphened = lower.replace(b"_", b"-")
+    if hyphened in _MESH_NAMES or hyphened.startswith(_MESH_PREFIXES):
+        return MESH_ONLY
+    if hyphened in FORWARDING:
+        return hyphened
+    if lower in _MEANT:
+        return lower
+    if hyphened in _FRAMING_TWINS:
+        return TWIN
+    return PLAIN
+
+
+def without(fields: list[Field], removed: frozenset[bytes]) -> list[Field]:
+    """The fields whose meaning is not among ``removed``, in their order."""
+    return [field for field in fields if meaning(field[0]) not in removed]
+
+
+def without_nominated(fields: list[Field], connection: bytes) -> list[Field]:
+    """The fields that a Connection field's value does not name as belonging to this hop (RFC 9110 section 7.6.1)."""
+    named = set(tokens(connection)) - _NOT_NOMINATED
+    return [field for field in fields if field[0].lower() not in named]
+
+
+def trailers_allowed(fields: list[Field]) -> list[Field]:
+    """The trailers that may be passed on: none that frames, routes, authenticates or speaks for the mesh."""
+    return [
+        field
+        for field in fields
+        if meaning(field[0]) not in _NOT_IN_TRAILERS and field[0].lower().replace(b"_", b"-") not in _NOT_IN_TRAILERS
+    ]
+
+
+_TOKENS = re.compile(rb"[^\s,]+")
+
+
+def tokens(value: bytes) -> list[bytes]:
+    """The members of a comma-separated list of tokens, in lower case."""
+    return [member.lower() for member in _TOKENS.findall(value)]
