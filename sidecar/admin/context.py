@@ -35,22 +35,22 @@ class Seats:
     """At most ``limit`` connections at once. One that has no request in hand gives way to a newcomer, the oldest first:
     else whoever opens connections and stays silent would keep out the probes, and have the process restarted."""
 
-    __slots__ = ("_limit", "_taken", "_waiting")
+    __slots__ = ("_limit", "_waiting", "taken")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._taken = 0
+        self.taken = 0
         self._waiting: dict[Channel, None] = {}  # in order of arrival
 
     def take(self, channel: Channel) -> bool:
         """Whether there is a seat; who got one calls ``leave`` at its end."""
-        if self._taken >= self._limit:
+        if self.taken >= self._limit:
             if not self._waiting:
                 return False
             oldest = next(iter(self._waiting))
             del self._waiting[oldest]
             oldest.expire(Reason.TOO_MANY_CONNECTIONS)
-        self._taken += 1
+        self.taken += 1
         self._waiting[channel] = None
         return True
 
@@ -64,7 +64,7 @@ class Seats:
 
     def leave(self, channel: Channel) -> None:
         self._waiting.pop(channel, None)
-        self._taken -= 1
+        self.taken -= 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,11 @@ async def test_a_long_head_gets_431_however_it_is_split(split: str) -> None:
         assert await stream.receive_some() == b""
 
 
+async def test_a_head_without_end_gets_431() -> None:
+    async with port() as admin:
+        assert (await admin.ask(get("/live")[:-2] + b"X: " + b"a" * MAX_HEAD)).status == 431
+
+
 async def test_a_head_that_comes_complete_is_measured_too() -> None:
     many = b"".join(b"X%d: %b\r\n" % (number, b"a" * 500) for number in range(31))
     async with port() as admin:
@@ -116,6 +121,18 @@ async def test_silent_connections_give_way_to_one_that_asks(serve: Serve) -> Non
             await stream.aclose()
 
 
+async def test_a_connection_that_is_kept_gives_way_too() -> None:
+    async with port() as admin:
+        kept = [await admin.open() for _ in range(SEATS)]
+        for stream in kept:
+            await stream.send_all(get("/live"))
+            assert (await read_reply(stream, h11.Connection(h11.CLIENT), b"")).status == 200
+        assert (await admin.ask(get("/live"))).status == 200
+        assert await kept[0].receive_some() == b""
+        for stream in kept:
+            await stream.aclose()
+
+
 async def test_no_more_than_64_requests_are_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = trio.Event()
 
@@ -151,4 +168,5 @@ async def test_a_peer_that_leaves_costs_nothing() -> None:
         while not all(channel.closed for channel in admin.served):
             await trio.testing.wait_all_tasks_blocked(0.01)
         assert admin.process.channels == set()
+        assert admin.context.admin_seats.taken == 0
         assert (await admin.ask(get("/live"))).status == 200
