@@ -49,7 +49,7 @@ soak: .venv/installed-dev
 	$(BIN)/python -m tests.soak
 
 clean:
-	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv bench/.venv* .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A virtual environment whose making was cut short has no working pip, and is made anew.

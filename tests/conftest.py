@@ -15,21 +15,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test fails")
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.skipped and item.config.getoption("--no-skips"):
-        report.outcome, report.longrepr = "failed", f"skipped, where nothing may be: {report.longrepr}"
+    if item.config.getoption("--no-skips"):
+        refuse_skip(report)
     return report
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
-    if report.skipped and collector.config.getoption("--no-skips"):
-        report.outcome, report.longrepr = "failed", f"skipped, where nothing may be: {report.longrepr}"
+    if collector.config.getoption("--no-skips"):
+        refuse_skip(report)
     return report
+
+
+def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Makes the report of a skipped test, or of one that is known to fail, that of a failed one."""
+    if report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, where nothing may be: {report.longrepr}"
+        vars(report).pop("wasxfail", None)  # pytest does not count a failure that has it

@@ -1,0 +1,108 @@
+"""The laws of the layout: import-linter sees a breach of each, and the few that it can't hold stand here.
+
+The contracts themselves are in pyproject.toml and run with ``make check``; a contract that nothing can break holds
+nothing, so a breach of each is planted in a copy of the package.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CONTRACTS = {contract["id"]: contract["name"] for contract in PROJECT["tool"]["importlinter"]["contracts"]}
+MODULES = sorted((ROOT / "sidecar").rglob("*.py"))
+LONGEST_FILE = 400
+
+# contract -> (a file of the package, a line that breaks the contract); deferred and indirect imports count too
+BREACHES = {
+    "pure": ("policy/authorize.py", "import socket\n"),
+    "net": ("net/timers.py", "def later():\n    from sidecar.telemetry import record\n"),
+    "directions": ("proxy/rescue.py", "from sidecar.proxy import inbound, outbound\n"),
+    "app": ("proxy/inbound.py", "import sidecar.app\n"),
+    "command": ("app.py", "from sidecar.cli import main\n"),
+}
+
+
+def lint(root: Path) -> str:
+    """What import-linter says of the project in ``root``."""
+    command = "import sys; from importlinter.cli import lint_imports_command; lint_imports_command()"
+    done = subprocess.run(
+        [sys.executable, "-c", command, "--no-cache", "--no-logo"],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), "COLUMNS": "500"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def breached(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What import-linter says of a copy with every breach in it."""
+    root = tmp_path_factory.mktemp("breached")
+    shutil.copy(ROOT / "pyproject.toml", root)
+    shutil.copytree(ROOT / "sidecar", root / "sidecar", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, line in BREACHES.values():
+        with (root / "sidecar" / name).open("a") as file:
+            file.write("\n" + line)
+    return " ".join(lint(root).split())
+
+
+def test_every_contract_has_its_breach() -> None:
+    assert set(BREACHES) == set(CONTRACTS)
+
+
+@pytest.mark.parametrize("contract", CONTRACTS)
+def test_a_breach_is_seen(contract: str, breached: str) -> None:
+    assert f"{CONTRACTS[contract]} BROKEN" in breached
+
+
+def test_the_project_itself_has_none() -> None:
+    assert f"Contracts: {len(CONTRACTS)} kept, 0 broken." in lint(ROOT)
+
+
+def environment_reads(source: str) -> list[int]:
+    """The lines that read the environment."""
+    names = {"environ", "environb", "getenv", "getenvb"}
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and node.attr in names:
+            found.append(node.lineno)
+        if isinstance(node, ast.ImportFrom) and node.module == "os" and {name.name for name in node.names} & names:
+            found.append(node.lineno)
+    return found
+
+
+def test_only_settings_read_the_environment() -> None:
+    readers = {path.relative_to(ROOT).as_posix() for path in MODULES if environment_reads(path.read_text())}
+    assert readers == {"sidecar/settings.py"}
+
+
+@pytest.mark.parametrize(
+    "source", ["import os\nx = os.environ['A']", "from os import getenv", "import os\nos.getenv('A')"]
+)
+def test_a_planted_read_of_the_environment_is_seen(source: str) -> None:
+    assert environment_reads(source)
+
+
+@pytest.mark.parametrize("room", ["sidecar", "tests", "bench", "examples", "docs"])
+def test_no_file_is_too_long(room: str) -> None:
+    files = [path for path in (ROOT / room).rglob("*.py") if "site-packages" not in path.parts]
+    lengths = {path: len(path.read_text().splitlines()) for path in files}
+    assert lengths, f"{room} holds nothing"
+    assert {str(path): length for path, length in lengths.items() if length > LONGEST_FILE} == {}
+
+
+def test_only_the_packages_of_the_sidecar_are_shipped() -> None:
+    assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["sidecar"]

@@ -1,0 +1,35 @@
+"""``--no-skips`` makes a skipped test fail, whichever way it was skipped."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = {
+    "test_called.py": "import pytest\ndef test_one():\n    pytest.skip('missing')\n",
+    "test_marked.py": "import pytest\n@pytest.mark.skipif(True, reason='missing')\ndef test_one(): pass\n",
+    "test_fixture.py": "import pytest\n@pytest.fixture\ndef it(): pytest.skip('missing')\ndef test_one(it): pass\n",
+    "test_module.py": "import pytest\npytest.importorskip('no_such_module')\n",
+    "test_expected.py": "import pytest\n@pytest.mark.xfail\ndef test_one(): assert False\n",
+}
+
+
+def run(folder: Path, *flags: str) -> int:
+    plain = ["-c", "/dev/null", "-p", "no:cacheprovider", "--rootdir", str(folder), *flags]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *plain, str(folder)], capture_output=True, timeout=60, check=False
+    )
+    return done.returncode
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_a_skipped_test_fails(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    (tmp_path / "conftest.py").write_text((Path(__file__).parents[1] / "conftest.py").read_text())
+    (tmp_path / name).write_text(TESTS[name])
+    (tmp_path / "test_sound.py").write_text("def test_one(): pass\n")
+    assert run(tmp_path) == 0
+    assert run(tmp_path, "--no-skips") == 1 + (name == "test_module.py")  # 2: pytest's word for a broken collection
