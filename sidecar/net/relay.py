@@ -6,7 +6,7 @@ Theory of operation. Each direction is a task, and is in one of three states. *S
 messages are carried by the switchboard, a receive and a send each. *Long*: a read came back full, so the task reads
 by itself, 64 KiB at a time, until the source pauses. *Spliced*: the same once the direction has moved SPLICE_AFTER
 bytes, through a pipe that is held for the burst only. A sink that is full makes the task wait for it, and meanwhile
-nothing is read: one direction holds at most 64 KiB.
+nothing is read: one direction holds at most 64 KiB in this process, or a pipe's worth in the kernel.
 
 The end. FIN from one side becomes FIN for the other, and the other direction goes on; the side that sent it is still
 watched, for a reset. Everything else ends both directions at once by cancelling the nursery: a reset, an idle time
@@ -25,7 +25,7 @@ import trio
 
 from sidecar.errors import Reason
 from sidecar.net.channel import BULK_SIZE, NEVER, READ_SIZE, Channel, ChannelClosed, Overdue
-from sidecar.net.pipes import PIPE_SIZE, Pipe, Pipes
+from sidecar.net.pipes import Pipe, Pipes
 from sidecar.net.switchboard import Line, Switchboard
 
 SPLICE_AFTER = 262_144  # bytes; a shorter transfer is not worth a pipe
@@ -62,7 +62,8 @@ async def relay(
 
     ``left`` is the client's side. ``to_right`` and ``to_left`` were read before, and go first. It ends when neither
     direction moved a byte for ``idle`` seconds, or for ``half_close_idle`` once one of them has ended (coarse: 0.1 s).
-    A side that was reset makes the other side be reset. Earlier deadlines of the channels are taken off.
+    A side that was reset makes the other side be reset. Earlier deadlines and watchers of the channels are
+    taken off: here a FIN is not a farewell.
 
     Raises nothing of its own; cancelling it leaves channels that may have sent a part, only good for closing.
     """
@@ -102,6 +103,7 @@ class _Relay:
 
     async def run(self, to_right: bytes, to_left: bytes) -> Relayed:
         self._left.deadline = self._right.deadline = NEVER
+        self._left.watcher = self._right.watcher = None
         board = self.to_right.board
         board.watch(self)
         try:
@@ -131,6 +133,8 @@ class _Relay:
             self._end(sink_died)
         except Overdue as error:
             self._end(error.reason)
+        except OSError:  # the kernel has no watch or no memory left for the switchboard
+            self._end(Reason.INTERNAL)
         else:
             self._scope.cancel()
 
@@ -213,7 +217,8 @@ class _Direction(Line):
 
     async def wait_reset(self) -> None:
         """After the FIN: returns when the source is gone for good."""
-        await self.board.carry(self.source.fd, _Hangup(), 0)
+        if not self.source.closed:
+            await self.board.carry(self.source.fd, _Hangup(), 0)
 
     async def _push(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -228,6 +233,8 @@ class _Direction(Line):
         """Reads until the source pauses: a read that is not full, or FIN."""
         full = True
         while full and not self.ended:
+            if self.source.closed:  # by somebody, while we waited for the sink: its number may be another's by now
+                raise SourceDied
             try:
                 await self.source.wait_readable()
             except ChannelClosed:
@@ -254,7 +261,7 @@ class _Direction(Line):
         try:
             while budget > 0:
                 try:
-                    pipe.held = os.splice(source.fileno(), pipe.writing, PIPE_SIZE, flags=flags)
+                    pipe.held = os.splice(source.fileno(), pipe.writing, pipe.size, flags=flags)
                 except BlockingIOError:
                     return False
                 except OSError:

@@ -357,6 +357,17 @@ def test_a_pipe_that_holds_bytes_is_not_used_again():
     assert descriptors() == before
 
 
+def test_no_pipe_rather_than_a_tiny_one(monkeypatch):
+    """As when the user has too many already: the kernel grants neither our size nor its own."""
+    before = descriptors()
+    monkeypatch.setattr(pipes_module, "WANTED", 1 << 31)
+    monkeypatch.setattr(pipes_module, "SMALLEST", 1 << 31)
+    pipes = Pipes(1)
+    assert pipes.take() is None
+    assert pipes.in_use == 0
+    assert descriptors() == before
+
+
 def test_only_so_many_pipes_wait():
     pipes = Pipes(100)
     taken = [pipe for _ in range(100) if (pipe := pipes.take()) is not None]
