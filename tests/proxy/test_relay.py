@@ -15,7 +15,7 @@ import trio.testing
 from sidecar.errors import Reason
 from sidecar.net import pipes as pipes_module
 from sidecar.net.channel import Channel
-from sidecar.net.pipes import IDLE_PIPES, Pipes
+from sidecar.net.pipes import Pipes
 from sidecar.net.relay import Relayed, relay
 from sidecar.net.switchboard import Line, Switchboard
 from tests.proxy.ends import descriptors, reset, tcp_pair
@@ -338,44 +338,6 @@ async def test_many_relays_share_few_pipes():
     assert pipes.idle <= 4
     pipes.close()
     assert descriptors() == before
-
-
-def test_a_pipe_that_holds_bytes_is_not_used_again():
-    before = descriptors()
-    pipes = Pipes(2)
-    first, second = pipes.take(), pipes.take()
-    assert first is not None
-    assert second is not None
-    assert pipes.take() is None
-    first.held = 1
-    pipes.give(first)
-    pipes.give(second)
-    assert pipes.idle == 1
-    assert pipes.take() is second
-    pipes.give(second)
-    pipes.close()
-    assert descriptors() == before
-
-
-def test_no_pipe_rather_than_a_tiny_one(monkeypatch):
-    """As when the user has too many already: the kernel grants neither our size nor its own."""
-    before = descriptors()
-    monkeypatch.setattr(pipes_module, "WANTED", 1 << 31)
-    monkeypatch.setattr(pipes_module, "SMALLEST", 1 << 31)
-    pipes = Pipes(1)
-    assert pipes.take() is None
-    assert pipes.in_use == 0
-    assert descriptors() == before
-
-
-def test_only_so_many_pipes_wait():
-    pipes = Pipes(100)
-    taken = [pipe for _ in range(100) if (pipe := pipes.take()) is not None]
-    assert len(taken) == 100
-    for pipe in taken:
-        pipes.give(pipe)
-    assert pipes.idle == IDLE_PIPES
-    pipes.close()
 
 
 async def test_busy_relays_do_not_starve_others():
