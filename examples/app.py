@@ -95,7 +95,9 @@ def main() -> int:
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), App)
     except OSError as error:
-        print(f"app: 127.0.0.1:{port}: {error.strerror}; stop what listens there, or name another port", file=sys.stderr)
+        print(
+            f"app: 127.0.0.1:{port}: {error.strerror}; stop what listens there, or name another port", file=sys.stderr
+        )
         return 2
     server.daemon_threads = True
     try:
