@@ -54,6 +54,7 @@ async def exchange(
     fresh = False
     while True:
         record.attempts += 1
+        record.upstream = origin.name
         upstream = await origin.open(permit, fresh=fresh)
         record.upstream = upstream.name
         record.reused = upstream.reused

@@ -42,7 +42,6 @@ class ClientStream:
         "_failure",
         "_first",
         "_reader",
-        "_received",
         "_waited",
         "_window_bytes",
         "body_done",
@@ -66,7 +65,7 @@ class ClientStream:
         self.peer_ip = (str(parse_ip(peer_ip) or peer_ip)).encode()
         self.trusted = trusted
         self.closing = False
-        self.bytes_in = self.bytes_out = 0
+        self.bytes_in = self.bytes_out = 0  # of bodies
         self.body_done = True
         self.reply_begun = False
         self.request_trailers: list[Field] = []
@@ -75,7 +74,7 @@ class ClientStream:
         self.head: RequestHead | None = None  # of the request at hand
         self._first = b""
         self._chunked = False
-        self._received = self._window_bytes = 0
+        self._window_bytes = 0
         self._waited = 0.0
 
     # -- requests ----------------------------------------------------------------------------------------------------
@@ -108,7 +107,6 @@ class ClientStream:
         channel.deadline = NEVER
         head, size = parsed
         self.head = head
-        self.bytes_in = size
         if head.length == 0:
             self.buffer = data[size:]
             self.body_done = True
@@ -159,7 +157,7 @@ class ClientStream:
             raise ProxyError(Reason.BODY_TOO_LARGE, f"the body is longer than {limit} bytes")
         self.body_done = False
         self.request_trailers = []
-        self._received = self._window_bytes = 0
+        self._window_bytes = 0
         self._waited = 0.0
         self.buffer = b""
         self._reader = reader_for(head.length)
@@ -198,16 +196,14 @@ class ClientStream:
     def _feed(self, data: bytes) -> bytes:
         reader = self._reader
         assert reader is not None
-        self.bytes_in += len(data)
         piece = reader.feed(data)
-        self._received += len(piece)
+        self.bytes_in += len(piece)
         limit = self.timeouts.max_body
-        if limit and self._received > limit:
+        if limit and self.bytes_in > limit:
             raise ProxyError(Reason.BODY_TOO_LARGE, f"the body is longer than {limit} bytes")
         if reader.done:
             self.body_done = True
             self.buffer = reader.rest
-            self.bytes_in -= len(reader.rest)
             self.request_trailers = reader.trailers
         return piece
 
@@ -267,6 +263,7 @@ class ClientStream:
         assert request is not None
         extra = b""
         self._chunked = False
+        self.bytes_out += len(body)
         if head.length < 0:
             if request.minor and request.method != b"HEAD":
                 self._chunked = True
@@ -296,6 +293,7 @@ class ClientStream:
         await self._send(b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (head.status, head.phrase, _lines(head.fields), extra))
 
     async def send_body(self, data: bytes) -> None:
+        self.bytes_out += len(data)
         await self._send(chunk(data) if self._chunked else data)
 
     async def finish_reply(self, trailers: list[Field]) -> None:
@@ -303,13 +301,14 @@ class ClientStream:
             allowed = self.head is not None and self.head.takes_trailers
             await self._send(last_chunk(trailers if allowed else []))
 
-    async def send_whole(self, data: bytes) -> None:
-        """Sends bytes of a complete local reply."""
+    async def send_whole(self, head: bytes, body: bytes) -> None:
+        """Sends a complete local reply."""
         self.reply_begun = True
+        self.bytes_out += len(body)
+        data = head + body
         await self._send(data)
 
     async def _send(self, data: bytes) -> None:
-        self.bytes_out += len(data)
         channel = self.channel
         try:
             sent = channel.send_nowait(data)

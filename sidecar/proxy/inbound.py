@@ -48,7 +48,7 @@ class Inbound:
             idle_seconds=shared.pool_idle,
             counters=shared.telemetry.counters,
         )
-        self._origin = PoolOrigin(self.pool, shared.timeouts.stream_idle)
+        self._origin = PoolOrigin(self.pool, str(upstream), shared.timeouts.stream_idle)
 
     async def serve(self, channel: Channel, host: str) -> None:
         """Serves one connection from ``host`` until it ends, and closes it."""
@@ -82,7 +82,9 @@ class Inbound:
             return
         except ProxyError as error:
             record = self._record(channel, Detected.OPAQUE)
+            record.upstream = str(self._upstream)
             record.reason, record.detail = error.reason, error.detail
+            shared.telemetry.begin_opaque("inbound")
             shared.telemetry.finish(record)
             channel.reset()
             return
@@ -141,6 +143,7 @@ class Inbound:
             if not shared.overload.admits(shared.telemetry.counters.connections_active - 1):
                 raise ProxyError(Reason.MEMORY, "the proxy is near its memory limit")
             record.attempts = 1
+            record.upstream = str(self._upstream)
             if lease is None:
                 lease = await self.pool.acquire(fresh=True)
             record.upstream = lease.channel.peer

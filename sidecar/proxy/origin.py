@@ -8,12 +8,13 @@ from sidecar.proxy.http1 import UpstreamStream
 
 
 class PoolOrigin:
-    """Opens exchanges on ``pool``; ``stream_idle`` seconds of silence end one."""
+    """Opens exchanges on ``pool``, whose destination is called ``name`` in records; ``stream_idle`` seconds of silence end one."""
 
-    __slots__ = ("_pool", "_stream_idle")
+    __slots__ = ("_pool", "_stream_idle", "name")
 
-    def __init__(self, pool: Pool, stream_idle: float) -> None:
+    def __init__(self, pool: Pool, name: str, stream_idle: float) -> None:
         self._pool = pool
+        self.name = name
         self._stream_idle = stream_idle
 
     async def open(self, permit: Permit, *, fresh: bool) -> UpstreamStream:

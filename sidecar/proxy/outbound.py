@@ -47,7 +47,7 @@ class Destination:
             idle_seconds=shared.pool_idle,
             counters=shared.telemetry.counters,
         )
-        self.origin = PoolOrigin(self.pool, shared.timeouts.stream_idle)
+        self.origin = PoolOrigin(self.pool, str(address), shared.timeouts.stream_idle)
 
     async def fresh(self) -> Lease:
         """A new connection to it."""
@@ -121,6 +121,7 @@ class Outbound:
         destination = self._destination(request.authority, default_port=0)
         self._permit(destination)
         record.attempts = 1
+        record.upstream = str(destination.address)
         lease = await destination.fresh()
         record.upstream = lease.channel.peer
         record.status = 200

@@ -85,13 +85,14 @@ async def rescue(client: ClientStream, request: RequestHead | None, error: Proxy
     head_only = request is not None and request.method == b"HEAD"
     client.channel.revive()
     try:
-        await client.send_whole(_reply(status, error, record, close=client.closing, head_only=head_only))
+        head, body = _reply(status, error, record, close=client.closing)
+        await client.send_whole(head, b"" if head_only else body)
     except ProxyError:
         client.closing = True
         client.channel.close()
 
 
-def _reply(status: int, error: ProxyError, record: Record, *, close: bool, head_only: bool) -> bytes:
+def _reply(status: int, error: ProxyError, record: Record, *, close: bool) -> tuple[bytes, bytes]:
     phrase = HTTPStatus(status).phrase
     body = msgspec.json.encode(
         Problem(
@@ -115,4 +116,4 @@ def _reply(status: int, error: ProxyError, record: Record, *, close: bool, head_
         extra,
         connection,
     )
-    return head if head_only else head + body
+    return head, body

@@ -112,6 +112,8 @@ U_co = TypeVar("U_co", bound=Upstream, covariant=True)
 class Origin(Protocol[U_co]):
     """Where requests go: opens exchanges with one destination."""
 
+    name: str  # what it is called in a record while it is not connected to
+
     async def open(self, permit: Permit, *, fresh: bool) -> U_co:
         """An exchange on a connection that is there already, or (``fresh``) on a new one."""
         ...

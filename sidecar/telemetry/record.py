@@ -16,7 +16,7 @@ class Record:
 
     ``start`` is on the wall clock, ``began`` and ``first_byte`` on the monotonic one (``first_byte``: when the head of
     the upstream's answer was there, 0.0 if it never was). ``status`` is 0 on an opaque connection and where no answer
-    could be given.
+    could be given. ``bytes_received`` and ``bytes_sent`` are of bodies, or of all that an opaque connection carried.
     """
 
     __slots__ = (
