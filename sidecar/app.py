@@ -96,6 +96,7 @@ class App:
             nursery.cancel_scope.cancel()
         self._inbound.pool.close()
         self._outbound.close()
+        self._shared.pipes.close()
         if not self._telemetry.close(LOG_FLUSH_SECONDS):
             _log.warning("the last lines of the access log could not be written")
         return 0

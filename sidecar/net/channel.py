@@ -199,6 +199,8 @@ class Channel:
         """Closes at once; unread bytes make the kernel send RST. Safe to call twice."""
         if not self.closed:
             self.closed = True
+            if self.overdue is None:
+                self.overdue = Reason.CONNECTION_IDLE  # so that nobody waits on a descriptor that may be another's now
             self.registry.discard(self)  # before the descriptor's number can be given to somebody else
             trio.lowlevel.notify_closing(self.fd)
             self.sock.close()
@@ -233,7 +235,7 @@ class Channel:
     # -- errors ------------------------------------------------------------------------------------------------------
 
     def _overdue(self) -> Exception:
-        if self.overdue is None:
+        if self.overdue is None or self.closed:
             return ChannelClosed("the connection was closed on our side")
         return Overdue(self.overdue, f"{self.peer}: {self.overdue.word.replace('_', ' ')}")
 

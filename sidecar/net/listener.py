@@ -18,7 +18,9 @@ from sidecar.addresses import Address, ClientAddr, parse_ip
 from sidecar.errors import StartError
 
 BACKLOG = 4096
-USER_TIMEOUT_MS = 60_000  # how long sent bytes may stay unacknowledged; a half-dead peer stays for hours otherwise
+# How long sent bytes may stay unacknowledged, in milliseconds: a half-dead peer stays for hours otherwise. Linux counts
+# the time in which a reader keeps its window shut, so it is no shorter than the stream idle time.
+USER_TIMEOUT = 300_000
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _PAUSE_SECONDS = 0.1
 _ACCEPTS_PER_WAKE = 64  # then others have their turn
@@ -159,7 +161,7 @@ def _listening_socket(host: str, port: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT)
         sock.bind((host, port))
         sock.listen(BACKLOG)
     except OSError:
