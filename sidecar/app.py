@@ -26,7 +26,7 @@ from sidecar.net.listener import Listener, bind, is_own
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
 from sidecar.net.timers import Sweeper
-from sidecar.proxy.http1 import Timeouts
+from sidecar.proxy.client import Timeouts
 from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.shared import Shared

@@ -89,7 +89,7 @@ class Channel:
         self.overdue_as = reason
 
     def expire(self, reason: Reason) -> None:
-        """Ends the current and every later wait with ``Overdue(reason)``; the sweeper, a drain or a watcher calls it."""
+        """Ends the current and every later wait with ``Overdue(reason)``: for the sweeper, a drain, a watcher."""
         if not self.closed:
             self.deadline = NEVER
             self.overdue = reason

@@ -44,9 +44,7 @@ class Listener:
         host, port = sock.getsockname()[:2]
         self.address = Address(host, port)
 
-    async def accept(
-        self, counters: AcceptCounters, take: Callable[[socket.socket, ClientAddr], None]
-    ) -> None:
+    async def accept(self, counters: AcceptCounters, take: Callable[[socket.socket, ClientAddr], None]) -> None:
         """Hands each connection to ``take``, which must not raise, until it is cancelled or the socket is closed."""
         while True:
             try:
@@ -75,9 +73,7 @@ class Listener:
             take(sock, ClientAddr(address[0], address[1]))
         return most
 
-    def close_losslessly(
-        self, counters: AcceptCounters, take: Callable[[socket.socket, ClientAddr], None]
-    ) -> None:
+    def close_losslessly(self, counters: AcceptCounters, take: Callable[[socket.socket, ClientAddr], None]) -> None:
         """Stops new connections, takes those that are complete already, then closes.
 
         A plain close resets what was completed since the last accept. So first a filter drops all that comes.

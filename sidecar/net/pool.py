@@ -32,7 +32,7 @@ class PoolCounters(Protocol):
 
 
 class Lease:
-    """A pooled connection in somebody's hands; ``reused``: it has served before. Ends with ``release``, exactly once."""
+    """A pooled connection in somebody's hands; ``reused``: it has served before. Ends with one ``release``."""
 
     __slots__ = ("_poll", "channel", "idle_limit", "idle_until", "pool", "reused")
 

@@ -141,10 +141,10 @@ class _Relay:
     def look(self, now: float) -> None:
         """Ends the relay when it has been idle, or when somebody expired or closed one of its channels."""
         for channel in (self._left, self._right):
-            if channel.overdue is not None:
-                return self._end(channel.overdue)
             if channel.closed:
                 return self._end(Reason.CLIENT_CLOSED if channel is self._left else Reason.UPSTREAM_CLOSED)
+            if channel.overdue is not None:
+                return self._end(channel.overdue)
         moved = self.to_right.moved + self.to_left.moved
         if moved != self._moved:
             self._moved = moved

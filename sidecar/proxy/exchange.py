@@ -120,9 +120,7 @@ async def _push_what_is_there(client: Downstream, upstream: Upstream, sent: bool
     return sent
 
 
-async def _final_head(
-    client: Downstream, request: RequestHead, upstream: Upstream, record: Record
-) -> ResponseHead:
+async def _final_head(client: Downstream, request: RequestHead, upstream: Upstream, record: Record) -> ResponseHead:
     """The answer's final head, or 101; other interim heads are passed on."""
     for _ in range(INTERIM_HEADS + 1):
         head = await upstream.read_head()
@@ -136,9 +134,7 @@ async def _final_head(
     raise ProxyError(Reason.UPSTREAM_PROTOCOL, f"the upstream sent more than {INTERIM_HEADS} interim answers")
 
 
-async def _both_ways(
-    client: Downstream, request: RequestHead, upstream: Upstream, record: Record
-) -> ResponseHead:
+async def _both_ways(client: Downstream, request: RequestHead, upstream: Upstream, record: Record) -> ResponseHead:
     """The body's rest goes up while the answer comes down; an answer that comes early ends the upload with it."""
     failure: list[ProxyError] = []
     caught: ProxyError | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.proxy.http1 import ClientStream
+from sidecar.proxy.client import ClientStream
 from sidecar.proxy.shared import Shared
 from sidecar.wire import headers
 from sidecar.wire.grammar import Field

@@ -5,14 +5,21 @@ from __future__ import annotations
 from sidecar.errors import Reason
 from sidecar.net.channel import Channel
 from sidecar.net.relay import relay
-from sidecar.proxy.http1 import ClientStream, UpstreamStream
+from sidecar.proxy.client import ClientStream
 from sidecar.proxy.shared import HALF_CLOSE_IDLE, Shared
+from sidecar.proxy.upstream import UpstreamStream
 from sidecar.telemetry.record import Record
 from sidecar.wire.head import ResponseHead
 
 
 async def tunnel(
-    client: Channel, upstream: Channel, record: Record, shared: Shared, *, to_upstream: bytes = b"", to_client: bytes = b""
+    client: Channel,
+    upstream: Channel,
+    record: Record,
+    shared: Shared,
+    *,
+    to_upstream: bytes = b"",
+    to_client: bytes = b"",
 ) -> None:
     """Relays until both sides have ended, and adds the bytes to ``record``. Closes neither channel."""
     try:

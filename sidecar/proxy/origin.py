@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from sidecar.net.pool import Pool
 from sidecar.policy.authorize import Permit
-from sidecar.proxy.http1 import UpstreamStream
+from sidecar.proxy.upstream import UpstreamStream
 
 
 class PoolOrigin:
-    """Opens exchanges on ``pool``, whose destination is called ``name`` in records; ``stream_idle`` seconds of silence end one."""
+    """Opens exchanges on ``pool``, whose destination records call ``name``; ``stream_idle`` seconds end a silent one."""
 
     __slots__ = ("_pool", "_stream_idle", "name")
 

@@ -13,9 +13,9 @@ from sidecar.net.dial import dial
 from sidecar.net.listener import is_own
 from sidecar.net.pool import Lease, Pool
 from sidecar.policy.authorize import Permit, authorize_caller, authorize_outbound
+from sidecar.proxy.client import ClientStream
 from sidecar.proxy.exchange import exchange
 from sidecar.proxy.forwarding import Forwarder
-from sidecar.proxy.http1 import ClientStream
 from sidecar.proxy.opaque import switch, tunnel
 from sidecar.proxy.origin import PoolOrigin
 from sidecar.proxy.serve import serve_http

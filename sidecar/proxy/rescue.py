@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from sidecar.errors import Fault, ProxyError, Reason
-from sidecar.proxy.http1 import ClientStream
+from sidecar.proxy.client import ClientStream
 from sidecar.telemetry.record import Record
 from sidecar.wire.head import RequestHead
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic, time
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.proxy.http1 import ClientStream
+from sidecar.proxy.client import ClientStream
 from sidecar.proxy.ids import sane
 from sidecar.proxy.rescue import rescue
 from sidecar.proxy.shared import Shared

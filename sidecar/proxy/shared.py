@@ -15,7 +15,7 @@ from sidecar.net.channel import Channel
 from sidecar.net.listener import Listener
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
-from sidecar.proxy.http1 import Timeouts
+from sidecar.proxy.client import Timeouts
 from sidecar.proxy.ids import RequestIds
 from sidecar.telemetry.telemetry import Telemetry
 

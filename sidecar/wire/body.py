@@ -206,4 +206,4 @@ def last_chunk(trailers: list[Field]) -> bytes:
     """The end of a chunked body."""
     if not trailers:
         return LAST_CHUNK
-    return b"0\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % field for field in trailers])
+    return b"0\r\n%b\r\n" % grammar.field_lines(trailers)

@@ -25,12 +25,8 @@ TARGET: Final = rb"[\x21\x22\x24-\x7e]"  # visible ASCII without the fragment's 
 FIELD_LINE: Final = TOKEN + rb"++:" + VALUE + rb"*+\r\n"
 FIELD_BLOCK: Final = rb"((?:" + FIELD_LINE + rb")*+)\r\n"
 
-REQUEST_HEAD: Final = re.compile(
-    rb"(" + TOKEN + rb"++) (" + TARGET + rb"++) HTTP/1\.([01])\r\n" + FIELD_BLOCK
-)
-RESPONSE_HEAD: Final = re.compile(
-    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (" + VALUE + rb"*+))?\r\n" + FIELD_BLOCK
-)
+REQUEST_HEAD: Final = re.compile(rb"(" + TOKEN + rb"++) (" + TARGET + rb"++) HTTP/1\.([01])\r\n" + FIELD_BLOCK)
+RESPONSE_HEAD: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (" + VALUE + rb"*+))?\r\n" + FIELD_BLOCK)
 TRAILER_BLOCK: Final = re.compile(FIELD_BLOCK)
 
 _FIELD: Final = re.compile(rb"(" + TOKEN + rb"++):[ \t]*+(" + VALUE + rb"*+)\r\n")
@@ -49,6 +45,11 @@ def split_fields(block: bytes) -> list[Field]:
     if b" \r\n" in block or b"\t\r\n" in block:
         return [(name, value.rstrip(b" \t")) for name, value in fields]
     return fields
+
+
+def field_lines(fields: list[Field]) -> bytes:
+    """The fields as lines of a head or of trailers."""
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
 def explain_request(data: bytes) -> None:

@@ -224,9 +224,7 @@ def canonical_authority(authority: bytes) -> bytes:
     return name.removesuffix(b".") + colon + port
 
 
-def _other_form(
-    method: bytes, target: bytes, authority: bytes, length: int, minor: int
-) -> tuple[bytes, bytes, bool]:
+def _other_form(method: bytes, target: bytes, authority: bytes, length: int, minor: int) -> tuple[bytes, bytes, bool]:
     """Absolute, authority and asterisk form (RFC 9112 section 3.2): (target, authority, whether it was absolute)."""
     if method == b"CONNECT":
         if length or not minor:

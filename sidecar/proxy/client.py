@@ -1,7 +1,7 @@
-"""HTTP/1 on a channel: the client's side and the upstream's side of exchanges, as ``streams`` describes them.
+"""A client's HTTP/1 connection on a channel: requests in, replies out, as ``streams.Downstream`` has them.
 
-The codecs are in ``wire``; here is where they meet the waiting. A read in this file arms its channel's deadline before
-it waits and disarms it after, so that nobody is timed out for the time in which we did not ask.
+The codecs are in ``wire``; here is where they meet the waiting. A read arms its channel's deadline before it waits and
+disarms it after, so that nobody is timed out for the time in which we did not ask.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ import msgspec
 import trio
 
 from sidecar.addresses import parse_ip
-from sidecar.errors import Fault, ProxyError, Reason
+from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
-from sidecar.net.pool import Lease
 from sidecar.proxy.streams import Upstream
 from sidecar.wire import headers
 from sidecar.wire.body import BodyReader, chunk, last_chunk, reader_for
-from sidecar.wire.grammar import Field
-from sidecar.wire.head import CHUNKED, RequestHead, ResponseHead, parse_request, parse_response
+from sidecar.wire.grammar import Field, field_lines
+from sidecar.wire.head import RequestHead, ResponseHead, parse_request
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -256,7 +255,7 @@ class ClientStream:
 
     async def send_interim(self, head: ResponseHead) -> None:
         if self.head is not None and self.head.minor:
-            await self._send(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.phrase, _lines(head.fields)))
+            await self._send(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.phrase, field_lines(head.fields)))
 
     async def send_head(self, head: ResponseHead, fields: list[Field], body: bytes, *, done: bool) -> None:
         request = self.head
@@ -279,9 +278,7 @@ class ClientStream:
         elif not request.minor:
             extra += b"connection: keep-alive\r\n"
         self.reply_begun = True
-        await self._send(
-            b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (head.status, head.phrase, _lines(fields), extra, body)
-        )
+        await self._send(b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (head.status, head.phrase, field_lines(fields), extra, body))
 
     async def send_switch(self, head: ResponseHead) -> None:
         """101, or the 200 to CONNECT: what follows is a tunnel."""
@@ -290,7 +287,7 @@ class ClientStream:
         extra = b""
         if head.status == 101:
             extra = b"connection: upgrade\r\nupgrade: %b\r\n" % head.known.get(headers.UPGRADE, b"")
-        await self._send(b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (head.status, head.phrase, _lines(head.fields), extra))
+        await self._send(b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (head.status, head.phrase, field_lines(head.fields), extra))
 
     async def send_body(self, data: bytes) -> None:
         self.bytes_out += len(data)
@@ -328,229 +325,3 @@ class ClientStream:
 
     def close_after_reply(self) -> None:
         self.closing = True
-
-
-class UpstreamStream:
-    """One HTTP/1 exchange on a leased connection."""
-
-    __slots__ = (
-        "_buffer",
-        "_closed",
-        "_keep",
-        "_lease",
-        "_method",
-        "_reader",
-        "_request_chunked",
-        "_request_done",
-        "_stream_idle",
-        "_unsent",
-        "answered",
-        "channel",
-        "done",
-        "name",
-        "reused",
-        "trailers",
-        "wrote",
-    )
-
-    def __init__(self, lease: Lease, stream_idle: float) -> None:
-        self.channel = lease.channel
-        self.name = lease.channel.peer
-        self.reused = lease.reused
-        self.answered = self.wrote = self.done = False
-        self.trailers: list[Field] = []
-        self._lease = lease
-        self._stream_idle = stream_idle
-        self._buffer = b""
-        self._unsent = b""
-        self._reader: BodyReader | None = None
-        self._method = b""
-        self._request_chunked = self._request_done = False
-        self._keep = False
-        self._closed = False
-
-    # -- the request -------------------------------------------------------------------------------------------------
-
-    def begin(self, request: RequestHead, fields: list[Field], body: bytes, *, done: bool) -> bool:
-        self._method = request.method
-        extra = b""
-        if request.length == CHUNKED:
-            self._request_chunked = True
-            extra = b"transfer-encoding: chunked\r\n"
-            if body:
-                body = chunk(body)
-            if done:
-                body += last_chunk([])
-        if request.upgrade:
-            extra += b"connection: upgrade\r\nupgrade: %b\r\n" % request.upgrade
-        elif headers.TE in request.known and request.takes_trailers:
-            extra += b"connection: te\r\nte: trailers\r\n"
-        self._request_done = done
-        return self._push(
-            b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n%b"
-            % (request.method, request.target, request.authority or self.name.encode(), _lines(fields), extra, body)
-        )
-
-    def push(self, data: bytes) -> bool:
-        if self.channel.deadline != NEVER:  # the answer is waited for meanwhile; an upload that gets on is no silence
-            self.channel.deadline = monotonic() + self._stream_idle
-        return self._push(chunk(data) if self._request_chunked else data)
-
-    def _push(self, data: bytes) -> bool:
-        if self._unsent:
-            self._unsent += data
-            return False
-        try:
-            sent = self.channel.send_nowait(data)
-        except ChannelClosed as gone:
-            raise ProxyError(Reason.UPSTREAM_CLOSED, f"the upstream went away: {gone.detail}") from None
-        self.wrote = True
-        if sent == len(data):
-            return True
-        self._unsent = data[sent:]
-        return False
-
-    async def flush(self) -> None:
-        try:
-            while self._unsent:
-                # Reads and writes share the channel's one deadline: the read of the answer, which runs at the same
-                # time, has armed it, and a write that gets on pushes it off.
-                self.channel.limit(self._stream_idle, Reason.UPSTREAM_TIMEOUT)
-                await self.channel.wait_writable()
-                sent = self.channel.send_nowait(self._unsent)
-                self._unsent = self._unsent[sent:]
-                self.wrote = True
-        except ChannelClosed as gone:
-            raise ProxyError(Reason.UPSTREAM_CLOSED, f"the upstream went away: {gone.detail}") from None
-
-    async def finish_request(self, trailers: list[Field]) -> None:
-        if self._request_done:
-            return
-        if self._request_chunked and not self._push(last_chunk(trailers)):
-            await self.flush()
-        self._request_done = True
-
-    # -- the answer --------------------------------------------------------------------------------------------------
-
-    async def read_head(self) -> ResponseHead:
-        data = self._buffer or await self._recv()
-        while True:
-            try:
-                parsed = parse_response(data, self._method)
-            except ProxyError as error:
-                raise _of_upstream(error) from None
-            if parsed is not None:
-                break
-            data += await self._recv()
-        head, size = parsed
-        if head.status < 200:
-            self._buffer = data[size:]
-            return head
-        self._keep = head.keep_alive
-        hint = head.known.get(headers.KEEP_ALIVE)
-        if hint is not None:
-            self._heed(hint)
-        if head.length == 0:
-            self.done = True
-            if size != len(data):
-                self._keep = False  # bytes that nobody asked for
-            self._buffer = b""
-        else:
-            self._reader = reader_for(head.length)
-            self._buffer = self._feed(data[size:])
-        return head
-
-    def first_piece(self) -> bytes:
-        piece = self._buffer
-        self._buffer = b""
-        return piece
-
-    async def read_body(self) -> bytes:
-        reader = self._reader
-        while not self.done:
-            assert reader is not None
-            if reader.more:
-                await trio.lowlevel.checkpoint()
-                piece = self._feed(b"")
-            else:
-                data = await self._recv_some()
-                piece = self._feed(data) if data else self._ended(reader)
-            if piece:
-                return piece
-        return b""
-
-    def _feed(self, data: bytes) -> bytes:
-        reader = self._reader
-        assert reader is not None
-        try:
-            piece = reader.feed(data)
-        except ProxyError as error:
-            raise _of_upstream(error) from None
-        if reader.done:
-            self.done = True
-            self.trailers = reader.trailers
-            if reader.rest:
-                self._keep = False
-        return piece
-
-    def _ended(self, reader: BodyReader) -> bytes:
-        try:
-            reader.end()
-        except ProxyError as error:
-            raise ProxyError(Reason.UPSTREAM_CLOSED, f"the upstream closed: {error.detail}") from None
-        self.done = True
-        self._keep = False
-        return b""
-
-    async def _recv(self) -> bytes:
-        data = await self._recv_some()
-        if not data:
-            raise ProxyError(Reason.UPSTREAM_CLOSED, "the upstream closed before its answer was complete")
-        return data
-
-    async def _recv_some(self) -> bytes:
-        channel = self.channel
-        channel.deadline = monotonic() + self._stream_idle
-        channel.overdue_as = Reason.UPSTREAM_IDLE if self._reader else Reason.UPSTREAM_TIMEOUT
-        try:
-            data = await channel.recv()
-        except ChannelClosed as gone:
-            raise ProxyError(Reason.UPSTREAM_CLOSED, f"the upstream went away: {gone.detail}") from None
-        channel.deadline = NEVER
-        if data:
-            self.answered = True
-        return data
-
-    def _heed(self, keep_alive: bytes) -> None:
-        """Leaves an idle connection a second before the app's own time-out does, where it says one (timeout=N)."""
-        for member in keep_alive.split(b","):
-            name, _, value = member.strip().partition(b"=")
-            if name.lower() == b"timeout" and value.isdigit() and len(value) < 7:
-                self._lease.idle_limit = min(self._lease.pool.idle_seconds, max(0.0, int(value) - 1.0))
-
-    # -- the end -----------------------------------------------------------------------------------------------------
-
-    def abort(self, reason: Reason) -> None:
-        self.channel.expire(reason)
-
-    def take_buffer(self) -> bytes:
-        """What was read past a 101: the tunnel's first bytes."""
-        data = self._buffer
-        self._buffer = b""
-        return data
-
-    def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._lease.release(reusable=self.done and self._keep and self._request_done and not self._unsent)
-
-
-def _lines(fields: list[Field]) -> bytes:
-    return b"".join([b"%b: %b\r\n" % field for field in fields])
-
-
-def _of_upstream(error: ProxyError) -> ProxyError:
-    """The same broken rule, with the upstream at fault."""
-    if error.reason.fault is Fault.CLIENT:
-        return ProxyError(Reason.UPSTREAM_PROTOCOL, f"the upstream's answer: {error.detail}")
-    return error
