@@ -8,7 +8,7 @@ from sidecar.proxy.upstream import UpstreamStream
 
 
 class PoolOrigin:
-    """Opens exchanges on ``pool``, whose destination records call ``name``; ``stream_idle`` seconds end a silent one."""
+    """Opens exchanges on ``pool``; ``name`` is its destination in records, ``stream_idle`` seconds of silence end one."""
 
     __slots__ = ("_pool", "_stream_idle", "name")
 

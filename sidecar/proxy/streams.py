@@ -1,7 +1,8 @@
 """The two sides of an exchange, as ``exchange`` sees them: messages, whatever protocol carries them.
 
-``client`` and ``upstream`` have them over HTTP/1; tests have both in memory. Body pieces are bytes as the application sees them (no
-chunk framing); b"" ends a body. Every method raises ProxyError with the fault of the side that it belongs to.
+``client`` and ``upstream`` have them over HTTP/1; tests have both in memory. Body pieces are bytes as the application
+sees them (no chunk framing); b"" ends a body. Every method raises ProxyError with the fault of the side that it belongs
+to.
 """
 
 from __future__ import annotations
