@@ -159,16 +159,23 @@ async def _both_ways(client: Downstream, request: RequestHead, upstream: Upstrea
 
 async def _pump(client: Downstream, upstream: Upstream, failure: list[ProxyError]) -> None:
     try:
-        await upstream.flush()
-        while not client.body_done:
-            piece = await client.read_body()
-            if piece and not upstream.push(piece):
+        sent = False
+        while True:
+            if not sent:
+                client.watch(upstream)  # nobody reads from the client while the upstream takes nothing
                 await upstream.flush()
-        await upstream.finish_request(client.request_trailers)
+                client.watch(None)
+            if client.body_done:
+                break
+            piece = await client.read_body()
+            sent = not piece or upstream.push(piece)
         client.watch(upstream)
+        await upstream.finish_request(client.request_trailers)
     except ProxyError as error:
         # An upstream that no longer reads may still have answered: whoever reads the answer decides.
-        if error.reason is not Reason.UPSTREAM_CLOSED:
+        if error.reason is Reason.UPSTREAM_CLOSED:
+            client.watch(upstream)
+        else:
             failure.append(error)
             upstream.abort(error.reason)
 

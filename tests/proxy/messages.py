@@ -1,0 +1,240 @@
+"""Both sides of an exchange in memory: streams of messages, with no protocol and no socket beneath.
+
+What a side says is put into a queue by the test; what it is told is a list of messages that the test reads.
+``Memory...`` is what ``proxy.streams`` asks for, and nothing else.
+"""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from sidecar.errors import ProxyError, Reason
+from sidecar.policy.authorize import Permit, authorize_inbound
+from sidecar.proxy.exchange import Switched, exchange
+from sidecar.proxy.streams import Upstream
+from sidecar.telemetry.record import Record
+from sidecar.wire.grammar import Field
+from sidecar.wire.head import CHUNKED, RequestHead, ResponseHead
+
+Message = tuple[object, ...]
+
+
+class Said:
+    """What one side says, in order: pieces of bytes (b"" ends), heads, or an error. Taken with or without waiting."""
+
+    def __init__(self, *said: bytes | ResponseHead | ProxyError) -> None:
+        self._put, self._get = trio.open_memory_channel[bytes | ResponseHead | ProxyError](1000)
+        for one in said:
+            self.say(one)
+
+    def say(self, one: bytes | ResponseHead | ProxyError) -> None:
+        self._put.send_nowait(one)
+
+    async def wait_next(self) -> bytes | ResponseHead:
+        return _raised(await self._get.receive())
+
+    def next_nowait(self) -> bytes | ResponseHead | None:
+        try:
+            return _raised(self._get.receive_nowait())
+        except trio.WouldBlock:
+            return None
+
+
+def _raised(one: bytes | ResponseHead | ProxyError) -> bytes | ResponseHead:
+    if isinstance(one, ProxyError):
+        raise one
+    return one
+
+
+class MemoryClient:
+    """A client whose request has the body ``said``; ``heard`` is what it was told."""
+
+    def __init__(self, *said: bytes | ProxyError, first: bytes = b"", body: bool = False) -> None:
+        self.body_done = not body
+        self.request_trailers: list[Field] = []
+        self.reply_begun = False
+        self.said = Said(*said)
+        self.heard: list[Message] = []
+        self.watched: Upstream | None = None
+        self.closes = False
+        self._first = first
+
+    def first_piece(self) -> bytes:
+        piece, self._first = self._first, b""
+        return piece
+
+    def body_nowait(self) -> bytes | None:
+        piece = self.said.next_nowait()
+        return None if piece is None else self._took(piece)
+
+    async def read_body(self) -> bytes:
+        return self._took(await self.said.wait_next())
+
+    def _took(self, piece: bytes | ResponseHead) -> bytes:
+        assert isinstance(piece, bytes)
+        self.body_done = not piece
+        return piece
+
+    async def send_interim(self, head: ResponseHead) -> None:
+        await trio.lowlevel.checkpoint()
+        self.heard.append(("interim", head.status))
+
+    async def send_head(self, head: ResponseHead, fields: list[Field], body: bytes, *, done: bool) -> None:
+        await trio.lowlevel.checkpoint()
+        self.reply_begun = True
+        self.heard.append(("head", head.status, tuple(fields), body, done))
+
+    async def send_body(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.heard.append(("body", data))
+
+    async def finish_reply(self, trailers: list[Field]) -> None:
+        await trio.lowlevel.checkpoint()
+        self.heard.append(("end", tuple(trailers)))
+
+    def watch(self, upstream: Upstream | None) -> None:
+        self.watched = upstream
+
+    def close_after_reply(self) -> None:
+        self.closes = True
+
+    def leave(self) -> None:
+        """Goes away while nobody reads from it, as the product's sweeper sees it."""
+        assert self.watched is not None, "nobody would notice that the client is gone"
+        self.watched.abort(Reason.CLIENT_CLOSED)
+
+
+class MemoryUpstream:
+    """An upstream that answers ``said``; ``heard`` is what it was told. ``stuck`` lets no byte through until it is set;
+    ``begins`` is what beginning the request raises."""
+
+    name = "memory"
+
+    def __init__(
+        self,
+        *said: bytes | ResponseHead | ProxyError,
+        reused: bool = False,
+        stuck: trio.Event | None = None,
+        begins: ProxyError | None = None,
+    ) -> None:
+        self.reused = reused
+        self.answered = self.wrote = self.done = False
+        self.trailers: list[Field] = []
+        self.said = Said(*said)
+        self.heard: list[Message] = []
+        self.closed = False
+        self.finished = trio.Event()
+        self.aborted: Reason | None = None
+        self._stuck = stuck
+        self._begins = begins
+
+    def begin(self, request: RequestHead, fields: list[Field], body: bytes, *, done: bool) -> bool:
+        if self._begins is not None:
+            raise self._begins
+        self.wrote = True
+        self.heard.append(("begin", request.method, request.target, tuple(fields), body, done))
+        if done:
+            self.finished.set()
+        return self._stuck is None
+
+    def push(self, data: bytes) -> bool:
+        self.heard.append(("body", data))
+        return self._stuck is None
+
+    async def flush(self) -> None:
+        if self._stuck is not None:
+            await self._stuck.wait()
+            self._stuck = None
+
+    async def finish_request(self, trailers: list[Field]) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self.finished.is_set():
+            self.finished.set()
+            self.heard.append(("end", tuple(trailers)))
+
+    async def read_head(self) -> ResponseHead:
+        head = await self.said.wait_next()
+        assert isinstance(head, ResponseHead)
+        self.answered = True
+        self.done = head.length == 0
+        return head
+
+    def first_piece(self) -> bytes:
+        if self.done:
+            return b""
+        piece = self.said.next_nowait()
+        return b"" if piece is None else self._took(piece)
+
+    async def read_body(self) -> bytes:
+        return self._took(await self.said.wait_next())
+
+    def _took(self, piece: bytes | ResponseHead) -> bytes:
+        assert isinstance(piece, bytes)
+        self.done = not piece
+        return piece
+
+    def abort(self, reason: Reason) -> None:
+        self.aborted = reason
+        self.said.say(ProxyError(reason, "aborted"))
+
+    def close(self) -> None:
+        assert not self.closed, "closed twice"
+        self.closed = True
+
+
+class MemoryOrigin:
+    """Hands out ``upstreams`` in turn; ``opened`` says for each whether a fresh one was asked for."""
+
+    name = "memory"
+
+    def __init__(self, *upstreams: MemoryUpstream) -> None:
+        self._upstreams = list(upstreams)
+        self.opened: list[bool] = []
+
+    async def open(self, permit: Permit, *, fresh: bool) -> MemoryUpstream:
+        await trio.lowlevel.checkpoint()
+        assert isinstance(permit, Permit)
+        self.opened.append(fresh)
+        return self._upstreams.pop(0)
+
+
+def answer(status: int = 200, *, length: int = CHUNKED, fields: tuple[Field, ...] = ()) -> ResponseHead:
+    """The head of an answer; by default a body of unknown length follows it."""
+    return ResponseHead(status, b"", list(fields), {}, length, 1, True)
+
+
+def question(method: bytes = b"GET", *, length: int = 0, upgrade: bytes = b"", expect: bool = False) -> RequestHead:
+    """The head of a request."""
+    known = {b"expect": b"100-continue"} if expect else {}
+    return RequestHead(method, b"/x", b"app", [], known, length, 1, True, False, upgrade)
+
+
+PERMIT = authorize_inbound(upstream_is_own=False)
+FIELDS: list[Field] = [(b"Accept", b"*/*")]
+
+
+class Run:
+    """One exchange: its client, its upstreams, its record."""
+
+    def __init__(self, client: MemoryClient, request: RequestHead, *upstreams: MemoryUpstream) -> None:
+        self.client = client
+        self.upstreams = upstreams
+        self.origin = MemoryOrigin(*upstreams)
+        self.record = Record("inbound", "HTTP/1.1", "client", 0.0, 0.0)
+        self._request = request
+
+    async def go(self) -> Switched[MemoryUpstream] | None:
+        with trio.fail_after(5):
+            return await exchange(self.client, self._request, FIELDS, self.origin, PERMIT, self.record)
+
+    async def fails(self, reason: Reason) -> None:
+        """Goes, and ends with ``reason``, with nothing left open."""
+        with pytest.raises(ProxyError) as caught:
+            await self.go()
+        assert caught.value.reason is reason
+        self.check_closed()
+
+    def check_closed(self) -> None:
+        assert all(upstream.closed for upstream in self.upstreams[: len(self.origin.opened)])
+        assert self.client.watched is None
