@@ -40,14 +40,9 @@ class Inbound:
         self._habits = Habits()
         self._is_own = False  # as of the last look-up of the upstream's name; each dial looks again
         self._forwarder = Forwarder(shared, appends_caller=True)
-        self.pool = Pool(
-            self._dial,
-            limit=shared.max_pool,
-            max_waiting=shared.max_waiting,
-            wait_seconds=WAIT_SECONDS,
-            idle_seconds=shared.pool_idle,
-            counters=shared.telemetry.counters,
-        )
+        self.pool = self._pool()
+        # Silent and opaque connections hold one to the app for as long as they like: they must not use up HTTP's.
+        self._opaque = self._pool()
         self._origin = PoolOrigin(self.pool, str(upstream), shared.timeouts.stream_idle)
 
     async def serve(self, channel: Channel, host: str) -> None:
@@ -68,7 +63,7 @@ class Inbound:
             found = await sniff(
                 channel,
                 b"",
-                self.pool.acquire,
+                self._opaque_lease,
                 self._habits,
                 lease=None,
                 head_timeout=shared.timeouts.request_head,
@@ -92,7 +87,7 @@ class Inbound:
         if found.kind is Detected.HTTP1 and (lease is None or lease.quiet()):
             counters.detect_http += 1
             if lease is not None:
-                lease.release(reusable=True)
+                lease.release(reusable=False)
             await self._http(channel, host, found.data)
         elif found.kind is Detected.MORE:
             if lease is not None:
@@ -145,7 +140,7 @@ class Inbound:
             record.attempts = 1
             record.upstream = str(self._upstream)
             if lease is None:
-                lease = await self.pool.acquire(fresh=True)
+                lease = await self._opaque_lease()
             record.upstream = lease.channel.peer
             await tunnel(channel, lease.channel, record, shared, to_upstream=data)
         except ProxyError as error:
@@ -163,6 +158,20 @@ class Inbound:
 
     def _permit(self) -> Permit:
         return authorize_inbound(upstream_is_own=self._is_own)
+
+    def _pool(self) -> Pool:
+        shared = self._shared
+        return Pool(
+            self._dial,
+            limit=shared.max_pool,
+            max_waiting=shared.max_waiting,
+            wait_seconds=WAIT_SECONDS,
+            idle_seconds=shared.pool_idle,
+            counters=shared.telemetry.counters,
+        )
+
+    async def _opaque_lease(self) -> Lease:
+        return await self._opaque.acquire(fresh=True)
 
     async def _dial(self) -> Channel:
         shared, upstream = self._shared, self._upstream

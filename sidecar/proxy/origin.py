@@ -8,7 +8,7 @@ from sidecar.proxy.upstream import UpstreamStream
 
 
 class PoolOrigin:
-    """Opens exchanges on ``pool``; ``name`` is its destination in records, ``stream_idle`` seconds of silence end one."""
+    """Opens exchanges on ``pool``. ``name`` is for records; ``stream_idle`` seconds of silence end an exchange."""
 
     __slots__ = ("_pool", "_stream_idle", "name")
 

@@ -10,6 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from time import monotonic, time
 
+import trio
+
 from sidecar.errors import ProxyError, Reason
 from sidecar.proxy.client import ClientStream
 from sidecar.proxy.ids import sane
@@ -54,6 +56,7 @@ async def serve_http(client: ClientStream, direction: str, handle: Handler, shar
             await handle(client, request, record)
         except ProxyError as error:
             await rescue(client, request, error, record)
+            await trio.lowlevel.checkpoint()  # a refusal waits for nobody, and many may stand in one read
         except Exception:
             _log.exception("a request failed for a reason that is ours; please report it")
             client.closing = True
@@ -68,7 +71,10 @@ async def serve_http(client: ClientStream, direction: str, handle: Handler, shar
             record.bytes_sent += client.bytes_out
             shared.telemetry.finish(record)
         if client.closing or not client.body_done:
-            await client.channel.close_after_reply()
+            if request is not None and not request.keep_alive and client.body_done and not client.buffer:
+                client.channel.close()  # the client wanted it so: nothing more comes that would turn FIN into RST
+            else:
+                await client.channel.close_after_reply()
             return
 
 

@@ -62,6 +62,7 @@ async def sniff(
     """
     try:
         until = NEVER
+        failure: ProxyError | None = None  # of dialing for a silent client, which may yet turn out to speak HTTP
         while True:
             kind = detect(data)
             if kind is Detected.TLS:
@@ -76,20 +77,24 @@ async def sniff(
                 if more is None:
                     habits.server_first = True
                     return Sniffed(Detected.OPAQUE, data, lease, server_first=True)
-            elif habits.server_first and not data:
-                lease = await connect()
-                continue
             else:
-                more = await _recv_within(client, SILENCE_SECONDS)
+                more = await _recv_within(client, 0.0 if habits.server_first and not data else SILENCE_SECONDS)
                 if more is None and kind is Detected.LIKELY_OPAQUE:
                     return Sniffed(Detected.OPAQUE, data, lease)
                 if more is None and data:
                     client.limit(until - monotonic(), Reason.HEAD_TIMEOUT)
                     more = await client.recv()
-                elif more is None:
-                    lease = await connect()
+                elif more is None and failure is None:
+                    try:
+                        lease = await connect()
+                    except ProxyError as error:
+                        failure = error
                     continue
-            if not more:
+                elif more is None:
+                    more = await _recv_within(client, head_timeout)
+                    if more is None and failure is not None:
+                        raise failure
+            if not more:  # FIN
                 if kind is Detected.LIKELY_OPAQUE or habits.server_first:
                     return Sniffed(Detected.OPAQUE, data, lease)
                 return Sniffed(Detected.MORE, data, lease)
@@ -105,7 +110,7 @@ async def sniff(
 async def _recv_within(client: Channel, seconds: float) -> bytes | None:
     """The next bytes, or None after a silence."""
     data = client.recv_nowait()
-    if data is not None:
+    if data is not None or not seconds:
         return data
     client.limit(seconds, Reason.CLIENT_IDLE)
     try:

@@ -116,6 +116,9 @@ class ChunkReader:
 
     def feed(self, data: bytes) -> bytes:
         if self._pending:
+            if self._step is _TRAILERS and b"\n" not in data and len(self._pending) + len(data) < HEAD_BYTES:
+                self._pending += data  # no further line: nothing to judge anew
+                return b""
             data = self._pending + data
             self._pending = b""
         body: list[bytes] = []

@@ -47,14 +47,14 @@ def detect(data: bytes) -> Detected:
         return Detected.HTTP2
     if PREFACE.startswith(data):
         return Detected.MORE
-    text = data.lstrip(b"\r\n \t")
+    text = data[:DETECT_BYTES].lstrip(b"\r\n \t")
     if _BEGINS.match(text):
         return Detected.HTTP1
     if not text or text in _PREFIXES:
-        return Detected.MORE if len(data) < DETECT_BYTES else Detected.OPAQUE
-    window = text[:DETECT_BYTES]
-    if _HTTP_LINE.match(window):
+        # So much white space may only hide a method from us: HTTP's verdict, which is 400.
+        return Detected.MORE if len(data) < DETECT_BYTES else Detected.HTTP1
+    if _HTTP_LINE.match(text):
         return Detected.HTTP1
-    if len(window) < DETECT_BYTES and _MAYBE_LINE.match(window):
+    if len(data) < DETECT_BYTES and _MAYBE_LINE.match(text):
         return Detected.LIKELY_OPAQUE
     return Detected.OPAQUE

@@ -24,8 +24,9 @@ UNTIL_CLOSE: Final = -2
 
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
 _AUTHORITY: Final = re.compile(
-    rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.~-]{0,254})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?"
+    rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.~-]{0,254})|\[([0-9A-Fa-f:.]{2,45})\])(?::([1-9][0-9]{0,4}))?"
 )
+_WITH_PORT: Final = re.compile(rb":[0-9]+\Z")
 _ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]*)([/?].*)?")
 
 
@@ -135,12 +136,15 @@ def response_head(status: int, phrase: bytes, minor: int, fields: list[Field], m
     """The constructor: raises ProxyError where any rule on an answer is broken."""
     known, kept = _index(fields)
     length = _body_length(known, minor)
+    announced = False  # a body where there is none: should it come all the same, then as nobody's bytes
     if status < 200 or status == 204 or status == 304 or method == b"HEAD":
-        length = 0
-        if headers.CONTENT_LENGTH in known and (status < 200 or status == 204):
+        if status < 200 or status == 204:
+            announced = length != 0
             kept = headers.without(kept, _LENGTH_ONLY)
+        length = 0
     elif method == b"CONNECT" and status < 300:
         length = 0
+        kept = headers.without(kept, _LENGTH_ONLY)  # RFC 9110 section 9.3.6
     elif length == 0 and headers.CONTENT_LENGTH not in known:
         length = UNTIL_CLOSE
     keep_alive = minor == 1
@@ -150,7 +154,7 @@ def response_head(status: int, phrase: bytes, minor: int, fields: list[Field], m
         keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
         if not _ONLY_USUAL.issuperset(options):
             kept = headers.without_nominated(kept, connection)
-    return ResponseHead(status, phrase, kept, known, length, minor, keep_alive and length != UNTIL_CLOSE)
+    return ResponseHead(status, phrase, kept, known, length, minor, keep_alive and not announced and length != UNTIL_CLOSE)
 
 
 _ONLY_USUAL: Final = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})
@@ -206,7 +210,7 @@ def check_authority(authority: bytes) -> None:
     if match is None:
         raise ProxyError(Reason.BAD_REQUEST, "Host is not HOST or HOST:PORT")
     literal, port = match.groups()
-    if port is not None and not 0 < int(port) <= 65_535:
+    if port is not None and int(port) > 65_535:
         raise ProxyError(Reason.BAD_REQUEST, "Host has a port that is none")
     if literal is not None:
         try:
@@ -230,6 +234,8 @@ def _other_form(method: bytes, target: bytes, authority: bytes, length: int, min
         if length or not minor:
             raise ProxyError(Reason.BAD_REQUEST, "CONNECT has a body, or is HTTP/1.0")
         check_authority(target)
+        if not _WITH_PORT.search(target):
+            raise ProxyError(Reason.BAD_REQUEST, "the target of CONNECT is not HOST:PORT")
         if authority and canonical_authority(authority) != canonical_authority(target) and b":" in authority:
             raise ProxyError(Reason.BAD_REQUEST, "CONNECT names another authority than Host")
         return target, target, False
@@ -242,6 +248,8 @@ def _other_form(method: bytes, target: bytes, authority: bytes, length: int, min
     check_authority(named)
     if authority and canonical_authority(authority) != canonical_authority(named):
         raise ProxyError(Reason.BAD_REQUEST, "the target names another authority than Host")
+    if method == b"OPTIONS" and match[3] is None:
+        return b"*", named, True  # RFC 9112 section 3.2.4
     return paths.forwarded(rest if rest[0] == 0x2F else b"/" + rest), named, True
 
 

@@ -42,6 +42,7 @@ HOP_BY_HOP: Final = frozenset(
         TE,
         TWIN,
         b"proxy-connection",
+        b"proxy-authorization",  # meant for the proxy it was sent to, and nobody behind it
         b"trailer",
         b"http2-settings",
     }

@@ -15,6 +15,7 @@ import msgspec
 
 from sidecar.wire.detect import HELLO_BYTES
 
+RECORDS: Final = 64  # that a hello may come in; who sends one byte in each wants our time
 _HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1
 _SERVER_NAME: Final = 0
@@ -37,7 +38,7 @@ def read_hello(data: bytes) -> Hello | None:
     """The hello that ``data`` begins with, None while it is incomplete. Raises NoHello."""
     body = bytearray()
     position = 0
-    while True:
+    for _ in range(RECORDS):
         if len(data) < position + 5:
             _check_size(data)
             return None
@@ -55,6 +56,7 @@ def read_hello(data: bytes) -> Hello | None:
         if position > len(data):
             _check_size(data)
             return None
+    raise NoHello
 
 
 def _check_size(data: bytes) -> None:

@@ -17,9 +17,12 @@ _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 # NUL, CR and LF, and sequences that are an overlong form of a shorter one (RFC 3629 section 3).
 _REFUSED_ESCAPE: Final = re.compile(
-    rb"%(?:00|0[aAdD]|[cC][01]%[89abAB][0-9A-Fa-f]|[eE]0%[89][0-9A-Fa-f]|[fF]0%8[0-9A-Fa-f])"
+    rb"%(?:00|0[aAdD]|[cC][01]%[89abAB][0-9A-Fa-f]|[eE]0%[89][0-9A-Fa-f]|[fF]0%8[0-9A-Fa-f]"
+    rb"|[fF]8%8[0-7]|[fF][cC]%8[0-3])"  # of five and six bytes, as RFC 2279 had them and old decoders still read them
 )
-_DOT_AND_PARAMETER: Final = re.compile(rb"(?:^|[/\\])\.{1,2};")
+# After whatever an app may take for a slash.
+_DOT_AND_PARAMETER: Final = re.compile(rb"(?:[/\\]|%2[fF]|%5[cC])\.{1,2};")
+_SLASHES: Final = re.compile(rb"/{2,}")
 
 
 def forwarded(target: bytes) -> bytes:
@@ -27,7 +30,7 @@ def forwarded(target: bytes) -> bytes:
 
     ``target`` begins with a slash and holds visible ASCII only (the grammar of the head saw to it).
     """
-    if b"%" not in target and b"/." not in target:
+    if b"%" not in target and b"/." not in target and b"\\" not in target:
         return target
     path, mark, query = target.partition(b"?")
     if b"%" in path:
@@ -41,13 +44,16 @@ def forwarded(target: bytes) -> bytes:
 
 
 def judged(path: bytes) -> frozenset[bytes]:
-    """The forms that a rule is held against: decoded in full, before and after merging slashes. Without the query."""
+    """The forms that a rule is held against: decoded in full, slashes merged after dot-segments were removed, and before.
+
+    ``path`` is a forwarded one; its query is left out.
+    """
     path = path.partition(b"?")[0]
     path = _ESCAPE.sub(_decode_judged, path).replace(b"\\", b"/")
     path = b"/".join([segment.partition(b";")[0] for segment in path.split(b"/")])
-    unmerged = _remove_dot_segments(path)
-    merged = _remove_dot_segments(re.sub(rb"/{2,}", b"/", path))
-    return frozenset({unmerged, merged, re.sub(rb"/{2,}", b"/", unmerged)})
+    merged_after = _SLASHES.sub(b"/", _remove_dot_segments(path))
+    merged_before = _remove_dot_segments(_SLASHES.sub(b"/", path))
+    return frozenset({merged_after, merged_before})
 
 
 def _refuse_escapes(path: bytes) -> None:
