@@ -122,7 +122,8 @@ async def _push_what_is_there(client: Downstream, upstream: Upstream, sent: bool
 
 async def _final_head(client: Downstream, request: RequestHead, upstream: Upstream, record: Record) -> ResponseHead:
     """The answer's final head, or 101; other interim heads are passed on."""
-    for _ in range(INTERIM_HEADS + 1):
+    interim = 0
+    while True:
         head = await upstream.read_head()
         if head.status == 101 and not request.upgrade:
             raise ProxyError(Reason.UPSTREAM_PROTOCOL, "the upstream switches protocols unasked")
@@ -130,8 +131,10 @@ async def _final_head(client: Downstream, request: RequestHead, upstream: Upstre
             record.first_byte = monotonic()
             record.status = head.status
             return head
+        if interim == INTERIM_HEADS:
+            raise ProxyError(Reason.UPSTREAM_PROTOCOL, f"the upstream sent more than {INTERIM_HEADS} interim answers")
+        interim += 1
         await client.send_interim(head)
-    raise ProxyError(Reason.UPSTREAM_PROTOCOL, f"the upstream sent more than {INTERIM_HEADS} interim answers")
 
 
 async def _both_ways(client: Downstream, request: RequestHead, upstream: Upstream, record: Record) -> ResponseHead:
@@ -144,6 +147,8 @@ async def _both_ways(client: Downstream, request: RequestHead, upstream: Upstrea
         nursery.start_soon(_pump, client, upstream, failure)
         try:
             head = await _final_head(client, request, upstream, record)
+            if not client.body_done:
+                client.close_after_reply()  # the rest of the body must never be read as a request; the reply says so
             if head.status != 101:
                 await _reply(client, upstream, head)
         except ProxyError as error:
@@ -152,8 +157,6 @@ async def _both_ways(client: Downstream, request: RequestHead, upstream: Upstrea
     if caught is not None:
         raise failure[0] if failure else caught
     assert head is not None
-    if not client.body_done:
-        client.close_after_reply()  # the rest of the body must never be read as a request
     return head
 
 
