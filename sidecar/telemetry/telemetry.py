@@ -33,6 +33,8 @@ class Telemetry:
         """Counts and logs a record, whose ``duration`` is filled in here if it is not yet. Never blocks."""
         if not record.duration:
             record.duration = monotonic() - record.began
+        if record.attempts > 1:
+            self.counters.retries += record.attempts - 1
         self.requests.note(record)
         if self.access_log is not None:
             self.access_log.write(record)
