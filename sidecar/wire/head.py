@@ -154,7 +154,8 @@ def response_head(status: int, phrase: bytes, minor: int, fields: list[Field], m
         keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
         if not _ONLY_USUAL.issuperset(options):
             kept = headers.without_nominated(kept, connection)
-    return ResponseHead(status, phrase, kept, known, length, minor, keep_alive and not announced and length != UNTIL_CLOSE)
+    reusable = keep_alive and not announced and length != UNTIL_CLOSE
+    return ResponseHead(status, phrase, kept, known, length, minor, reusable)
 
 
 _ONLY_USUAL: Final = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})

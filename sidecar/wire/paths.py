@@ -43,12 +43,18 @@ def forwarded(target: bytes) -> bytes:
     return path + mark + query
 
 
-def judged(path: bytes) -> frozenset[bytes]:
-    """The forms that a rule is held against: decoded in full, slashes merged after dot-segments were removed, and before.
+def judged(target: bytes) -> frozenset[bytes]:
+    """The forms that a rule is held against: decoded in full, slashes merged both after and before dot-segments go.
 
-    ``path`` is a forwarded one; its query is left out.
+    ``target`` is what was sent. What will be forwarded is judged too: where a back-slash or ``%2f`` stands beside
+    dot-segments, an app that decodes it may arrive somewhere else than one that was sent the first. Raises as
+    :func:`forwarded`.
     """
-    path = path.partition(b"?")[0]
+    sent = target.partition(b"?")[0]
+    return _forms(sent) | _forms(forwarded(sent))
+
+
+def _forms(path: bytes) -> frozenset[bytes]:
     path = _ESCAPE.sub(_decode_judged, path).replace(b"\\", b"/")
     path = b"/".join([segment.partition(b";")[0] for segment in path.split(b"/")])
     merged_after = _SLASHES.sub(b"/", _remove_dot_segments(path))
