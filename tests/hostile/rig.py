@@ -137,7 +137,7 @@ def judge(case: Case, protocol: str, data: bytes, outcome: Outcome) -> tuple[int
             return index, tuple(reply.status for reply in outcome.replies)
         wrongs.append(f"not {expect}: {wrong}")
     raise AssertionError(
-        f"{case} ({protocol}): sent {data[:400]!r}\n  heard {bytes(outcome.heard.raw[:400])!r}"
+        f"{case} ({protocol}): sent {data[:160]!r}\n  heard {bytes(outcome.heard.raw[:400])!r}"
         f" then {outcome.heard.end}\n  the app saw {outcome.seen!r:.800}\n  " + "\n  ".join(wrongs)
     )
 

@@ -19,7 +19,8 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-9][0-9]{2}) ([\t\x20-\x7e\x80-\xff]*)
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)\Z")
 
 SPLITS = ("whole", "halves", "bytes")
-_PACE = 0.0002
+_PACE = 0.00005  # lets the other end read between two pieces
+_PACED = 2048  # above this many bytes the pieces follow each other at once
 
 
 class BadReply(AssertionError):
@@ -75,9 +76,13 @@ class Client:
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(deadline)
-        self.sock.connect((host, port))
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.heard = Heard(port=self.sock.getsockname()[1])
+        try:
+            self.sock.connect((host, port))
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.heard = Heard(port=self.sock.getsockname()[1])
+        except OSError:
+            self.sock.close()
+            raise
 
     def __enter__(self) -> Client:
         return self
@@ -95,7 +100,7 @@ class Client:
             for piece in pieces(data, split):
                 self.sock.settimeout(max(self.left, 0.01))
                 self.sock.sendall(piece)
-                if split != "whole":
+                if split == "halves" or (split == "bytes" and len(data) < _PACED):
                     select.select([self.sock], [], [], _PACE)
         except (ConnectionError, TimeoutError):
             return False

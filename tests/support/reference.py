@@ -6,7 +6,6 @@ refuse: what matters is that nothing which we forward is split in another way by
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import subprocess
 import tempfile
@@ -16,6 +15,7 @@ from typing import Protocol
 
 import h11
 
+from tests.support.raw import Client
 from tests.support.upstream import RecordingUpstream, wait_until
 
 Split = list[tuple[bytes, bytes]]
@@ -53,6 +53,7 @@ http {{
 _HAPROXY = """
 global
   maxconn 200
+  tune.bufsize 65536
 defaults
   mode http
   timeout client 2s
@@ -103,15 +104,8 @@ class ProxyReference:
         self._directory.cleanup()
 
     def split(self, data: bytes) -> Split:
-        """Send the bytes and FIN, read to the end, and tell what the app behind has seen."""
         self.upstream.take()
-        with socket.create_connection(("127.0.0.1", self._port), timeout=10) as sock:
-            with contextlib.suppress(ConnectionError):
-                sock.sendall(data)
-                sock.shutdown(socket.SHUT_WR)
-            with contextlib.suppress(ConnectionError):
-                while sock.recv(65536):
-                    pass
+        send_and_read_to_end(self._port, data)
         return [(request.method, request.body) for request in self.upstream.take().requests]
 
     def _answers(self) -> bool:
@@ -148,6 +142,22 @@ class H11Reference:
                 connection.start_next_cycle()
         except h11.ProtocolError:
             return found
+
+
+def send_and_read_to_end(port: int, data: bytes, quiet: float = 0.05) -> None:
+    """One connection: these bytes, then reading to the end; FIN only when nothing has come for ``quiet`` seconds, since
+    a proxy may take FIN for a client that has gone and forget what it still owes it."""
+    with Client(port, deadline=10) as client:
+        client.send(data)
+        client.sock.settimeout(quiet)
+        try:
+            while client.sock.recv(65536):
+                pass
+        except ConnectionError:
+            return
+        except TimeoutError:
+            client.finish()
+            client.read_to_end()
 
 
 def _free_port() -> int:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.1\Z")
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}) ([\x21-\x7e]+) HTTP/1\.1\Z")
 _FIELD = re.compile(
     rb"(" + _TOKEN + rb"):(?: ((?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?))?\Z"
 )
@@ -27,7 +27,8 @@ _MESH_ONLY = re.compile(rb"x-forwarded-client-cert\Z|x-source-|x-envoy-|l5d-")
 _HOP_BY_HOP = frozenset((b"keep-alive", b"proxy-connection", b"trailer", b"proxy-authenticate", b"http2-settings"))
 _NOT_IN_TRAILERS = frozenset(
     (b"content-length", b"transfer-encoding", b"host", b"authorization", b"connection", b"te", b"upgrade", b"cookie",
-     b"content-encoding", b"content-type", b"content-range", b"trailer", b"expect", b"keep-alive", b"forwarded")
+     b"content-encoding", b"content-type", b"content-range", b"trailer", b"expect", b"keep-alive", b"forwarded",
+     b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port")
 )  # fmt: skip
 
 
@@ -204,7 +205,7 @@ class StrictReader:
         if self._strict:
             _check_names(names)
         for name in names if self._strict else ():
-            if name.replace(b"_", b"-") in _NOT_IN_TRAILERS or name.startswith(b"x-forwarded-"):
+            if name.replace(b"_", b"-") in _NOT_IN_TRAILERS:
                 raise Violation(f"trailer {name!r}")
         return self._finish(trailers)
 

@@ -89,7 +89,6 @@ class Connection:
     linger: bool = False
     mid_request: bool = False
     sent: int = 0
-    taken: int = 0
 
     def write(self, data: bytes) -> None:
         self.sock.sendall(data)
@@ -136,6 +135,7 @@ class RecordingUpstream:
         self.connections: list[Connection] = []
         self.on_violation: Callable[[Connection], None] | None = None
         self._lock = threading.Lock()
+        self._requests: list[Request] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port: int = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, daemon=True, name="upstream")
@@ -161,16 +161,13 @@ class RecordingUpstream:
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
     def take(self) -> Seen:
-        """What came since the last call; connections that are over and told of are forgotten."""
-        requests: list[Request] = []
+        """What came since the last call, requests in the order of their ends; connections that are over are forgotten."""
         partial = 0
         strays: list[bytes] = []
         violations: list[str] = []
         with self._lock:
             kept = []
             for connection in self.connections:
-                requests += connection.requests[connection.taken :]
-                connection.taken = len(connection.requests)
                 if connection.violation is not None:
                     strays.append(bytes(connection.raw))
                     violations.append(connection.violation)
@@ -179,6 +176,7 @@ class RecordingUpstream:
                 if not connection.finished and connection.violation is None:
                     kept.append(connection)
             self.connections = kept
+            requests, self._requests = self._requests, []
         return Seen(tuple(requests), partial, tuple(strays), tuple(violations))
 
     def live(self) -> list[Connection]:
@@ -219,6 +217,7 @@ class RecordingUpstream:
                 with self._lock:
                     done = reader.feed(data)
                     connection.requests += done
+                    self._requests += done
                     connection.mid_request = reader.mid_request
             except Violation as violation:
                 connection.violation = str(violation)

@@ -63,5 +63,6 @@ CASES: list[Case] = [
     Case("H11-13", "connect-length", head(b"CONNECT @UPSTREAM@ HTTP/1.1", b"Host: @UPSTREAM@", b"Content-Length: 5", body=b"hello"),
          (refused(400, 405),), port="outbound"),
     Case("H11-14", "60-KB", get(*[b"X: " + b"a" * 4000] * 15), (refused(431),), slow=True),
+    Case("H11-14", "1000-fields", head(b"GET / HTTP/1.1", b"Host: app", *[b"a:"] * 1000), (refused(431),), slow=True),
     Case("H11-14", "10000-fields", head(b"GET / HTTP/1.1", b"Host: app", *[b"a:"] * 10000), (refused(431),), slow=True),
 ]  # fmt: skip
