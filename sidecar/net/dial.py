@@ -19,6 +19,7 @@ from time import monotonic
 
 import trio
 
+from sidecar.addresses import Endpoint
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
 
@@ -50,7 +51,7 @@ async def dial(addresses: Sequence[str], port: int, *, timeout: float, registry:
         except ProxyError as error:
             failure = error
             continue
-        channel = Channel(sock, f"{address}:{port}", registry)
+        channel = Channel(sock, str(Endpoint(address, port)), registry)
         if connected:
             return channel
         if index == len(addresses):
@@ -114,7 +115,7 @@ async def _race(first: Channel, others: Sequence[str], port: int, deadline: floa
         try:
             if begun is None:
                 sock, connected = _begin(address, port)
-                begun = Channel(sock, f"{address}:{port}", registry)
+                begun = Channel(sock, str(Endpoint(address, port)), registry)
                 if connected:
                     return win(begun)
             win(await _finish(begun, deadline - monotonic()))
