@@ -15,6 +15,7 @@ from sidecar.addresses import parse_ip
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
 from sidecar.proxy.streams import Upstream
+from sidecar.telemetry.record import Origin
 from sidecar.wire import headers
 from sidecar.wire.body import BodyReader, chunk, last_chunk, reader_for
 from sidecar.wire.grammar import Field, field_lines
@@ -50,6 +51,7 @@ class ClientStream:
         "channel",
         "closing",
         "head",
+        "origin",
         "peer_ip",
         "reply_begun",
         "request_trailers",
@@ -64,6 +66,7 @@ class ClientStream:
         self.peer_ip = (str(parse_ip(peer_ip) or peer_ip)).encode()
         self.trusted = trusted
         self.closing = False
+        self.origin: Origin | None = None
         self.bytes_in = self.bytes_out = 0  # of bodies
         self.body_done = True
         self.reply_begun = False

@@ -24,7 +24,7 @@ import trio
 from sidecar.errors import ProxyError, Reason
 from sidecar.policy.authorize import Permit
 from sidecar.proxy.streams import Downstream, Origin, Upstream
-from sidecar.telemetry.record import Record
+from sidecar.telemetry.record import Record, Try
 from sidecar.wire.grammar import Field
 from sidecar.wire.head import RequestHead, ResponseHead
 
@@ -70,6 +70,7 @@ async def exchange(
         except ProxyError as error:
             if fresh or not _may_send_again(error, request, upstream, client):
                 raise
+            record.tries = (Try(upstream.name, True, error.reason, error.detail, monotonic() - record.began),)
             fresh = True
         finally:
             client.watch(None)

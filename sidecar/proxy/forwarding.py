@@ -10,6 +10,7 @@ from typing import Final
 
 from sidecar.proxy.client import ClientStream
 from sidecar.proxy.shared import Shared
+from sidecar.telemetry.record import Record
 from sidecar.wire import headers
 from sidecar.wire.grammar import Field
 from sidecar.wire.head import RequestHead
@@ -20,6 +21,8 @@ _CLAIMS: Final = frozenset({headers.FORWARDED_FOR})
 _HTTP: Final = (b"x-forwarded-proto", b"http")
 _VIA: Final = (b"via", b"1.1 sidecar")
 _ID_ONLY: Final = frozenset({headers.REQUEST_ID})
+# What is taken out and worth telling: Host is remade, not lost.
+_TOLD: Final = (headers.HOP_BY_HOP - {headers.HOST}) | _FROM_STRANGERS
 
 
 class Forwarder:
@@ -30,9 +33,12 @@ class Forwarder:
         self._appends = appends_caller
         self._via = shared.via
 
-    def fields(self, client: ClientStream, request: RequestHead, request_id: bytes) -> list[Field]:
-        """The fields of ``request`` to send on."""
+    def fields(self, client: ClientStream, request: RequestHead, record: Record) -> list[Field]:
+        """The fields of ``request`` to send on, under the record's id; the record learns what was taken out."""
         known = request.known
+        request_id = record.request_id
+        if not _TOLD.isdisjoint(known):
+            record.stripped = self._stripped(client, request)
         if self._appends:
             fields = self._with_caller(client, request)
         elif _FROM_ANYBODY.isdisjoint(known):
@@ -46,6 +52,12 @@ class Forwarder:
         if self._via:
             fields.append(_VIA)
         return fields
+
+    def _stripped(self, client: ClientStream, request: RequestHead) -> tuple[str, ...]:
+        removed = _FROM_STRANGERS if self._appends and not client.trusted else _FROM_ANYBODY
+        names = [key for key in request.known if key in headers.HOP_BY_HOP and key != headers.HOST]
+        names += [name for name, _ in request.fields if headers.meaning(name) in removed]
+        return tuple([name.decode("ascii", "replace") for name in names])
 
     def _with_caller(self, client: ClientStream, request: RequestHead) -> list[Field]:
         known = request.known

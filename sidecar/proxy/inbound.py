@@ -21,8 +21,8 @@ from sidecar.proxy.opaque import switch, tunnel
 from sidecar.proxy.origin import PoolOrigin
 from sidecar.proxy.serve import serve_http
 from sidecar.proxy.shared import Shared
-from sidecar.proxy.sniff import Habits, sniff
-from sidecar.telemetry.record import Record
+from sidecar.proxy.sniff import Habits, Sniffed, note_detected, sniff
+from sidecar.telemetry.record import Origin, Record
 from sidecar.wire.detect import Detected
 from sidecar.wire.head import RequestHead
 
@@ -49,16 +49,18 @@ class Inbound:
         """Serves one connection from ``host`` until it ends, and closes it."""
         try:
             if self._protocol == "tcp":
-                await self._relay(channel, host, Detected.OPAQUE, b"", b"", None)
+                origin = Origin(time(), "opaque bytes, as --protocol tcp says", 0.0)
+                await self._relay(channel, Sniffed(Detected.OPAQUE, b"", None), origin)
             elif self._protocol == "http":
-                await self._http(channel, host, b"")
+                await self._http(channel, host, b"", Origin(time(), "HTTP, as --protocol http says", 0.0))
             else:
                 await self._detect(channel, host)
         finally:
             channel.close()
 
     async def _detect(self, channel: Channel, host: str) -> None:
-        shared, counters = self._shared, self._shared.telemetry.counters
+        shared = self._shared
+        opened, began = time(), monotonic()
         try:
             found = await sniff(
                 channel,
@@ -73,7 +75,8 @@ class Inbound:
             return
         except Overdue as overdue:
             if overdue.reason is Reason.HEAD_TIMEOUT:
-                await self._http_error(channel, host, overdue)
+                origin = Origin(opened, "undecided: the beginning of a method, and no more", monotonic() - began)
+                await self._http_error(channel, host, overdue, origin)
             return
         except ProxyError as error:
             record = self._record(channel, Detected.OPAQUE)
@@ -84,54 +87,50 @@ class Inbound:
             channel.reset()
             return
         lease = found.lease
+        origin = Origin(opened, found.words, monotonic() - began)
         if found.kind is Detected.HTTP1 and (lease is None or lease.quiet()):
-            counters.detect_http += 1
+            note_detected(found, origin.after, shared.telemetry)
             if lease is not None:
                 lease.release(reusable=False)
-            await self._http(channel, host, found.data)
+            await self._http(channel, host, found.data, origin)
         elif found.kind is Detected.MORE:
             if lease is not None:
                 lease.release(reusable=False)
         else:
-            if found.server_first:
-                counters.detect_server_first += 1
-            elif found.kind is Detected.TLS:
-                counters.detect_tls += 1
-            elif found.kind is Detected.HTTP2:
-                counters.detect_http2 += 1
-            else:
-                counters.detect_opaque += 1
-            await self._relay(channel, host, found.kind, found.data, found.sni, lease)
+            note_detected(found, origin.after, shared.telemetry)
+            await self._relay(channel, found, origin)
 
     # -- HTTP --------------------------------------------------------------------------------------------------------
 
-    async def _http(self, channel: Channel, host: str, data: bytes) -> None:
+    async def _http(self, channel: Channel, host: str, data: bytes, origin: Origin) -> None:
         shared = self._shared
         client = ClientStream(channel, data, shared.timeouts, host, trusted=shared.trusts(host))
+        client.origin = origin
         await serve_http(client, "inbound", self._handle, shared)
 
-    async def _http_error(self, channel: Channel, host: str, error: ProxyError) -> None:
+    async def _http_error(self, channel: Channel, host: str, error: ProxyError, origin: Origin) -> None:
         """A head that began and did not go on: answered as HTTP, since nothing else can be said of it."""
         client = ClientStream(channel, b"", self._shared.timeouts, host, trusted=False)
+        client.origin = origin
         client.fail_next(error)
         await serve_http(client, "inbound", self._handle, self._shared)
 
     async def _handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
         if request.method == b"CONNECT":
             raise ProxyError(Reason.METHOD_REFUSED, "CONNECT is for the outbound proxy; nothing is tunnelled inbound")
-        fields = self._forwarder.fields(client, request, record.request_id)
+        fields = self._forwarder.fields(client, request, record)
         switched = await exchange(client, request, fields, self._origin, self._permit(), record)
         if switched is not None:
             await switch(client, switched.upstream, switched.head, record, self._shared)
 
     # -- opaque ------------------------------------------------------------------------------------------------------
 
-    async def _relay(
-        self, channel: Channel, host: str, kind: Detected, data: bytes, sni: bytes, lease: Lease | None
-    ) -> None:
+    async def _relay(self, channel: Channel, found: Sniffed, origin: Origin) -> None:
         shared = self._shared
-        record = self._record(channel, kind)
-        record.sni = sni
+        lease = found.lease
+        record = self._record(channel, found.kind)
+        record.sni = found.sni
+        record.origin = origin
         shared.telemetry.begin_opaque("inbound")
         try:
             self._permit()
@@ -142,7 +141,7 @@ class Inbound:
             if lease is None:
                 lease = await self._opaque_lease()
             record.upstream = lease.channel.peer
-            await tunnel(channel, lease.channel, record, shared, to_upstream=data)
+            await tunnel(channel, lease.channel, record, shared, to_upstream=found.data)
         except ProxyError as error:
             record.reason, record.detail = error.reason, error.detail
             channel.reset()

@@ -6,6 +6,8 @@ authority: what comes through it is looked at as if it had been redirected here.
 
 from __future__ import annotations
 
+from time import monotonic, time
+
 from sidecar.addresses import Address, OriginalDst, parse_host_port, parse_ip
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel, ChannelClosed
@@ -20,8 +22,8 @@ from sidecar.proxy.opaque import switch, tunnel
 from sidecar.proxy.origin import PoolOrigin
 from sidecar.proxy.serve import serve_http
 from sidecar.proxy.shared import Shared
-from sidecar.proxy.sniff import Habits, Sniffed, sniff
-from sidecar.telemetry.record import Record
+from sidecar.proxy.sniff import Habits, Sniffed, note_detected, sniff
+from sidecar.telemetry.record import Origin, Record
 from sidecar.wire.detect import Detected
 from sidecar.wire.head import RequestHead, ResponseHead, canonical_authority
 
@@ -74,6 +76,7 @@ class Outbound:
     async def serve(self, channel: Channel, host: str) -> None:
         """Serves one connection from ``host`` until it ends, and closes it."""
         client = ClientStream(channel, b"", self._shared.timeouts, host, trusted=False)
+        client.origin = Origin(time(), "HTTP, as the explicit proxy's port is for", 0.0)
         address = parse_ip(host)
         try:
             if address is None or not address.is_loopback:
@@ -109,7 +112,7 @@ class Outbound:
     async def _forward(
         self, client: ClientStream, request: RequestHead, record: Record, destination: Destination
     ) -> None:
-        fields = self._forwarder.fields(client, request, record.request_id)
+        fields = self._forwarder.fields(client, request, record)
         permit = self._permit(destination)
         switched = await exchange(client, request, fields, destination.origin, permit, record)
         if switched is not None:
@@ -131,6 +134,7 @@ class Outbound:
             lease.release(reusable=False)
             raise
         shared = self._shared
+        began = monotonic()
         try:
             found = await sniff(
                 client.channel,
@@ -144,31 +148,25 @@ class Outbound:
         except ChannelClosed as gone:
             raise ProxyError(Reason.CLIENT_CLOSED, f"the tunnel's client went away: {gone.detail}") from None
         if found.kind is Detected.HTTP1 and lease.quiet():
-            shared.telemetry.counters.detect_http += 1
+            note_detected(found, monotonic() - began, shared.telemetry)
             lease.release(reusable=True)
-            await self._http_within(client, found.data, destination)
+            origin = Origin(time(), f"{found.words}, within CONNECT", monotonic() - began)
+            await self._http_within(client, found.data, destination, origin)
         else:
+            note_detected(found, monotonic() - began, shared.telemetry)
             await self._relay(client, found, lease, record)
 
-    async def _http_within(self, client: ClientStream, data: bytes, destination: Destination) -> None:
+    async def _http_within(self, client: ClientStream, data: bytes, destination: Destination, origin: Origin) -> None:
         async def handle(inner: ClientStream, request: RequestHead, record: Record) -> None:
             if request.method == b"CONNECT" or request.absolute:
                 raise ProxyError(Reason.METHOD_REFUSED, "a proxy request inside a tunnel")
             await self._forward(inner, request, record, destination)
 
         inner = ClientStream(client.channel, data, self._shared.timeouts, client.peer_ip.decode(), trusted=False)
+        inner.origin = origin
         await serve_http(inner, "outbound", handle, self._shared)
 
     async def _relay(self, client: ClientStream, found: Sniffed, lease: Lease, record: Record) -> None:
-        counters = self._shared.telemetry.counters
-        if found.server_first:
-            counters.detect_server_first += 1
-        elif found.kind is Detected.TLS:
-            counters.detect_tls += 1
-        elif found.kind is Detected.HTTP2:
-            counters.detect_http2 += 1
-        else:
-            counters.detect_opaque += 1
         record.sni = found.sni
         try:
             await tunnel(client.channel, lease.channel, record, self._shared, to_upstream=found.data)

@@ -41,16 +41,17 @@ async def serve_http(client: ClientStream, direction: str, handle: Handler, shar
             failure = error
             request = client.head
         record = Record(direction, "HTTP/1.1", peer, time(), monotonic())
+        record.origin = client.origin
         if request is not None:
             _describe(record, request)
         counters.requests_active += 1
         try:
+            record.request_id = _request_id(request, shared)
             if failure is not None:
                 raise failure
             assert request is not None
             if shared.drain.active or not shared.overload.keepalive:
                 client.closing = True
-            record.request_id = _request_id(request, shared)
             if not shared.overload.admits(counters.requests_active - 1):
                 raise ProxyError(Reason.MEMORY, "the proxy is near its memory limit; try again later")
             await handle(client, request, record)
@@ -81,6 +82,7 @@ async def serve_http(client: ClientStream, direction: str, handle: Handler, shar
 def _describe(record: Record, request: RequestHead) -> None:
     record.method = request.method
     record.path = request.target
+    record.sent_target = request.sent
     record.authority = request.authority
     if not request.minor:
         record.protocol = "HTTP/1.0"
@@ -91,6 +93,6 @@ def _describe(record: Record, request: RequestHead) -> None:
         record.forwarded_for = known[headers.FORWARDED_FOR]
 
 
-def _request_id(request: RequestHead, shared: Shared) -> bytes:
-    sent = request.known.get(headers.REQUEST_ID)
+def _request_id(request: RequestHead | None, shared: Shared) -> bytes:
+    sent = request.known.get(headers.REQUEST_ID) if request is not None else None
     return sent if sent is not None and sane(sent) else shared.ids.new()

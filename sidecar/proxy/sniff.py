@@ -18,6 +18,7 @@ import trio
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
 from sidecar.net.pool import Lease
+from sidecar.telemetry.telemetry import Telemetry
 from sidecar.wire.detect import Detected, detect
 from sidecar.wire.hello import NoHello, read_hello
 
@@ -43,6 +44,38 @@ class Sniffed(msgspec.Struct, frozen=True):
     lease: Lease | None
     sni: bytes = b""
     server_first: bool = False
+
+    @property
+    def words(self) -> str:
+        """What it is and how that was found out, for people."""
+        if self.server_first:
+            return "opaque bytes: the server spoke first"
+        return _WORDS[self.kind]
+
+
+_WORDS = {
+    Detected.TLS: "TLS, by its ClientHello",
+    Detected.HTTP1: "HTTP/1, by its first bytes",
+    Detected.HTTP2: "HTTP/2, by its preface; relayed as opaque bytes",
+    Detected.OPAQUE: "opaque bytes: they begin like nothing that is known",
+    Detected.MORE: "nothing: the client left before it said anything",
+}
+
+
+def note_detected(found: Sniffed, seconds: float, telemetry: Telemetry) -> None:
+    """Counts an outcome of detection, which took ``seconds``."""
+    counters = telemetry.counters
+    if found.server_first:
+        counters.detect_server_first += 1
+    elif found.kind is Detected.HTTP1:
+        counters.detect_http += 1
+    elif found.kind is Detected.TLS:
+        counters.detect_tls += 1
+    elif found.kind is Detected.HTTP2:
+        counters.detect_http2 += 1
+    else:
+        counters.detect_opaque += 1
+    telemetry.note_detection(seconds)
 
 
 async def sniff(

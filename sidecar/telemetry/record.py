@@ -11,6 +11,35 @@ from typing import Protocol
 from sidecar.errors import Reason
 
 
+class Origin:
+    """How a client's connection came to be served as it is; one per connection, shared by its records.
+
+    ``opened`` is on the wall clock; ``detected`` is what it speaks and how that was found out, in words; ``after`` how
+    many seconds that took.
+    """
+
+    __slots__ = ("after", "detected", "opened")
+
+    def __init__(self, opened: float, detected: str, after: float) -> None:
+        self.opened = opened
+        self.detected = detected
+        self.after = after
+
+
+class Try:
+    """One attempt that failed and was followed by another: where, on a reused connection or not, the reason, and the
+    seconds it took."""
+
+    __slots__ = ("detail", "reason", "reused", "seconds", "upstream")
+
+    def __init__(self, upstream: str, reused: bool, reason: Reason, detail: str, seconds: float) -> None:
+        self.upstream = upstream
+        self.reused = reused
+        self.reason = reason
+        self.detail = detail
+        self.seconds = seconds
+
+
 class Record:
     """The facts of one exchange. Bytes are as the peer sent them (escape before printing); times in seconds.
 
@@ -32,14 +61,18 @@ class Record:
         "first_byte",
         "forwarded_for",
         "method",
+        "origin",
         "path",
         "protocol",
         "reason",
         "request_id",
         "reused",
+        "sent_target",
         "sni",
         "start",
         "status",
+        "stripped",
+        "tries",
         "upstream",
         "user_agent",
     )
@@ -67,6 +100,10 @@ class Record:
         self.upstream = ""
         self.attempts = 0
         self.reused = False
+        self.origin: Origin | None = None
+        self.sent_target = b""  # as it came; ``path`` is as it went on
+        self.stripped: tuple[str, ...] = ()  # names of fields that the client may not send
+        self.tries: tuple[Try, ...] = ()  # those before the last one
 
 
 class Sink(Protocol):

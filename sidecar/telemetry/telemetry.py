@@ -9,10 +9,12 @@ from __future__ import annotations
 from time import monotonic
 
 from sidecar.telemetry.accesslog import AccessLog
+from sidecar.telemetry.history import History, Taps
 from sidecar.telemetry.logwriter import LogWriter
 from sidecar.telemetry.metrics import Counters, RequestMetrics
 from sidecar.telemetry.process import LoopLag
 from sidecar.telemetry.record import Record
+from sidecar.telemetry.timings import Seconds
 
 
 class Telemetry:
@@ -23,6 +25,9 @@ class Telemetry:
         self.counters = Counters()
         self.requests = RequestMetrics()
         self.lag = LoopLag()
+        self.detection = Seconds()
+        self.history = History()
+        self.taps = Taps()
         self.access_log = None if log_form == "off" else AccessLog(log_form, LogWriter(log_path), self.counters)
 
     def begin_opaque(self, direction: str) -> None:
@@ -38,6 +43,13 @@ class Telemetry:
         self.requests.note(record)
         if self.access_log is not None:
             self.access_log.write(record)
+        self.history.add(record)  # after the log, since it cuts what is long
+        if self.taps:
+            self.taps.offer(record)
+
+    def note_detection(self, seconds: float) -> None:
+        """How long it took to find out what a connection speaks."""
+        self.detection.note(seconds)
 
     def tick(self, due: float, now: float) -> None:
         """To be called every 50-100 ms, with when that was due and when it is, on the monotonic clock."""

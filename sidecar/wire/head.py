@@ -36,7 +36,8 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     ``authority`` is host and optional port as sent (b"" only for HTTP/1.0 without Host); ``target`` the origin form to
     send on, ``*``, or the authority for CONNECT; ``fields`` what may go on, in order and spelling, without what is
     hop-by-hop; ``known`` the value of each field whose name has a meaning here (``headers``), doubles joined by
-    ", "; ``length`` the body's bytes, CHUNKED, or 0. ``absolute``: the target was sent in absolute form.
+    ", "; ``length`` the body's bytes, CHUNKED, or 0. ``absolute``: the target was sent in absolute form;
+    ``sent`` is the target as it came.
     """
 
     method: bytes
@@ -49,6 +50,7 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     keep_alive: bool
     absolute: bool
     upgrade: bytes
+    sent: bytes = b""
 
     @property
     def takes_trailers(self) -> bool:
@@ -98,6 +100,7 @@ def request_head(method: bytes, target: bytes, minor: int, fields: list[Field]) 
     else:
         check_authority(authority)
     absolute = False
+    sent = target
     if target[0] == 0x2F:
         target = paths.forwarded(target)
     else:
@@ -114,7 +117,7 @@ def request_head(method: bytes, target: bytes, minor: int, fields: list[Field]) 
             upgrade = _wanted_upgrade(known.get(headers.UPGRADE, b""))
         if not _ONLY_USUAL.issuperset(options):
             kept = headers.without_nominated(kept, connection)
-    return RequestHead(method, target, authority, kept, known, length, minor, keep_alive, absolute, upgrade)
+    return RequestHead(method, target, authority, kept, known, length, minor, keep_alive, absolute, upgrade, sent)
 
 
 def parse_response(data: bytes, method: bytes) -> tuple[ResponseHead, int] | None:

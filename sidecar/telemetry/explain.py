@@ -1,0 +1,115 @@
+"""A record, told as a story: each step of a request, and why it ended as it did.
+
+Called by the admin server for ``/explain/<request-id>``. Pure: a Record in, plain values out.
+"""
+
+from __future__ import annotations
+
+from sidecar.errors import ProxyError
+from sidecar.telemetry.meanings import MEANINGS
+from sidecar.telemetry.record import Record
+from sidecar.wire import paths
+
+Explanation = dict[str, object]
+
+
+def explain(record: Record) -> Explanation:
+    """Sections in the order in which things happened; values are JSON's."""
+    told: Explanation = {
+        "request_id": _text(record.request_id),
+        "direction": record.direction,
+        "connection": _connection(record),
+        "request": _request(record),
+        "headers_stripped": list(record.stripped),
+        "upstream": _upstream(record),
+        "outcome": _outcome(record),
+    }
+    return told
+
+
+def _connection(record: Record) -> Explanation:
+    told: Explanation = {"client": record.client, "protocol": record.protocol}
+    origin = record.origin
+    if origin is not None:
+        told["detected"] = origin.detected
+        told["detected_after_ms"] = _ms(origin.after)
+        told["opened_before_ms"] = _ms(max(0.0, record.start - origin.opened))
+    if record.sni:
+        told["requested_server_name"] = _text(record.sni)
+    return told
+
+
+def _request(record: Record) -> Explanation:
+    if not record.method:
+        return {}
+    return {
+        "method": _text(record.method),
+        "authority": _text(record.authority),
+        "path_as_sent": _text(record.sent_target),
+        "path_forwarded": _text(record.path),
+        "path_judged": sorted(_text(form) for form in _judged(record.path)),
+        "body_bytes": record.bytes_received,
+    }
+
+
+def _judged(path: bytes) -> frozenset[bytes]:
+    try:
+        return paths.judged(path) if path.startswith(b"/") else frozenset()
+    except ProxyError:
+        return frozenset()
+
+
+def _upstream(record: Record) -> Explanation:
+    tries: list[Explanation] = [
+        {
+            "upstream": attempt.upstream,
+            "connection": "reused" if attempt.reused else "new",
+            "ended_after_ms": _ms(attempt.seconds),
+            "outcome": attempt.reason.word,
+            "detail": attempt.detail,
+        }
+        for attempt in record.tries
+    ]
+    if record.attempts:
+        tries.append(
+            {
+                "upstream": record.upstream,
+                "connection": "reused" if record.reused else "new",
+                "first_byte_after_ms": _ms(record.first_byte - record.began) if record.first_byte else None,
+                "ended_after_ms": _ms(record.duration),
+                "outcome": record.reason.word if record.reason else "answered",
+            }
+        )
+    return {"tries": tries}
+
+
+def _outcome(record: Record) -> Explanation:
+    told: Explanation = {
+        "status": record.status or None,
+        "body_bytes_sent": record.bytes_sent,
+        "duration_ms": _ms(record.duration),
+    }
+    reason = record.reason
+    if reason is None:
+        told["flag"] = "-"
+        told["means"] = "Nothing went wrong here; the status is the app's own." if record.status else "It ended well."
+        return told
+    meaning = MEANINGS[reason]
+    told.update(
+        flag=reason.flag,
+        reason=reason.word,
+        fault=reason.fault.value,
+        detail=record.detail,
+        means=meaning.means,
+        what_to_do=meaning.cure,
+    )
+    return told
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def _text(value: bytes) -> str:
+    """Bytes that a peer chose, as text that breaks nothing."""
+    return value.decode("ascii", "backslashreplace")

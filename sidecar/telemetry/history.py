@@ -1,0 +1,117 @@
+"""The last records, for ``/requests`` and ``/explain``, and live ones for whoever taps.
+
+Called once per record on the hot path, so it keeps what it is given; values that a peer made long are cut here, since a
+thousand of them stay.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from sidecar.telemetry.record import Record
+
+KEPT: Final = 1000
+LONGEST: Final = 1024  # bytes of any one value that a peer chose
+TAP_BUFFER: Final = 256  # records that a tap may lag behind before it is dropped
+_CHOSEN_BY_PEERS: Final = ("path", "sent_target", "user_agent", "forwarded_for", "authority", "method")
+
+
+class History:
+    """The last KEPT records."""
+
+    __slots__ = ("_records",)
+
+    def __init__(self) -> None:
+        self._records: deque[Record] = deque(maxlen=KEPT)
+
+    def add(self, record: Record) -> None:
+        """Keeps a finished record."""
+        if len(record.path) + len(record.user_agent) + len(record.forwarded_for) + len(record.method) > LONGEST:
+            _cut(record)
+        self._records.append(record)
+
+    def newest_first(self) -> list[Record]:
+        """All that are kept."""
+        return list(reversed(self._records))
+
+    def find(self, request_id: str) -> Record | None:
+        """The newest record with this id."""
+        wanted = request_id.encode("utf-8", "replace")
+        for record in reversed(self._records):
+            if record.request_id == wanted:
+                return record
+        return None
+
+
+def _cut(record: Record) -> None:
+    for name in _CHOSEN_BY_PEERS:
+        value = getattr(record, name)
+        if len(value) > LONGEST:
+            setattr(record, name, value[:LONGEST] + b"...")
+
+
+class Tap:
+    """One listener's live records that ``wanted`` says yes to. ``dropped``: it was too slow, and gets no more."""
+
+    __slots__ = ("_arrived", "_records", "dropped", "wanted")
+
+    def __init__(self, wanted: Callable[[Record], bool]) -> None:
+        self.wanted = wanted
+        self.dropped = False
+        self._records: deque[Record] = deque()
+        self._arrived = trio.Event()
+
+    def offer(self, record: Record) -> None:
+        """Called for each record; never waits."""
+        if self.wanted(record):
+            if len(self._records) >= TAP_BUFFER:
+                self.dropped = True
+            else:
+                self._records.append(record)
+            self._arrived.set()
+
+    async def next_batch(self) -> list[Record]:
+        """Waits for records; returns those that are there. Empty: it was dropped."""
+        if not self._records and not self.dropped:
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        records = list(self._records)
+        self._records.clear()
+        return records
+
+
+class Taps:
+    """Who listens now. Falsy while nobody does, so that it costs the hot path one look."""
+
+    __slots__ = ("_open",)
+
+    def __init__(self) -> None:
+        self._open: list[Tap] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, wanted: Callable[[Record], bool]) -> Tap:
+        """A new listener; it ends with ``close``."""
+        tap = Tap(wanted)
+        self._open.append(tap)
+        return tap
+
+    def close(self, tap: Tap) -> None:
+        """No more for this one."""
+        if tap in self._open:
+            self._open.remove(tap)
+
+    def offer(self, record: Record) -> None:
+        """A record for all of them; those that lag too far behind are let go."""
+        for tap in self._open[:]:
+            tap.offer(record)
+            if tap.dropped:
+                self._open.remove(tap)

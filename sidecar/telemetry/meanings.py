@@ -1,0 +1,136 @@
+"""What each reason means and what to do about it, in words for whoever is woken at three in the morning.
+
+Read by ``explain``, by the admin page and by the generated page on response flags; a test holds that no reason is
+missing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from sidecar.errors import Reason
+
+
+class Meaning(msgspec.Struct, frozen=True):
+    """``means`` is one sentence on what happened, ``cure`` one or two on what to change, and where."""
+
+    means: str
+    cure: str
+
+
+MEANINGS: Final[dict[Reason, Meaning]] = {
+    Reason.BAD_REQUEST: Meaning(
+        "The client sent something that is not a request HTTP allows.",
+        "Mend the client; the detail names the line. Nothing reached the app.",
+    ),
+    Reason.BAD_FRAMING: Meaning(
+        "The request's length could be read in more than one way, or its body broke off or was malformed.",
+        "Mend the client, or the proxy before this one: one Content-Length, or chunked alone.",
+    ),
+    Reason.UNKNOWN_CODING: Meaning(
+        "The request has a Transfer-Encoding other than chunked.", "Let the client send chunked, or a Content-Length."
+    ),
+    Reason.BAD_VERSION: Meaning(
+        "The client speaks another version of HTTP than 1.0 or 1.1 here.",
+        "Let it speak HTTP/1.1; with --protocol auto, HTTP/2 is relayed to the app as opaque bytes.",
+    ),
+    Reason.METHOD_REFUSED: Meaning(
+        "CONNECT, or a proxy request, was sent where none is served.",
+        "Send proxy requests to the outbound port (15001), from loopback.",
+    ),
+    Reason.HEAD_TOO_LARGE: Meaning(
+        "The request's head is longer than 32 KiB or has more than 100 fields.",
+        "Look for a cookie or token that has grown; these limits are fixed.",
+    ),
+    Reason.HEAD_TIMEOUT: Meaning(
+        "The request's head began but was not complete in time.",
+        "A slow or broken client, or an attack (slowloris). --request-head-timeout gives more time.",
+    ),
+    Reason.BODY_TOO_LARGE: Meaning(
+        "The request's body is longer than --max-body.", "Raise --max-body, or let the client send less."
+    ),
+    Reason.BODY_TOO_SLOW: Meaning(
+        "The request's body came more slowly than --body-min-rate allows.",
+        "A very slow network, or an attack. Lower --body-min-rate if such clients are real.",
+    ),
+    Reason.NOT_HTTP: Meaning(
+        "The connection does not speak HTTP, and this port takes nothing else.",
+        "Use --protocol auto or tcp if the app speaks something else.",
+    ),
+    Reason.CLIENT_IDLE: Meaning(
+        "The client stopped sending its body, or stopped reading the reply.",
+        "Look at the client. --stream-idle-timeout gives more time.",
+    ),
+    Reason.CONNECTION_IDLE: Meaning(
+        "The connection was idle for --idle-timeout.", "Nothing is wrong; clients connect again."
+    ),
+    Reason.CLIENT_CLOSED: Meaning(
+        "The client went away before its reply was complete.",
+        "Compare the duration with the client's own time-out: mostly the app was slower than the client would wait.",
+    ),
+    Reason.NO_ROUTE: Meaning(
+        "The outbound port got a request that names no destination.",
+        "Send an absolute URL or CONNECT: set HTTP_PROXY=http://127.0.0.1:15001, or curl -x.",
+    ),
+    Reason.CALLER_REFUSED: Meaning(
+        "Somebody other than a loopback client used the outbound port.",
+        "Only processes beside this proxy may call through it; keep --outbound on loopback.",
+    ),
+    Reason.OWN_LISTENER: Meaning(
+        "The destination is a listener of this very proxy, which would be a loop.", "Call the app's own port instead."
+    ),
+    Reason.DNS_FAILED: Meaning(
+        "The destination's name could not be looked up.",
+        "Check the name, /etc/resolv.conf and that the name servers answer.",
+    ),
+    Reason.CONNECT_FAILED: Meaning(
+        "Nobody accepts connections at the upstream's address.",
+        "Is the app running, and does it listen on the address and port of --upstream?",
+    ),
+    Reason.CONNECT_TIMEOUT: Meaning(
+        "The upstream's address did not answer within --connect-timeout.",
+        "A firewall that drops packets, a wrong address, or an accept queue that is full: look at the app's machine.",
+    ),
+    Reason.UPSTREAM_CLOSED: Meaning(
+        "The upstream closed or reset the connection before its answer was complete.",
+        "Look for a crash or restart in the app's log at this time. If it comes on reused connections only, the app's "
+        "keep-alive time-out is shorter than --pool-idle-timeout: make that one shorter.",
+    ),
+    Reason.UPSTREAM_PROTOCOL: Meaning(
+        "The upstream's answer breaks HTTP's rules.",
+        "Mend the app; the detail names the rule. Often: two lengths, a length beside chunked, or control bytes.",
+    ),
+    Reason.UPSTREAM_TIMEOUT: Meaning(
+        "The upstream took the request and did not begin to answer within --stream-idle-timeout.",
+        "The app hangs or is overloaded: look at what it does at this time.",
+    ),
+    Reason.UPSTREAM_IDLE: Meaning(
+        "The upstream stopped in the middle of its answer for --stream-idle-timeout.",
+        "The app hangs in the middle of a stream; let it send something now and then, or raise the time-out.",
+    ),
+    Reason.POOL_FULL: Meaning(
+        "All connections to the upstream are in use, and --max-waiting requests wait already.",
+        "The app is slower than its load: scale it, or raise --max-app-connections if it can take more at once.",
+    ),
+    Reason.POOL_TIMEOUT: Meaning(
+        "All connections to the upstream were in use for as long as a request may wait for one.",
+        "The app is slower than its load: scale it, or raise --max-app-connections if it can take more at once.",
+    ),
+    Reason.MEMORY: Meaning(
+        "The proxy is near its memory limit and takes on nothing new until it is below 85 % of it.",
+        "Raise --memory-limit or the container's limit; /memory shows what is used.",
+    ),
+    Reason.TOO_MANY_CONNECTIONS: Meaning(
+        "As many connections are open as --max-connections allows.",
+        "Raise it (and ulimit -n), or look for clients that open connections and leave them.",
+    ),
+    Reason.DRAIN_DEADLINE: Meaning(
+        "The process ended before this was complete: --drain-seconds had passed, or a second signal came.",
+        "Give it more time to drain, also in the pod's terminationGracePeriodSeconds.",
+    ),
+    Reason.INTERNAL: Meaning(
+        "The proxy failed for a reason of its own.", "Please report it, with the traceback from its log."
+    ),
+}
