@@ -14,6 +14,7 @@ from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.telemetry import Telemetry
 
 SEATS = 64  # connections per port: people and scrapers are few
+STREAMS = 16  # of those of the admin port, how many may be streams: they keep their seat for as long as they like
 
 
 class Lifecycle(Protocol):
@@ -82,3 +83,4 @@ class AdminContext:
     version: str = __version__
     admin_seats: Seats = field(default_factory=lambda: Seats(SEATS))
     scrape_seats: Seats = field(default_factory=lambda: Seats(SEATS))
+    streams: set[Channel] = field(default_factory=set)  # those of the admin port that carry a stream now

@@ -11,18 +11,23 @@ import logging
 from http import HTTPStatus
 
 import h11
+import trio
 
-from sidecar.admin.context import AdminContext, Seats
+from sidecar.admin.context import STREAMS, AdminContext, Seats
 from sidecar.admin.guard import judge
-from sidecar.admin.routes import ADMIN, SCRAPE, Reply, Request, Routes, dispatch
+from sidecar.admin.replies import Answer, Reply, Request, Routes, Stream, dispatch
+from sidecar.admin.routes import ADMIN, SCRAPE
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import Channel, ChannelClosed
+from sidecar.net.channel import NEVER, Channel, ChannelClosed
 
 HEAD_SECONDS = 10.0  # for a head and its body together
 IDLE_SECONDS = 75.0  # between requests: above the usual scrape interval of a minute
 REPLY_SECONDS = 30.0
+PIECE_SECONDS = 10.0  # for a client to take one piece of a stream
 MAX_HEAD = 16_384
 MAX_BODY = 65_536  # no route reads a body; a small one is not worth a lost connection
+
+_ALWAYS = (("cache-control", "no-store"), ("x-content-type-options", "nosniff"))
 
 logger = logging.getLogger("sidecar.admin")
 
@@ -73,6 +78,7 @@ class _Conversation:
         self._guarded = guarded
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._head_only = False
+        self._whole = True  # no piece of a stream was sent in part
 
     async def turn(self, seats: Seats) -> bool:
         """One request and its reply; whether another may follow."""
@@ -87,7 +93,11 @@ class _Conversation:
             seats.begin(self.channel)
             self.channel.limit(REPLY_SECONDS, Reason.CLIENT_IDLE)
             close = self._h11.they_are_waiting_for_100_continue  # for leave to send a body that nobody wants
-            reply = await self._answer(head)
+            answer = await self._answer(head)
+            if isinstance(answer, Stream):
+                await self._stream(answer)
+                return False
+            reply = answer
         except h11.RemoteProtocolError as error:
             reply, close = Reply(error.error_status_hint, b"the request is not HTTP/1.1 as it should be\n"), True
         except Refused as refused:
@@ -132,7 +142,7 @@ class _Conversation:
             if received > MAX_BODY:
                 raise Refused(413, "no route reads a body")
 
-    async def _answer(self, head: h11.Request) -> Reply:
+    async def _answer(self, head: h11.Request) -> Answer:
         path, _, query = head.target.decode("latin-1").partition("?")
         accept = b",".join(value for name, value in head.headers if name == b"accept").decode("latin-1")
         request = Request(head.method.decode("ascii"), path, query, accept, self.channel.peer)
@@ -142,12 +152,65 @@ class _Conversation:
             logger.exception("admin: %s failed", path)
             return Reply(500, b"internal error; the log has it\n")
 
+    async def _stream(self, stream: Stream) -> None:
+        """Head and pieces, until the stream ends or is ended; never another reply after it."""
+        streams = self._context.streams
+        if len(streams) >= STREAMS:
+            await self._send(Reply(503, f"there are {STREAMS} streams already\n".encode()), close=True)
+            return
+        headers = [("content-type", stream.content_type), *_ALWAYS, *stream.more, ("connection", "close")]
+        channel = self.channel
+        streams.add(channel)
+        try:
+            await self._send_piece(self._h11.send(h11.Response(status_code=200, headers=headers, reason="OK")))
+            if not self._head_only:
+                await self._run_watched(stream)
+        finally:
+            streams.discard(channel)
+            last = self._h11.send(h11.EndOfMessage()) if self._h11.our_state is h11.SEND_BODY else None
+            if last and self._whole and not channel.closed:
+                try:
+                    channel.send_nowait(last)  # also when this is cancelled: the stream then looks complete, and is
+                except ChannelClosed:
+                    channel.close()
+
+    async def _run_watched(self, stream: Stream) -> None:
+        """Runs it beside a look-out for the client's leaving."""
+
+        async def send(data: bytes) -> None:
+            await self._send_piece(self._h11.send(h11.Data(data=data)))
+
+        async def watch() -> None:
+            try:
+                await self.channel.recv()  # FIN; and whoever says more while we speak is not heard out either
+            except (ChannelClosed, ProxyError):
+                self.channel.close()
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            try:
+                await stream.run(send)
+            except (ChannelClosed, ProxyError):
+                self.channel.close()  # it left, or did not take a piece in time
+            except Exception:
+                logger.exception("admin: a stream failed")
+            nursery.cancel_scope.cancel()
+
+    async def _send_piece(self, data: bytes | None) -> None:
+        if data:
+            self._whole = False
+            self.channel.limit(PIECE_SECONDS, Reason.CLIENT_IDLE)
+            await self.channel.send_all(data)
+            self.channel.deadline = NEVER
+            self._whole = True
+
     async def _send(self, reply: Reply, *, close: bool) -> None:
         headers = [
             ("content-type", reply.content_type),
             ("content-length", str(len(reply.body))),
-            ("cache-control", "no-store"),
-            ("x-content-type-options", "nosniff"),
+            *_ALWAYS,
+            *reply.more,
         ]
         if reply.allow:
             headers.append(("allow", reply.allow))

@@ -8,7 +8,7 @@ import h11
 import pytest
 
 from sidecar.addresses import Address
-from sidecar.admin import routes
+from sidecar.admin import replies, routes
 from sidecar.admin.context import AdminContext, Listening
 from sidecar.admin.server import serve_admin, serve_scrape
 from sidecar.errors import Reason
@@ -120,10 +120,10 @@ async def test_the_scrape_port_answers_other_machines() -> None:
 async def test_ctl_7_an_error_of_ours_is_logged_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken(_: AdminContext, __: routes.Request) -> routes.Reply:
+    async def broken(_: AdminContext, __: replies.Request) -> replies.Reply:
         raise RuntimeError("key=hunter2")
 
-    monkeypatch.setitem(routes.ADMIN, "/memory", routes.Route(broken, "breaks"))
+    monkeypatch.setitem(routes.ADMIN, "/memory", replies.Route(broken, "breaks"))
     async with port() as admin, await admin.open() as stream:
         await stream.send_all(get("/memory"))
         reply = await read_reply(stream, h11.Connection(h11.CLIENT), b"")
