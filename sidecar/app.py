@@ -12,14 +12,15 @@ import gc
 import logging
 import signal
 from collections.abc import Awaitable, Callable
-from time import monotonic
+from time import monotonic, time
 
 import trio
 
 from sidecar.addresses import Address
 from sidecar.admin.context import AdminContext, Listening
 from sidecar.admin.server import serve_admin, serve_scrape
-from sidecar.errors import StartError
+from sidecar.errors import Reason, StartError
+from sidecar.gauges import add_gauges
 from sidecar.net.channel import Channel
 from sidecar.net.drain import Connections
 from sidecar.net.listener import Listener, bind, is_own
@@ -32,6 +33,7 @@ from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.shared import Shared
 from sidecar.settings import Settings
 from sidecar.telemetry.memory import MemoryGuard
+from sidecar.telemetry.record import Record
 from sidecar.telemetry.telemetry import Telemetry
 
 LOG_FLUSH_SECONDS = 2.0
@@ -71,6 +73,7 @@ class App:
             channels=self._shared.channels,
         )
         self._listeners: dict[str, list[Listener]] = {}
+        add_gauges(self._telemetry, settings, self, self._memory, self._inbound, self._outbound)
 
     async def main(self) -> int:
         """See :func:`run`."""
@@ -86,6 +89,7 @@ class App:
             gc.collect()
             gc.freeze()  # what lives until the end is never looked at again
             gc.set_threshold(GC_ALLOCATIONS, 20, 20)
+            self._telemetry.pauses.install()
             self.state = "live"
             _log.info("ready")
             await self._quit.wait()
@@ -94,6 +98,7 @@ class App:
             if patience.cancelled_caught:
                 _log.warning("--drain-seconds have passed; what is still open is reset")
             nursery.cancel_scope.cancel()
+        self._telemetry.pauses.remove()
         self._inbound.pool.close()
         self._outbound.close()
         self._shared.pipes.close()
@@ -132,13 +137,28 @@ class App:
 
     def _serve(self, nursery: trio.Nursery, name: str, serve: Serve, admits: Callable[[int], bool]) -> Connections:
         counters = self._telemetry.counters if admits is not _always else _Uncounted()
-        connections = Connections(nursery, serve, self._shared.channels, counters, admits)
+
+        def refused(peer: str) -> None:
+            self._note_refused(name, peer)
+
+        connections = Connections(nursery, serve, self._shared.channels, counters, admits, refused)
         for listener in self._listeners[name]:
             nursery.start_soon(listener.accept, self._telemetry.counters, connections.take)
         return connections
 
     def _admits(self, active: int) -> bool:
         return active < self._settings.max_connections and self._memory.admits(active)
+
+    def _note_refused(self, direction: str, peer: str) -> None:
+        """A connection that was refused at the door leaves a record as well, or nobody would know why."""
+        record = Record(direction, "TCP", peer, time(), monotonic())
+        limit = self._settings.max_connections
+        if self._telemetry.counters.connections_active >= limit:
+            record.reason, record.detail = Reason.TOO_MANY_CONNECTIONS, f"{limit} connections are open"
+        else:
+            record.reason, record.detail = Reason.MEMORY, "the proxy is near its memory limit"
+        self._telemetry.begin_opaque(direction)
+        self._telemetry.finish(record)
 
     # -- running -----------------------------------------------------------------------------------------------------
 

@@ -38,7 +38,6 @@ class Reason(Enum):
     CLIENT_IDLE = ("client_idle", "SI", Fault.CLIENT)
     CONNECTION_IDLE = ("connection_idle", "SI", Fault.CLIENT)  # between requests: ended quietly
     CLIENT_CLOSED = ("client_closed", "DC", Fault.CLIENT)
-    NOT_HTTP = ("not_http", "DPE", Fault.CLIENT)
     NO_ROUTE = ("no_route", "NR", Fault.CLIENT)
     CALLER_REFUSED = ("caller_refused", "UAEX", Fault.POLICY)
     OWN_LISTENER = ("own_listener", "UAEX", Fault.POLICY)

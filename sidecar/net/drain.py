@@ -32,7 +32,8 @@ class ConnectionCounters(Protocol):
 class Connections:
     """The connections of one direction, served by ``serve(channel, host)`` in ``nursery``.
 
-    ``admits`` says whether one more may come, given how many are active in all directions.
+    ``admits`` says whether one more may come, given how many are active in all directions; ``refused`` is told of each
+    that may not, by its peer's address.
     """
 
     def __init__(
@@ -42,14 +43,21 @@ class Connections:
         registry: set[Channel],
         counters: ConnectionCounters,
         admits: Callable[[int], bool],
+        refused: Callable[[str], None],
     ) -> None:
         self._nursery = nursery
         self._serve = serve
         self._registry = registry
         self._counters = counters
         self._admits = admits
+        self._refused = refused
         self._open: set[Channel] = set()
         self._left = trio.Event()
+
+    @property
+    def open(self) -> int:
+        """How many there are now."""
+        return len(self._open)
 
     def take(self, sock: socket.socket, client: ClientAddr) -> None:
         """Serves a connection that was accepted, or refuses it with RST."""
@@ -57,6 +65,7 @@ class Connections:
         if not self._admits(self._counters.connections_active):
             self._counters.connections_refused += 1
             channel.reset()
+            self._refused(channel.peer)
             return
         self._counters.connections_active += 1
         self._open.add(channel)

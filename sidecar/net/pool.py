@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
@@ -29,6 +30,17 @@ class PoolCounters(Protocol):
     pool_hits: int
     pool_misses: int
     pool_waits: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUse:
+    """How a pool, or several together, are used; ``limit`` is that of each, ``upstreams`` how many these are."""
+
+    open: int
+    idle: int
+    waiting: int
+    limit: int
+    upstreams: int
 
 
 class Lease:
@@ -82,6 +94,16 @@ class Pool:
     def unused(self) -> bool:
         """Whether nobody has, waits for or could reuse a connection of this pool."""
         return not self.open and not self._waiting
+
+    @property
+    def idle(self) -> int:
+        """How many connections wait for a request."""
+        return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a connection."""
+        return len(self._waiting)
 
     def take_idle(self) -> Lease | None:
         """A connection that is there and quiet, at once; None where there is none."""
@@ -192,6 +214,17 @@ class Pool:
                 turn.give(None)
                 return
         self.open -= 1
+
+
+def pool_use(pools: Iterable[Pool], limit: int) -> PoolUse:
+    """The use of these pools together, each of which has ``limit``."""
+    opened = idle = waiting = count = 0
+    for pool in pools:
+        opened += pool.open
+        idle += pool.idle
+        waiting += pool.waiting
+        count += 1
+    return PoolUse(opened, idle, waiting, limit, count)
 
 
 class _Turn:

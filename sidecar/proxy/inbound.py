@@ -12,7 +12,7 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel, ChannelClosed, Overdue
 from sidecar.net.dial import dial
 from sidecar.net.listener import is_own
-from sidecar.net.pool import Lease, Pool
+from sidecar.net.pool import Lease, Pool, PoolUse, pool_use
 from sidecar.policy.authorize import Permit, authorize_inbound
 from sidecar.proxy.client import ClientStream
 from sidecar.proxy.exchange import exchange
@@ -58,6 +58,11 @@ class Inbound:
         finally:
             channel.close()
 
+    def uses(self) -> dict[str, PoolUse]:
+        """How its pools are used, by name."""
+        limit = self._shared.max_pool
+        return {"inbound": pool_use([self.pool], limit), "inbound_opaque": pool_use([self._opaque], limit)}
+
     async def _detect(self, channel: Channel, host: str) -> None:
         shared = self._shared
         opened, began = time(), monotonic()
@@ -72,13 +77,18 @@ class Inbound:
                 idle=shared.timeouts.idle,
             )
         except ChannelClosed:
+            shared.telemetry.counters.detect_nothing += 1
             return
         except Overdue as overdue:
-            if overdue.reason is Reason.HEAD_TIMEOUT:
+            if overdue.reason is not Reason.HEAD_TIMEOUT:
+                shared.telemetry.counters.detect_nothing += 1
+            else:
+                shared.telemetry.counters.detect_undecided += 1
                 origin = Origin(opened, "undecided: the beginning of a method, and no more", monotonic() - began)
                 await self._http_error(channel, host, overdue, origin)
             return
         except ProxyError as error:
+            shared.telemetry.counters.detect_undecided += 1
             record = self._record(channel, Detected.OPAQUE)
             record.upstream = str(self._upstream)
             record.reason, record.detail = error.reason, error.detail
@@ -94,6 +104,7 @@ class Inbound:
                 lease.release(reusable=False)
             await self._http(channel, host, found.data, origin)
         elif found.kind is Detected.MORE:
+            shared.telemetry.counters.detect_nothing += 1
             if lease is not None:
                 lease.release(reusable=False)
         else:

@@ -13,7 +13,7 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel, ChannelClosed
 from sidecar.net.dial import dial
 from sidecar.net.listener import is_own
-from sidecar.net.pool import Lease, Pool
+from sidecar.net.pool import Lease, Pool, PoolUse, pool_use
 from sidecar.policy.authorize import Permit, authorize_caller, authorize_outbound
 from sidecar.proxy.client import ClientStream
 from sidecar.proxy.exchange import exchange
@@ -97,6 +97,11 @@ class Outbound:
         """Closes idle connections."""
         for destination in self._destinations.values():
             destination.pool.close()
+
+    def uses(self) -> dict[str, PoolUse]:
+        """How the pools of all destinations are used together."""
+        pools = [destination.pool for destination in self._destinations.values()]
+        return {"outbound": pool_use(pools, self._shared.max_pool)}
 
     async def _handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
         if request.method == b"CONNECT":

@@ -30,7 +30,6 @@ _STATUS: Final = {
     Reason.CLIENT_IDLE: 408,
     Reason.CONNECTION_IDLE: 408,
     Reason.CLIENT_CLOSED: 0,
-    Reason.NOT_HTTP: 400,
     Reason.NO_ROUTE: 404,
     Reason.CALLER_REFUSED: 403,
     Reason.OWN_LISTENER: 403,

@@ -53,6 +53,7 @@ class AccessLog:
         self._counters = counters
         self._put = writer.put
         self._line = {"text": self.text_line, "json": self.json_line}[form]
+        self._dropped_before = self._errors_before = 0  # the last reset
         self._second = -1
         self._stamp = b""
 
@@ -63,8 +64,7 @@ class AccessLog:
     def tick(self, now: float) -> None:
         """To be called every 50-100 ms with the monotonic time: lines go on to the file, losses to the counters."""
         self.writer.tick(now)
-        self._counters.access_log_dropped = self.writer.dropped
-        self._counters.access_log_errors = self.writer.errors
+        self._count()
 
     def reopen(self) -> None:
         """For log rotation: lets go of the file and opens the one that has its name now."""
@@ -73,8 +73,17 @@ class AccessLog:
     def close(self, seconds: float) -> bool:
         """Writes the last lines within ``seconds``, during which the caller waits; says whether all were written."""
         complete = self.writer.close(seconds)
-        self._counters.access_log_dropped = self.writer.dropped
+        self._count()
         return complete
+
+    def reset(self) -> None:
+        """What was lost until now is no longer counted."""
+        self._dropped_before, self._errors_before = self.writer.dropped, self.writer.errors
+        self._count()
+
+    def _count(self) -> None:
+        self._counters.access_log_dropped = self.writer.dropped - self._dropped_before
+        self._counters.access_log_errors = self.writer.errors - self._errors_before
 
     # -- lines -------------------------------------------------------------------------------------------------------
 

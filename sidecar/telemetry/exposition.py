@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.exposition import generate_latest
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
+from sidecar.telemetry import catalog, timings
+from sidecar.telemetry.catalog import PARTIES, SECURITY, UNKNOWN, Metric
+from sidecar.telemetry.figures import Figures
 from sidecar.telemetry.metrics import (
     BUCKETS,
     HISTOGRAM_CELLS,
@@ -32,35 +34,15 @@ PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _BOUNDS = tuple(str(float(bound)) for bound in BUCKETS)  # "1.0", never "1": OpenMetrics insists
+_SECONDS_BOUNDS = tuple(str(bound) for bound in timings.BOUNDS)
 _WEIGHT = re.compile(r"q=([01](?:\.[0-9]{0,3})?)")
-_HTTP_LABELS = ("reporter", "request_protocol", "response_code", "response_flags", "connection_security_policy")
-_TCP_LABELS = ("reporter", "request_protocol", "response_flags", "connection_security_policy")
-_HISTOGRAMS = (
-    ("istio_request_duration_milliseconds", "How long requests took, in milliseconds."),
-    ("istio_request_bytes", "Body bytes received with requests."),
-    ("istio_response_bytes", "Body bytes sent with responses."),
-)
-_TCP_COUNTERS = (
-    ("istio_tcp_sent_bytes", "Bytes sent to the clients of opaque connections."),
-    ("istio_tcp_received_bytes", "Bytes received from the clients of opaque connections."),
-    ("istio_tcp_connections_closed", "Opaque connections that ended."),
-)
+_PARTIES = (UNKNOWN,) * len(PARTIES)
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """All that is shown, copied from the event loop."""
-
-    counters: tuple[int, ...]  # in the order of METERS
-    requests: RequestFigures
-    gauges: tuple[tuple[str, str, float], ...]  # name, help, value
-    version: str
-
-
-def render(figures: Figures, accept: str) -> tuple[str, bytes]:
+def render(figures: Figures, version: str, accept: str) -> tuple[str, bytes]:
     """The content type that suits an Accept header, and the page in it."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Page(figures))
+    registry.register(_Page(figures, version))
     ProcessCollector(registry=registry)
     if wants_openmetrics(accept):
         page: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
@@ -87,35 +69,35 @@ def wants_openmetrics(accept: str) -> bool:
 
 
 class _Page(Collector):
-    def __init__(self, figures: Figures) -> None:
+    def __init__(self, figures: Figures, version: str) -> None:
         self._figures = figures
+        self._version = version
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Family]:
         figures = self._figures
         yield from _http(figures.requests)
         yield from _tcp(figures.requests)
-        errors = CounterMetricFamily(
-            "sidecar_errors", "Requests and connections that failed, by reason.", labels=("reason", "direction")
-        )
+        errors = _counter(catalog.ERRORS)
         for labels, count in figures.requests.errors:
             errors.add_metric(labels, count)
         yield errors
-        yield from _counters(figures.counters)
-        for name, text, value in figures.gauges:
-            yield GaugeMetricFamily(name, text, value=value)
-        yield InfoMetricFamily("sidecar_build", "The version that runs.", value={"version": figures.version})
+        yield from _counted(figures.counters)
+        yield from _timings(figures)
+        yield from _read(figures)
+        build = catalog.BUILD
+        yield InfoMetricFamily(build.name, build.help, value={"version": self._version})
 
 
-def _http(requests: RequestFigures) -> Iterator[Metric]:
-    total = CounterMetricFamily("istio_requests", "Requests that ended, answered or not.", labels=_HTTP_LABELS)
-    histograms = [HistogramMetricFamily(name, text, labels=_HTTP_LABELS) for name, text in _HISTOGRAMS]
+def _http(requests: RequestFigures) -> Iterator[Family]:
+    total = _counter(catalog.REQUESTS)
+    histograms = [_histogram(metric) for metric in catalog.REQUEST_HISTOGRAMS]
     for key, at in requests.series:
         if key[1] == OPAQUE_CODE:
             continue
         labels = _http_labels(key)
         for number, histogram in enumerate(histograms):
             begin = at + number * HISTOGRAM_CELLS
-            buckets, count = _cumulated(requests.cells[begin : begin + HISTOGRAM_CELLS - 1])
+            buckets, count = _cumulated(_BOUNDS, requests.cells[begin : begin + HISTOGRAM_CELLS - 1])
             histogram.add_metric(labels, buckets, requests.cells[begin + HISTOGRAM_CELLS - 1])
             if number == 0:
                 total.add_metric(labels, count)
@@ -123,40 +105,74 @@ def _http(requests: RequestFigures) -> Iterator[Metric]:
     yield from histograms
 
 
-def _tcp(requests: RequestFigures) -> Iterator[Metric]:
-    opened = CounterMetricFamily("istio_tcp_connections_opened", "Opaque connections that began.", labels=_TCP_LABELS)
+def _tcp(requests: RequestFigures) -> Iterator[Family]:
+    opened = _counter(catalog.OPENED)
     for direction, count in requests.opened:
-        opened.add_metric((REPORTERS[direction], "tcp", "-", "none"), count)
+        opened.add_metric(_tcp_labels(direction, "-"), count)
     yield opened
-    for number, (name, text) in enumerate(_TCP_COUNTERS):
-        family = CounterMetricFamily(name, text, labels=_TCP_LABELS)
+    for number, metric in enumerate(catalog.TCP_COUNTERS):
+        family = _counter(metric)
         for (direction, code, flag), at in requests.series:
             if code == OPAQUE_CODE:
-                family.add_metric((REPORTERS[direction], "tcp", flag, "none"), requests.cells[at + number])
+                family.add_metric(_tcp_labels(direction, flag), requests.cells[at + number])
         yield family
 
 
-def _counters(values: Iterable[int]) -> Iterator[Metric]:
-    families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+def _counted(values: Iterable[int]) -> Iterator[Family]:
+    families = {metric.name: _family(metric) for metric in catalog.COUNTED}
     for meter, value in zip(METERS, values, strict=True):
-        family = families.get(meter.name)
-        if family is None:
-            kind = CounterMetricFamily if meter.kind == "counter" else GaugeMetricFamily
-            family = families[meter.name] = kind(meter.name, meter.help, labels=[name for name, _ in meter.labels])
-        family.add_metric([label for _, label in meter.labels], value)
+        families[meter.name].add_metric([label for _, label in meter.labels], value)
     yield from families.values()
+
+
+def _timings(figures: Figures) -> Iterator[Family]:
+    found = dict(figures.timings)
+    for metric in catalog.TIMINGS:
+        family = _histogram(metric)
+        for labels, seconds in found.get(metric.name, ()):
+            family.add_metric(labels, _cumulated(_SECONDS_BOUNDS, seconds.counts)[0], seconds.total)
+        yield family
+
+
+def _read(figures: Figures) -> Iterator[Family]:
+    found = dict(figures.read)
+    for metric in catalog.READ:
+        family = _family(metric)
+        for labels, value in found.get(metric.name, ()):
+            family.add_metric(labels, value)
+        yield family
 
 
 def _http_labels(key: SeriesKey) -> tuple[str, ...]:
     direction, code, flag = key
-    return (REPORTERS[direction], "http", "other" if code == OTHER_CODE else str(code), flag, "none")
+    reporter = REPORTERS[direction]
+    return (reporter, *_PARTIES, "http", "other" if code == OTHER_CODE else str(code), flag, SECURITY[reporter])
 
 
-def _cumulated(counts: tuple[float, ...]) -> tuple[list[tuple[str, float]], float]:
+def _tcp_labels(direction: str, flag: str) -> tuple[str, ...]:
+    reporter = REPORTERS[direction]
+    return (reporter, *_PARTIES, "tcp", flag, SECURITY[reporter])
+
+
+def _family(metric: Metric) -> CounterMetricFamily | GaugeMetricFamily:
+    if metric.kind == "counter":
+        return _counter(metric)
+    return GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+
+
+def _counter(metric: Metric) -> CounterMetricFamily:
+    return CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
+
+
+def _histogram(metric: Metric) -> HistogramMetricFamily:
+    return HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+
+
+def _cumulated(bounds: tuple[str, ...], counts: tuple[float, ...]) -> tuple[list[tuple[str, float]], float]:
     """A histogram's own counts as the format wants them: each bucket with all below it. Also the total."""
     buckets: list[tuple[str, float]] = []
     total = 0.0
-    for bound, count in zip((*_BOUNDS, "+Inf"), counts, strict=True):
+    for bound, count in zip((*bounds, "+Inf"), counts, strict=True):
         total += count
         buckets.append((bound, total))
     return buckets, total

@@ -8,40 +8,49 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from typing import Final
 
 import trio
 
-from sidecar.telemetry.record import Record
+from sidecar.telemetry.record import SERVER_ERROR, Record
 
 KEPT: Final = 1000
+KEPT_FAILED: Final = 100  # of their own: under load the last thousand are the last second, and failures are few
 LONGEST: Final = 1024  # bytes of any one value that a peer chose
 TAP_BUFFER: Final = 256  # records that a tap may lag behind before it is dropped
 _CHOSEN_BY_PEERS: Final = ("path", "sent_target", "user_agent", "forwarded_for", "authority", "method")
 
 
 class History:
-    """The last KEPT records."""
+    """The last KEPT records, and the last KEPT_FAILED of those that failed."""
 
-    __slots__ = ("_records",)
+    __slots__ = ("_failed", "_records")
 
     def __init__(self) -> None:
         self._records: deque[Record] = deque(maxlen=KEPT)
+        self._failed: deque[Record] = deque(maxlen=KEPT_FAILED)
 
     def add(self, record: Record) -> None:
         """Keeps a finished record."""
         if len(record.path) + len(record.user_agent) + len(record.forwarded_for) + len(record.method) > LONGEST:
             _cut(record)
         self._records.append(record)
+        if record.reason is not None or record.status >= SERVER_ERROR:
+            self._failed.append(record)
 
     def newest_first(self) -> list[Record]:
-        """All that are kept."""
+        """The last records, failed or not."""
         return list(reversed(self._records))
+
+    def failed_newest_first(self) -> list[Record]:
+        """The last of those that failed."""
+        return list(reversed(self._failed))
 
     def find(self, request_id: str) -> Record | None:
         """The newest record with this id."""
         wanted = request_id.encode("utf-8", "replace")
-        for record in reversed(self._records):
+        for record in chain(reversed(self._records), reversed(self._failed)):
             if record.request_id == wanted:
                 return record
         return None
@@ -85,12 +94,14 @@ class Tap:
 
 
 class Taps:
-    """Who listens now. Falsy while nobody does, so that it costs the hot path one look."""
+    """Who listens now. Falsy while nobody does, so that it costs the hot path one look. ``dropped`` is how many were
+    too slow."""
 
-    __slots__ = ("_open",)
+    __slots__ = ("_open", "dropped")
 
     def __init__(self) -> None:
         self._open: list[Tap] = []
+        self.dropped = 0
 
     def __bool__(self) -> bool:
         return bool(self._open)
@@ -115,3 +126,4 @@ class Taps:
             tap.offer(record)
             if tap.dropped:
                 self._open.remove(tap)
+                self.dropped += 1

@@ -55,10 +55,6 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
         "The request's body came more slowly than --body-min-rate allows.",
         "A very slow network, or an attack. Lower --body-min-rate if such clients are real.",
     ),
-    Reason.NOT_HTTP: Meaning(
-        "The connection does not speak HTTP, and this port takes nothing else.",
-        "Use --protocol auto or tcp if the app speaks something else.",
-    ),
     Reason.CLIENT_IDLE: Meaning(
         "The client stopped sending its body, or stopped reading the reply.",
         "Look at the client. --stream-idle-timeout gives more time.",

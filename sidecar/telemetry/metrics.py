@@ -8,14 +8,15 @@ by a small tuple; to note a record is one look-up and a few additions. A flat ru
 processes can share one day: the list becomes a view of shared memory with the same indexing, or each process is read
 out and the lists are added up.
 
-Labels take no value that a peer chooses freely: statuses are what a head's grammar lets through, protocols are mapped
-to two words, flags and reasons are ours, and past ``MAX_SERIES`` a new status is filed under "other".
+Labels take no value that a peer chooses freely: protocols are mapped to two words, flags and reasons are ours, a status
+that is not registered is filed under "other", and past ``MAX_SERIES`` any new one is.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from sidecar.errors import Reason
 from sidecar.telemetry.record import Record
@@ -31,7 +32,7 @@ _BYTE_BUCKETS = (0, *BUCKETS[1:])  # as BUCKETS for whole numbers, which compare
 HISTOGRAM_CELLS = len(BUCKETS) + 2  # each bucket, the one above all, the sum
 HTTP_CELLS = 3 * HISTOGRAM_CELLS  # duration, bytes of the request, bytes of the response
 TCP_CELLS = 3  # bytes sent, bytes received, connections closed
-MAX_SERIES = 1024  # 0.8 kB each; two directions with every registered status and flag that goes with it are some 300
+MAX_SERIES = 256  # 0.5 kB each, and 45 kB of a page; a usual process has a dozen
 
 _REQUEST_AT = HISTOGRAM_CELLS
 _REQUEST_SUM = 2 * HISTOGRAM_CELLS - 1
@@ -75,6 +76,8 @@ METERS = (
     _detected("detect_http2", "http2"),
     _detected("detect_opaque", "opaque"),
     _detected("detect_server_first", "server_first"),
+    _detected("detect_nothing", "nothing"),
+    _detected("detect_undecided", "undecided"),
     Meter("spliced_bytes", "sidecar_spliced_bytes", "counter", "Bytes relayed inside the kernel."),
     Meter("access_log_dropped", "sidecar_access_log_dropped_lines", "counter", "Lines dropped: the log was too slow."),
     Meter(
@@ -99,9 +102,11 @@ class Counters:
     connections_refused: int
     detect_http: int
     detect_http2: int
+    detect_nothing: int
     detect_opaque: int
     detect_server_first: int
     detect_tls: int
+    detect_undecided: int
     pool_hits: int
     pool_misses: int
     pool_waits: int
@@ -117,11 +122,18 @@ class Counters:
         """The numbers in the order of METERS."""
         return tuple(getattr(self, meter.attribute) for meter in METERS)
 
+    def reset(self) -> None:
+        """Sets all to zero but what is open now."""
+        for meter in METERS:
+            if meter.kind == "counter":
+                setattr(self, meter.attribute, 0)
+
 
 # (direction, response code or -1 for an opaque connection, reason's flag)
 SeriesKey = tuple[str, int, str]
 OPAQUE_CODE = -1
 OTHER_CODE = 1000  # shown as "other"
+_CODES = frozenset((OPAQUE_CODE, OTHER_CODE, 0, *HTTPStatus))  # 0: no answer could be given
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +199,12 @@ class RequestMetrics:
             errors=tuple(self._errors.items()),
         )
 
+    def reset(self) -> None:
+        """Sets all to zero. The series stay, so that what a scraper saw before does not vanish."""
+        self._cells = [0] * len(self._cells)
+        self._opened = dict.fromkeys(self._opened, 0)
+        self._errors = dict.fromkeys(self._errors, 0)
+
     def _note_error(self, reason: Reason, direction: str) -> None:
         key = (reason.word, direction)
         self._errors[key] = self._errors.get(key, 0) + 1
@@ -197,7 +215,7 @@ class RequestMetrics:
         if found is not None:
             return found
         direction, code, flag = key
-        if code not in (OPAQUE_CODE, OTHER_CODE) and len(self._runs) >= MAX_SERIES:
+        if code not in _CODES or (code not in (OPAQUE_CODE, OTHER_CODE) and len(self._runs) >= MAX_SERIES):
             return self._run((direction, OTHER_CODE, flag))
         at = self._runs[key] = len(self._cells)
         self._cells.extend([0] * (TCP_CELLS if code == OPAQUE_CODE else HTTP_CELLS))

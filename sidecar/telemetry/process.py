@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import resource
 
+from sidecar.telemetry.timings import Seconds
+
 _PAGE = resource.getpagesize()
 
 
@@ -26,15 +28,23 @@ class LoopLag:
     """How much later than due the event loop ran a task that wakes regularly: what a peer's bytes wait in the worst
     case beside the network. Seconds."""
 
-    __slots__ = ("last", "max")
+    __slots__ = ("last", "times")
 
     def __init__(self) -> None:
         self.last = 0.0
-        self.max = 0.0
+        self.times = Seconds()
+
+    @property
+    def max(self) -> float:
+        """The longest since the start or a reset."""
+        return self.times.longest
 
     def note(self, due: float, now: float) -> None:
         """A regular wake-up was due at ``due`` and happened at ``now``, both on the monotonic clock."""
         late = now - due
         self.last = late if late > 0.0 else 0.0
-        if self.last > self.max:
-            self.max = self.last
+        self.times.note(self.last)
+
+    def reset(self) -> None:
+        """Forgets all but the last one."""
+        self.times.reset()

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from time import monotonic
 
+from sidecar.telemetry import catalog
 from sidecar.telemetry.accesslog import AccessLog
+from sidecar.telemetry.figures import Figures, Gauges
 from sidecar.telemetry.history import History, Taps
 from sidecar.telemetry.logwriter import LogWriter
 from sidecar.telemetry.metrics import Counters, RequestMetrics
+from sidecar.telemetry.pauses import Pauses
 from sidecar.telemetry.process import LoopLag
 from sidecar.telemetry.record import Record
 from sidecar.telemetry.timings import Seconds
@@ -26,6 +29,8 @@ class Telemetry:
         self.requests = RequestMetrics()
         self.lag = LoopLag()
         self.detection = Seconds()
+        self.pauses = Pauses()  # measured once installed
+        self.gauges = Gauges()
         self.history = History()
         self.taps = Taps()
         self.access_log = None if log_form == "off" else AccessLog(log_form, LogWriter(log_path), self.counters)
@@ -56,6 +61,33 @@ class Telemetry:
         self.lag.note(due, now)
         if self.access_log is not None:
             self.access_log.tick(now)
+
+    def read(self) -> Figures:
+        """All numbers of this moment; call it on the event loop."""
+        return Figures(
+            counters=self.counters.read(),
+            requests=self.requests.read(),
+            timings=(
+                (catalog.DETECTION.name, (((), self.detection.read()),)),
+                (catalog.LAG.name, (((), self.lag.times.read()),)),
+                (
+                    catalog.PAUSES.name,
+                    tuple(((str(number),), each.read()) for number, each in enumerate(self.pauses.by_generation)),
+                ),
+            ),
+            read=self.gauges.read(),
+        )
+
+    def reset(self) -> None:
+        """Counters, histograms and peaks begin at zero again; what is open or in use now stays as it is."""
+        self.counters.reset()
+        self.requests.reset()
+        self.detection.reset()
+        self.lag.reset()
+        self.pauses.reset()
+        self.taps.dropped = 0
+        if self.access_log is not None:
+            self.access_log.reset()
 
     def reopen(self) -> None:
         """For log rotation: opens the log file that has the name now."""

@@ -77,7 +77,7 @@ async def test_metrics_in_both_formats(serve: Serve, path: str) -> None:
         asked.process.telemetry.finish(done)
         plain = await asked.ask(get(path))
         assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-        assert b'\nistio_requests_total{connection_security_policy="none",reporter="destination"' in plain.body
+        assert b'\nistio_requests_total{connection_security_policy="none",destination_app="unknown"' in plain.body
         openmetrics = await asked.ask(get(path, b"Accept: application/openmetrics-text\r\n"))
         assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
         assert openmetrics.body.endswith(b"# EOF\n")

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
+from http import HTTPStatus
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from sidecar.errors import Reason
-from sidecar.telemetry.exposition import OPENMETRICS, PLAIN, Figures, render, wants_openmetrics
+from sidecar.telemetry import catalog
+from sidecar.telemetry.exposition import OPENMETRICS, PLAIN, render, wants_openmetrics
 from sidecar.telemetry.metrics import MAX_SERIES, METERS, Counters, RequestMetrics
 from sidecar.telemetry.record import Record
 from sidecar.telemetry.telemetry import Telemetry
 
-HTTP = {"request_protocol": "http", "connection_security_policy": "none"}
+PARTIES = dict.fromkeys(catalog.PARTIES, "unknown")
+HTTP = {**PARTIES, "request_protocol": "http", "connection_security_policy": "none", "reporter": "destination"}
+BY_SOURCE = {"connection_security_policy": "unknown", "reporter": "source"}
 
 
 def record(
@@ -28,8 +33,7 @@ def record(
 
 
 def page(telemetry: Telemetry, accept: str = "") -> str:
-    figures = Figures(telemetry.counters.read(), telemetry.requests.read(), (("sidecar_some", "Some.", 0.5),), "1.2.3")
-    return render(figures, accept)[1].decode()
+    return render(telemetry.read(), "1.2.3", accept)[1].decode()
 
 
 def samples(telemetry: Telemetry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -61,14 +65,14 @@ def test_each_counter_is_shown_under_its_own_name(meter: object) -> None:
     assert sum(telemetry.counters.read()) == 7
 
 
-@pytest.mark.parametrize(("direction", "reporter"), [("inbound", "destination"), ("outbound", "source")])
-def test_a_request_is_counted_by_istios_names(direction: str, reporter: str) -> None:
+@pytest.mark.parametrize(("direction", "reported"), [("inbound", {}), ("outbound", BY_SOURCE)])
+def test_a_request_is_counted_by_istios_names(direction: str, reported: dict[str, str]) -> None:
     telemetry = Telemetry()
     failed = record(direction, status=503)
     failed.reason = Reason.CONNECT_FAILED
     for each in (record(direction), record(direction), failed):
         telemetry.finish(each)
-    labels = {**HTTP, "reporter": reporter}
+    labels = {**HTTP, **reported}
     assert value(telemetry, "istio_requests_total", response_code="200", response_flags="-", **labels) == 2
     assert value(telemetry, "istio_requests_total", response_code="503", response_flags="UF", **labels) == 1
     assert value(telemetry, "sidecar_errors_total", reason="connect_failed", direction=direction) == 1
@@ -81,7 +85,7 @@ def test_a_request_is_counted_by_istios_names(direction: str, reporter: str) -> 
 def test_a_duration_is_in_its_bucket_and_all_above(milliseconds: float, bucket: str) -> None:
     telemetry = Telemetry()
     telemetry.finish(record(duration=milliseconds / 1000))
-    labels = {**HTTP, "reporter": "destination", "response_code": "200", "response_flags": "-"}
+    labels = {**HTTP, "response_code": "200", "response_flags": "-"}
     name = "istio_request_duration_milliseconds"
     found = {
         float(dict(key[1])["le"]): count for key, count in samples(telemetry).items() if key[0] == f"{name}_bucket"
@@ -95,7 +99,7 @@ def test_a_duration_is_in_its_bucket_and_all_above(milliseconds: float, bucket: 
 def test_a_duration_above_all_buckets_is_counted() -> None:
     telemetry = Telemetry()
     telemetry.finish(record(duration=4_000.0))
-    labels = {**HTTP, "reporter": "destination", "response_code": "200", "response_flags": "-"}
+    labels = {**HTTP, "response_code": "200", "response_flags": "-"}
     name = "istio_request_duration_milliseconds_bucket"
     assert value(telemetry, name, le="3600000.0", **labels) == 0
     assert value(telemetry, name, le="+Inf", **labels) == 1
@@ -107,7 +111,7 @@ def test_body_bytes_are_in_their_bucket(size: int, bucket: str) -> None:
     done = record()
     done.bytes_received, done.bytes_sent = size, 100
     telemetry.finish(done)
-    labels = {**HTTP, "reporter": "destination", "response_code": "200", "response_flags": "-"}
+    labels = {**HTTP, "response_code": "200", "response_flags": "-"}
     below = {"0.5": "0.5", "1.0": "0.5", "5.0": "1.0", "10.0": "5.0"}[bucket]
     assert value(telemetry, "istio_request_bytes_bucket", le=bucket, **labels) == 1
     assert value(telemetry, "istio_request_bytes_bucket", le=below, **labels) == float(below == bucket)
@@ -124,12 +128,12 @@ def test_an_opaque_connection_has_the_four_tcp_metrics(protocol: str) -> None:
     telemetry.begin_opaque("outbound")
     telemetry.begin_opaque("outbound")
     telemetry.finish(done)
-    labels = {"reporter": "source", "request_protocol": "tcp", "connection_security_policy": "none"}
+    labels = {**PARTIES, **BY_SOURCE, "request_protocol": "tcp"}
     assert value(telemetry, "istio_tcp_connections_opened_total", response_flags="-", **labels) == 2
     assert value(telemetry, "istio_tcp_connections_closed_total", response_flags="DC", **labels) == 1
     assert value(telemetry, "istio_tcp_sent_bytes_total", response_flags="DC", **labels) == 11
     assert value(telemetry, "istio_tcp_received_bytes_total", response_flags="DC", **labels) == 5
-    assert not any(name.startswith("istio_request") for name, _ in samples(telemetry))
+    assert not any(name.startswith("istio_re") for name, _ in samples(telemetry))
 
 
 def test_finish_fills_in_a_duration_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,26 +144,37 @@ def test_finish_fills_in_a_duration_that_is_not_there(monkeypatch: pytest.Monkey
 
 
 def test_what_a_peer_chooses_freely_makes_no_series() -> None:
+    """A hundred thousand methods, hosts and paths: as many series as one request made."""
     telemetry = Telemetry()
-    telemetry.finish(record())
-    before = len(samples(telemetry))
-    for _ in range(200):
-        done = record(protocol=os.urandom(4).hex())
+    for status in (200, 299):
+        telemetry.finish(record(status=status))
+    before = samples(telemetry).keys()
+    codes = [code for code in range(100, 1000) if code not in tuple(HTTPStatus)]
+    for number in range(100_000):
+        done = record(protocol=os.urandom(4).hex(), status=codes[number % len(codes)] if number % 2 else 200)
         done.method, done.path, done.authority, done.user_agent = (os.urandom(8) for _ in range(4))
+        done.upstream = os.urandom(8).hex()
         telemetry.finish(done)
-    assert len(samples(telemetry)) == before
+    assert samples(telemetry).keys() == before
+    assert value(telemetry, "istio_requests_total", response_code="200", response_flags="-", **HTTP) == 50_001
+    assert value(telemetry, "istio_requests_total", response_code="other", response_flags="-", **HTTP) == 50_001
 
 
 def test_the_number_of_series_has_a_bound_and_nothing_is_lost() -> None:
     metrics = RequestMetrics()
-    for status in range(MAX_SERIES + 500):
-        metrics.note(record(status=status + 2000))
+    made = 0
+    for direction, status, reason in itertools.product(("inbound", "outbound"), HTTPStatus, Reason):
+        done = record(direction, status=status)
+        done.reason = reason
+        metrics.note(done)
+        made += 1
     figures = metrics.read()
-    assert len(figures.series) == MAX_SERIES + 1
+    flags = {reason.flag for reason in Reason}
+    assert MAX_SERIES <= len(figures.series) <= MAX_SERIES + 2 * len(flags)
     telemetry = Telemetry()
     telemetry.requests = metrics
-    labels = {**HTTP, "reporter": "destination", "response_flags": "-"}
-    assert value(telemetry, "istio_requests_total", response_code="other", **labels) == 500
+    counted = [number for (name, _), number in samples(telemetry).items() if name == "istio_requests_total"]
+    assert sum(counted) == made
 
 
 @pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text; version=1.0.0"])
@@ -198,8 +213,7 @@ PROMETHEUS = (
 )
 def test_the_format_follows_accept(accept: str, expected: bool) -> None:
     assert wants_openmetrics(accept) is expected
-    figures = Figures(Counters().read(), RequestMetrics().read(), (), "1")
-    assert render(figures, accept)[0] == (OPENMETRICS if expected else PLAIN)
+    assert render(Telemetry().read(), "1", accept)[0] == (OPENMETRICS if expected else PLAIN)
 
 
 def test_prometheus_client_is_not_imported_before_a_scrape() -> None:

@@ -1,0 +1,60 @@
+"""What a scraper reads of the process as it is now: pools, limits, memory, lag. Part of the composition root.
+
+Called once by ``app``; from then on ``Telemetry.read`` asks each reader when somebody scrapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from sidecar.net.pool import PoolUse
+from sidecar.proxy.inbound import Inbound
+from sidecar.proxy.outbound import Outbound
+from sidecar.settings import Settings
+from sidecar.telemetry.figures import Readings
+from sidecar.telemetry.memory import MemoryGuard, MemoryState
+from sidecar.telemetry.telemetry import Telemetry
+
+_PRESSURE = {state: number for number, state in enumerate(MemoryState)}
+
+
+class Lifecycle(Protocol):
+    """Where the process stands: ``state`` is "pre_initializing", "live" or "draining"."""
+
+    @property
+    def state(self) -> str: ...
+
+
+def add_gauges(
+    telemetry: Telemetry,
+    settings: Settings,
+    lifecycle: Lifecycle,
+    memory: MemoryGuard,
+    inbound: Inbound,
+    outbound: Outbound,
+) -> None:
+    """Gives every metric of ``catalog.READ`` its reader."""
+    gauges = telemetry.gauges
+    gauges.add("sidecar_ready", lambda: lifecycle.state == "live")
+    gauges.add("sidecar_draining", lambda: lifecycle.state == "draining")
+    gauges.add("sidecar_connections_limit", lambda: settings.max_connections)
+    gauges.add("sidecar_memory_limit_bytes", lambda: memory.limit)
+    gauges.add("sidecar_memory_used_bytes", lambda: memory.used)
+    gauges.add("sidecar_memory_pressure", lambda: _PRESSURE[memory.state])
+    gauges.add("sidecar_loop_lag_last_seconds", lambda: telemetry.lag.last)
+    gauges.add("sidecar_loop_lag_max_seconds", lambda: telemetry.lag.max)
+    gauges.add_labelled("sidecar_gc_pause_max_seconds", telemetry.pauses.longest)
+    log = telemetry.access_log
+    gauges.add("sidecar_access_log_pending_bytes", lambda: 0 if log is None else log.writer.pending)
+    gauges.add("sidecar_taps_open", lambda: len(telemetry.taps))
+    gauges.add("sidecar_taps_dropped", lambda: telemetry.taps.dropped)
+
+    def pools(number: Callable[[PoolUse], int]) -> Callable[[], Readings]:
+        return lambda: [((name,), number(use)) for name, use in (inbound.uses() | outbound.uses()).items()]
+
+    gauges.add_labelled("sidecar_pool_open_connections", pools(lambda use: use.open))
+    gauges.add_labelled("sidecar_pool_idle_connections", pools(lambda use: use.idle))
+    gauges.add_labelled("sidecar_pool_waiting_requests", pools(lambda use: use.waiting))
+    gauges.add_labelled("sidecar_pool_limit_connections", pools(lambda use: use.limit))
+    gauges.add_labelled("sidecar_pool_upstreams", pools(lambda use: use.upstreams))
