@@ -6,9 +6,11 @@ read it and nothing else. Not frozen, since an exchange writes it step by step; 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from sidecar.errors import Reason
+
+SERVER_ERROR: Final = 500  # statuses from here on are failures, whoever made them
 
 
 class Origin:
@@ -104,6 +106,11 @@ class Record:
         self.sent_target = b""  # as it came; ``path`` is as it went on
         self.stripped: tuple[str, ...] = ()  # names of fields that the client may not send
         self.tries: tuple[Try, ...] = ()  # those before the last one
+
+    @property
+    def failed(self) -> bool:
+        """Whether something went wrong: for a reason of ours, or in the app, which answered 5xx."""
+        return self.reason is not None or self.status >= SERVER_ERROR
 
 
 class Sink(Protocol):
