@@ -84,6 +84,10 @@ class App:
             nursery.start_soon(sweeper.run)
             inbound = self._serve(nursery, "inbound", self._inbound.serve, self._admits)
             outbound = self._serve(nursery, "outbound", self._outbound.serve, self._admits)
+            self._telemetry.gauges.add_labelled(
+                "sidecar_connections_open",
+                lambda: [(("inbound",), float(inbound.open)), (("outbound",), float(outbound.open))],
+            )
             self._serve(nursery, "admin", lambda channel, _: serve_admin(channel, self._admin), _always)
             self._serve(nursery, "scrape", lambda channel, _: serve_scrape(channel, self._admin), _always)
             gc.collect()

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sidecar import __version__
 from sidecar.addresses import Address
+from sidecar.admin.totals import Latest
 from sidecar.errors import Reason
 from sidecar.net.channel import Channel
 from sidecar.telemetry.memory import MemoryGuard
@@ -83,4 +84,5 @@ class AdminContext:
     version: str = __version__
     admin_seats: Seats = field(default_factory=lambda: Seats(SEATS))
     scrape_seats: Seats = field(default_factory=lambda: Seats(SEATS))
+    latest: Latest = field(default_factory=Latest)
     streams: set[Channel] = field(default_factory=set)  # those of the admin port that carry a stream now

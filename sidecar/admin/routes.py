@@ -12,6 +12,8 @@ import logging
 from sidecar.admin.context import AdminContext
 from sidecar.admin.figures import memory, metrics
 from sidecar.admin.health import listeners, live, ready, server_info
+from sidecar.admin.live import events
+from sidecar.admin.page import page, part
 from sidecar.admin.replies import Reply, Request, Route, Routes, help_text
 
 logger = logging.getLogger("sidecar.admin")
@@ -27,6 +29,9 @@ async def quit_quit_quit(context: AdminContext, request: Request) -> Reply:
 
 
 ADMIN: Routes = {
+    "/": Route(page, "a page to look at: what goes on, live"),
+    "/page/": Route(part, "what the page is made of", rest="FILE"),
+    "/events": Route(events, "a summary per second, as server-sent events: what the page shows"),
     "/help": Route(help_page, "this list"),
     "/ready": Route(ready, "200 LIVE once everything is bound; 503 before, and while draining"),
     "/live": Route(live, "200 as long as the process answers"),

@@ -92,6 +92,7 @@ READ: Final = (
     Metric("sidecar_ready", "gauge", "1 while new work is taken: bound, and not draining."),
     Metric("sidecar_draining", "gauge", "1 while the process drains."),
     Metric("sidecar_connections_limit", "gauge", "Client connections that may be open, --max-connections."),
+    Metric("sidecar_connections_open", "gauge", "Client connections open now, by direction.", ("direction",)),
     Metric("sidecar_pool_open_connections", "gauge", "Upstream connections open or being made.", ("pool",)),
     Metric("sidecar_pool_idle_connections", "gauge", "Upstream connections that wait for a request.", ("pool",)),
     Metric("sidecar_pool_waiting_requests", "gauge", "Requests that wait for an upstream connection.", ("pool",)),
