@@ -1,7 +1,7 @@
 """The table of options: each flag, its twin in the environment, its default and what it means, once.
 
-Who reads it: ``sidecar.settings`` (values), ``sidecar.cli`` (``--help``) and the generator of the reference page. A
-default is written as a user would write it and goes through the same parser.
+Who reads it: ``sidecar.settings`` (values), ``sidecar.flags`` (``--help``), ``sidecar.commands`` (completion) and the
+generator of the reference page. A default is written as a user would write it and goes through the same parser.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ class Option:
     def twin(self) -> str:
         """The variable that says the same in the environment; the flag wins over it."""
         return "SIDECAR_" + self.field.upper()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that can be its value, or a part of what can be."""
+        return tuple(word for word in self.metavar.split("|") if word.islower())
 
 
 def _choice(field: str, group: str, default: str, help: str, *words: str) -> Option:
@@ -146,3 +151,9 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _choice("log_format", LOGS, "text", "the form of that", "text", "json"),
 )  # fmt: skip
+
+TIMEOUT = Option(
+    "timeout", "", DURATION, "60s", "60s", "how long to wait before it is given up, with exit code 1",
+    values.positive_duration,
+)  # fmt: skip
+"""The one flag that only the command ``wait`` has; it has no twin."""

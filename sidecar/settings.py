@@ -1,21 +1,22 @@
 """Settings: everything that the process was told, as one frozen value. The only reader of the environment.
 
-Who calls it: ``sidecar.cli``, once. A value comes from its flag, else from its twin ``SIDECAR_...``, else it is the
-default; whatever is wrong with one becomes a StartError of one line, which names where the value stood, what is wrong
-with it and what to write instead.
+Who calls it: ``sidecar.cli`` and its commands. A value comes from its flag, else from its twin ``SIDECAR_...``, else it
+is the default; whatever is wrong with one becomes one line, which names where the value stood, what is wrong with it
+and what to write instead.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from sidecar.addresses import Address, parse_ip
 from sidecar.errors import StartError
+from sidecar.machine import descriptor_limit
 from sidecar.options import OPTIONS, Option
 from sidecar.values import Networks
 
@@ -54,15 +55,62 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: str  # "text" or "json"
 
 
+class InForce(msgspec.Struct, frozen=True):
+    """One setting: its flag, the text that it was given (or its default), and whether that was said by a "flag", by the
+    "environment", or by nobody: "default"."""
+
+    flag: str
+    text: str
+    source: str
+
+
 def load(flags: Mapping[str, str], environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from the flags given ({field: text}) and the environment; StartError for the first wrong value."""
+    settings, problems = examine(flags, environ)
+    if settings is None:
+        raise StartError(problems[0])
+    return settings
+
+
+def examine(
+    flags: Mapping[str, str], environ: Mapping[str, str] | None = None, earlier: Sequence[str] = ()
+) -> tuple[Settings | None, list[str]]:
+    """As ``load``, with all that is wrong, a line each, in place of the first; no Settings where anything is.
+
+    ``earlier`` is what was wrong before. Values are held against each other only when each is right alone.
+    """
     told = os.environ if environ is None else environ
-    found: dict[str, Any] = {option.field: _value(option, flags, told) for option in OPTIONS}
+    found: dict[str, Any] = {}
+    problems = list(earlier)
+    for option in OPTIONS:
+        try:
+            found[option.field] = _value(option, flags, told)
+        except StartError as error:
+            problems.append(str(error))
+    if problems:
+        return None, problems
     found["body_min_rate"], found["body_min_window"] = found["body_min_rate"]
     settings = Settings(**found)
-    for field, problem in _contradictions(settings):
-        raise StartError(f"{_source(_option(field), flags, told)}: {problem}")
-    return settings
+    problems = [f"{_source(_option(field), flags, told)}: {problem}" for field, problem in _contradictions(settings)]
+    return (None, problems) if problems else (settings, [])
+
+
+def value(field: str, flags: Mapping[str, str], environ: Mapping[str, str] | None = None) -> object:
+    """The value of one setting alone, as its parser returns it; StartError where it is wrong."""
+    return _value(_option(field), flags, os.environ if environ is None else environ)
+
+
+def in_force(flags: Mapping[str, str], environ: Mapping[str, str] | None = None) -> list[InForce]:
+    """Every setting, in the order of the table. Nothing is checked here."""
+    told = os.environ if environ is None else environ
+    return [
+        InForce(option.flag, flags[option.field], "flag")
+        if option.field in flags
+        else InForce(option.flag, told[option.twin], "environment")
+        if option.twin in told
+        else InForce(option.flag, _default(option), "default")
+        for option in OPTIONS
+    ]
 
 
 def unknown_twins(environ: Mapping[str, str] | None = None) -> list[str]:
@@ -77,6 +125,18 @@ def unknown_twins(environ: Mapping[str, str] | None = None) -> list[str]:
     return sentences
 
 
+def oddities(settings: Settings, environ: Mapping[str, str] | None = None) -> list[str]:
+    """What is odd and yet no reason not to start, a sentence each."""
+    sentences = unknown_twins(environ)
+    held = descriptor_limit() // 2
+    if settings.max_connections > held:
+        sentences.append(
+            f"--max-connections: {settings.max_connections} need twice as many descriptors, and there are only enough "
+            f"for {held}; raise the limit (ulimit -n)"
+        )
+    return sentences
+
+
 def _value(option: Option, flags: Mapping[str, str], environ: Mapping[str, str]) -> object:
     text = flags.get(option.field, environ.get(option.twin))
     if text is None:
@@ -85,6 +145,13 @@ def _value(option: Option, flags: Mapping[str, str], environ: Mapping[str, str])
         return option.parse(text)
     except ValueError as error:
         raise StartError(f"{_source(option, flags, environ)}: {error}; write {_form(option)}") from None
+
+
+def _default(option: Option) -> str:
+    if option.computed is None:
+        return option.default
+    worth = option.computed()
+    return f"{worth or 'none'} ({option.default})" if option.default else "none"
 
 
 def _source(option: Option, flags: Mapping[str, str], environ: Mapping[str, str]) -> str:

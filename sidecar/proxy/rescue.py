@@ -17,7 +17,7 @@ from sidecar.telemetry.record import Record
 from sidecar.wire.head import RequestHead
 
 RETRY_AFTER_SECONDS: Final = 1
-_STATUS: Final = {
+STATUS: Final = {
     Reason.BAD_REQUEST: 400,
     Reason.BAD_FRAMING: 400,
     Reason.UNKNOWN_CODING: 501,
@@ -69,7 +69,7 @@ async def rescue(client: ClientStream, request: RequestHead | None, error: Proxy
     """
     record.reason = error.reason
     record.detail = error.detail
-    status = _STATUS[error.reason]
+    status = STATUS[error.reason]
     if client.reply_begun:
         client.closing = True
         client.channel.reset()

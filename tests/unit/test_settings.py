@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate import FLAGS, flags_page
 from sidecar import machine, settings, values
 from sidecar.addresses import Address
 from sidecar.errors import StartError
@@ -196,7 +195,3 @@ def test_the_memory_limit_of_the_cgroup(tmp_path: Path, membership: str, files: 
         (tmp_path / name).write_text(text)
     (tmp_path / "cgroup").write_text(membership)
     assert machine.memory_limit(str(tmp_path / "cgroup"), str(tmp_path)) == limit
-
-
-def test_the_page_of_flags_is_in_step() -> None:
-    assert FLAGS.read_text() == flags_page(), "run make docs"
