@@ -26,7 +26,7 @@ _TYPES: Final = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-_FILES: Final = frozenset(("page.css", "page.js", "charts.js", "story.js", "words.js", "icon.svg"))
+_FILES: Final = frozenset(("page.css", "page.js", "charts.js", "story.js", "verdict.js", "words.js", "icon.svg"))
 
 
 async def page(_: AdminContext, __: Request) -> Reply:

@@ -19,9 +19,11 @@ from sidecar.admin.totals import APP_WORD, DIRECTIONS, Totals
 from sidecar.errors import Reason
 from sidecar.telemetry import redact
 from sidecar.telemetry.meanings import MEANINGS, Meaning
+from sidecar.telemetry.process import resident_bytes
 from sidecar.telemetry.record import Record
 
 FAILURES: Final = 20  # rows of the page
+RECENT: Final = 60.0  # seconds
 SHARES: Final = 8  # sources and destinations that are named; the rest is one line
 APP_ERROR: Final = Meaning(
     "The app itself answered with a 5xx; the proxy passed it on.", "Look into the app's own log at this time."
@@ -33,10 +35,10 @@ Gauges = Mapping[str, Mapping[tuple[str, ...], float]]
 
 
 def summarize(context: AdminContext, before: Totals | None, now: Totals, wall: float) -> Plain:
-    """The summary of the time between two totals, in values that JSON has. ``wall`` is the time of day in seconds; rates
-    and latencies are null where there is no ``before``."""
+    """The summary of the time between two totals, in values that JSON has. ``wall`` is the time of day in seconds;
+    rates and latencies are null where there is no ``before``."""
     telemetry = context.telemetry
-    records = telemetry.history.newest_first()
+    records, failed = telemetry.history.newest_first(), telemetry.history.failed_newest_first()
     gauges = {name: dict(readings) for name, readings in telemetry.gauges.read()}
     seconds = now.at - before.at if before is not None else 0.0
     return {
@@ -46,7 +48,8 @@ def summarize(context: AdminContext, before: Totals | None, now: Totals, wall: f
         "uptime": now.at - context.started,
         "directions": _directions(records, before, now, wall - seconds, gauges),
         "reasons": [_reason(word, count) for word, count in _most(now.reasons)],
-        "failures": [_failure(record) for record in telemetry.history.failed_newest_first()[:FAILURES]],
+        "recent": Counter(_word(record) for record in failed if record.start + record.duration > wall - RECENT),
+        "failures": [_failure(record) for record in failed[:FAILURES]],
         "window": _window(records, wall),
         "sources": _shares(records, _source),
         "destinations": _shares(records, _destination),
@@ -117,6 +120,10 @@ def _reason(word: str, count: float) -> Plain:
     }
 
 
+def _word(record: Record) -> str:
+    return APP_WORD if record.reason is None else record.reason.word
+
+
 def _failure(record: Record) -> Plain:
     reason = record.reason
     meaning = APP_ERROR if reason is None else MEANINGS[reason]
@@ -129,7 +136,7 @@ def _failure(record: Record) -> Plain:
         "client": record.client,
         "status": record.status or None,
         "flag": "-" if reason is None else reason.flag,
-        "word": APP_WORD if reason is None else reason.word,
+        "word": _word(record),
         "means": meaning.means,
     }
 
@@ -183,7 +190,11 @@ def _limits(context: AdminContext, gauges: Gauges) -> Plain:
             }
             for (pool,), used in gauges.get("sidecar_pool_open_connections", {}).items()
         ],
-        "memory": {"used": memory.used, "limit": memory.limit, "state": memory.state.value},
+        "memory": {
+            "used": memory.used if memory.limit else resident_bytes(),
+            "limit": memory.limit,
+            "state": memory.state.value,
+        },
         "lag": {"last": telemetry.lag.last, "max": telemetry.lag.max},
         "in_progress": counters.requests_active,
         "retries": counters.retries,
@@ -197,4 +208,5 @@ def _one(gauges: Gauges, name: str) -> float | None:
 
 def _text(value: bytes) -> str:
     """Bytes that a peer chose, as text that breaks nothing."""
-    return value.decode("ascii", "backslashreplace")
+    text = value.decode("ascii", "backslashreplace")
+    return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -28,7 +28,7 @@ class Totals:
 
 def totals(figures: RequestFigures, at: float) -> Totals:
     """Sums up the series of each direction."""
-    requests, errors, opaque = ({direction: 0.0 for direction in DIRECTIONS} for _ in range(3))
+    requests, errors, opaque = (dict.fromkeys(DIRECTIONS, 0.0) for _ in range(3))
     reasons: dict[str, float] = {}
     for (word, _), count in figures.errors:
         reasons[word] = reasons.get(word, 0.0) + count
