@@ -16,6 +16,7 @@ from time import monotonic, time
 
 import trio
 
+from sidecar import applog
 from sidecar.addresses import Address
 from sidecar.admin.context import AdminContext, Listening
 from sidecar.admin.server import serve_admin, serve_scrape
@@ -78,6 +79,12 @@ class App:
     async def main(self) -> int:
         """See :func:`run`."""
         self._bind()
+        with applog.in_background() as log:  # from here on nobody waits for standard error
+            self._log = log
+            await self._run()
+        return 0
+
+    async def _run(self) -> None:
         sweeper = Sweeper(self._shared.channels, [self._tick])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_signals, nursery.cancel_scope)
@@ -108,7 +115,6 @@ class App:
         self._shared.pipes.close()
         if not self._telemetry.close(LOG_FLUSH_SECONDS):
             _log.warning("the last lines of the access log could not be written")
-        return 0
 
     # -- starting ----------------------------------------------------------------------------------------------------
 
@@ -168,9 +174,13 @@ class App:
 
     def _tick(self, now: float, late: float) -> None:
         self._telemetry.tick(now - late, now)
+        self._count_lost_lines()
         self._memory.tick(now)
         self._inbound.pool.sweep(now)
         self._outbound.sweep(now)
+
+    def _count_lost_lines(self) -> None:
+        self._telemetry.counters.app_log_dropped += self._log.newly_dropped()
 
     async def _watch_signals(self, everything: trio.CancelScope) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:

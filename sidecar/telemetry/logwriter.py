@@ -1,6 +1,7 @@
 """A file or pipe that log lines go to without the event loop ever waiting for it.
 
-Who calls it: the access log. Everything but ``_run`` and what it calls happens on the event loop.
+Who calls it: the access log, and the application log once the process serves. Everything but ``_run`` and what it calls
+happens on the event loop, or under one lock of its caller's.
 
 Theory of operation. The loop appends lines to a block. A block is handed to one writer thread, through a queue that
 the thread sleeps on, when it has reached 64 KiB or when ``tick`` finds it old enough; so there is no task, no lock and
@@ -33,17 +34,19 @@ MODE = 0o640  # paths and queries are nobody else's business
 
 
 class LogWriter:
-    """Takes lines, writes them to ``path`` (``-``: standard output) from a thread of its own.
+    """Takes lines, writes them to ``path`` (``-``: the descriptor ``standard``) from a thread of its own.
 
     ``dropped`` is the number of lines that were lost, ``errors`` that of writes and opens that failed. Raises
     StartError when the file can't be opened.
     """
 
-    def __init__(self, path: str, *, max_pending: int = MAX_PENDING, retry_seconds: float = RETRY_SECONDS) -> None:
+    def __init__(
+        self, path: str, *, standard: int = 1, max_pending: int = MAX_PENDING, retry_seconds: float = RETRY_SECONDS
+    ) -> None:
         self._path = path
         self._max_pending = max_pending
         self._retry_seconds = retry_seconds
-        self._fd = 1 if path == "-" else _open_first(path)
+        self._fd = standard if path == "-" else _open_first(path)
         self._block = bytearray()
         self._next_flush = 0.0
         self._queue: SimpleQueue[bytearray | None] = SimpleQueue()
@@ -78,13 +81,13 @@ class LogWriter:
         block = self._block
         block += line
         if len(block) >= BLOCK_SIZE:
-            self._hand_over()
+            self.hand_over()
 
     def tick(self, now: float) -> None:
         """Hands over what has waited for FLUSH_SECONDS; ``now`` is on the monotonic clock. Call it often."""
         if self._block and now >= self._next_flush:
             self._next_flush = now + FLUSH_SECONDS
-            self._hand_over()
+            self.hand_over()
 
     def reopen(self) -> None:
         """From the next block on, the file is the one that now has the name: for log rotation. Keeps the old one where
@@ -99,14 +102,15 @@ class LogWriter:
 
         Nothing may be put afterwards.
         """
-        self._hand_over()
+        self.hand_over()
         self._closing = True
         self._queue.put(None)
         self._nudge.set()
         self._thread.join(seconds)
         return not self._thread.is_alive() and not self._dropped_by_thread
 
-    def _hand_over(self) -> None:
+    def hand_over(self) -> None:
+        """What was put goes on to the file now. Never blocks."""
         block = self._block
         if not block:
             return

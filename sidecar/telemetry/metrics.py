@@ -80,6 +80,7 @@ METERS = (
     _detected("detect_undecided", "undecided"),
     Meter("spliced_bytes", "sidecar_spliced_bytes", "counter", "Bytes relayed inside the kernel."),
     Meter("access_log_dropped", "sidecar_access_log_dropped_lines", "counter", "Lines dropped: the log was too slow."),
+    Meter("app_log_dropped", "sidecar_app_log_dropped_lines", "counter", "Lines dropped: standard error was too slow."),
     Meter(
         "access_log_errors",
         "sidecar_access_log_errors",
@@ -97,6 +98,7 @@ class Counters:
     accept_errors: int
     access_log_dropped: int
     access_log_errors: int
+    app_log_dropped: int
     connections_accepted: int
     connections_active: int
     connections_refused: int
