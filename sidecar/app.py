@@ -11,7 +11,8 @@ from __future__ import annotations
 import gc
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from time import monotonic, time
 
 import trio
@@ -20,6 +21,7 @@ from sidecar import applog
 from sidecar.addresses import Address
 from sidecar.admin.context import AdminContext, Listening
 from sidecar.admin.server import serve_admin, serve_scrape
+from sidecar.admin.tokens import Token
 from sidecar.errors import Reason, StartError
 from sidecar.gauges import add_gauges
 from sidecar.net.channel import Channel
@@ -32,7 +34,7 @@ from sidecar.proxy.client import Timeouts
 from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.shared import Shared
-from sidecar.settings import Settings
+from sidecar.settings import InForce, Settings
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.record import Record
 from sidecar.telemetry.telemetry import Telemetry
@@ -44,15 +46,18 @@ _log = logging.getLogger(__name__)
 Serve = Callable[[Channel, str], Awaitable[None]]
 
 
-def run(settings: Settings) -> int:
-    """Runs until it is told to end; returns the exit code. Raises StartError before anything was served."""
-    return trio.run(App(settings).main)
+def run(settings: Settings, in_force: Sequence[InForce] = ()) -> int:
+    """Runs until it is told to end; returns the exit code. Raises StartError before anything was served.
+
+    ``in_force`` is what the settings were made of, for those who ask.
+    """
+    return trio.run(App(settings, in_force).main)
 
 
 class App:
     """One process's worth of sidecar."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, in_force: Sequence[InForce] = ()) -> None:
         self._settings = settings
         self._telemetry = Telemetry(settings.access_log, settings.access_log_file)
         self._memory = MemoryGuard(settings.memory_limit)
@@ -72,9 +77,15 @@ class App:
             started=monotonic(),
             memory=self._memory,
             channels=self._shared.channels,
+            stop_accepting=self._stop_accepting,
+            clusters=lambda: self._inbound.pools() | self._outbound.pools(),
+            in_force=in_force,
+            probes=settings.probe,
+            token=Token(settings.admin_token_file),
         )
         self._listeners: dict[str, list[Listener]] = {}
-        add_gauges(self._telemetry, settings, self, self._memory, self._inbound, self._outbound)
+        self._connections: dict[str, Connections] = {}
+        add_gauges(self._telemetry, settings, self._admin, self._memory, self._inbound, self._outbound)
 
     async def main(self) -> int:
         """See :func:`run`."""
@@ -101,11 +112,13 @@ class App:
             gc.freeze()  # what lives until the end is never looked at again
             gc.set_threshold(GC_ALLOCATIONS, 20, 20)
             self._telemetry.pauses.install()
+            if oddity := self._admin.token.oddity():
+                _log.warning("%s", oddity)
             self.state = "live"
             _log.info("ready")
             await self._quit.wait()
             with trio.move_on_after(self._settings.drain_seconds) as patience:
-                await self._drain(inbound, outbound)
+                await self._drain()
             if patience.cancelled_caught:
                 _log.warning("--drain-seconds have passed; what is still open is reset")
             nursery.cancel_scope.cancel()
@@ -152,6 +165,7 @@ class App:
             self._note_refused(name, peer)
 
         connections = Connections(nursery, serve, self._shared.channels, counters, admits, refused)
+        self._connections[name] = connections
         for listener in self._listeners[name]:
             nursery.start_soon(listener.accept, self._telemetry.counters, connections.take)
         return connections
@@ -196,14 +210,19 @@ class App:
 
     # -- ending ------------------------------------------------------------------------------------------------------
 
-    async def _drain(self, inbound: Connections, outbound: Connections) -> None:
+    async def _drain(self) -> None:
         self.state = "draining"
         self._shared.drain.active = True
         await trio.sleep(self._settings.drain_delay)
-        for name, connections in (("inbound", inbound), ("outbound", outbound)):
-            for listener in self._listeners[name]:
-                listener.close_losslessly(self._telemetry.counters, connections.take)
-            await connections.wait_drained()
+        for name in ("inbound", "outbound"):
+            self._stop_accepting(name)
+            await self._connections[name].wait_drained()
+
+    def _stop_accepting(self, name: str = "inbound") -> None:
+        """Closes the listeners of this name; what is connected stays. Once is enough, twice does no harm."""
+        for listener in self._listeners[name]:
+            listener.close_losslessly(self._telemetry.counters, self._connections[name].take)
+        self._listening[:] = [replace(each, accepting=each.accepting and each.name != name) for each in self._listening]
 
 
 class _Uncounted:

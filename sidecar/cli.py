@@ -53,4 +53,4 @@ def _serve(words: Sequence[str]) -> int:
         _log.warning("%s", sentence)
     from sidecar import app  # not before: neither --help nor a wrong flag needs an event loop
 
-    return app.run(told)
+    return app.run(told, settings.in_force(given.flags))

@@ -49,7 +49,8 @@ class Given(msgspec.Struct):
 
 
 def split(words: Sequence[str], options: Sequence[Option] = OPTIONS) -> Given:
-    """Reads ``--flag VALUE`` and ``--flag=VALUE``; of a flag that is given twice the last counts."""
+    """Reads ``--flag VALUE`` and ``--flag=VALUE``; of a flag that is given twice the last counts, or
+    they add up where its value is a list."""
     given = Given({})
     by_flag = {option.flag: option for option in options}
     at = 0
@@ -75,7 +76,9 @@ def split(words: Sequence[str], options: Sequence[Option] = OPTIONS) -> Given:
         elif value is None and option.bare is None:
             given.problems.append(f"{flag}: needs a value; write {flag} {option.example}")
         else:
-            given.flags[option.field] = str(option.bare) if value is None else value
+            text = str(option.bare) if value is None else value
+            again = option.repeatable and option.field in given.flags
+            given.flags[option.field] = f"{given.flags[option.field]},{text}" if again else text
     return given
 
 

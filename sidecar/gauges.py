@@ -6,8 +6,9 @@ Called once by ``app``; from then on ``Telemetry.read`` asks each reader when so
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
+from sidecar.admin.context import AdminContext
+from sidecar.admin.health import standing
 from sidecar.net.pool import PoolUse
 from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.outbound import Outbound
@@ -19,25 +20,18 @@ from sidecar.telemetry.telemetry import Telemetry
 _PRESSURE = {state: number for number, state in enumerate(MemoryState)}
 
 
-class Lifecycle(Protocol):
-    """Where the process stands: ``state`` is "pre_initializing", "live" or "draining"."""
-
-    @property
-    def state(self) -> str: ...
-
-
 def add_gauges(
     telemetry: Telemetry,
     settings: Settings,
-    lifecycle: Lifecycle,
+    admin: AdminContext,
     memory: MemoryGuard,
     inbound: Inbound,
     outbound: Outbound,
 ) -> None:
     """Gives every metric of ``catalog.READ`` its reader."""
     gauges = telemetry.gauges
-    gauges.add("sidecar_ready", lambda: lifecycle.state == "live")
-    gauges.add("sidecar_draining", lambda: lifecycle.state == "draining")
+    gauges.add("sidecar_ready", lambda: standing(admin) == "live")
+    gauges.add("sidecar_draining", lambda: admin.lifecycle.state == "draining")
     gauges.add("sidecar_connections_limit", lambda: settings.max_connections)
     gauges.add("sidecar_memory_limit_bytes", lambda: memory.limit)
     gauges.add("sidecar_memory_used_bytes", lambda: memory.used)

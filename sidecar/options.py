@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sidecar import machine, ports, values
+from sidecar.probe import parse_probes
 
 LISTENERS = "Where it listens"
 APP = "The app"
@@ -40,6 +41,7 @@ class Option:
     parse: Callable[[str], object]
     computed: Callable[[], object] | None = None
     bare: str | None = None
+    repeatable: bool = False  # given again it adds to the list that its value is
 
     @property
     def flag(self) -> str:
@@ -97,6 +99,15 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "scrape", LISTENERS, LISTEN + "|off", str(ports.SCRAPE), "15020",
         "for Prometheus and probes, on all addresses", values.or_off(_ANYWHERE),
+    ),
+    Option(
+        "admin_token_file", LISTENERS, "PATH|none", "none", "/run/secrets/sidecar-admin-token",
+        "what a POST to --admin has to bring as Authorization: Bearer; read at each use", values.path_or_none,
+    ),
+    Option(
+        "probe", LISTENERS, "NAME=http:PORT/PATH|NAME=tcp:PORT|none", "none", "web=http:8080/healthz",
+        "a look at the app that --scrape offers as /app-health/NAME; may be given again", parse_probes,
+        repeatable=True,
     ),
     _choice(
         "interception", LISTENERS, "none", "how connections come here: addressed to it, or redirected by the kernel",

@@ -18,6 +18,7 @@ from sidecar.addresses import Address, parse_ip
 from sidecar.errors import StartError
 from sidecar.machine import descriptor_limit
 from sidecar.options import OPTIONS, Option
+from sidecar.probe import Probe
 from sidecar.values import Networks
 
 _WILDCARDS = {"0.0.0.0", "::"}
@@ -31,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     outbound: tuple[Address, ...]
     admin: tuple[Address, ...]
     scrape: tuple[Address, ...]
+    admin_token_file: str  # a path; empty: none
+    probe: tuple[Probe, ...]
     protocol: str  # "auto", "http" or "tcp"
     access_log: str  # "text", "json" or "off"
     access_log_file: str  # a path, or "-"
@@ -195,6 +198,10 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
                 if _covers(listener, address) or _covers(address, listener):
                     yield field, f"{address} is taken by --{other}; choose another port"
             taken.append((field, address))
+    for probe in settings.probe:
+        for other, listener in taken:
+            if listener.port == probe.port:
+                yield "probe", f"{probe} would ask this sidecar's own --{other}; name a port of the app"
 
 
 def _covers(listener: Address, other: Address) -> bool:

@@ -145,6 +145,11 @@ def path(text: str) -> str:
     return text
 
 
+def path_or_none(text: str) -> str:
+    """A file's path; ``none`` is the empty one."""
+    return "" if text == "none" else path(text)
+
+
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
         found = ipaddress.ip_network(text, strict=False)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from sidecar import __version__
 from sidecar.addresses import Address
+from sidecar.admin.tokens import Token
 from sidecar.admin.totals import Latest
 from sidecar.errors import Reason
 from sidecar.net.channel import Channel
+from sidecar.net.pool import Pool
+from sidecar.probe import Probe
+from sidecar.settings import InForce
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.telemetry import Telemetry
 
@@ -27,10 +31,21 @@ class Lifecycle(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """A listener that is bound: its name ("inbound", "outbound", "admin", "scrape") and where."""
+    """A listener that is bound: its name ("inbound", "outbound", "admin", "scrape") and where. ``accepting``: False
+    once it has been closed, by a drain."""
 
     name: str
     address: Address
+    accepting: bool = True
+
+
+class Health:
+    """What somebody said of this process's health (``/healthcheck/fail``), whatever it is itself."""
+
+    __slots__ = ("failed",)
+
+    def __init__(self) -> None:
+        self.failed = False
 
 
 class Seats:
@@ -72,7 +87,7 @@ class Seats:
 @dataclass(frozen=True, slots=True)
 class AdminContext:
     """Everything that a route may look at. ``started`` is on the monotonic clock; ``quit`` begins the drain and
-    returns at once; ``listeners`` may still grow after construction; ``channels`` are all open connections."""
+    returns at once; ``listeners`` may still change after construction; ``channels`` are all open connections."""
 
     telemetry: Telemetry
     lifecycle: Lifecycle
@@ -80,9 +95,15 @@ class AdminContext:
     quit: Callable[[], None]
     started: float
     memory: MemoryGuard
-    channels: Collection[Channel]
+    channels: set[Channel]
     version: str = __version__
     admin_seats: Seats = field(default_factory=lambda: Seats(SEATS))
     scrape_seats: Seats = field(default_factory=lambda: Seats(SEATS))
     latest: Latest = field(default_factory=Latest)
+    stop_accepting: Callable[[], None] = lambda: None  # closes the inbound listeners, losslessly
+    clusters: Callable[[], Mapping[str, Pool]] = dict  # by name
+    in_force: Sequence[InForce] = ()
+    probes: Sequence[Probe] = ()
+    token: Token = field(default_factory=Token)
+    health: Health = field(default_factory=Health)
     streams: set[Channel] = field(default_factory=set)  # those of the admin port that carry a stream now

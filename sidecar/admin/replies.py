@@ -7,6 +7,7 @@ but the context, so that each room of routes may import it.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
@@ -16,6 +17,9 @@ from sidecar.admin.context import AdminContext
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 EVENTS = "text/event-stream"
+
+_audit = logging.getLogger("sidecar.admin.audit")
+_audit.setLevel(logging.INFO)  # whoever changes something is named, however little else is logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,14 @@ async def dispatch(routes: Routes, context: AdminContext, request: Request) -> A
         return Reply(404, b"unknown path; there are:\n" + help_text(routes))
     if request.method not in route.allow.split(", "):
         return Reply(405, f"this path takes {route.allow}\n".encode(), allow=route.allow)
+    if not route.mutates:
+        return await route.answer(context, request)
+    refusal = await context.token.judge(request.token)
+    if refusal is not None:
+        _audit.warning("admin: POST %s from %s refused: %s", request.path, request.peer, refusal.text)
+        more = (("www-authenticate", "Bearer"),) if refusal.status == 401 else ()
+        return Reply(refusal.status, f"{refusal.text}\n".encode(), more=more)
+    _audit.info("admin: POST %s from %s", request.path, request.peer)
     return await route.answer(context, request)
 
 

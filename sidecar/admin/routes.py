@@ -7,25 +7,31 @@ two, no value of a query, no key or token ever comes near one of them (CTL-7).
 
 from __future__ import annotations
 
-import logging
-
 from sidecar.admin.context import AdminContext
+from sidecar.admin.dump import certificates, clusters, config_dump, listeners, server_info
 from sidecar.admin.figures import memory, metrics
-from sidecar.admin.health import listeners, live, ready, server_info
+from sidecar.admin.health import live, ready
 from sidecar.admin.live import events
+from sidecar.admin.mutations import (
+    drain_listeners,
+    fail_health,
+    log_level,
+    quit_quit_quit,
+    reset_counters,
+    restore_health,
+)
 from sidecar.admin.page import page, part
+from sidecar.admin.probes import app_health
 from sidecar.admin.replies import Reply, Request, Route, Routes, help_text
+from sidecar.admin.requests import explanation, requests
+from sidecar.admin.stats import stats
+from sidecar.admin.tapping import tap
 
-logger = logging.getLogger("sidecar.admin")
+_FILTERS = "status=503|5xx flag= reason= path=PREFIX source=IP-PREFIX direction= limit="
 
 
 async def help_page(_: AdminContext, __: Request) -> Reply:
     return Reply(200, help_text(ADMIN))
-
-
-async def quit_quit_quit(context: AdminContext, request: Request) -> Reply:
-    logger.info("admin: POST /quitquitquit from %s: draining", request.peer)
-    return Reply(200, b"OK\n", then=context.quit)
 
 
 ADMIN: Routes = {
@@ -33,19 +39,34 @@ ADMIN: Routes = {
     "/page/": Route(part, "what the page is made of", rest="FILE"),
     "/events": Route(events, "a summary per second, as server-sent events: what the page shows"),
     "/help": Route(help_page, "this list"),
-    "/ready": Route(ready, "200 LIVE once everything is bound; 503 before, and while draining"),
+    "/ready": Route(ready, "200 LIVE while new connections are welcome; else 503 and why not"),
     "/live": Route(live, "200 as long as the process answers"),
+    "/server_info": Route(server_info, "version, uptime, state; flags in force and where each came from"),
+    "/stats": Route(
+        stats, "all numbers; filter=TEXT, where only | ^ $ and .* are special; usedonly, buckets, format=json"
+    ),
     "/stats/prometheus": Route(metrics, "metrics, as text or OpenMetrics"),
     "/metrics": Route(metrics, "the same"),
+    "/listeners": Route(listeners, "what is bound where; format=json"),
+    "/clusters": Route(clusters, "connections to the app and to outbound destinations; format=json"),
+    "/config_dump": Route(config_dump, "settings, listeners, timeouts, limits, as JSON"),
+    "/certs": Route(certificates, "certificates; none so far"),
     "/memory": Route(memory, "resident memory, tasks, descriptors, loop lag, buffers"),
-    "/listeners": Route(listeners, "what is bound where; ?format=json"),
-    "/server_info": Route(server_info, "version, state, uptime"),
+    "/requests": Route(requests, f"the last 1,000, newest first; {_FILTERS} format=json"),
+    "/explain/": Route(explanation, "the story of a request, as JSON; format=text", rest="<request-id>"),
+    "/tap": Route(tap, f"records as they come, as server-sent events; {_FILTERS}"),
+    "/logging": Route(log_level, "level=debug|info|warning|error", mutates=True),
+    "/reset_counters": Route(reset_counters, "counters and histograms begin at zero", mutates=True),
+    "/drain_listeners": Route(drain_listeners, "accepts no more inbound connections; goes on otherwise", mutates=True),
+    "/healthcheck/fail": Route(fail_health, "not ready any more, until /healthcheck/ok", mutates=True),
+    "/healthcheck/ok": Route(restore_health, "ready again", mutates=True),
     "/quitquitquit": Route(quit_quit_quit, "drains and ends the process", mutates=True),
 }
 
 SCRAPE: Routes = {
     "/metrics": Route(metrics, "metrics, as text or OpenMetrics"),
     "/stats/prometheus": Route(metrics, "the same"),
-    "/healthz/ready": Route(ready, "200 LIVE once everything is bound; 503 before, and while draining"),
+    "/healthz/ready": Route(ready, "200 LIVE while new connections are welcome; else 503 and why not"),
     "/healthz/live": Route(live, "200 as long as the process answers"),
+    "/app-health/": Route(app_health, "is the app well? as --probe says to find out", rest="<name>"),
 }

@@ -17,6 +17,7 @@ from sidecar.admin.context import STREAMS, AdminContext, Seats
 from sidecar.admin.guard import judge
 from sidecar.admin.replies import Answer, Reply, Request, Routes, Stream, dispatch
 from sidecar.admin.routes import ADMIN, SCRAPE
+from sidecar.admin.tokens import bearer
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed
 
@@ -145,7 +146,8 @@ class _Conversation:
     async def _answer(self, head: h11.Request) -> Answer:
         path, _, query = head.target.decode("latin-1").partition("?")
         accept = b",".join(value for name, value in head.headers if name == b"accept").decode("latin-1")
-        request = Request(head.method.decode("ascii"), path, query, accept, self.channel.peer)
+        token = bearer([value for name, value in head.headers if name == b"authorization"])
+        request = Request(head.method.decode("ascii"), path, query, accept, self.channel.peer, token)
         try:
             return await dispatch(self._routes, self._context, request)
         except Exception:

@@ -80,15 +80,17 @@ class Pool:
         counters: PoolCounters,
     ) -> None:
         self._dial = dial
-        self._limit = limit
-        self._max_waiting = max_waiting
-        self._wait_seconds = wait_seconds
+        self.limit = limit
+        self.max_waiting = max_waiting
+        self.wait_seconds = wait_seconds
         self.idle_seconds = idle_seconds
         self._counters = counters
         self._idle: deque[Lease] = deque()
         self._waiting: deque[_Turn] = deque()
         self.open = 0
         self.closed = False
+        self.failures = 0  # of dialing, and of waiting in vain
+        self.last_failure: tuple[float, ProxyError] | None = None  # when, on the monotonic clock, and what
 
     @property
     def unused(self) -> bool:
@@ -123,9 +125,9 @@ class Pool:
             lease = self.take_idle()
             if lease is not None:
                 return lease
-        if self.open >= self._limit and fresh and self._idle:
+        if self.open >= self.limit and fresh and self._idle:
             self._drop(self._idle.popleft())
-        if self.open < self._limit:
+        if self.open < self.limit:
             self.open += 1
         else:
             turn = await self._wait()
@@ -167,30 +169,39 @@ class Pool:
     async def _connect(self) -> Lease:
         try:
             channel = await self._dial()
-        except BaseException:
+        except BaseException as error:
             self._freed()
+            if isinstance(error, ProxyError):
+                self._note(error)
             raise
         self._counters.pool_misses += 1
         return Lease(self, channel)
 
     async def _wait(self) -> _Turn:
-        if len(self._waiting) >= self._max_waiting:
-            raise ProxyError(Reason.POOL_FULL, f"{self._max_waiting} requests wait for a connection already")
+        if len(self._waiting) >= self.max_waiting:
+            raise self._note(ProxyError(Reason.POOL_FULL, f"{self.max_waiting} requests wait for a connection already"))
         self._counters.pool_waits += 1
         turn = _Turn()
         self._waiting.append(turn)
         try:
-            with trio.move_on_after(self._wait_seconds):
+            with trio.move_on_after(self.wait_seconds):
                 await turn.event.wait()
         except BaseException:
             self._abandon(turn)
             raise
         if not turn.event.is_set():
             self._abandon(turn)
-            raise ProxyError(
-                Reason.POOL_TIMEOUT, f"none of {self._limit} connections became free within {self._wait_seconds:g} s"
+            raise self._note(
+                ProxyError(
+                    Reason.POOL_TIMEOUT, f"none of {self.limit} connections became free within {self.wait_seconds:g} s"
+                )
             )
         return turn
+
+    def _note(self, error: ProxyError) -> ProxyError:
+        self.failures += 1
+        self.last_failure = monotonic(), error
+        return error
 
     def _abandon(self, turn: _Turn) -> None:
         turn.over = True

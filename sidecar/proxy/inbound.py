@@ -58,6 +58,10 @@ class Inbound:
         finally:
             channel.close()
 
+    def pools(self) -> dict[str, Pool]:
+        """Its pools, by a name for people."""
+        return {f"inbound|http|{self._upstream}": self.pool, f"inbound|opaque|{self._upstream}": self._opaque}
+
     def uses(self) -> dict[str, PoolUse]:
         """How its pools are used, by name."""
         limit = self._shared.max_pool

@@ -98,6 +98,10 @@ class Outbound:
         for destination in self._destinations.values():
             destination.pool.close()
 
+    def pools(self) -> dict[str, Pool]:
+        """The pools of all destinations, by a name for people."""
+        return {f"outbound|{address}": destination.pool for address, destination in self._destinations.items()}
+
     def uses(self) -> dict[str, PoolUse]:
         """How the pools of all destinations are used together."""
         pools = [destination.pool for destination in self._destinations.values()]

@@ -14,6 +14,7 @@ from typing import Final
 
 HIDDEN: Final = b"***"
 _PATH_PARAMETER: Final = re.compile(rb";([^/;?=]*)=?[^/;?]*")
+_QUERY_PART: Final = re.compile(rb"[^&;]+")  # some apps take either for the end of a value
 _USERINFO: Final = re.compile(rb"(?<=://)[^/?#@]*@")
 
 
@@ -24,13 +25,11 @@ def target(sent: bytes) -> bytes:
         path = _PATH_PARAMETER.sub(rb";\1=" + HIDDEN, path)
     if b"@" in path and b"://" in path:
         path = _USERINFO.sub(HIDDEN + b"@", path)
-    return path + mark + b"&".join([_hidden(part) for part in query.split(b"&")]) if mark else path
+    return path + mark + _QUERY_PART.sub(_hide, query)
 
 
-def _hidden(part: bytes) -> bytes:
-    name, equals, value = part.partition(b"=")
-    if not part:
-        return part
+def _hide(part: re.Match[bytes]) -> bytes:
+    name, equals, value = part[0].partition(b"=")
     if not equals:
         return HIDDEN
     return name + equals + (HIDDEN if value else b"")

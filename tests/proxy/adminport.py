@@ -9,6 +9,7 @@ import contextlib
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import h11
 import trio
@@ -49,7 +50,7 @@ class Reply:
 class Port:
     """A listening port that serves ``serve``; ``open`` connects to it as ``peer``."""
 
-    def __init__(self, nursery: trio.Nursery, serve: Serve, process: Process) -> None:
+    def __init__(self, nursery: trio.Nursery, serve: Serve, process: Process, more: dict[str, Any]) -> None:
         self._nursery = nursery
         self._serve = serve
         self.process = process
@@ -61,6 +62,7 @@ class Port:
             started=0.0,
             memory=MemoryGuard(0),
             channels=process.channels,
+            **more,
         )
         self.served: list[Channel] = []
 
@@ -101,10 +103,11 @@ async def read_reply(stream: trio.SocketStream, client: h11.Connection, request:
 
 
 @contextlib.asynccontextmanager
-async def port(serve: Serve = serve_admin, *, state: str = "live") -> AsyncGenerator[Port]:
+async def port(serve: Serve = serve_admin, *, state: str = "live", **more: Any) -> AsyncGenerator[Port]:
+    """``more`` are further fields of the AdminContext."""
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            yield Port(nursery, serve, Process(state))
+            yield Port(nursery, serve, Process(state), more)
             nursery.cancel_scope.cancel()
 
 

@@ -26,6 +26,8 @@ WRONG = {
     "--outbound": ["0.0.0.0:15001", "off"],
     "--admin": ["on", "10.0.0.1:15000"],
     "--scrape": ["OFF", "*:15020"],
+    "--admin-token-file": [""],
+    "--probe": ["", "web", "web=http:", "web=udp:80", "web=tcp:0", "web=tcp:80/x", "a b=tcp:80", "a=tcp:1,a=tcp:2"],
     "--protocol": ["udp", "HTTP", ""],
     "--access-log": ["xml"],
     "--access-log-file": [""],
@@ -68,7 +70,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     given: list[Settings] = []
     app = ModuleType("sidecar.app")
 
-    def run(told: Settings) -> int:
+    def run(told: Settings, in_force: object) -> int:
         given.append(told)
         return 0
 
@@ -164,7 +166,7 @@ def test_flags_reach_the_app_and_its_exit_code_comes_back(ran, capsys) -> None:
     [([], "sidecar: error: --inbound: taken\n"), (["--log-level=error"], "sidecar: error: --inbound: taken\n")],
 )
 def test_what_the_app_can_not_start_with_is_one_line_too(flags, shown, ran, capsys, monkeypatch) -> None:
-    def run(told: Settings) -> int:
+    def run(told: Settings, in_force: object) -> int:
         raise StartError("--inbound: taken")
 
     monkeypatch.setattr(sidecar.app, "run", run)

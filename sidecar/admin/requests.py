@@ -1,0 +1,128 @@
+"""What has gone by: ``/requests`` lists the last records, ``/explain/<request-id>`` tells the story of one.
+
+Of a request's target only the path and the names of parameters are shown (``telemetry.redact``); of its fields only
+user-agent, x-forwarded-for and x-request-id were ever kept.
+"""
+
+from __future__ import annotations
+
+import copy
+from time import gmtime, strftime
+from urllib.parse import unquote
+
+from sidecar.admin import filters
+from sidecar.admin.context import AdminContext
+from sidecar.admin.replies import Reply, Request, as_json
+from sidecar.telemetry import redact
+from sidecar.telemetry.explain import Explanation, explain
+from sidecar.telemetry.history import KEPT
+from sidecar.telemetry.record import Record
+
+SHOWN = 100  # unless limit= says otherwise
+Row = dict[str, object]
+
+
+async def requests(context: AdminContext, request: Request) -> Reply:
+    """Newest first; as text, or as JSON."""
+    try:
+        wanted = filters.wanted(request.parameters)
+        limit = filters.limit(request.parameters, SHOWN)
+    except ValueError as error:
+        return Reply(400, f"{error}\n".encode())
+    found = [record for record in context.telemetry.history.newest_first() if wanted(record)][:limit]
+    if request.json:
+        return as_json([row(record) for record in found])
+    return Reply(200, "".join([f"{line(record)}\n" for record in found]).encode())
+
+
+async def explanation(context: AdminContext, request: Request) -> Reply:
+    """One request's story, as JSON or as text."""
+    history = context.telemetry.history
+    record = history.find(unquote(request.path.removeprefix("/explain/")))
+    if record is None:
+        kept = history.newest_first()
+        back = f"history goes back to {_moment(kept[-1].start)}" if kept else "nothing has ended so far"
+        return Reply(404, f"no request with this id among the last {KEPT}; {back}\n".encode())
+    shown = copy.copy(record)
+    shown.path, shown.sent_target = redact.target(record.path), redact.target(record.sent_target)
+    told = {"time": _moment(record.start), **explain(shown)}
+    if request.parameters.get("format") == "text" or (not request.json and request.accept.startswith("text/plain")):
+        return Reply(200, "\n".join([*_outline(told, ""), ""]).encode())
+    return as_json(told)
+
+
+def row(record: Record) -> Row:
+    """A record in short, as JSON's values; what ``/tap`` sends, too."""
+    reason = record.reason
+    return {
+        "time": _moment(record.start),
+        "request_id": _text(record.request_id),
+        "direction": record.direction,
+        "protocol": record.protocol,
+        "client": record.client,
+        "method": _text(record.method),
+        "authority": _text(record.authority),
+        "path": _text(redact.target(record.path)),
+        "status": record.status,
+        "flag": reason.flag if reason else "-",
+        "reason": reason.word if reason else None,
+        "detail": record.detail,
+        "duration_ms": round(record.duration * 1000, 3),
+        "bytes_received": record.bytes_received,
+        "bytes_sent": record.bytes_sent,
+        "upstream": record.upstream,
+        "attempts": record.attempts,
+        "user_agent": _text(record.user_agent),
+        "x_forwarded_for": _text(record.forwarded_for),
+    }
+
+
+def line(record: Record) -> str:
+    """A record on one line, for people."""
+    reason = record.reason
+    what = _text(record.method + b" " + redact.target(record.path)) if record.method else record.protocol
+    return " ".join(
+        (
+            _moment(record.start),
+            record.direction,
+            str(record.status or "-"),
+            reason.flag if reason else "-",
+            reason.word if reason else "-",
+            f"{record.duration * 1000:.1f}ms",
+            what,
+            _text(record.authority) or "-",
+            record.client,
+            record.upstream or "-",
+            _text(record.request_id) or "-",
+        )
+    )
+
+
+def _outline(told: Explanation, indent: str) -> list[str]:
+    """Names and values, one on a line, sections set in."""
+    lines: list[str] = []
+    for name, value in told.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}:", *_outline(value, indent + "  ")]
+        elif isinstance(value, list):
+            lines.append(f"{indent}{name}:" + ("" if value else " -"))
+            for item in value:
+                if isinstance(item, dict):
+                    first, *rest = _outline(item, indent + "    ")
+                    lines += [f"{indent}  - {first.lstrip()}", *rest]
+                else:
+                    lines.append(f"{indent}  - {item}")
+        else:
+            lines.append(f"{indent}{name}: {'-' if value in (None, '') else value}")
+    return lines
+
+
+def _moment(start: float) -> str:
+    """RFC 3339, in UTC, to the millisecond."""
+    return f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(start))}.{int(start % 1 * 1000):03d}Z"
+
+
+def _text(value: bytes) -> str:
+    """Bytes that a peer chose, as one word or line that breaks nothing."""
+    text = value.decode("ascii", "backslashreplace")
+    return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
