@@ -28,10 +28,11 @@ class Totals:
 
 def totals(figures: RequestFigures, at: float) -> Totals:
     """Sums up the series of each direction."""
-    requests, errors, opaque = (dict.fromkeys(DIRECTIONS, 0.0) for _ in range(3))
+    requests: dict[str, float] = dict.fromkeys(DIRECTIONS, 0.0)
+    errors, opaque = requests.copy(), requests.copy()
     reasons: dict[str, float] = {}
-    for (word, _), count in figures.errors:
-        reasons[word] = reasons.get(word, 0.0) + count
+    for (word, _), times in figures.errors:
+        reasons[word] = reasons.get(word, 0.0) + times
     cells = figures.cells
     for (direction, code, flag), at_cell in figures.series:
         if code == OPAQUE_CODE:
