@@ -15,7 +15,7 @@ from sidecar.admin.context import AdminContext
 from sidecar.admin.replies import Reply, Request, as_json
 from sidecar.telemetry import redact
 from sidecar.telemetry.explain import Explanation, explain
-from sidecar.telemetry.history import KEPT
+from sidecar.telemetry.history import KEPT, History
 from sidecar.telemetry.record import Record
 
 SHOWN = 100  # unless limit= says otherwise
@@ -29,7 +29,7 @@ async def requests(context: AdminContext, request: Request) -> Reply:
         limit = filters.limit(request.parameters, SHOWN)
     except ValueError as error:
         return Reply(400, f"{error}\n".encode())
-    found = [record for record in context.telemetry.history.newest_first() if wanted(record)][:limit]
+    found = [record for record in _known(context.telemetry.history) if wanted(record)][:limit]
     if request.json:
         return as_json([row(record) for record in found])
     return Reply(200, "".join([f"{line(record)}\n" for record in found]).encode())
@@ -40,7 +40,7 @@ async def explanation(context: AdminContext, request: Request) -> Reply:
     history = context.telemetry.history
     record = history.find(unquote(request.path.removeprefix("/explain/")))
     if record is None:
-        kept = history.newest_first()
+        kept = _known(history)
         back = f"history goes back to {_moment(kept[-1].start)}" if kept else "nothing has ended so far"
         return Reply(404, f"no request with this id among the last {KEPT}; {back}\n".encode())
     shown = copy.copy(record)
@@ -49,6 +49,15 @@ async def explanation(context: AdminContext, request: Request) -> Reply:
     if request.parameters.get("format") == "text" or (not request.json and request.accept.startswith("text/plain")):
         return Reply(200, "\n".join([*_outline(told, ""), ""]).encode())
     return as_json(told)
+
+
+def _known(history: History) -> list[Record]:
+    """Newest first: the last thousand, and failures from before them."""
+    records = history.newest_first()
+    if len(records) == KEPT:
+        last = set(map(id, records))
+        records += [record for record in history.failed_newest_first() if id(record) not in last]
+    return records
 
 
 def row(record: Record) -> Row:
@@ -111,9 +120,9 @@ def _outline(told: Explanation, indent: str) -> list[str]:
                     first, *rest = _outline(item, indent + "    ")
                     lines += [f"{indent}  - {first.lstrip()}", *rest]
                 else:
-                    lines.append(f"{indent}  - {item}")
+                    lines.append(f"{indent}  - {_printable(str(item))}")
         else:
-            lines.append(f"{indent}{name}: {'-' if value in (None, '') else value}")
+            lines.append(f"{indent}{name}: {'-' if value in (None, '') else _printable(str(value))}")
     return lines
 
 
@@ -124,5 +133,8 @@ def _moment(start: float) -> str:
 
 def _text(value: bytes) -> str:
     """Bytes that a peer chose, as one word or line that breaks nothing."""
-    text = value.decode("ascii", "backslashreplace")
+    return _printable(value.decode("ascii", "backslashreplace"))
+
+
+def _printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -17,6 +17,7 @@ from sidecar.admin.replies import Reply, Request, as_json
 
 LONGEST_FILTER = 256
 _ELSEWHERE = re.compile(r"[\\()\[\]+?]|(?<!\.)\*|.\^|\$.")
+_UNKNOWN = re.compile(r',?[a-z_]+="unknown"')  # a label that says nothing is for scrapers, which want all of them
 _NAMES = {"format", "filter", "usedonly", "buckets"}
 
 Matches = Callable[[str], bool]
@@ -55,18 +56,16 @@ def compile_filter(text: str) -> Matches:
 
 def _alternative(text: str) -> Matches:
     from_start, to_end = text.startswith("^"), text.endswith("$")
-    first, *others = text.removeprefix("^").removesuffix("$").split(".*")
+    pieces = text.removeprefix("^").removesuffix("$").split(".*")
+    if from_start and to_end and len(pieces) == 1:
+        return pieces[0].__eq__
+    first = pieces.pop(0) if from_start else ""
+    last = pieces.pop() if to_end else ""
 
     def test(name: str) -> bool:
-        if not others and from_start and to_end:
-            return name == first
-        at = 0
-        if from_start:
-            if not name.startswith(first):
-                return False
-            at = len(first)
-        pieces = others if from_start else [first, *others]
-        last = pieces.pop() if to_end and pieces else ""
+        if not name.startswith(first):
+            return False
+        at = len(first)
         for piece in pieces:  # the first place that fits is as good as any later one
             found = name.find(piece, at)
             if found < 0:
@@ -81,6 +80,7 @@ def _samples(page: str, *, buckets: bool) -> Iterator[tuple[str, float]]:
     for line in page.splitlines():
         if not line.startswith("#"):
             name, _, text = line.rpartition(" ")
+            name = _UNKNOWN.sub("", name).replace("{,", "{").replace("{}", "")
             if buckets or not name.partition("{")[0].endswith("_bucket"):
                 value = float(text)
                 yield name, int(value) if value.is_integer() else value

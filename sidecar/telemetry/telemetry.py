@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from time import monotonic
 
+from sidecar.errors import Fault
 from sidecar.telemetry import catalog
 from sidecar.telemetry.accesslog import AccessLog
+from sidecar.telemetry.complaints import Complaints
 from sidecar.telemetry.figures import Figures, Gauges
 from sidecar.telemetry.history import History, Taps
 from sidecar.telemetry.logwriter import LogWriter
@@ -18,6 +20,11 @@ from sidecar.telemetry.pauses import Pauses
 from sidecar.telemetry.process import LoopLag
 from sidecar.telemetry.record import Record
 from sidecar.telemetry.timings import Seconds
+
+_SHOULD_NOT_RISE = {
+    "accept_errors": "connections could not be accepted; are there descriptors left (ulimit -n)?",
+    "access_log_dropped": "lines of the access log were lost: whatever takes them is too slow",
+}
 
 
 class Telemetry:
@@ -33,6 +40,8 @@ class Telemetry:
         self.gauges = Gauges()
         self.history = History()
         self.taps = Taps()
+        self._complaints = Complaints()
+        self._risen = dict.fromkeys(_SHOULD_NOT_RISE, 0)
         self.access_log = None if log_form == "off" else AccessLog(log_form, LogWriter(log_path), self.counters)
 
     def begin_opaque(self, direction: str) -> None:
@@ -48,6 +57,9 @@ class Telemetry:
         self.requests.note(record)
         if self.access_log is not None:
             self.access_log.write(record)
+        reason = record.reason
+        if reason is not None and reason.fault is Fault.OVERLOAD:
+            self._complaints.note(f"{reason.word} ({reason.flag})", record.detail, monotonic())
         self.history.add(record)  # after the log, since it cuts what is long
         if self.taps:
             self.taps.offer(record)
@@ -61,6 +73,12 @@ class Telemetry:
         self.lag.note(due, now)
         if self.access_log is not None:
             self.access_log.tick(now)
+        for name, sentence in _SHOULD_NOT_RISE.items():
+            number = getattr(self.counters, name)
+            if number > self._risen[name]:
+                self._complaints.note(name, sentence, now, number - self._risen[name])
+            self._risen[name] = number
+        self._complaints.tick(now)
 
     def read(self) -> Figures:
         """All numbers of this moment; call it on the event loop."""
