@@ -82,7 +82,7 @@ async def test_body_that_is_there_is_pushed_without_a_second_task() -> None:
 async def test_a_body_that_never_makes_us_wait_does_not_starve_the_others() -> None:
     """However many pieces are there, another task gets its turn before all of them have been moved."""
     client = MemoryClient(*[b"x"] * 900, b"", first=b"x", body=True)
-    upstream = MemoryUpstream(answer(length=0))
+    upstream = MemoryUpstream()
     moved = 0
 
     async def other() -> None:
@@ -93,6 +93,8 @@ async def test_a_body_that_never_makes_us_wait_does_not_starve_the_others() -> N
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Run(client, question(b"POST", length=CHUNKED), upstream).go)
         nursery.start_soon(other)
+        await upstream.finished.wait()
+        upstream.said.say(answer(length=0))
     assert moved < 100
     assert len(upstream.heard) == 902
 
