@@ -106,9 +106,11 @@ class Pool:
         if self.open < self._limit:
             self.open += 1
         else:
-            turn = await self._wait()
-            if turn.lease is not None:
-                return turn.lease
+            lease = (await self._wait()).lease
+            if lease is not None:
+                if not fresh and lease.quiet():
+                    return lease
+                lease.channel.close()  # and a new one takes its place
         return await self._connect()
 
     def release(self, lease: Lease, *, reusable: bool) -> None:
