@@ -59,6 +59,8 @@ class Listener:
                 counters.accept_errors += 1
                 if error.errno in _EXHAUSTED:
                     await trio.sleep(_PAUSE_SECONDS)
+                    if self.sock.fileno() < 0:  # closed meanwhile: what has no number can't be waited for
+                        return
 
     def _accept_some(
         self, counters: AcceptCounters, take: Callable[[socket.socket, ClientAddr], None], most: int
