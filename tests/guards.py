@@ -117,7 +117,11 @@ GUARDS: tuple[Guard, ...] = (
         "a length is sent once, and is one number",
         (
             Patch(_HEAD, 'rb"0|[1-9][0-9]{0,17}"', 'rb"0|[1-9][0-9]{0,17}(?:, *[0-9]+)*"'),
-            Patch(_HEAD, "_ONCE: Final = frozenset({headers.HOST, headers.CONTENT_LENGTH, ", "_ONCE: Final = frozenset({headers.HOST, "),
+            Patch(
+                _HEAD,
+                "_ONCE: Final = frozenset({headers.HOST, headers.CONTENT_LENGTH, ",
+                "_ONCE: Final = frozenset({headers.HOST, ",
+            ),
             Patch(_HEAD, "return int(length)\n", 'return int(length.split(b",")[0])\n'),
         ),
     ),
@@ -198,7 +202,11 @@ GUARDS: tuple[Guard, ...] = (
         "H11-16",
         "a connection with bytes that nobody asked for is not used again",
         (
-            Patch(_UPSTREAM, "                self._keep = False  # bytes that nobody asked for\n", "                pass\n"),
+            Patch(
+                _UPSTREAM,
+                "                self._keep = False  # bytes that nobody asked for\n",
+                "                pass\n",
+            ),
             Patch(_UPSTREAM, "            if reader.rest:\n                self._keep = False\n", ""),
         ),
         (_ANSWERS, "-k", "H11-16-"),
