@@ -40,9 +40,11 @@ class ClientStream:
         "_chunked",
         "_failure",
         "_first",
+        "_read_until",
         "_reader",
         "_waited",
         "_window_bytes",
+        "_write_until",
         "body_done",
         "buffer",
         "bytes_in",
@@ -75,6 +77,7 @@ class ClientStream:
         self._chunked = False
         self._window_bytes = 0
         self._waited = 0.0
+        self._read_until = self._write_until = NEVER  # of a body and a reply that wait on the one channel
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -222,7 +225,8 @@ class ClientStream:
         while True:
             left = timeouts.stream_idle - (monotonic() - silent_since)
             began = monotonic()
-            channel.limit(min(left, timeouts.body_min_window - self._waited), Reason.CLIENT_IDLE)
+            self._read_until = began + min(left, timeouts.body_min_window - self._waited)
+            self._arm()
             try:
                 data = await channel.recv()
             except ChannelClosed as gone:
@@ -237,7 +241,9 @@ class ClientStream:
             else:
                 if not data:
                     raise ProxyError(Reason.CLIENT_CLOSED, "the client closed in the middle of a body")
-            channel.deadline = NEVER
+            finally:
+                self._read_until = NEVER
+                self._arm()
             self._waited += monotonic() - began
             self._window_bytes += len(data)
             if self._waited >= timeouts.body_min_window:
@@ -306,19 +312,41 @@ class ClientStream:
         await self._send(data)
 
     async def _send(self, data: bytes) -> None:
-        channel = self.channel
         try:
-            sent = channel.send_nowait(data)
+            sent = self.channel.send_nowait(data)
             if sent < len(data):
-                rest = memoryview(data)[sent:]
-                before = channel.deadline  # of whoever reads the request's body meanwhile
-                while rest:
-                    channel.limit(self.timeouts.stream_idle, Reason.CLIENT_IDLE)
-                    await channel.wait_writable()
-                    rest = rest[channel.send_nowait(rest) :]
-                channel.deadline = before
+                await self._send_slowly(memoryview(data)[sent:])
         except ChannelClosed as gone:
             raise ProxyError(Reason.CLIENT_CLOSED, f"the client went away: {gone.detail}") from None
+
+    async def _send_slowly(self, rest: memoryview) -> None:
+        """To a client that takes nothing now: it has ``stream_idle`` for each piece."""
+        channel = self.channel
+        self._write_until = monotonic() + self.timeouts.stream_idle
+        try:
+            while rest:
+                self._arm()
+                try:
+                    await channel.wait_writable()
+                except Overdue as overdue:
+                    if overdue.reason is not Reason.CLIENT_IDLE:
+                        raise
+                    channel.revive()  # whose deadline it was, each of the two finds out by itself
+                sent = channel.send_nowait(rest)
+                now = monotonic()
+                if sent:
+                    rest = rest[sent:]
+                    self._write_until = now + self.timeouts.stream_idle
+                elif now >= self._write_until:
+                    raise Overdue(Reason.CLIENT_IDLE, f"{channel.peer}: takes nothing of the reply")
+        finally:
+            self._write_until = NEVER
+            self._arm()
+
+    def _arm(self) -> None:
+        """The channel has one deadline: the sooner of those of a body that is read and a reply that is written."""
+        self.channel.deadline = min(self._read_until, self._write_until)
+        self.channel.overdue_as = Reason.CLIENT_IDLE
 
     def watch(self, upstream: Upstream | None) -> None:
         self.channel.watcher = upstream

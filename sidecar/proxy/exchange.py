@@ -102,7 +102,11 @@ async def _ask(
     if not sent or not client.body_done:
         return await _both_ways(client, request, upstream, record)
     if request.length:
-        await upstream.finish_request(client.request_trailers)
+        try:
+            await upstream.finish_request(client.request_trailers)
+        except ProxyError as error:
+            if error.reason is not Reason.UPSTREAM_CLOSED:
+                raise
     return await _final_head(client, request, upstream, record)
 
 
@@ -119,7 +123,12 @@ async def _push_what_is_there(client: Downstream, upstream: Upstream, sent: bool
             patience -= 1
             await trio.lowlevel.checkpoint()
         elif piece:
-            sent = upstream.push(piece)
+            try:
+                sent = upstream.push(piece)
+            except ProxyError as error:
+                if error.reason is not Reason.UPSTREAM_CLOSED:
+                    raise
+                return False  # it may have answered before it left: whoever reads the answer decides
     return sent
 
 

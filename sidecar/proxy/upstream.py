@@ -99,6 +99,7 @@ class UpstreamStream:
         try:
             sent = self.channel.send_nowait(data)
         except ChannelClosed as gone:
+            self._unsent = data  # the request is not complete, whoever goes on without this
             raise ProxyError(Reason.UPSTREAM_CLOSED, f"the upstream went away: {gone.detail}") from None
         self.wrote = True
         if sent == len(data):
