@@ -131,7 +131,7 @@ def test_above_the_memory_limit(protocol: str) -> None:
 def test_memory_comes_and_goes(protocol: str) -> None:
     """Four hundred half heads of 30 KiB bring the process over its limit: a request on a connection from before gets
     503 with `retry-after`. Once they are gone it serves as ever."""
-    limit = int(_usual_memory(protocol) / 0.80)
+    limit = int(_usual_memory(protocol) / 0.70)
     go = threading.Event()
     scripts: dict[str, tuple[Step, ...]] = {"held": (until(go), send(ok()))}
     with (
