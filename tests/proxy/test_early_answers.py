@@ -48,7 +48,7 @@ def test_the_answer_of_an_app_that_reads_no_further_is_passed_on(front: Front, f
                 head, body = b"Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
             with contextlib.suppress(OSError):  # the proxy, too, reads no further
                 client.sock.sendall(
-                    b"POST /script/refuse HTTP/1.1\r\nHost: app\r\nConnection: close\r\n%b\r\n\r\n" % head
+                    b"POST /early/refuse HTTP/1.1\r\nHost: app\r\nConnection: close\r\n%b\r\n\r\n" % head
                 )
                 client.sock.sendall(body)
             client.read_to_end()
@@ -59,7 +59,7 @@ def test_the_answer_of_an_app_that_reads_no_further_is_passed_on(front: Front, f
 def test_a_body_that_ended_leaves_no_deadline_to_the_answer(front: Front) -> None:
     """Reading the body and writing the answer share the channel; a slow reader of a long answer is not cut off."""
     with front.client(deadline=20.0, receive_buffer=32_768) as client:
-        client.sock.sendall(b"POST /script/stream HTTP/1.1\r\nHost: app\r\nContent-Length: 6\r\n\r\nabc")
+        client.sock.sendall(b"POST /early/stream HTTP/1.1\r\nHost: app\r\nContent-Length: 6\r\n\r\nabc")
         time.sleep(WINDOW / 3)  # the answer fills the socket, while the body's rest is waited for
         client.sock.sendall(b"def")
         received, began = 0, time.monotonic()
@@ -69,4 +69,4 @@ def test_a_body_that_ended_leaves_no_deadline_to_the_answer(front: Front) -> Non
             received += len(data)
             if time.monotonic() - began < WINDOW * 2:
                 time.sleep(0.01)
-    assert front.record(b"/script/stream")["response_flags"] == "-"
+    assert front.record(b"/early/stream")["response_flags"] == "-"
