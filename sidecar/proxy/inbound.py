@@ -21,7 +21,7 @@ from sidecar.proxy.opaque import switch, tunnel
 from sidecar.proxy.origin import PoolOrigin
 from sidecar.proxy.serve import serve_http
 from sidecar.proxy.shared import Shared
-from sidecar.proxy.sniff import Habits, sniff
+from sidecar.proxy.sniff import Habits, greets, sniff
 from sidecar.telemetry.record import Record
 from sidecar.wire.detect import Detected
 from sidecar.wire.head import RequestHead
@@ -84,7 +84,7 @@ class Inbound:
             channel.reset()
             return
         lease = found.lease
-        if found.kind is Detected.HTTP1 and (lease is None or lease.quiet()):
+        if found.kind is Detected.HTTP1 and (lease is None or not greets(lease.channel)):
             counters.detect_http += 1
             if lease is not None:
                 lease.release(reusable=False)

@@ -20,7 +20,7 @@ from sidecar.proxy.opaque import switch, tunnel
 from sidecar.proxy.origin import PoolOrigin
 from sidecar.proxy.serve import serve_http
 from sidecar.proxy.shared import Shared
-from sidecar.proxy.sniff import Habits, Sniffed, sniff
+from sidecar.proxy.sniff import Habits, Sniffed, greets, sniff
 from sidecar.telemetry.record import Record
 from sidecar.wire.detect import Detected
 from sidecar.wire.head import RequestHead, ResponseHead, canonical_authority
@@ -143,9 +143,9 @@ class Outbound:
             )
         except ChannelClosed as gone:
             raise ProxyError(Reason.CLIENT_CLOSED, f"the tunnel's client went away: {gone.detail}") from None
-        if found.kind is Detected.HTTP1 and lease.quiet():
+        if found.kind is Detected.HTTP1 and not greets(lease.channel):
             shared.telemetry.counters.detect_http += 1
-            lease.release(reusable=True)
+            lease.release(reusable=lease.quiet())
             await self._http_within(client, found.data, destination)
         else:
             await self._relay(client, found, lease, record)

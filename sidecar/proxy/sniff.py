@@ -9,6 +9,7 @@ it never decides what a connection is.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
@@ -72,11 +73,12 @@ async def sniff(
             if data and until == NEVER:
                 until = monotonic() + head_timeout
             more: bytes | None
-            if lease is not None:
+            if lease is not None and kind is not Detected.LIKELY_OPAQUE:
                 more = await _first_of(client, lease.channel, data, until, idle)
                 if more is None:
-                    habits.server_first = True
-                    return Sniffed(Detected.OPAQUE, data, lease, server_first=True)
+                    greeted = greets(lease.channel)
+                    habits.server_first = habits.server_first or greeted
+                    return Sniffed(Detected.OPAQUE, data, lease, server_first=greeted)
             else:
                 more = await _recv_within(client, 0.0 if habits.server_first and not data else SILENCE_SECONDS)
                 if more is None and kind is Detected.LIKELY_OPAQUE:
@@ -105,6 +107,16 @@ async def sniff(
         raise
     finally:
         client.deadline = NEVER
+
+
+def greets(server: Channel) -> bool:
+    """Whether a server that nothing was sent to has something to say, and more than that it leaves: many an HTTP server
+    closes a silent connection, some of them after a 408, and none of them is server-first for that."""
+    try:
+        said = server.sock.recv(7, socket.MSG_PEEK)
+    except OSError:  # nothing is there, or nobody
+        return False
+    return bool(said) and said != b"HTTP/1."
 
 
 async def _recv_within(client: Channel, seconds: float) -> bytes | None:
