@@ -83,6 +83,11 @@ class Pool:
         """Whether nobody has, waits for or could reuse a connection of this pool."""
         return not self.open and not self._waiting
 
+    @property
+    def has_idle(self) -> bool:
+        """Whether a connection is there for whoever asks next."""
+        return bool(self._idle)
+
     def take_idle(self) -> Lease | None:
         """A connection that is there and quiet, at once; None where there is none."""
         idle = self._idle

@@ -145,7 +145,8 @@ class Outbound:
             raise ProxyError(Reason.CLIENT_CLOSED, f"the tunnel's client went away: {gone.detail}") from None
         if found.kind is Detected.HTTP1 and not greets(lease.channel):
             shared.telemetry.counters.detect_http += 1
-            lease.release(reusable=lease.quiet())
+            # Each tunnel dials: were all of these kept, the pool would fill with connections that nobody needs.
+            lease.release(reusable=lease.quiet() and not destination.pool.has_idle)
             await self._http_within(client, found.data, destination)
         else:
             await self._relay(client, found, lease, record)
