@@ -17,7 +17,7 @@ from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
 from sidecar.proxy.streams import Upstream
 from sidecar.wire import headers
 from sidecar.wire.body import BodyReader, chunk, last_chunk, reader_for
-from sidecar.wire.grammar import Field, field_lines
+from sidecar.wire.grammar import HEAD_BYTES, Field, field_lines
 from sidecar.wire.head import RequestHead, ResponseHead, parse_request
 
 
@@ -142,7 +142,7 @@ class ClientStream:
             if not more:
                 raise ProxyError(Reason.CLIENT_CLOSED, "the client closed in the middle of a head")
             data += more
-            if b"\n" in more or len(data) > 32_768:
+            if b"\n" in more or len(data) >= HEAD_BYTES:
                 self.buffer = data
                 parsed = parse_request(data)
                 if parsed is not None:

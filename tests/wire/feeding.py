@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.wire.body import BodyReader
-from sidecar.wire.grammar import HEAD_BYTES, Field
+from sidecar.wire.grammar import HEAD_BYTES, VERSION_BYTES, Field
 from sidecar.wire.head import RequestHead, ResponseHead, parse_request, parse_response
 
 Head = TypeVar("Head")
@@ -43,7 +43,7 @@ def read_request(pieces: list[bytes]) -> tuple[RequestHead, int] | Reason | None
 
 def read_response(pieces: list[bytes], method: bytes = b"GET") -> tuple[ResponseHead, int] | Reason | None:
     """As above, for an answer."""
-    return _read(pieces, lambda data: parse_response(data, method), lines_only=False)
+    return _read(pieces, lambda data: parse_response(data, method), lines_only=True)
 
 
 def _read(
@@ -54,7 +54,7 @@ def _read(
     try:
         for piece in pieces:
             first, data = not data, data + piece
-            if first or not lines_only or b"\n" in piece or len(data) > HEAD_BYTES:
+            if first or not lines_only or len(data) <= VERSION_BYTES or b"\n" in piece or len(data) >= HEAD_BYTES:
                 parsed = parse(data)
                 if parsed is not None:
                     return parsed
