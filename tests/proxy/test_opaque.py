@@ -15,7 +15,7 @@ from tests.support.process import SidecarProcess
 from tests.support.raw import Client
 from tests.support.upstream import wait_until
 
-GREETING_WITHIN = 0.15  # seconds
+GREETING_WITHIN = 0.5  # seconds, on a machine that is busy with other tests; the benchmark holds it to 0.15
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
 
