@@ -2,7 +2,7 @@
 
 A guard that no test misses is a guard that the next change may lose. Each row of the table names the exact text of its
 guard and what stands there without it; the text is replaced in a temporary copy of the tree, and the hostile cases of
-that row (and the strict head's own tests) are run there. The exit code is 1 where a removed guard made no test fail,
+that row are run there, after they have passed in a copy with every guard in place. The exit code is 1 where a removed guard made no test fail,
 or where the text of a guard is no longer found.
 """
 
