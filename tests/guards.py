@@ -2,8 +2,8 @@
 
 A guard that no test misses is a guard that the next change may lose. Each row of the table names the exact text of its
 guard and what stands there without it; the text is replaced in a temporary copy of the tree, and the hostile cases of
-that row are run there, after they have passed in a copy with every guard in place. The exit code is 1 where a removed guard made no test fail,
-or where the text of a guard is no longer found.
+that row are run there, after they have passed in a copy with every guard in place. The exit code is 1 where a removed
+guard made no test fail, or where the text of a guard is no longer found.
 """
 
 from __future__ import annotations
