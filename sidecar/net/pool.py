@@ -84,6 +84,11 @@ class Pool:
         return not self.open and not self._waiting
 
     @property
+    def at_rest(self) -> bool:
+        """Whether nobody has or waits for a connection: all that are open are idle."""
+        return self.open == len(self._idle) and not self._waiting
+
+    @property
     def has_idle(self) -> bool:
         """Whether a connection is there for whoever asks next."""
         return bool(self._idle)

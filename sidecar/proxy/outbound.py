@@ -27,6 +27,7 @@ from sidecar.wire.head import RequestHead, ResponseHead, canonical_authority
 
 WAIT_SECONDS = 3.0  # for a connection to a destination (F13)
 MAX_DESTINATIONS = 1024  # pools kept; those that nobody uses make room
+ROOM = 64  # made at a time, since looking for it walks all of them
 _ESTABLISHED = ResponseHead(200, b"Connection established", [], {}, 0, 1, True)
 
 
@@ -204,7 +205,9 @@ class Outbound:
         return destination
 
     def _make_room(self) -> None:
-        for key in [key for key, destination in self._destinations.items() if destination.pool.unused]:
-            del self._destinations[key]
+        """The oldest of those that nobody uses go, with their idle connections."""
+        at_rest = [key for key, destination in self._destinations.items() if destination.pool.at_rest]
+        for key in at_rest[:ROOM]:
+            self._destinations.pop(key).pool.close()
         if len(self._destinations) >= MAX_DESTINATIONS:
             raise ProxyError(Reason.POOL_FULL, f"{MAX_DESTINATIONS} destinations are in use already")
