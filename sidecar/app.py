@@ -22,7 +22,7 @@ from sidecar.admin.server import serve_admin, serve_scrape
 from sidecar.errors import StartError
 from sidecar.net.channel import Channel
 from sidecar.net.drain import Connections
-from sidecar.net.listener import Listener, bind, is_own
+from sidecar.net.listener import HANDSHAKE_SECONDS, Listener, bind, is_own
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
 from sidecar.net.timers import Sweeper
@@ -167,6 +167,9 @@ class App:
         self._shared.drain.active = True
         await trio.sleep(self._settings.drain_delay)
         for name, connections in (("inbound", inbound), ("outbound", outbound)):
+            for listener in self._listeners[name]:
+                listener.refuse_new()
+            await trio.sleep(HANDSHAKE_SECONDS)
             for listener in self._listeners[name]:
                 listener.close_losslessly(self._telemetry.counters, connections.take)
             await connections.wait_drained()

@@ -237,13 +237,15 @@ class Load:
             except OSError as error:
                 self.failures.append(f"connecting: {error!r}")
                 return
+            served = self.done[index]
             with sock:
                 try:
                     while ask(sock, self.done[index]):
                         self.done[index] += 1
                     self.done[index] += 1
                 except (OSError, Failed) as error:
-                    self.failures.append(f"client {index}, after {self.done[index]} requests: {error!r}")
+                    served = self.done[index] - served
+                    self.failures.append(f"client {index}, after {served} requests on its connection: {error!r}")
                     return
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 
+import pytest
 import trio
 
 from sidecar.addresses import ClientAddr
@@ -39,3 +40,23 @@ async def test_a_listener_that_closes_while_descriptors_are_short_ends_quietly()
             await listener.tried.wait()
             listener.close_losslessly(counters, _nobody)
     assert sock.fileno() == -1
+
+
+async def test_no_new_connection_begins_and_none_that_is_complete_is_lost() -> None:
+    """A SYN that comes after ``refuse_new`` is dropped; what was connected before can speak, and is taken."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    sock.setblocking(False)
+    listener = Listener("inbound", sock)
+    taken: list[socket.socket] = []
+    with socket.create_connection(sock.getsockname()) as before, socket.socket() as after:
+        listener.refuse_new()
+        before.sendall(b"hello")
+        after.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            after.connect(sock.getsockname())
+        listener.close_losslessly(Counters(), lambda connection, _: taken.append(connection))
+        (connection,) = taken
+        with connection:
+            connection.setblocking(True)
+            connection.settimeout(5)
+            assert connection.recv(100) == b"hello"
