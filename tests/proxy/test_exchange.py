@@ -197,7 +197,7 @@ async def test_too_many_interim_answers() -> None:
 
 
 async def test_switching_is_handed_to_the_caller() -> None:
-    upstream = MemoryUpstream(answer(101, length=0))
+    upstream = MemoryUpstream(answer(101, length=0, known={b"upgrade": b"websocket"}))
     run = Run(MemoryClient(), question(upgrade=b"websocket"), upstream)
     switched = await run.go()
     assert switched is not None
@@ -208,7 +208,7 @@ async def test_switching_is_handed_to_the_caller() -> None:
 
 
 async def test_switching_unasked() -> None:
-    run = Run(MemoryClient(), question(), MemoryUpstream(answer(101, length=0)))
+    run = Run(MemoryClient(), question(), MemoryUpstream(answer(101, length=0, upgrade=b"websocket")))
     await run.fails(Reason.UPSTREAM_PROTOCOL)
 
 
