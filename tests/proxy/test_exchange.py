@@ -208,7 +208,7 @@ async def test_switching_is_handed_to_the_caller() -> None:
 
 
 async def test_switching_unasked() -> None:
-    run = Run(MemoryClient(), question(), MemoryUpstream(answer(101, length=0, upgrade=b"websocket")))
+    run = Run(MemoryClient(), question(), MemoryUpstream(answer(101, length=0)))
     await run.fails(Reason.UPSTREAM_PROTOCOL)
 
 
