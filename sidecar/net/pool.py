@@ -93,6 +93,11 @@ class Pool:
         """Whether a connection is there for whoever asks next."""
         return bool(self._idle)
 
+    @property
+    def full(self) -> bool:
+        """Whether the next who wants a new connection would have to wait."""
+        return self.open >= self._limit
+
     def take_idle(self) -> Lease | None:
         """A connection that is there and quiet, at once; None where there is none."""
         idle = self._idle

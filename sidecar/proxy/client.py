@@ -33,6 +33,18 @@ class Timeouts(msgspec.Struct, frozen=True):
     max_body: int
 
 
+class DrainState:
+    """Whether the process is on its way out; set once, by ``app``."""
+
+    __slots__ = ("active",)
+
+    def __init__(self) -> None:
+        self.active = False
+
+
+NOT_DRAINING = DrainState()
+
+
 class ClientStream:
     """A client's HTTP/1 connection: its requests one after the other, and the reply to each."""
 
@@ -42,6 +54,7 @@ class ClientStream:
         "_first",
         "_read_until",
         "_reader",
+        "_served",
         "_waited",
         "_window_bytes",
         "_write_until",
@@ -51,6 +64,7 @@ class ClientStream:
         "bytes_out",
         "channel",
         "closing",
+        "drain",
         "head",
         "peer_ip",
         "reply_begun",
@@ -66,6 +80,8 @@ class ClientStream:
         self.peer_ip = (str(parse_ip(peer_ip) or peer_ip)).encode()
         self.trusted = trusted
         self.closing = False
+        self._served = False  # a head has come
+        self.drain = NOT_DRAINING
         self.bytes_in = self.bytes_out = 0  # of bodies
         self.body_done = True
         self.reply_begun = False
@@ -90,7 +106,8 @@ class ClientStream:
         channel = self.channel
         data = self.buffer
         if not data:
-            channel.deadline = monotonic() + (1.0 if self.closing else self.timeouts.idle)
+            # The first request has to come as soon as a head has to be complete ; later ones may take their time.
+            channel.deadline = monotonic() + (self.timeouts.idle if self._served else self.timeouts.request_head)
             channel.overdue_as = Reason.CONNECTION_IDLE
             try:
                 data = await channel.recv()
@@ -116,6 +133,7 @@ class ClientStream:
             self._first = b""
         else:
             self._begin_body(head, data[size:])
+        self._served = True
         if not head.keep_alive:
             self.closing = True
         return head
@@ -162,7 +180,7 @@ class ClientStream:
         self._window_bytes = 0
         self._waited = 0.0
         self.buffer = b""
-        self._reader = reader_for(head.length)
+        self._reader = reader_for(head.length, limit)
         self._first = self._feed(data)
 
     def first_piece(self) -> bytes:
@@ -279,7 +297,8 @@ class ClientStream:
                     body += last_chunk([])
             else:
                 self.closing = True
-        if self.closing:
+        if self.closing or self.drain.active:
+            self.closing = True
             extra += b"connection: close\r\n"
         elif not request.minor:
             extra += b"connection: keep-alive\r\n"

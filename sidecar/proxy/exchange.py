@@ -137,8 +137,8 @@ async def _final_head(client: Downstream, request: RequestHead, upstream: Upstre
     interim = 0
     while True:
         head = await upstream.read_head()
-        if head.status == 101 and not request.upgrade:
-            raise ProxyError(Reason.UPSTREAM_PROTOCOL, "the upstream switches protocols unasked")
+        if head.status == 101 and not head.switches_to(request.upgrade):
+            raise ProxyError(Reason.UPSTREAM_PROTOCOL, "the upstream switches to a protocol that was not asked for")
         if head.status >= 200 or head.status == 101:
             record.first_byte = monotonic()
             record.status = head.status
@@ -166,10 +166,14 @@ async def _both_ways(client: Downstream, request: RequestHead, upstream: Upstrea
         except ProxyError as error:
             caught = error
         nursery.cancel_scope.cancel()
-    if caught is not None:
-        raise failure[0] if failure else caught
-    assert head is not None
-    return head
+    try:
+        if caught is not None:
+            raise failure[0] if failure else caught
+        assert head is not None
+        return head
+    finally:
+        caught = None  # an exception holds this frame: what holds the exception would keep both
+        failure.clear()
 
 
 async def _pump(client: Downstream, upstream: Upstream, failure: list[ProxyError]) -> None:

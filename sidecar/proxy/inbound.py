@@ -21,7 +21,7 @@ from sidecar.proxy.opaque import switch, tunnel
 from sidecar.proxy.origin import PoolOrigin
 from sidecar.proxy.serve import serve_http
 from sidecar.proxy.shared import Shared
-from sidecar.proxy.sniff import Habits, greets, sniff
+from sidecar.proxy.sniff import Habits, Sniffed, greets, sniff
 from sidecar.telemetry.record import Record
 from sidecar.wire.detect import Detected
 from sidecar.wire.head import RequestHead
@@ -49,7 +49,7 @@ class Inbound:
         """Serves one connection from ``host`` until it ends, and closes it."""
         try:
             if self._protocol == "tcp":
-                await self._relay(channel, host, Detected.OPAQUE, b"", b"", None)
+                await self._relay(channel, Sniffed(Detected.OPAQUE, b"", None))
             elif self._protocol == "http":
                 await self._http(channel, host, b"")
             else:
@@ -63,7 +63,7 @@ class Inbound:
             found = await sniff(
                 channel,
                 b"",
-                self._opaque_lease,
+                self._silent_lease,
                 self._habits,
                 lease=None,
                 head_timeout=shared.timeouts.request_head,
@@ -101,7 +101,7 @@ class Inbound:
                 counters.detect_http2 += 1
             else:
                 counters.detect_opaque += 1
-            await self._relay(channel, host, found.kind, found.data, found.sni, lease)
+            await self._relay(channel, found)
 
     # -- HTTP --------------------------------------------------------------------------------------------------------
 
@@ -126,12 +126,12 @@ class Inbound:
 
     # -- opaque ------------------------------------------------------------------------------------------------------
 
-    async def _relay(
-        self, channel: Channel, host: str, kind: Detected, data: bytes, sni: bytes, lease: Lease | None
-    ) -> None:
+    async def _relay(self, channel: Channel, found: Sniffed) -> None:
         shared = self._shared
-        record = self._record(channel, kind)
-        record.sni = sni
+        lease = found.lease
+        record = self._record(channel, found.kind)
+        record.sni = found.sni
+        record.bytes_received = found.sent
         shared.telemetry.begin_opaque("inbound")
         try:
             self._permit()
@@ -142,7 +142,7 @@ class Inbound:
             if lease is None:
                 lease = await self._opaque_lease()
             record.upstream = lease.channel.peer
-            await tunnel(channel, lease.channel, record, shared, to_upstream=data)
+            await tunnel(channel, lease.channel, record, shared, to_upstream=found.data[found.sent :])
         except ProxyError as error:
             record.reason, record.detail = error.reason, error.detail
             channel.reset()
@@ -172,6 +172,12 @@ class Inbound:
 
     async def _opaque_lease(self) -> Lease:
         return await self._opaque.acquire(fresh=True)
+
+    async def _silent_lease(self) -> Lease:
+        """For a client that has said nothing: it must not wait its turn, since what it says next may be HTTP."""
+        if self._opaque.full:
+            raise ProxyError(Reason.POOL_FULL, "all connections to the app for silent and opaque clients are in use")
+        return await self._opaque_lease()
 
     async def _dial(self) -> Channel:
         shared, upstream = self._shared, self._upstream

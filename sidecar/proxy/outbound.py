@@ -173,7 +173,8 @@ class Outbound:
             counters.detect_opaque += 1
         record.sni = found.sni
         try:
-            await tunnel(client.channel, lease.channel, record, self._shared, to_upstream=found.data)
+            record.bytes_received += found.sent
+            await tunnel(client.channel, lease.channel, record, self._shared, to_upstream=found.data[found.sent :])
         finally:
             lease.release(reusable=False)
 

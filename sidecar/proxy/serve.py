@@ -29,6 +29,7 @@ async def serve_http(client: ClientStream, direction: str, handle: Handler, shar
     """Serves until either side closes, then closes the channel. Cancelling resets it."""
     peer = client.channel.peer
     counters = shared.telemetry.counters
+    client.drain = shared.drain
     while True:
         request: RequestHead | None = None
         failure: ProxyError | None = None
@@ -48,7 +49,7 @@ async def serve_http(client: ClientStream, direction: str, handle: Handler, shar
             if failure is not None:
                 raise failure
             assert request is not None
-            if shared.drain.active or not shared.overload.keepalive:
+            if not shared.overload.keepalive:
                 client.closing = True
             record.request_id = _request_id(request, shared)
             if not shared.overload.admits(counters.requests_active - 1):
@@ -66,6 +67,7 @@ async def serve_http(client: ClientStream, direction: str, handle: Handler, shar
             client.channel.reset()
             raise
         finally:
+            failure = None  # it holds this frame, which holds it
             counters.requests_active -= 1
             record.bytes_received += client.bytes_in
             record.bytes_sent += client.bytes_out

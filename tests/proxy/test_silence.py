@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -58,3 +59,25 @@ def test_an_app_that_hangs_up_on_silence_is_not_server_first(app: socket.socket,
         app.settimeout(0.3)
         with pytest.raises(TimeoutError):
             app.accept()
+
+
+def test_a_request_in_slow_pieces_does_not_slip_by_as_opaque(app: socket.socket) -> None:
+    """By an unknown method, its first word is sent on, for it may be opaque; what makes it a request ends it."""
+    with SidecarProcess(app.getsockname()[1]) as sidecar, Client(sidecar.inbound, deadline=3.0) as client:
+        client.send(b"FOO")
+        with app.accept()[0] as server:
+            server.settimeout(3)
+            assert server.recv(100) == b"FOO"
+            client.send(b" / HTTP/1.1\r\nHost: app\r\nX-Forwarded-Client-Cert: forged\r\n\r\n")
+            client.read_to_end()
+            with suppress(ConnectionResetError):
+                assert server.recv(100) == b""
+        assert client.heard.raw == b""
+
+
+def test_a_port_that_is_declared_http_waits_for_a_first_request_only_so_long(app: socket.socket) -> None:
+    """Not for the hour that a connection may be idle between requests."""
+    flags = ("--protocol", "http", "--request-head-timeout", "300ms")
+    with SidecarProcess(app.getsockname()[1], *flags) as sidecar, Client(sidecar.inbound, deadline=3.0) as client:
+        client.read_to_end()
+        assert client.heard.raw == b"" and client.heard.end in ("eof", "reset")
