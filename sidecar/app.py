@@ -26,7 +26,7 @@ from sidecar.errors import Reason, StartError
 from sidecar.gauges import add_gauges
 from sidecar.net.channel import Channel
 from sidecar.net.drain import Connections
-from sidecar.net.listener import Listener, bind, is_own
+from sidecar.net.listener import HANDSHAKE_SECONDS, Listener, bind, is_own
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
 from sidecar.net.timers import Sweeper
@@ -215,6 +215,9 @@ class App:
         self._shared.drain.active = True
         await trio.sleep(self._settings.drain_delay)
         for name in ("inbound", "outbound"):
+            for listener in self._listeners[name]:
+                listener.refuse_new()
+            await trio.sleep(HANDSHAKE_SECONDS)
             self._stop_accepting(name)
             await self._connections[name].wait_drained()
 

@@ -25,6 +25,7 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _PAUSE_SECONDS = 0.1
 _ACCEPTS_PER_WAKE = 64  # then others have their turn
 _SO_ATTACH_FILTER = 26
+HANDSHAKE_SECONDS = 0.1  # from a SYN that was let in to its connection: a round trip, or the rest of one
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
 
 
@@ -59,6 +60,8 @@ class Listener:
                 counters.accept_errors += 1
                 if error.errno in _EXHAUSTED:
                     await trio.sleep(_PAUSE_SECONDS)
+                    if self.sock.fileno() < 0:  # closed meanwhile: what has no number can't be waited for
+                        return
 
     def _accept_some(
         self, counters: AcceptCounters, take: Callable[[socket.socket, ClientAddr], None], most: int
@@ -73,15 +76,21 @@ class Listener:
             take(sock, ClientAddr(address[0], address[1]))
         return most
 
-    def close_losslessly(self, counters: AcceptCounters, take: Callable[[socket.socket, ClientAddr], None]) -> None:
-        """Stops new connections, takes those that are complete already, then closes.
-
-        A plain close resets what was completed since the last accept. So first a filter drops all that comes.
-        """
-        drop_all = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K, 0
-        program = _ClassicFilter(drop_all)
+    def refuse_new(self) -> None:
+        """Drops every SYN from now on. Handshakes that are under way still complete, which takes them a round trip."""
         try:
-            self.sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program.pointer)
+            self._filter(_DROP_SYN)
+        except OSError:
+            return  # a kernel that has no filters; ``close_losslessly`` meets the same error and counts it
+
+    def close_losslessly(self, counters: AcceptCounters, take: Callable[[socket.socket, ClientAddr], None]) -> None:
+        """Takes the connections that are complete already, then closes.
+
+        A plain close resets what was completed since the last accept. So first a filter drops all that comes; call
+        ``refuse_new`` HANDSHAKE_SECONDS before, or that filter cuts handshakes in two: their clients believe in them.
+        """
+        try:
+            self._filter(_DROP_ALL)
             while self._accept_some(counters, take, _ACCEPTS_PER_WAKE):
                 pass
         except OSError as error:
@@ -90,6 +99,10 @@ class Listener:
         finally:
             self.close()
 
+    def _filter(self, instructions: Sequence[tuple[int, int, int, int]]) -> None:
+        program = _ClassicFilter(instructions)
+        self.sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program.pointer)
+
     def close(self) -> None:
         """Closes at once. Safe to call twice."""
         if self.sock.fileno() >= 0:
@@ -97,14 +110,26 @@ class Listener:
             self.sock.close()
 
 
-class _ClassicFilter:
-    """A ``struct sock_fprog`` for a program of one instruction; keeps the memory that its pointer names."""
+# Classic BPF: (code, jump if true, jump if false, constant). It sees a packet from its TCP header on.
+_DROP_ALL = ((0x06, 0, 0, 0),)  # return 0: nothing of the packet is kept
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # load the byte with the flags
+    (0x54, 0, 0, 0x12),  # and SYN|ACK
+    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x06, 0, 0, 0),
+    (0x06, 0, 0, 0xFFFFFFFF),  # the whole packet is kept
+)
 
-    def __init__(self, instruction: bytes) -> None:
+
+class _ClassicFilter:
+    """A ``struct sock_fprog`` for a short program; keeps the memory that its pointer names."""
+
+    def __init__(self, instructions: Sequence[tuple[int, int, int, int]]) -> None:
         from ctypes import addressof, create_string_buffer  # needed once, at the end of a process's life
 
-        self._memory = create_string_buffer(instruction, len(instruction))
-        self.pointer = struct.pack("HP", 1, addressof(self._memory))
+        code = b"".join(struct.pack("HBBI", *instruction) for instruction in instructions)
+        self._memory = create_string_buffer(code, len(code))
+        self.pointer = struct.pack("HP", len(instructions), addressof(self._memory))
 
 
 def bind(name: str, flag: str, addresses: Sequence[Address]) -> tuple[list[Listener], list[str]]:

@@ -107,6 +107,21 @@ class Pool:
         """How many requests wait for a connection."""
         return len(self._waiting)
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nobody has or waits for a connection: all that are open are idle."""
+        return self.open == len(self._idle) and not self._waiting
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether a connection is there for whoever asks next."""
+        return bool(self._idle)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next who wants a new connection would have to wait."""
+        return self.open >= self.limit
+
     def take_idle(self) -> Lease | None:
         """A connection that is there and quiet, at once; None where there is none."""
         idle = self._idle
@@ -130,9 +145,11 @@ class Pool:
         if self.open < self.limit:
             self.open += 1
         else:
-            turn = await self._wait()
-            if turn.lease is not None:
-                return turn.lease
+            lease = (await self._wait()).lease
+            if lease is not None:
+                if not fresh and lease.quiet():
+                    return lease
+                lease.channel.close()  # and a new one takes its place
         return await self._connect()
 
     def release(self, lease: Lease, *, reusable: bool) -> None:

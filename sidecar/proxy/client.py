@@ -18,7 +18,7 @@ from sidecar.proxy.streams import Upstream
 from sidecar.telemetry.record import Origin
 from sidecar.wire import headers
 from sidecar.wire.body import BodyReader, chunk, last_chunk, reader_for
-from sidecar.wire.grammar import Field, field_lines
+from sidecar.wire.grammar import HEAD_BYTES, Field, field_lines
 from sidecar.wire.head import RequestHead, ResponseHead, parse_request
 
 
@@ -34,6 +34,18 @@ class Timeouts(msgspec.Struct, frozen=True):
     max_body: int
 
 
+class DrainState:
+    """Whether the process is on its way out; set once, by ``app``."""
+
+    __slots__ = ("active",)
+
+    def __init__(self) -> None:
+        self.active = False
+
+
+NOT_DRAINING = DrainState()
+
+
 class ClientStream:
     """A client's HTTP/1 connection: its requests one after the other, and the reply to each."""
 
@@ -41,15 +53,19 @@ class ClientStream:
         "_chunked",
         "_failure",
         "_first",
+        "_read_until",
         "_reader",
+        "_served",
         "_waited",
         "_window_bytes",
+        "_write_until",
         "body_done",
         "buffer",
         "bytes_in",
         "bytes_out",
         "channel",
         "closing",
+        "drain",
         "head",
         "origin",
         "peer_ip",
@@ -67,6 +83,8 @@ class ClientStream:
         self.trusted = trusted
         self.closing = False
         self.origin: Origin | None = None
+        self._served = False  # a head has come
+        self.drain = NOT_DRAINING
         self.bytes_in = self.bytes_out = 0  # of bodies
         self.body_done = True
         self.reply_begun = False
@@ -78,6 +96,7 @@ class ClientStream:
         self._chunked = False
         self._window_bytes = 0
         self._waited = 0.0
+        self._read_until = self._write_until = NEVER  # of a body and a reply that wait on the one channel
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -90,7 +109,8 @@ class ClientStream:
         channel = self.channel
         data = self.buffer
         if not data:
-            channel.deadline = monotonic() + (1.0 if self.closing else self.timeouts.idle)
+            # The first request has to come as soon as a head has to be complete ; later ones may take their time.
+            channel.deadline = monotonic() + (self.timeouts.idle if self._served else self.timeouts.request_head)
             channel.overdue_as = Reason.CONNECTION_IDLE
             try:
                 data = await channel.recv()
@@ -116,6 +136,7 @@ class ClientStream:
             self._first = b""
         else:
             self._begin_body(head, data[size:])
+        self._served = True
         if not head.keep_alive:
             self.closing = True
         return head
@@ -142,7 +163,7 @@ class ClientStream:
             if not more:
                 raise ProxyError(Reason.CLIENT_CLOSED, "the client closed in the middle of a head")
             data += more
-            if b"\n" in more or len(data) > 32_768:
+            if b"\n" in more or len(data) >= HEAD_BYTES:
                 self.buffer = data
                 parsed = parse_request(data)
                 if parsed is not None:
@@ -162,7 +183,7 @@ class ClientStream:
         self._window_bytes = 0
         self._waited = 0.0
         self.buffer = b""
-        self._reader = reader_for(head.length)
+        self._reader = reader_for(head.length, limit)
         self._first = self._feed(data)
 
     def first_piece(self) -> bytes:
@@ -225,7 +246,8 @@ class ClientStream:
         while True:
             left = timeouts.stream_idle - (monotonic() - silent_since)
             began = monotonic()
-            channel.limit(min(left, timeouts.body_min_window - self._waited), Reason.CLIENT_IDLE)
+            self._read_until = began + min(left, timeouts.body_min_window - self._waited)
+            self._arm()
             try:
                 data = await channel.recv()
             except ChannelClosed as gone:
@@ -240,7 +262,9 @@ class ClientStream:
             else:
                 if not data:
                     raise ProxyError(Reason.CLIENT_CLOSED, "the client closed in the middle of a body")
-            channel.deadline = NEVER
+            finally:
+                self._read_until = NEVER
+                self._arm()
             self._waited += monotonic() - began
             self._window_bytes += len(data)
             if self._waited >= timeouts.body_min_window:
@@ -276,7 +300,8 @@ class ClientStream:
                     body += last_chunk([])
             else:
                 self.closing = True
-        if self.closing:
+        if self.closing or self.drain.active:
+            self.closing = True
             extra += b"connection: close\r\n"
         elif not request.minor:
             extra += b"connection: keep-alive\r\n"
@@ -309,19 +334,41 @@ class ClientStream:
         await self._send(data)
 
     async def _send(self, data: bytes) -> None:
-        channel = self.channel
         try:
-            sent = channel.send_nowait(data)
+            sent = self.channel.send_nowait(data)
             if sent < len(data):
-                rest = memoryview(data)[sent:]
-                before = channel.deadline  # of whoever reads the request's body meanwhile
-                while rest:
-                    channel.limit(self.timeouts.stream_idle, Reason.CLIENT_IDLE)
-                    await channel.wait_writable()
-                    rest = rest[channel.send_nowait(rest) :]
-                channel.deadline = before
+                await self._send_slowly(memoryview(data)[sent:])
         except ChannelClosed as gone:
             raise ProxyError(Reason.CLIENT_CLOSED, f"the client went away: {gone.detail}") from None
+
+    async def _send_slowly(self, rest: memoryview) -> None:
+        """To a client that takes nothing now: it has ``stream_idle`` for each piece."""
+        channel = self.channel
+        self._write_until = monotonic() + self.timeouts.stream_idle
+        try:
+            while rest:
+                self._arm()
+                try:
+                    await channel.wait_writable()
+                except Overdue as overdue:
+                    if overdue.reason is not Reason.CLIENT_IDLE:
+                        raise
+                    channel.revive()  # whose deadline it was, each of the two finds out by itself
+                sent = channel.send_nowait(rest)
+                now = monotonic()
+                if sent:
+                    rest = rest[sent:]
+                    self._write_until = now + self.timeouts.stream_idle
+                elif now >= self._write_until:
+                    raise Overdue(Reason.CLIENT_IDLE, f"{channel.peer}: takes nothing of the reply")
+        finally:
+            self._write_until = NEVER
+            self._arm()
+
+    def _arm(self) -> None:
+        """The channel has one deadline: the sooner of those of a body that is read and a reply that is written."""
+        self.channel.deadline = min(self._read_until, self._write_until)
+        self.channel.overdue_as = Reason.CLIENT_IDLE
 
     def watch(self, upstream: Upstream | None) -> None:
         self.channel.watcher = upstream

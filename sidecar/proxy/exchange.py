@@ -32,6 +32,7 @@ INTERIM_HEADS: Final = 10  # of one answer; more is an upstream that does not en
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 U = TypeVar("U", bound=Upstream)
 _PATIENCE: Final = 2  # times that others get their turn before a second task is made for a body's next bytes
+_PIECES: Final = 32  # moved without a turn for others: 2 MiB at most, about 1 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +103,20 @@ async def _ask(
     if not sent or not client.body_done:
         return await _both_ways(client, request, upstream, record)
     if request.length:
-        await upstream.finish_request(client.request_trailers)
+        try:
+            await upstream.finish_request(client.request_trailers)
+        except ProxyError as error:
+            if error.reason is not Reason.UPSTREAM_CLOSED:
+                raise
     return await _final_head(client, request, upstream, record)
 
 
 async def _push_what_is_there(client: Downstream, upstream: Upstream, sent: bool) -> bool:
     """Moves body bytes as long as neither side makes us wait: most bodies come right behind their heads."""
     patience = _PATIENCE
-    while sent and not client.body_done:
+    for _ in range(_PIECES):
+        if not sent or client.body_done:
+            break
         piece = client.body_nowait()
         if piece is None:
             if not patience:
@@ -117,7 +124,12 @@ async def _push_what_is_there(client: Downstream, upstream: Upstream, sent: bool
             patience -= 1
             await trio.lowlevel.checkpoint()
         elif piece:
-            sent = upstream.push(piece)
+            try:
+                sent = upstream.push(piece)
+            except ProxyError as error:
+                if error.reason is not Reason.UPSTREAM_CLOSED:
+                    raise
+                return False  # it may have answered before it left: whoever reads the answer decides
     return sent
 
 
@@ -126,8 +138,8 @@ async def _final_head(client: Downstream, request: RequestHead, upstream: Upstre
     interim = 0
     while True:
         head = await upstream.read_head()
-        if head.status == 101 and not request.upgrade:
-            raise ProxyError(Reason.UPSTREAM_PROTOCOL, "the upstream switches protocols unasked")
+        if head.status == 101 and not head.switches_to(request.upgrade):
+            raise ProxyError(Reason.UPSTREAM_PROTOCOL, "the upstream switches to a protocol that was not asked for")
         if head.status >= 200 or head.status == 101:
             record.first_byte = monotonic()
             record.status = head.status
@@ -155,10 +167,14 @@ async def _both_ways(client: Downstream, request: RequestHead, upstream: Upstrea
         except ProxyError as error:
             caught = error
         nursery.cancel_scope.cancel()
-    if caught is not None:
-        raise failure[0] if failure else caught
-    assert head is not None
-    return head
+    try:
+        if caught is not None:
+            raise failure[0] if failure else caught
+        assert head is not None
+        return head
+    finally:
+        caught = None  # an exception holds this frame: what holds the exception would keep both
+        failure.clear()
 
 
 async def _pump(client: Downstream, upstream: Upstream, failure: list[ProxyError]) -> None:

@@ -21,7 +21,7 @@ from sidecar.proxy.opaque import switch, tunnel
 from sidecar.proxy.origin import PoolOrigin
 from sidecar.proxy.serve import serve_http
 from sidecar.proxy.shared import Shared
-from sidecar.proxy.sniff import Habits, Sniffed, note_detected, sniff
+from sidecar.proxy.sniff import Habits, Sniffed, greets, note_detected, sniff
 from sidecar.telemetry.record import Origin, Record
 from sidecar.wire.detect import Detected
 from sidecar.wire.head import RequestHead
@@ -74,7 +74,7 @@ class Inbound:
             found = await sniff(
                 channel,
                 b"",
-                self._opaque_lease,
+                self._silent_lease,
                 self._habits,
                 lease=None,
                 head_timeout=shared.timeouts.request_head,
@@ -102,7 +102,7 @@ class Inbound:
             return
         lease = found.lease
         origin = Origin(opened, found.words, monotonic() - began)
-        if found.kind is Detected.HTTP1 and (lease is None or lease.quiet()):
+        if found.kind is Detected.HTTP1 and (lease is None or not greets(lease.channel)):
             note_detected(found, origin.after, shared.telemetry)
             if lease is not None:
                 lease.release(reusable=False)
@@ -146,6 +146,7 @@ class Inbound:
         record = self._record(channel, found.kind)
         record.sni = found.sni
         record.origin = origin
+        record.bytes_received = found.sent
         shared.telemetry.begin_opaque("inbound")
         try:
             self._permit()
@@ -156,7 +157,7 @@ class Inbound:
             if lease is None:
                 lease = await self._opaque_lease()
             record.upstream = lease.channel.peer
-            await tunnel(channel, lease.channel, record, shared, to_upstream=found.data)
+            await tunnel(channel, lease.channel, record, shared, to_upstream=found.data[found.sent :])
         except ProxyError as error:
             record.reason, record.detail = error.reason, error.detail
             channel.reset()
@@ -186,6 +187,12 @@ class Inbound:
 
     async def _opaque_lease(self) -> Lease:
         return await self._opaque.acquire(fresh=True)
+
+    async def _silent_lease(self) -> Lease:
+        """For a client that has said nothing: it must not wait its turn, since what it says next may be HTTP."""
+        if self._opaque.full:
+            raise ProxyError(Reason.POOL_FULL, "all connections to the app for silent and opaque clients are in use")
+        return await self._opaque_lease()
 
     async def _dial(self) -> Channel:
         shared, upstream = self._shared, self._upstream

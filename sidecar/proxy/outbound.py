@@ -22,13 +22,14 @@ from sidecar.proxy.opaque import switch, tunnel
 from sidecar.proxy.origin import PoolOrigin
 from sidecar.proxy.serve import serve_http
 from sidecar.proxy.shared import Shared
-from sidecar.proxy.sniff import Habits, Sniffed, note_detected, sniff
+from sidecar.proxy.sniff import Habits, Sniffed, greets, note_detected, sniff
 from sidecar.telemetry.record import Origin, Record
 from sidecar.wire.detect import Detected
 from sidecar.wire.head import RequestHead, ResponseHead, canonical_authority
 
 WAIT_SECONDS = 3.0  # for a connection to a destination (F13)
 MAX_DESTINATIONS = 1024  # pools kept; those that nobody uses make room
+ROOM = 64  # made at a time, since looking for it walks all of them
 _ESTABLISHED = ResponseHead(200, b"Connection established", [], {}, 0, 1, True)
 
 
@@ -156,9 +157,10 @@ class Outbound:
             )
         except ChannelClosed as gone:
             raise ProxyError(Reason.CLIENT_CLOSED, f"the tunnel's client went away: {gone.detail}") from None
-        if found.kind is Detected.HTTP1 and lease.quiet():
+        if found.kind is Detected.HTTP1 and not greets(lease.channel):
             note_detected(found, monotonic() - began, shared.telemetry)
-            lease.release(reusable=True)
+            # Each tunnel dials: were all of these kept, the pool would fill with connections that nobody needs.
+            lease.release(reusable=lease.quiet() and not destination.pool.has_idle)
             origin = Origin(time(), f"{found.words}, within CONNECT", monotonic() - began)
             await self._http_within(client, found.data, destination, origin)
         else:
@@ -178,7 +180,8 @@ class Outbound:
     async def _relay(self, client: ClientStream, found: Sniffed, lease: Lease, record: Record) -> None:
         record.sni = found.sni
         try:
-            await tunnel(client.channel, lease.channel, record, self._shared, to_upstream=found.data)
+            record.bytes_received += found.sent
+            await tunnel(client.channel, lease.channel, record, self._shared, to_upstream=found.data[found.sent :])
         finally:
             lease.release(reusable=False)
 
@@ -210,7 +213,9 @@ class Outbound:
         return destination
 
     def _make_room(self) -> None:
-        for key in [key for key, destination in self._destinations.items() if destination.pool.unused]:
-            del self._destinations[key]
+        """The oldest of those that nobody uses go, with their idle connections."""
+        at_rest = [key for key, destination in self._destinations.items() if destination.pool.at_rest]
+        for key in at_rest[:ROOM]:
+            self._destinations.pop(key).pool.close()
         if len(self._destinations) >= MAX_DESTINATIONS:
             raise ProxyError(Reason.POOL_FULL, f"{MAX_DESTINATIONS} destinations are in use already")

@@ -79,8 +79,8 @@ async def rescue(client: ClientStream, request: RequestHead | None, error: Proxy
         client.closing = True
         client.channel.close()
         return
-    if request is None or not client.body_done or error.reason.fault is Fault.CLIENT:
-        client.closing = True
+    if request is None or request.length or error.reason.fault is Fault.CLIENT or client.drain.active:
+        client.closing = True  # with a body there may be doubt where the next request begins
     head_only = request is not None and request.method == b"HEAD"
     client.channel.revive()
     try:

@@ -29,6 +29,7 @@ async def serve_http(client: ClientStream, direction: str, handle: Handler, shar
     """Serves until either side closes, then closes the channel. Cancelling resets it."""
     peer = client.channel.peer
     counters = shared.telemetry.counters
+    client.drain = shared.drain
     while True:
         request: RequestHead | None = None
         failure: ProxyError | None = None
@@ -50,7 +51,7 @@ async def serve_http(client: ClientStream, direction: str, handle: Handler, shar
             if failure is not None:
                 raise failure
             assert request is not None
-            if shared.drain.active or not shared.overload.keepalive:
+            if not shared.overload.keepalive:
                 client.closing = True
             if not shared.overload.admits(counters.requests_active - 1):
                 raise ProxyError(Reason.MEMORY, "the proxy is near its memory limit; try again later")
@@ -67,6 +68,7 @@ async def serve_http(client: ClientStream, direction: str, handle: Handler, shar
             client.channel.reset()
             raise
         finally:
+            failure = None  # it holds this frame, which holds it
             counters.requests_active -= 1
             record.bytes_received += client.bytes_in
             record.bytes_sent += client.bytes_out

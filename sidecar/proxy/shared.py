@@ -15,7 +15,7 @@ from sidecar.net.channel import Channel
 from sidecar.net.listener import Listener
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
-from sidecar.proxy.client import Timeouts
+from sidecar.proxy.client import DrainState, Timeouts
 from sidecar.proxy.ids import RequestIds
 from sidecar.telemetry.telemetry import Telemetry
 
@@ -33,15 +33,6 @@ class Overload(Protocol):
     def admits(self, active: int) -> bool:
         """Whether a further request or connection may begin while ``active`` are under way."""
         ...
-
-
-class DrainState:
-    """Whether the process is on its way out; set once, by ``app``."""
-
-    __slots__ = ("active",)
-
-    def __init__(self) -> None:
-        self.active = False
 
 
 @dataclass(frozen=True, slots=True)

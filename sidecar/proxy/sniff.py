@@ -9,6 +9,7 @@ it never decides what a connection is.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
@@ -37,13 +38,15 @@ class Habits:
 
 class Sniffed(msgspec.Struct, frozen=True):
     """``data`` is what was read, all of it for whoever goes on; ``lease`` the connection that was dialed meanwhile.
-    ``kind`` is TLS, HTTP1, HTTP2 or OPAQUE; MORE where the client ended before it said anything."""
+    ``kind`` is TLS, HTTP1, HTTP2 or OPAQUE; MORE where the client ended before it said anything. ``sent`` bytes of the
+    data have gone to the upstream already."""
 
     kind: Detected
     data: bytes
     lease: Lease | None
     sni: bytes = b""
     server_first: bool = False
+    sent: int = 0
 
     @property
     def words(self) -> str:
@@ -95,26 +98,37 @@ async def sniff(
     """
     try:
         until = NEVER
+        sent = 0
         failure: ProxyError | None = None  # of dialing for a silent client, which may yet turn out to speak HTTP
         while True:
             kind = detect(data)
             if kind is Detected.TLS:
                 return await _tls(client, data, lease, head_timeout)
             if kind is not Detected.MORE and kind is not Detected.LIKELY_OPAQUE:
-                return Sniffed(kind, data, lease)
+                if sent and kind is Detected.HTTP1:
+                    raise ProxyError(Reason.BAD_REQUEST, "an unknown method, and a pause in its line")
+                return Sniffed(kind, data, lease, sent=sent)
             if data and until == NEVER:
                 until = monotonic() + head_timeout
             more: bytes | None
-            if lease is not None:
+            if lease is not None and kind is not Detected.LIKELY_OPAQUE:
                 more = await _first_of(client, lease.channel, data, until, idle)
                 if more is None:
-                    habits.server_first = True
-                    return Sniffed(Detected.OPAQUE, data, lease, server_first=True)
+                    greeted = greets(lease.channel)
+                    habits.server_first = habits.server_first or greeted
+                    return Sniffed(Detected.OPAQUE, data, lease, server_first=greeted)
             else:
                 more = await _recv_within(client, 0.0 if habits.server_first and not data else SILENCE_SECONDS)
                 if more is None and kind is Detected.LIKELY_OPAQUE:
-                    return Sniffed(Detected.OPAQUE, data, lease)
-                if more is None and data:
+                    # A word, and silence: an opaque client that waits for an answer, most likely. It gets one, but is
+                    # still looked at: an HTTP request in slow pieces must not slip by as opaque bytes.
+                    lease = lease or await connect()
+                    await _send(lease.channel, data[sent:])
+                    sent = len(data)
+                    more = await _first_of(client, lease.channel, b"", until, idle)
+                    if more is None:
+                        return Sniffed(Detected.OPAQUE, data, lease, sent=sent)
+                elif more is None and data:
                     client.limit(until - monotonic(), Reason.HEAD_TIMEOUT)
                     more = await client.recv()
                 elif more is None and failure is None:
@@ -129,7 +143,7 @@ async def sniff(
                         raise failure
             if not more:  # FIN
                 if kind is Detected.LIKELY_OPAQUE or habits.server_first:
-                    return Sniffed(Detected.OPAQUE, data, lease)
+                    return Sniffed(Detected.OPAQUE, data, lease, sent=sent)
                 return Sniffed(Detected.MORE, data, lease)
             data += more
     except BaseException:
@@ -138,6 +152,23 @@ async def sniff(
         raise
     finally:
         client.deadline = NEVER
+
+
+def greets(server: Channel) -> bool:
+    """Whether a server that nothing was sent to has something to say, and more than that it leaves: many an HTTP server
+    closes a silent connection, some of them after a 408, and none of them is server-first for that."""
+    try:
+        said = server.sock.recv(7, socket.MSG_PEEK)
+    except OSError:  # nothing is there, or nobody
+        return False
+    return bool(said) and said != b"HTTP/1."
+
+
+async def _send(server: Channel, data: bytes) -> None:
+    try:
+        await server.send_all(data)
+    except ChannelClosed as gone:
+        raise ProxyError(Reason.UPSTREAM_CLOSED, f"the upstream went away: {gone.detail}") from None
 
 
 async def _recv_within(client: Channel, seconds: float) -> bytes | None:

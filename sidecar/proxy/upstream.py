@@ -15,7 +15,7 @@ from sidecar.net.channel import NEVER, ChannelClosed
 from sidecar.net.pool import Lease
 from sidecar.wire import headers
 from sidecar.wire.body import BodyReader, chunk, last_chunk, reader_for
-from sidecar.wire.grammar import Field, field_lines
+from sidecar.wire.grammar import HEAD_BYTES, VERSION_BYTES, Field, field_lines
 from sidecar.wire.head import CHUNKED, RequestHead, ResponseHead, parse_response
 
 
@@ -99,6 +99,7 @@ class UpstreamStream:
         try:
             sent = self.channel.send_nowait(data)
         except ChannelClosed as gone:
+            self._unsent = data  # the request is not complete, whoever goes on without this
             raise ProxyError(Reason.UPSTREAM_CLOSED, f"the upstream went away: {gone.detail}") from None
         self.wrote = True
         if sent == len(data):
@@ -137,7 +138,11 @@ class UpstreamStream:
                 raise _of_upstream(error) from None
             if parsed is not None:
                 break
-            data += await self._recv()
+            more = b""
+            # Past the version only a line's end can change the verdict.
+            while b"\n" not in more and (not more or len(data) > VERSION_BYTES) and len(data) < HEAD_BYTES:
+                more = await self._recv()
+                data += more
         head, size = parsed
         if head.status < 200:
             self._buffer = data[size:]

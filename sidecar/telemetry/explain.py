@@ -47,7 +47,7 @@ def _request(record: Record) -> Explanation:
         "authority": _text(record.authority),
         "path_as_sent": _text(record.sent_target),
         "path_forwarded": _text(record.path),
-        "path_judged": sorted(_text(form) for form in _judged(record.path)),
+        "path_judged": sorted(_text(form) for form in _judged(record.sent_target)),
         "body_bytes": record.bytes_received,
     }
 

@@ -48,10 +48,10 @@ class BodyReader(Protocol):
         ...
 
 
-def reader_for(length: int) -> BodyReader:
-    """The reader for a head's ``length``."""
+def reader_for(length: int, limit: int = 0) -> BodyReader:
+    """The reader for a head's ``length``. A chunked body may announce ``limit`` bytes at most, where that is not 0."""
     if length == CHUNKED:
-        return ChunkReader()
+        return ChunkReader(limit)
     return CloseReader() if length == UNTIL_CLOSE else LengthReader(length)
 
 
@@ -103,9 +103,22 @@ class CloseReader:
 class ChunkReader:
     """A chunked body. Extensions are dropped; trailers are kept as far as ``headers`` allows."""
 
-    __slots__ = ("_extensions", "_left", "_pending", "_step", "done", "more", "rest", "trailers")
+    __slots__ = (
+        "_announced",
+        "_extensions",
+        "_left",
+        "_limit",
+        "_pending",
+        "_step",
+        "done",
+        "more",
+        "rest",
+        "trailers",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = 0) -> None:
+        self._limit = limit
+        self._announced = 0  # bytes of all chunks so far, those to come of this one included
         self._pending = b""  # the beginning of a chunk line, of a chunk's end or of the trailers
         self._left = 0  # of the chunk at hand
         self._extensions = 0
@@ -165,6 +178,9 @@ class ChunkReader:
         self._left = int(match[1], 16)
         if self._left >= 1 << 63:
             raise ProxyError(Reason.BAD_FRAMING, "a chunk is longer than any body")
+        self._announced += self._left
+        if self._limit and self._announced > self._limit:
+            raise ProxyError(Reason.BODY_TOO_LARGE, f"the body is longer than {self._limit} bytes")
         self._step = _DATA if self._left else _TRAILERS
 
     def _wait_for_line(self, data: bytes, position: int) -> None:

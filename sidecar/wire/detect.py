@@ -24,6 +24,7 @@ _BEGINS: Final = re.compile(b"|".join(re.escape(m) for m in sorted(_METHODS, key
 _PREFIXES: Final = frozenset(m[:n] for m in (*_METHODS, b"PRI") for n in range(1, len(m)))
 _HTTP_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+[ \t]+[^ \t\r\n]+[ \t]+HTTP/[0-9]")
 _MAYBE_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:[ \t]+(?:[^ \t\r\n]+(?:[ \t]+[HTP/]{0,5})?)?)?\Z")
+_PATH_BEGUN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+[ \t]+(?:/|[hH][tT][tT][pP]://)")
 
 
 class Detected(Enum):
@@ -33,7 +34,7 @@ class Detected(Enum):
     HTTP1 = "http"
     HTTP2 = "http2"
     OPAQUE = "opaque"
-    MORE = "more"  # nothing that says anything yet, or the beginning of a method: wait
+    MORE = "more"  # nothing that says anything yet, or the beginning of a method or of a request line: wait
     LIKELY_OPAQUE = "likely_opaque"  # could still become an unusual HTTP request; silence makes it opaque
 
 
@@ -55,6 +56,10 @@ def detect(data: bytes) -> Detected:
         return Detected.MORE if len(data) < DETECT_BYTES else Detected.HTTP1
     if _HTTP_LINE.match(text):
         return Detected.HTTP1
-    if len(data) < DETECT_BYTES and _MAYBE_LINE.match(text):
-        return Detected.LIKELY_OPAQUE
+    if _MAYBE_LINE.match(text):
+        # With a path behind the word, neither a pause nor its length may lead a request past HTTP's rules.
+        if _PATH_BEGUN.match(text):
+            return Detected.MORE if len(data) < DETECT_BYTES else Detected.HTTP1
+        if len(data) < DETECT_BYTES:
+            return Detected.LIKELY_OPAQUE
     return Detected.OPAQUE

@@ -17,6 +17,7 @@ from typing import Final
 from sidecar.errors import ProxyError, Reason
 
 HEAD_BYTES: Final = 32 * 1024  # a head's size, start line to empty line (F6; Envoy allows 60 KiB, nginx 32 KiB)
+VERSION_BYTES: Final = 7  # of a status line, which no answer can do without
 HEAD_FIELDS: Final = 100  # Envoy's default
 
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
@@ -62,7 +63,7 @@ def explain_request(data: bytes) -> None:
 
 def explain_response(data: bytes) -> None:
     """As :func:`explain_request`, for the head of a response."""
-    if data and not b"HTTP/1.".startswith(data[:7]):
+    if data and not b"HTTP/1.".startswith(data[:VERSION_BYTES]):
         raise ProxyError(Reason.BAD_REQUEST, "the answer does not begin with HTTP/1")
     _explain(data, _check_status_line)
 

@@ -74,6 +74,12 @@ class ResponseHead(msgspec.Struct, frozen=True, gc=False):
     minor: int
     keep_alive: bool
 
+    def switches_to(self, wanted: bytes) -> bool:
+        """Whether this 101 names, in Upgrade, only protocols that ``wanted`` (a request's Upgrade) has offered."""
+        offered = headers.tokens(wanted)
+        chosen = headers.tokens(self.known.get(headers.UPGRADE, b""))
+        return bool(chosen) and all(protocol in offered for protocol in chosen)
+
 
 def parse_request(data: bytes) -> tuple[RequestHead, int] | None:
     """The head at the front of ``data`` and its size in bytes; None while it is incomplete. Raises ProxyError."""

@@ -106,6 +106,6 @@ def chunked(body: bytes, *lines: bytes) -> bytes:
     return post(b"Transfer-Encoding: chunked", *lines, body=body)
 
 
-def each(id: str, stem: str, sends: Sequence[tuple[str, bytes]], *expect: Expect) -> list[Case]:  # noqa: A002
+def each(id: str, stem: str, sends: Sequence[tuple[str, bytes]], *expect: Expect) -> list[Case]:
     """One case per pair of name and bytes, all with one expectation."""
     return [Case(id, f"{stem}{name}", send, expect) for name, send in sends]

@@ -6,9 +6,17 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tests.hostile.case import Case
-from tests.hostile.cases import chk, hdr, lim, req, traps, ups
+from tests.hostile.cases import chk, hdr, lim, req_framing, req_head, req_target, traps, ups
 
-ALL_CASES: list[Case] = [*req.CASES, *chk.CASES, *hdr.CASES, *lim.CASES, *traps.CASES]
+ALL_CASES: list[Case] = [
+    *req_framing.CASES,
+    *req_head.CASES,
+    *req_target.CASES,
+    *chk.CASES,
+    *hdr.CASES,
+    *lim.CASES,
+    *traps.CASES,
+]
 NAMED: dict[str, list[str]] = {}
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -18,7 +26,7 @@ def covers(*ids: str) -> Callable[[F], F]:
     """Mark a test as covering these ids."""
 
     def mark(test: F) -> F:
-        for id in ids:  # noqa: A001
+        for id in ids:
             NAMED.setdefault(id, []).append(f"{test.__module__}.{test.__qualname__}")
         return test
 

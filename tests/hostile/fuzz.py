@@ -52,6 +52,7 @@ class Fuzzer:
         self._seeds = seeds_from(places)
         self._lock = threading.Lock()
         self._recent: deque[int] = deque(maxlen=width * 4)
+        self._under_way: set[int] = set()  # a slow one may be older than all that are recent
         self._suspects: list[tuple[str, bytes, list[int]]] = []
 
     def run(self, count: int) -> Report:
@@ -82,11 +83,14 @@ class Fuzzer:
             data = input_of(self.seed, index, self._seeds)
             with self._lock:
                 self._recent.append(index)
+                self._under_way.add(index)
                 self.report.count += 1
             try:
                 wrong = self._play(data)
             except OSError as error:
                 wrong = f"could not connect: {error!r}"
+            with self._lock:
+                self._under_way.discard(index)
             if wrong is not None:
                 self._fail(wrong, index, data)
 
@@ -122,18 +126,20 @@ class Fuzzer:
 
     def _suspect(self, connection: Connection) -> None:
         with self._lock:
-            self._suspects.append((connection.violation or "", bytes(connection.raw), list(self._recent)))
+            self._suspects.append(
+                (connection.violation or "", bytes(connection.raw), [*self._under_way, *self._recent])
+            )
 
     def _judge_suspects(self) -> None:
         """Play the inputs of that moment again, one by one, to name the one that did it."""
         self.rig.upstream.on_violation = None
         for violation, raw, recent in self._suspects:
+            if len(self.report.failures) >= 20:
+                return
             if self._opaque(raw):
                 if not any(raw == input_of(self.seed, i, self._seeds)[: len(raw)] for i in recent):
                     self._fail(f"opaque bytes that no client sent: {raw[:300]!r}", -1, b"")
                 continue
-            if len(self.report.failures) >= 20:
-                return
             for index in recent:
                 data = input_of(self.seed, index, self._seeds)
                 self.rig.upstream.take()

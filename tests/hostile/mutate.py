@@ -26,20 +26,43 @@ _NUMBERS = [
 _SPACES = [b" ", b"\t", b"\r\n ", b"\x0b", b"\x0c", b"\xa0", b"\x85", b"", b"\x00", b"  "]
 _ENDS = [b"\n", b"\r", b"\r\r\n", b"\n\r", b"\r\n\r\n", b"", b"\r\n ", b"\x0b\r\n", b"\n\n"]
 _WORDS = [
-    b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n", b"Host: evil\r\n", b"Connection: close\r\n", b"TE: trailers\r\n",
-    b"Expect: 100-continue\r\n", b"Upgrade: websocket\r\nConnection: upgrade\r\n", b"GET /smuggled HTTP/1.1\r\nHost: app\r\n\r\n",
-    b"0\r\n\r\n", b"5\r\nhello\r\n", b"X-Forwarded-Client-Cert: x\r\n", b"Connection: host, content-length\r\n", b" HTTP/1.0\r\n",
-    b"HTTP/1.1", b"chunked", b"x_envoy_internal: 1\r\n",
-]  # fmt: skip
+    b"Transfer-Encoding: chunked\r\n",
+    b"Content-Length: 5\r\n",
+    b"Host: evil\r\n",
+    b"Connection: close\r\n",
+    b"TE: trailers\r\n",
+    b"Expect: 100-continue\r\n",
+    b"Upgrade: websocket\r\nConnection: upgrade\r\n",
+    b"GET /smuggled HTTP/1.1\r\nHost: app\r\n\r\n",
+    b"0\r\n\r\n",
+    b"5\r\nhello\r\n",
+    b"X-Forwarded-Client-Cert: x\r\n",
+    b"Connection: host, content-length\r\n",
+    b" HTTP/1.0\r\n",
+    b"HTTP/1.1",
+    b"chunked",
+    b"x_envoy_internal: 1\r\n",
+]
 
 _GOOD = [
-    get(), get(b"X: y"), post(b"Content-Length: 5", body=b"hello"), get() + get(), get(b"Connection: close"),
+    get(),
+    get(b"X: y"),
+    post(b"Content-Length: 5", body=b"hello"),
+    get() + get(),
+    get(b"Connection: close"),
     post(b"Transfer-Encoding: chunked", body=b"5\r\nhello\r\n0\r\n\r\n") + get(target=b"/2"),
-    post(b"Transfer-Encoding: chunked", b"TE: trailers", b"Connection: te", body=b"5;a=b\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n"),
+    post(
+        b"Transfer-Encoding: chunked",
+        b"TE: trailers",
+        b"Connection: te",
+        body=b"5;a=b\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n",
+    ),
     post(b"Content-Length: 5", b"Expect: 100-continue", body=b"hello"),
-    b"GET / HTTP/1.0\r\n\r\n", b"HEAD / HTTP/1.1\r\nHost: app\r\n\r\n", b"OPTIONS * HTTP/1.1\r\nHost: app\r\n\r\n",
+    b"GET / HTTP/1.0\r\n\r\n",
+    b"HEAD / HTTP/1.1\r\nHost: app\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nHost: app\r\n\r\n",
     b"PUT /a%2fb;c=d?e=f HTTP/1.1\r\nHost: [::1]:80\r\nContent-Length: 1\r\n\r\nx",
-]  # fmt: skip
+]
 
 Mutation = Callable[[random.Random, bytearray, Sequence[bytes]], None]
 
@@ -109,8 +132,19 @@ def _case(rng: random.Random, data: bytearray, _: Sequence[bytes]) -> None:
 
 
 _MUTATIONS: tuple[Mutation, ...] = (
-    _flip, _insert, _insert_word, _delete, _cut, _splice, _append, _double_line, _line_end, _space, _number, _case,
-)  # fmt: skip
+    _flip,
+    _insert,
+    _insert_word,
+    _delete,
+    _cut,
+    _splice,
+    _append,
+    _double_line,
+    _line_end,
+    _space,
+    _number,
+    _case,
+)
 
 
 def seeds_from(cases: Sequence[bytes]) -> list[bytes]:

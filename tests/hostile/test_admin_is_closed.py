@@ -60,9 +60,21 @@ def test_it_can_not_be_put_on_another_address(address: str) -> None:
 @covers("CTL-5")
 @pytest.mark.parametrize(
     "host",
-    [b"evil.example", b"evil.example:15000", b"127.0.0.1.evil.example", b"localhost.evil.example", b"10.0.0.1", b"",
-     b"0.0.0.0", b"127.0.0.1@evil.example", b"evil.example#127.0.0.1", b"[::ffff:10.0.0.1]", b"localhosts", b"2130706433"],
-)  # fmt: skip
+    [
+        b"evil.example",
+        b"evil.example:15000",
+        b"127.0.0.1.evil.example",
+        b"localhost.evil.example",
+        b"10.0.0.1",
+        b"",
+        b"0.0.0.0",
+        b"127.0.0.1@evil.example",
+        b"evil.example#127.0.0.1",
+        b"[::ffff:10.0.0.1]",
+        b"localhosts",
+        b"2130706433",
+    ],
+)
 def test_a_foreign_host_is_refused(sidecar: SidecarProcess, host: bytes) -> None:
     assert _status(sidecar.admin, _request(b"GET", b"/memory", host=host)) in (400, 403, 421)
 
@@ -75,9 +87,16 @@ def test_two_hosts_are_refused(sidecar: SidecarProcess) -> None:
 @covers("CTL-5")
 @pytest.mark.parametrize(
     "line",
-    [b"Origin: https://evil.example", b"Origin: null", b"Sec-Fetch-Site: cross-site", b"Sec-Fetch-Site: same-site",
-     b"Origin: http://127.0.0.1.evil.example", b"Origin: http://localhost@evil.example", b"Origin: file://"],
-)  # fmt: skip
+    [
+        b"Origin: https://evil.example",
+        b"Origin: null",
+        b"Sec-Fetch-Site: cross-site",
+        b"Sec-Fetch-Site: same-site",
+        b"Origin: http://127.0.0.1.evil.example",
+        b"Origin: http://localhost@evil.example",
+        b"Origin: file://",
+    ],
+)
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
 def test_a_foreign_page_is_refused(sidecar: SidecarProcess, line: bytes, method: bytes) -> None:
     assert _status(sidecar.admin, _request(method, b"/quitquitquit", line)) == 403
@@ -98,10 +117,17 @@ def test_a_mutation_by_another_method_is_refused(sidecar: SidecarProcess, method
 @covers("CTL-5")
 @pytest.mark.parametrize(
     "data",
-    [b"\x16\x03\x01\x02\x00", b"GET /ready\r\n\r\n", b"GET /ready HTTP/1.1\r\n\r\n", b"\x00" * 4096, b"A" * 100000,
-     b"GET /ready HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100000 + b"\r\n\r\n",
-     b"POST /quitquitquit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nOrigin: null\r\n\r\n"],
-)  # fmt: skip
+    [
+        b"\x16\x03\x01\x02\x00",
+        b"GET /ready\r\n\r\n",
+        b"GET /ready HTTP/1.1\r\n\r\n",
+        b"\x00" * 4096,
+        b"A" * 100000,
+        b"GET /ready HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100000 + b"\r\n\r\n",
+        b"POST /quitquitquit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n"
+        b"Origin: null\r\n\r\n",
+    ],
+)
 def test_garbage_is_refused_and_survived(sidecar: SidecarProcess, data: bytes) -> None:
     with Client(sidecar.admin) as client:
         client.send(data)

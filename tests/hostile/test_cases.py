@@ -1,4 +1,4 @@
-"""Every case of the data, whole, in halves and byte by byte: one verdict, and only what may reach the app reaches it."""
+"""Every case of the data, whole, in halves and byte by byte: one verdict, and the app sees what it may."""
 
 from __future__ import annotations
 

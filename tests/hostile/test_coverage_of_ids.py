@@ -1,4 +1,4 @@
-"""No id of the list of hostile inputs is without a case or a test, and no case has an id that the list does not know."""
+"""Each id of the list of hostile inputs has a case or a test, and no case has an id that the list does not know."""
 
 from __future__ import annotations
 

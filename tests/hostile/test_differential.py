@@ -28,8 +28,17 @@ _METHODS = rb"(?:\A|[^A-Z])(?![A-Z_-]+ )[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/
 _TRAILER = rb"\r\n0+\r\n(?:.+\r\n)*?(?:transfer-encoding|content-length):"
 _EXPLAINED: list[tuple[str, re.Pattern[bytes], str]] = [
     ("nginx", re.compile(_METHODS), "methods are A-Z, _ and - to nginx, any token to RFC 9110 section 9.1 and to us"),
-    ("nginx", re.compile(rb"OPTIONS \* HTTP/1\.1\r\n"), "nginx does not proxy the asterisk form (RFC 9112 section 3.2.4)"),
+    (
+        "nginx",
+        re.compile(rb"OPTIONS \* HTTP/1\.1\r\n"),
+        "nginx does not proxy the asterisk form (RFC 9112 section 3.2.4)",
+    ),
     ("nginx", re.compile(rb"TRACE "), "nginx refuses TRACE with 405 whatever its framing"),
+    (
+        "nginx",
+        re.compile(rb"\r\nhost:[ \t]*\t", re.I),
+        "HTAB is no white space to nginx, and so it is part of the host",
+    ),
     ("h11", re.compile(_TRAILER, re.I), "h11 judges framing fields in trailers; we drop them"),
     ("haproxy", re.compile(_TRAILER, re.I), "HAProxy judges framing fields in trailers; we drop them"),
     ("haproxy", re.compile(rb"\r\nupgrade:", re.I), "HAProxy serves nothing behind a request to upgrade, taken or not"),

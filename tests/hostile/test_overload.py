@@ -51,11 +51,11 @@ def test_one_connection_too_many(protocol: str) -> None:
             assert [reply.status for reply in client.replies((b"GET",), 1)] == [200]
         descriptors = sidecar.descriptors()
         for _ in range(20):
-            with Client(sidecar.inbound) as extra:
-                extra.send(_PLAIN)
-                extra.read_to_end()
-                assert extra.heard.end in ("eof", "reset")
-                assert not extra.heard.raw or extra.heard.raw.startswith(b"HTTP/1.1 503 ")
+            try:
+                replies = ask(sidecar.inbound, _PLAIN)
+            except ConnectionError:
+                replies = []
+            assert [reply.status for reply in replies] in ([503], []), "one more than the cap was served"
         wait_until(lambda: sidecar.descriptors() <= descriptors, "no descriptor is left of those refused")
         for client in clients:
             client.heard.raw.clear()
@@ -131,7 +131,7 @@ def test_above_the_memory_limit(protocol: str) -> None:
 def test_memory_comes_and_goes(protocol: str) -> None:
     """Four hundred half heads of 30 KiB bring the process over its limit: a request on a connection from before gets
     503 with `retry-after`. Once they are gone it serves as ever."""
-    limit = int(_usual_memory(protocol) / 0.80)
+    limit = int(_usual_memory(protocol) / 0.70)
     go = threading.Event()
     scripts: dict[str, tuple[Step, ...]] = {"held": (until(go), send(ok()))}
     with (

@@ -276,8 +276,11 @@ def test_a_client_that_goes_away_while_the_app_works(patient: Rig) -> None:
     with Client(patient.sidecar.inbound) as client:
         client.send(b"GET /script/hung HTTP/1.1\r\nHost: app\r\n\r\n")
         wait_until(lambda: any(c.requests for c in patient.upstream.live()), "the app has it")
-    wait_until(lambda: not any(c.requests and c.requests[-1].target == b"/script/hung" for c in patient.upstream.live()),
-               "the app is told", 5)  # fmt: skip
+    wait_until(
+        lambda: not any(c.requests and c.requests[-1].target == b"/script/hung" for c in patient.upstream.live()),
+        "the app is told",
+        5,
+    )
 
 
 @covers("LIM-5")

@@ -16,14 +16,28 @@ from tests.hostile.coverage import covers
 from tests.hostile.rig import Rig, head_close
 from tests.support.process import SidecarProcess
 from tests.support.raw import Client, Reply, ask, parse_replies
-from tests.support.upstream import RecordingUpstream, Step, close, hold, reset, send, split, wait_until
+from tests.support.upstream import Connection, RecordingUpstream, Step, close, hold, reset, send, split, wait_until
 
 _THEN: dict[str, tuple[Step, ...]] = {"keep": (), "close": (close,), "reset": (reset,)}
 
 
+_SAID: dict[str, threading.Event] = {}
+
+
 def _script(answer: Answer, way: str) -> tuple[Step, ...]:
+    """The answer's steps as one, after which all is said: a connection may be judged by what came before it is used
+    again, never by what comes while the next answer is waited for."""
     first = send(answer.send) if way == "whole" else split(answer.send, 0.0)
-    return (first, *_THEN[answer.then]) if answer.send else _THEN[answer.then]
+    steps = (first, *_THEN[answer.then]) if answer.send else _THEN[answer.then]
+    said = _SAID.setdefault(f"{answer}-{way}", threading.Event())
+
+    def say(connection: Connection) -> bool:
+        try:
+            return all(step(connection) for step in steps)
+        finally:
+            said.set()
+
+    return (say,)
 
 
 @pytest.fixture(scope="module", params=PROTOCOLS)
@@ -37,9 +51,11 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
 
 def _ask(rig: Rig, answer: Answer, way: str) -> tuple[list[Reply], str]:
     method = answer.request.split(b" ", 1)[0]
+    _SAID[f"{answer}-{way}"].clear()
     with Client(rig.sidecar.inbound) as client:
         client.send(answer.request.replace(b"@", f"{answer}-{way}".encode()))
         replies = client.replies((method,), 1)
+        assert _SAID[f"{answer}-{way}"].wait(10), "the app did not come to its end"
         assert replies, f"no reply: {bytes(client.heard.raw[:200])!r} then {client.heard.end}"
         if not replies[0].closes and client.heard.end == "open":
             client.send(head_close(b"/after"))
@@ -173,7 +189,7 @@ def test_a_closed_pooled_connection_is_replaced_for_get_never_for_post(protocol:
 @covers("UPS-9")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_slow_app_fails_fast_for_those_who_wait(protocol: str) -> None:
-    """Two connections to the app, four places to wait: of forty requests two are held by the app, all others get 503."""
+    """Two connections to the app, four places to wait: of forty requests two are held by the app, the rest get 503."""
     go = threading.Event()
     scripts: dict[str, tuple[Step, ...]] = {
         "slow": (lambda _: go.wait(30), send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))

@@ -199,9 +199,15 @@ class MemoryOrigin:
         return self._upstreams.pop(0)
 
 
-def answer(status: int = 200, *, length: int = CHUNKED, fields: tuple[Field, ...] = ()) -> ResponseHead:
+def answer(
+    status: int = 200,
+    *,
+    length: int = CHUNKED,
+    fields: tuple[Field, ...] = (),
+    known: dict[bytes, bytes] | None = None,
+) -> ResponseHead:
     """The head of an answer; by default a body of unknown length follows it."""
-    return ResponseHead(status, b"", list(fields), {}, length, 1, True)
+    return ResponseHead(status, b"", list(fields), known or {}, length, 1, True)
 
 
 def question(method: bytes = b"GET", *, length: int = 0, upgrade: bytes = b"", expect: bool = False) -> RequestHead:

@@ -79,6 +79,26 @@ async def test_body_that_is_there_is_pushed_without_a_second_task() -> None:
     assert not client.closes
 
 
+async def test_a_body_that_never_makes_us_wait_does_not_starve_the_others() -> None:
+    """However many pieces are there, another task gets its turn before all of them have been moved."""
+    client = MemoryClient(*[b"x"] * 900, b"", first=b"x", body=True)
+    upstream = MemoryUpstream()
+    moved = 0
+
+    async def other() -> None:
+        nonlocal moved
+        await trio.lowlevel.checkpoint()
+        moved = len(upstream.heard)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Run(client, question(b"POST", length=CHUNKED), upstream).go)
+        nursery.start_soon(other)
+        await upstream.finished.wait()
+        upstream.said.say(answer(length=0))
+    assert moved < 100
+    assert len(upstream.heard) == 902
+
+
 async def test_trailers_pass_both_ways() -> None:
     client = MemoryClient(b"", body=True)
     client.request_trailers = [(b"Check", b"up")]
@@ -177,7 +197,7 @@ async def test_too_many_interim_answers() -> None:
 
 
 async def test_switching_is_handed_to_the_caller() -> None:
-    upstream = MemoryUpstream(answer(101, length=0))
+    upstream = MemoryUpstream(answer(101, length=0, known={b"upgrade": b"websocket"}))
     run = Run(MemoryClient(), question(upgrade=b"websocket"), upstream)
     switched = await run.go()
     assert switched is not None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.proxy.front import Front
-from tests.support.upstream import close, ok, send
+from tests.support.upstream import close, send, wait_until
 
 _CASED = (
     b"HTTP/1.1 200 Fine by me\r\nX-oNe: 1\r\nServer: app\r\nx-two: 2\r\nX-oNe: 3\r\nDATE: now\r\n"
@@ -31,7 +32,7 @@ SCRIPTS = {
     "chunked": (send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),),
     "no-phrase": (send(b"HTTP/1.1 299 \r\nContent-Length: 0\r\n\r\n"),),
     "says-close": (send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"), close),
-    "plain": (send(ok()),),
+    "hint": (send(b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=2, max=100\r\nContent-Length: 2\r\n\r\nok"),),
 }
 
 
@@ -97,6 +98,16 @@ def test_app_that_closes_does_not_close_the_client(front: Front) -> None:
         )
         replies = client.replies((b"GET", b"GET"), 2)
     assert [(reply.status, reply.closes) for reply in replies] == [(200, False)] * 2
+
+
+def test_an_idle_connection_ends_before_the_app_would_end_it(front: Front) -> None:
+    """The app says that it waits for 2 s; a request that we sent after 1.9 s could meet its FIN."""
+    front.ask(b"/script/hint")
+    connection = front.connection_of(b"/script/hint")
+    began = time.monotonic()
+    wait_until(lambda: connection.finished, "the proxy closes it")
+    assert 0.5 < time.monotonic() - began < 1.9
+    assert connection.ended == "eof"
 
 
 # -- HTTP/1.0 ----------------------------------------------------------------------------------------------------------

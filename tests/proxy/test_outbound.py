@@ -128,6 +128,18 @@ def test_http_within_connect_is_seen_request_by_request(front: Front, other: Rec
         assert record["upstream_host"] == f"127.0.0.1:{other.port}"
 
 
+def test_bytes_behind_connect_are_the_tunnels(front: Front, other: RecordingUpstream) -> None:
+    """A client in a hurry need not wait for the 200."""
+    authority = b"127.0.0.1:%d" % other.port
+    with Client(front.sidecar.outbound) as client:
+        client.send(
+            b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\nGET /hurry HTTP/1.1\r\nHost: x\r\n\r\n" % (authority, authority)
+        )
+        client.read_until(lambda raw: raw.endswith(b"GET /hurry 0"))
+        assert client.heard.raw.startswith(b"HTTP/1.1 200 ")
+    assert front.record(b"/hurry")["response_code"] == 200
+
+
 def test_tls_within_connect(front: Front) -> None:
     with TlsEcho() as echo, Client(front.sidecar.outbound) as client:
         authority = b"localhost:%d" % echo.port

@@ -1,7 +1,7 @@
 """What an app may be sent: a reader of requests that accepts the canonical form only, and names what is not.
 
-It stands behind every proxy that the tests start. It is written from RFC 9112 and shares no line with the proxy, so that
-one mistake can't hide in both. ``feed`` it bytes in any pieces; it returns the requests that these bytes completed.
+It stands behind every proxy that the tests start. It is written from RFC 9112 and shares no line with the proxy, so
+that one mistake can't hide in both. ``feed`` it bytes in any pieces; it returns the requests that they completed.
 """
 
 from __future__ import annotations
@@ -26,10 +26,28 @@ _MESH_ONLY = re.compile(rb"x-forwarded-client-cert\Z|x-source-|x-envoy-|l5d-")
 # Hop-by-hop (RFC 9110 section 7.6.1); `upgrade`, `connection` and `te` have rules of their own below.
 _HOP_BY_HOP = frozenset((b"keep-alive", b"proxy-connection", b"trailer", b"proxy-authenticate", b"http2-settings"))
 _NOT_IN_TRAILERS = frozenset(
-    (b"content-length", b"transfer-encoding", b"host", b"authorization", b"connection", b"te", b"upgrade", b"cookie",
-     b"content-encoding", b"content-type", b"content-range", b"trailer", b"expect", b"keep-alive", b"forwarded",
-     b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port")
-)  # fmt: skip
+    (
+        b"content-length",
+        b"transfer-encoding",
+        b"host",
+        b"authorization",
+        b"connection",
+        b"te",
+        b"upgrade",
+        b"cookie",
+        b"content-encoding",
+        b"content-type",
+        b"content-range",
+        b"trailer",
+        b"expect",
+        b"keep-alive",
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+    )
+)
 
 
 class Violation(Exception):

@@ -1,4 +1,4 @@
-"""A ClientHello, made by hand: what a TLS client says first, with any bytes for a server name (RFC 8446 section 4.1.2)."""
+"""A ClientHello made by hand: what a TLS client says first, with any bytes as server name (RFC 8446 section 4.1.2)."""
 
 from __future__ import annotations
 

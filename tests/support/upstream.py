@@ -161,7 +161,7 @@ class RecordingUpstream:
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
     def take(self) -> Seen:
-        """What came since the last call, requests in the order of their ends; connections that are over are forgotten."""
+        """What came since the last call, requests in the order of their ends; connections that ended are forgotten."""
         partial = 0
         strays: list[bytes] = []
         violations: list[str] = []

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.wire.body import BodyReader
-from sidecar.wire.grammar import HEAD_BYTES, Field
+from sidecar.wire.grammar import HEAD_BYTES, VERSION_BYTES, Field
 from sidecar.wire.head import RequestHead, ResponseHead, parse_request, parse_response
 
 Head = TypeVar("Head")
@@ -38,20 +38,23 @@ SPLITS: dict[str, Callable[[bytes], list[bytes]]] = {"whole": whole, "halves": h
 
 def read_request(pieces: list[bytes]) -> tuple[RequestHead, int] | Reason | None:
     """The head and its size, why there is none, or None where it is not complete."""
-    return _read(pieces, parse_request)
+    return _read(pieces, parse_request, lines_only=True)
 
 
 def read_response(pieces: list[bytes], method: bytes = b"GET") -> tuple[ResponseHead, int] | Reason | None:
     """As above, for an answer."""
-    return _read(pieces, lambda data: parse_response(data, method))
+    return _read(pieces, lambda data: parse_response(data, method), lines_only=True)
 
 
-def _read(pieces: list[bytes], parse: Callable[[bytes], tuple[Head, int] | None]) -> tuple[Head, int] | Reason | None:
+def _read(
+    pieces: list[bytes], parse: Callable[[bytes], tuple[Head, int] | None], *, lines_only: bool
+) -> tuple[Head, int] | Reason | None:
+    """``lines_only``: past the first piece, bytes are judged when they end a line or are too many."""
     data = b""
     try:
         for piece in pieces:
             first, data = not data, data + piece
-            if first or b"\n" in piece or len(data) > HEAD_BYTES:
+            if first or not lines_only or len(data) <= VERSION_BYTES or b"\n" in piece or len(data) >= HEAD_BYTES:
                 parsed = parse(data)
                 if parsed is not None:
                     return parsed

@@ -41,28 +41,80 @@ CASES: list[Case] = [
     Case("H11-4", "trailer-last", chunked(b"5\r\nhello\r\n0\r\nX: y\n\r\n"), (_BAD,)),
     Case("H11-5", "any", get(b"X: a\r\n b"), (_NOT,)),
     Case("H11-5", "te", post(b"Transfer-Encoding:\r\n chunked", body=_CHUNKS), (refused(400, 501),)),
-    *each("H11-6", "", [(f"{b:02x}", get(b"X: a" + bytes([b]) + b"b")) for b in (*range(1, 9), *range(14, 32), 127)], _NOT),
-    *each("H11-7", "", [(v.decode(), head(b"GET / " + v, b"Host: app")) for v in (b"HTTP/9.9", b"HTTP/2.0")], refused(400, 505)),
-    Case("H11-7", "preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (refused(400, 505, silent=True),), (Opaque(),), finish=True),
-    *each("H11-8", "", [
-        ("5-5", post(b"Content-Length: 5, 5", body=b"hello")), ("5-5-lines", post(b"Content-Length: 5", b"Content-Length: 5", body=b"hello")),
-        ("005", post(b"Content-Length: 005", body=b"hello")), ("00", post(b"Content-Length: 00")),
-    ], _NOT),
-    *each("H11-9", "", [(str(n), chunked(b"5".rjust(n, b"0") + b"\r\nhello\r\n0\r\n\r\n")) for n in (17, 20, 21, 40)], _BAD),
-    *each("H11-10", "", [
-        ("space", chunked(b"5 \r\nhello\r\n0\r\n\r\n")), ("tab", chunked(b"5\t\r\nhello\r\n0\r\n\r\n")),
-        ("ext-cr", chunked(b"5;a\rb\r\nhello\r\n0\r\n\r\n")), ("last-space", chunked(b"5\r\nhello\r\n0 \r\n\r\n")),
-    ], _BAD),
-    *[Case("H11-11", name.decode().lower(), chunked(b"5\r\nhello\r\n0\r\n" + name + b": 5\r\n\r\n", b"TE: trailers", b"Connection: te"),
-           (forwarded(Told(b"POST", body=b"hello", trailers=())), _BAD)) for name in (b"Content-Length", b"Host", b"Transfer-Encoding", b"TE",
-                                                                          b"Authorization", b"Connection")],
-    *each("H11-12", "", [("empty", head(b"GET / HTTP/1.1", b"Host:")), ("all", head(b"GET / HTTP/1.1", b"Host: a b/@c?#")),
-                         *((c.hex(), head(b"GET / HTTP/1.1", b"Host: a" + c + b"b")) for c in (b" ", b"/", b"@", b"?", b"#"))], _NOT),
+    *each(
+        "H11-6", "", [(f"{b:02x}", get(b"X: a" + bytes([b]) + b"b")) for b in (*range(1, 9), *range(14, 32), 127)], _NOT
+    ),
+    *each(
+        "H11-7",
+        "",
+        [(v.decode(), head(b"GET / " + v, b"Host: app")) for v in (b"HTTP/9.9", b"HTTP/2.0")],
+        refused(400, 505),
+    ),
+    Case(
+        "H11-7",
+        "preface",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        (refused(400, 505, silent=True),),
+        (Opaque(),),
+        finish=True,
+    ),
+    *each(
+        "H11-8",
+        "",
+        [
+            ("5-5", post(b"Content-Length: 5, 5", body=b"hello")),
+            ("5-5-lines", post(b"Content-Length: 5", b"Content-Length: 5", body=b"hello")),
+            ("005", post(b"Content-Length: 005", body=b"hello")),
+            ("00", post(b"Content-Length: 00")),
+        ],
+        _NOT,
+    ),
+    *each(
+        "H11-9",
+        "",
+        [(str(n), chunked(b"5".rjust(n, b"0") + b"\r\nhello\r\n0\r\n\r\n")) for n in (17, 20, 21, 40)],
+        _BAD,
+    ),
+    *each(
+        "H11-10",
+        "",
+        [
+            ("space", chunked(b"5 \r\nhello\r\n0\r\n\r\n")),
+            ("tab", chunked(b"5\t\r\nhello\r\n0\r\n\r\n")),
+            ("ext-cr", chunked(b"5;a\rb\r\nhello\r\n0\r\n\r\n")),
+            ("last-space", chunked(b"5\r\nhello\r\n0 \r\n\r\n")),
+        ],
+        _BAD,
+    ),
+    *[
+        Case(
+            "H11-11",
+            name.decode().lower(),
+            chunked(b"5\r\nhello\r\n0\r\n" + name + b": 5\r\n\r\n", b"TE: trailers", b"Connection: te"),
+            (forwarded(Told(b"POST", body=b"hello", trailers=())), _BAD),
+        )
+        for name in (b"Content-Length", b"Host", b"Transfer-Encoding", b"TE", b"Authorization", b"Connection")
+    ],
+    *each(
+        "H11-12",
+        "",
+        [
+            ("empty", head(b"GET / HTTP/1.1", b"Host:")),
+            ("all", head(b"GET / HTTP/1.1", b"Host: a b/@c?#")),
+            *((c.hex(), head(b"GET / HTTP/1.1", b"Host: a" + c + b"b")) for c in (b" ", b"/", b"@", b"?", b"#")),
+        ],
+        _NOT,
+    ),
     *each("H11-13", "", [("foo", get(target=b"foo")), ("fragment", get(target=b"/a#b"))], _NOT),
     Case("H11-13", "absolute", get(target=b"http://other/x"), (forwarded(Told(target=b"/x", host=b"other")), _NOT)),
-    Case("H11-13", "connect-length", head(b"CONNECT @UPSTREAM@ HTTP/1.1", b"Host: @UPSTREAM@", b"Content-Length: 5", body=b"hello"),
-         (refused(400, 405),), port="outbound"),
+    Case(
+        "H11-13",
+        "connect-length",
+        head(b"CONNECT @UPSTREAM@ HTTP/1.1", b"Host: @UPSTREAM@", b"Content-Length: 5", body=b"hello"),
+        (refused(400, 405),),
+        port="outbound",
+    ),
     Case("H11-14", "60-KB", get(*[b"X: " + b"a" * 4000] * 15), (refused(431),), slow=True),
     Case("H11-14", "1000-fields", head(b"GET / HTTP/1.1", b"Host: app", *[b"a:"] * 1000), (refused(431),), slow=True),
     Case("H11-14", "10000-fields", head(b"GET / HTTP/1.1", b"Host: app", *[b"a:"] * 10000), (refused(431),), slow=True),
-]  # fmt: skip
+]
