@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import log2
 from typing import Final
 
 from sidecar.admin.context import AdminContext
+from sidecar.admin.health import standing
 from sidecar.admin.totals import APP_WORD, DIRECTIONS, Totals
 from sidecar.errors import Reason
 from sidecar.telemetry import redact
@@ -43,7 +45,7 @@ def summarize(context: AdminContext, before: Totals | None, now: Totals, wall: f
     seconds = now.at - before.at if before is not None else 0.0
     return {
         "time": wall,
-        "state": context.lifecycle.state,
+        "state": standing(context),
         "version": context.version,
         "uptime": now.at - context.started,
         "directions": _directions(records, before, now, wall - seconds, gauges),
@@ -132,6 +134,7 @@ def _failure(record: Record) -> Plain:
         "id": _text(record.request_id),
         "direction": record.direction,
         "method": _text(record.method) or record.protocol,
+        "authority": _text(record.authority) if record.direction == "outbound" else "",
         "path": _text(redact.target(record.path or record.sent_target)),
         "client": record.client,
         "status": record.status or None,
@@ -157,8 +160,14 @@ def _shares(records: Iterable[Record], name_of: Callable[[Record], str]) -> list
     failed = Counter((record.direction, name_of(record)) for record in records if record.failed)
     return [
         {"direction": key[0], "name": key[1], "requests": count, "failed": failed[key]}
-        for key, count in requests.most_common(SHARES)
+        for key, count in sorted(requests.most_common(SHARES), key=_calmly)
     ]
+
+
+def _calmly(share: tuple[tuple[str, str], int]) -> tuple[int, tuple[str, str]]:
+    """Most first, but those that are nearly equal by name: rows that change places every second can't be read."""
+    name, count = share
+    return -round(2 * log2(count)), name
 
 
 def _window(records: Sequence[Record], wall: float) -> Plain:

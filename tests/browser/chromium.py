@@ -26,6 +26,7 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--no-first-run", "--no-default-browser-check", "--disable-extensions", "--mute-audio",
     "--disable-dev-shm-usage", "--hide-scrollbars", "--force-color-profile=srgb", "--password-store=basic",
+    "--disable-lcd-text", "--disable-font-subpixel-positioning", "--font-render-hinting=full",
 )  # fmt: skip
 PATIENCE = 30.0  # seconds for any one answer: chromium starts slowly on a busy machine
 _KEYS = {
@@ -225,7 +226,7 @@ class Tab:
         )
 
     def prefer(self, scheme: str) -> None:
-        """"light" or "dark"."""
+        """ "light" or "dark"."""
         self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def screenshot(self, *, whole: bool = False) -> bytes:

@@ -25,25 +25,25 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1000.0)
     options = parser.parse_args()
     options.into.mkdir(parents=True, exist_ok=True)
+    shots: dict[str, bytes] = {}
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(running_app())
         sidecar = stack.enter_context(SidecarProcess(port, "--memory-limit", "256MiB", access_log="off"))
         tab = stack.enter_context(Chromium()).open(f"http://127.0.0.1:{sidecar.admin}/", width=1280, height=1000)
         stack.enter_context(running_load(sidecar, port, rate=options.rate))
         time.sleep(options.seconds)
-        shots: dict[str, bytes] = {}
         for scheme in ("light", "dark"):
             tab.prefer(scheme)
             tab.wait("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
             shots[f"page-{scheme}"] = tab.screenshot(whole=True)
+        tab.resize(390, 844)
+        tab.wait("innerWidth === 390")
+        shots["page-narrow"] = tab.screenshot(whole=True)
+        tab.resize(1280, 1000)
         tab.prefer("light")
         tab.click("#failure-table tbody tr:nth-child(2) a")
         tab.wait("document.querySelector('#story .steps')")
         shots["page-story"] = tab.screenshot()
-        tab.press("Escape")
-        tab.resize(390, 844)
-        tab.wait("innerWidth === 390")
-        shots["page-narrow"] = tab.screenshot(whole=True)
     for name, picture in shots.items():
         (options.into / f"{name}.png").write_bytes(picture)
         print(f"{name}.png: {len(picture)} bytes{', too large' if len(picture) > LARGEST else ''}")

@@ -24,7 +24,7 @@ from tests.support.process import ROOT, SidecarProcess
 CONNECTIONS = 8
 OUTBOUND_SHARE = 0.15
 PATHS = (
-    "/", "/cart", "/cart/items?user=4711", "/checkout", "/search?q=shoes&page=2", "/static/app.js", "/api/v1/orders/8812"
+    "/", "/cart", "/cart/items?user=4711", "/checkout", "/search?q=shoes&page=2", "/static/app.js", "/orders/8812"
 )  # fmt: skip
 BAD_FRAMING = (
     b"POST /cart HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
@@ -120,7 +120,9 @@ class _Worker:
     def _fail(self) -> None:
         kind = self._chance.random()
         if self._outward:
-            self._once(self._load.outbound, b"GET http://127.0.0.1:9/stock?token=abc HTTP/1.1\r\nHost: 127.0.0.1:9\r\n\r\n")
+            self._once(
+                self._load.outbound, b"GET http://127.0.0.1:9/stock?token=abc HTTP/1.1\r\nHost: 127.0.0.1:9\r\n\r\n"
+            )
         elif kind < 0.4:
             self._ask("/fail/error")
         elif kind < 0.8:

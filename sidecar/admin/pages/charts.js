@@ -21,7 +21,7 @@ function ceiling(value) {
 }
 
 export class Chart {
-  /** `lines` are [{key, label, fill}]; `least` is the smallest full scale; `write` makes text of a value. */
+  /** `lines` are [{key, label, fill, floor}]; with `floor` a few are still seen beside many; `least` is the smallest full scale; `write` makes text of a value. */
   constructor(figure, title, lines, least, write) {
     this.title = title;
     this.lines = lines;
@@ -31,7 +31,7 @@ export class Chart {
     this.svg = shape('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: 'none', role: 'img' });
     for (const y of [0.5, 50]) this.svg.append(shape('line', { class: 'grid', x1: 0, x2: WIDTH, y1: y, y2: y }));
     this.paths = lines.map((line) => {
-      const under = line.fill ? this.svg.appendChild(shape('path', { class: 'under' })) : null;
+      const under = line.fill ? this.svg.appendChild(shape('path', { class: line.key === 'errors' ? 'under bad' : 'under' })) : null;
       return { under, path: this.svg.appendChild(shape('path', { class: line.key })) };
     });
     const keys = lines.map((line) => make('span', { class: `key ${line.key}` }, line.label));
@@ -45,7 +45,7 @@ export class Chart {
     const full = most > this.least ? ceiling(most) : this.least;
     this.lines.forEach((line, at) => {
       const { path, under } = this.paths[at];
-      const runs = this.runs(points, line.key, now, full);
+      const runs = this.runs(points, line, now, full);
       path.setAttribute('d', runs.map((run) => `M${run.join('L')}${run.length === 1 ? 'h.1' : ''}`).join(''));
       if (under) {
         under.setAttribute('d', runs.map((run) => {
@@ -54,14 +54,14 @@ export class Chart {
         }).join(''));
       }
     });
-    this.scale.textContent = `to ${this.write(full)}, 2 min`;
+    this.scale.textContent = `0 to ${this.write(full)}, last 2 min`;
     const last = points[points.length - 1] ?? {};
     const words = this.lines.map((line) => `${line.label} ${this.write(last[line.key] ?? null)}`);
     this.svg.setAttribute('aria-label', `${this.title} over two minutes; now ${words.join(', ')}`);
   }
 
   /** Lists of "x y", one per stretch without a gap. */
-  runs(points, key, now, full) {
+  runs(points, { key, floor }, now, full) {
     const runs = [];
     let run = null;
     let before = -Infinity;
@@ -73,7 +73,8 @@ export class Chart {
       }
       if (run === null || point.time - before > GAP) runs.push((run = []));
       const x = WIDTH * (1 - (now - point.time) / SECONDS);
-      const y = (HEIGHT - 1) * (1 - Math.min(value / full, 1)) + 0.5;
+      const part = value > 0 ? Math.max(Math.min(value / full, 1), floor ?? 0) : 0;
+      const y = (HEIGHT - 1) * (1 - part) + 0.5;
       run.push(`${x.toFixed(1)} ${y.toFixed(1)}`);
       before = point.time;
     }

@@ -10,6 +10,7 @@ const AGAIN = 2000; // ms until a refused stream is asked for again
 const find = (selector, root = document) => root.querySelector(selector);
 const past = []; // summaries of the last two minutes
 const cards = {};
+const SHORT = { inbound: 'in', outbound: 'out' };
 
 // -- by direction ----------------------------------------------------------------------------------------------------
 
@@ -21,7 +22,7 @@ class Direction {
     const name = card.dataset.direction;
     const perSecond = (value) => rate(value).join('');
     this.rates = new Chart(find('[data-chart=rate]', card), `${name} requests and errors per second`,
-      [{ key: 'requests', label: 'requests/s', fill: true }, { key: 'errors', label: 'errors/s' }], 1, perSecond);
+      [{ key: 'requests', label: 'requests/s', fill: true }, { key: 'errors', label: 'errors/s', fill: true, floor: 0.05 }], 1, perSecond);
     this.latency = new Chart(find('[data-chart=latency]', card), `${name} latency`,
       [{ key: 'p50', label: 'p50' }, { key: 'p95', label: 'p95' }, { key: 'p99', label: 'p99' }], 1, milliseconds);
     this.points = [];
@@ -47,8 +48,8 @@ class Direction {
     const element = this.figures[name];
     if (element.textContent !== number + unit) {
       element.replaceChildren(number, unit ? make('span', { class: 'unit' }, unit) : '');
-      element.classList.toggle('none', number === NONE);
     }
+    element.classList.toggle('none', number === NONE);
     element.classList.toggle('bad', bad);
   }
 }
@@ -62,9 +63,10 @@ function failureRow(told) {
   const story = told.id
     ? make('a', { href: address(told.id), 'aria-label': `Explain request ${told.id}`, class: 'mono' }, told.id.slice(0, 8))
     : make('span', { title: 'Only requests have a story; this was a connection.' }, NONE);
+  const target = told.path ? told.authority + told.path : `from ${told.client}`;
   const row = make('tr', {},
     make('td', { title: new Date(told.time * 1000).toISOString() }, clock(told.time)),
-    make('td', {}, make('span', { class: 'method' }, told.method), make('span', { class: 'mono' }, told.path || told.client)),
+    make('td', {}, make('span', { class: 'method' }, `${SHORT[told.direction]} ${told.method}`), make('span', { class: 'mono' }, target)),
     make('td', { class: 'number' }, told.status === null ? NONE : String(told.status)),
     make('td', {}, make('span', { class: 'flag' }, told.flag === '-' ? '5xx' : told.flag)),
     make('td', {}, told.means, make('span', { class: 'word' }, told.word)),
@@ -116,9 +118,8 @@ function showShares(id, shares, total) {
     part.setAttribute('height', '3');
     part.setAttribute('width', `${(100 * told.requests / total).toFixed(1)}%`);
     bar.append(part);
-    const arrow = told.direction === 'inbound' ? 'in' : 'out';
     return make('tr', {},
-      make('td', {}, make('span', { class: 'arrow' }, arrow), make('span', { class: 'mono' }, told.name || 'not reached'), bar),
+      make('td', {}, make('span', { class: 'arrow' }, SHORT[told.direction]), make('span', { class: 'mono' }, told.name || 'not reached'), bar),
       make('td', { class: 'number' }, count(told.requests)),
       make('td', { class: told.failed ? 'number bad' : 'number' }, count(told.failed)));
   }));
@@ -160,17 +161,13 @@ function showLimits(told) {
 
 // -- the whole -------------------------------------------------------------------------------------------------------
 
-const STATES = { live: 'good', draining: 'warn' };
-
 function show(told) {
   past.push(told);
   while (past[0].time < told.time - SECONDS) past.shift();
   for (const [name, card] of Object.entries(cards)) card.show(told.time, told.directions[name]);
   if (document.hidden) return;
-  const healthy = told.healthy !== false;
-  const badge = find('#state');
-  say(badge, healthy ? told.state.replaceAll('_', ' ') : `${told.state}, health check failed by hand`);
-  badge.dataset.kind = healthy ? STATES[told.state] ?? 'warn' : 'warn';
+  say(find('#state'), told.state.replaceAll('_', ' '));
+  find('#state').dataset.kind = told.state === 'live' ? 'good' : 'warn';
   say(find('#version'), `version ${told.version}`);
   say(find('#uptime'), `up ${span(told.uptime)}`);
   for (const card of Object.values(cards)) card.draw(told.time);
@@ -201,7 +198,7 @@ function listen() {
   source.onmessage = (event) => {
     clearTimeout(quiet);
     quiet = setTimeout(lost, QUIET);
-    stream('live', 'live');
+    stream('live', 'updated every second');
     show(JSON.parse(event.data));
   };
   source.onerror = () => {

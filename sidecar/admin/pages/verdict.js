@@ -48,8 +48,9 @@ function judge(past) {
   const last = past[past.length - 1];
   const now = Object.values(last.directions).reduce((total, told) => total + (told.requests ?? 0), 0);
   if (last.state === 'draining') return ['warn', 'Draining: it ends when its connections have ended.', `${count(last.limits.connections.used)} client connections are still open.`];
+  if (last.state === 'healthcheck_failed') return ['warn', 'Its health check was failed by hand, so it is sent no new traffic.', 'POST /healthcheck/ok takes that back.'];
+  if (last.state === 'listeners_drained') return ['warn', 'Its listeners were drained by hand: nobody can connect any more.', 'What is connected is still served. Only a restart takes that back.'];
   if (last.state !== 'live') return ['waiting', 'Starting.', ''];
-  if (last.healthy === false) return ['warn', 'Its health check was failed by hand, so it gets no new traffic.', 'POST /healthcheck/ok takes that back.'];
   const found = limits(last) ?? failures(past, last);
   if (found) return found;
   const earlier = last.failures.length ? 'Earlier failures are below.' : '';

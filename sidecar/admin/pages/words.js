@@ -31,10 +31,10 @@ export function milliseconds(ms) {
 }
 
 export function bytes(value) {
-  if (value < 1000) return `${value} B`;
-  if (value < 1e6) return `${(value / 1e3).toFixed(1)} kB`;
-  if (value < 1e9) return `${(value / 1e6).toFixed(0)} MB`;
-  return `${(value / 1e9).toFixed(2)} GB`;
+  if (value < 1024) return `${value} B`;
+  if (value < 1024 ** 2) return `${(value / 1024).toFixed(1)} KiB`;
+  if (value < 1024 ** 3) return `${(value / 1024 ** 2).toFixed(0)} MiB`;
+  return `${(value / 1024 ** 3).toFixed(2)} GiB`;
 }
 
 /** A span of seconds, coarse. */
