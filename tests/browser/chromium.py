@@ -28,7 +28,7 @@ FLAGS = (
     "--disable-dev-shm-usage", "--hide-scrollbars", "--force-color-profile=srgb", "--password-store=basic",
     "--disable-lcd-text", "--disable-font-subpixel-positioning", "--font-render-hinting=full",
 )  # fmt: skip
-PATIENCE = 30.0  # seconds for any one answer: chromium starts slowly on a busy machine
+PATIENCE = 20.0  # seconds for any one answer: chromium starts slowly on a busy machine
 _KEYS = {
     "Tab": ("Tab", 9, ""), "Enter": ("Enter", 13, "\r"), "Escape": ("Escape", 27, ""),
 }  # fmt: skip
@@ -120,10 +120,17 @@ class Chromium:
         tab = self._tabs[session] = Tab(self, session)
         for domain in ("Page", "Runtime", "Log"):
             tab.ask(f"{domain}.enable")
+        tab.target = target
         tab.resize(width, height)
         if url != "about:blank":
             tab.go(url)
         return tab
+
+    def close_tabs(self) -> None:
+        """All that ``open`` opened. A stream keeps one of the six connections that a browser has per host."""
+        for tab in list(self._tabs.values()):
+            self.ask("Target.closeTarget", targetId=tab.target)
+        self._tabs.clear()
 
     def _read(self) -> None:
         rest = b""
@@ -146,6 +153,7 @@ class Tab:
     def __init__(self, browser: Chromium, session: str) -> None:
         self._browser = browser
         self._session = session
+        self.target = ""
         self.said: list[str] = []
 
     def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -179,7 +187,7 @@ class Tab:
             try:
                 found = self.run(
                     "new Promise(done => { const until = performance.now() + 1000; const look = () => {"
-                    f"const found = {condition}; if (found || performance.now() > until) done(found);"
+                    f"const found = {condition}; if (found || performance.now() > until) done(found instanceof Node || found);"
                     "else setTimeout(look, 30); }; look(); })"
                 )
             except Failed as failed:

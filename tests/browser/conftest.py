@@ -14,9 +14,16 @@ RATE = 1000.0  # requests per second
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Chromium]:
-    with Chromium("--host-resolver-rules=MAP rebound.example 127.0.0.1") as chromium:
-        yield chromium
+def chromium() -> Iterator[Chromium]:
+    with Chromium("--host-resolver-rules=MAP rebound.example 127.0.0.1") as running:
+        yield running
+
+
+@pytest.fixture
+def browser(chromium: Chromium) -> Iterator[Chromium]:
+    """The browser, whose tabs end with the test."""
+    yield chromium
+    chromium.close_tabs()
 
 
 @pytest.fixture(scope="module")

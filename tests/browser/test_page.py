@@ -12,7 +12,6 @@ from tests.browser.conftest import RATE
 from tests.browser.traffic import running_load
 from tests.support.process import SidecarProcess
 from tests.support.raw import ask
-from tests.support.upstream import wait_until
 
 LINKS = (
     "/requests", "/stats", "/stats/prometheus", "/clusters", "/listeners", "/config_dump", "/server_info", "/memory",
@@ -248,8 +247,6 @@ def test_a_lost_stream_is_said_and_found_again(browser: Chromium, app_port: int)
         assert all("ERR_" in each for each in tab.said), tab.said  # the browser's own notes on the lost connection
         second.admin_get("/healthcheck/fail", "POST")
         tab.wait("document.querySelector('#state').innerText === 'healthcheck failed'")
-        second.terminate()
-        wait_until(lambda: second.process.poll() is not None, "its end", 20.0)
 
 
 def test_the_verdict_names_an_app_that_is_down(browser: Chromium) -> None:

@@ -7,6 +7,7 @@ import { NONE, bytes, clock, count, duration, make, milliseconds, rate, say, spa
 
 const QUIET = 4000; // ms without a summary: something is wrong
 const AGAIN = 2000; // ms until a refused stream is asked for again
+const HIDDEN = 60000; // ms until a page in the background stops listening
 const find = (selector, root = document) => root.querySelector(selector);
 const past = []; // summaries of the last two minutes
 const cards = {};
@@ -182,6 +183,7 @@ function show(told) {
 }
 
 let quiet = 0;
+let source = null;
 
 function stream(state, text) {
   const element = find('#stream');
@@ -193,7 +195,7 @@ function stream(state, text) {
 }
 
 function listen() {
-  const source = new EventSource('/events');
+  source = new EventSource('/events');
   const lost = () => stream('lost', 'stream lost, reconnecting …');
   source.onmessage = (event) => {
     clearTimeout(quiet);
@@ -204,9 +206,24 @@ function listen() {
   source.onerror = () => {
     clearTimeout(quiet);
     lost();
-    if (source.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN); // refused: the browser gives up by itself
+    if (source?.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN); // refused: the browser gives up by itself
   };
 }
+
+// A browser has six connections per host for all its tabs: a page that nobody sees gives its own back after a while.
+let rest = 0;
+document.addEventListener('visibilitychange', () => {
+  clearTimeout(rest);
+  if (document.hidden) {
+    rest = setTimeout(() => {
+      clearTimeout(quiet);
+      source.close();
+      source = null;
+    }, HIDDEN);
+  } else if (source === null) {
+    listen();
+  }
+});
 
 for (const card of document.querySelectorAll('.direction')) cards[card.dataset.direction] = new Direction(card);
 watchReading();
