@@ -27,7 +27,9 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
     ),
     Reason.BAD_FRAMING: Meaning(
         "The request's length could be read in more than one way, or its body broke off or was malformed.",
-        "Mend the client, or the proxy before this one: one Content-Length, or chunked alone.",
+        "Mend the client, or the proxy before this one: one Content-Length, or chunked alone. The detail has the rule, "
+        "the connection's client the sender; without method and path the head itself was in doubt. Nothing of such a "
+        "head reached the app.",
     ),
     Reason.UNKNOWN_CODING: Meaning(
         "The request has a Transfer-Encoding other than chunked.", "Let the client send chunked, or a Content-Length."
@@ -64,7 +66,8 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
     ),
     Reason.CLIENT_CLOSED: Meaning(
         "The client went away before its reply was complete.",
-        "Compare the duration with the client's own time-out: mostly the app was slower than the client would wait.",
+        "Compare the duration with the client's own time-out: mostly the app was slower than the client would wait. If "
+        "first_byte_after_ms is empty, the app had not begun to answer.",
     ),
     Reason.NO_ROUTE: Meaning(
         "The outbound port got a request that names no destination.",
@@ -83,14 +86,16 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
     ),
     Reason.CONNECT_FAILED: Meaning(
         "Nobody accepts connections at the upstream's address.",
-        "Is the app running, and does it listen on the address and port of --upstream?",
+        "Inbound: is the app running, and does it listen on the address and port of --upstream? Outbound: the same, of "
+        "whom the app calls. The detail names the address.",
     ),
     Reason.CONNECT_TIMEOUT: Meaning(
         "The upstream's address did not answer within --connect-timeout.",
         "A firewall that drops packets, a wrong address, or an accept queue that is full: look at the app's machine.",
     ),
     Reason.UPSTREAM_CLOSED: Meaning(
-        "The upstream closed or reset the connection before its answer was complete.",
+        "The upstream closed or reset the connection before its answer was complete. With a status other than 503 the "
+        "answer had begun: then the client's connection was reset as well, so that what it got does not look whole.",
         "Look for a crash or restart in the app's log at this time. If it comes on reused connections only, the app's "
         "keep-alive time-out is shorter than --pool-idle-timeout: make that one shorter.",
     ),
@@ -100,7 +105,8 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
     ),
     Reason.UPSTREAM_TIMEOUT: Meaning(
         "The upstream took the request and did not begin to answer within --stream-idle-timeout.",
-        "The app hangs or is overloaded: look at what it does at this time.",
+        "The app hangs or is overloaded: look at what it does with this path at this time. Where it rightly takes so "
+        "long, raise --stream-idle-timeout.",
     ),
     Reason.UPSTREAM_IDLE: Meaning(
         "The upstream stopped in the middle of its answer for --stream-idle-timeout.",
@@ -108,11 +114,13 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
     ),
     Reason.POOL_FULL: Meaning(
         "All connections to the upstream are in use, and --max-waiting requests wait already.",
-        "The app is slower than its load: scale it, or raise --max-app-connections if it can take more at once.",
+        "The app is slower than its load: scale it, or raise --max-app-connections if it can take more at once. "
+        "/clusters shows how many are open and waiting now.",
     ),
     Reason.POOL_TIMEOUT: Meaning(
         "All connections to the upstream were in use for as long as a request may wait for one.",
-        "The app is slower than its load: scale it, or raise --max-app-connections if it can take more at once.",
+        "The app is slower than its load: scale it, or raise --max-app-connections if it can take more at once. "
+        "/clusters shows how many are open and waiting now.",
     ),
     Reason.MEMORY: Meaning(
         "The proxy is near its memory limit and takes on nothing new until it is below 85 % of it.",
