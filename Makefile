@@ -13,7 +13,7 @@ help:
 	@echo 'make test     the checks, then all tests'
 	@echo 'make check    ruff, mypy and the laws of the layout'
 	@echo 'make format   the code as ruff formats it'
-	@echo 'make docs     the generated pages of docs/reference'
+	@echo 'make docs     the pages that the code knows best, and the site; open site/index.html'
 	@echo 'make bench    against Envoy and HAProxy; about 8 minutes'
 	@echo 'make fuzz     a million hostile inputs'
 	@echo 'make soak     a long steady load; memory and descriptors must come back'
@@ -38,6 +38,7 @@ format: .venv/installed-dev
 
 docs: .venv/installed-dev
 	$(BIN)/python -m docs.generate
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/installed-bench
 	$(BIN)/python -m bench
@@ -49,7 +50,7 @@ soak: .venv/installed-dev
 	$(BIN)/python -m tests.soak
 
 clean:
-	rm -rf .venv bench/.venv* .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv bench/.venv* .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A virtual environment whose making was cut short has no working pip, and is made anew.

@@ -83,10 +83,11 @@ def text() -> str:
     commands = "".join(f"| `{name} {_cell(words)}` | {means} |\n" for name, (words, means) in COMMANDS.items())
     asked = [option for option in OPTIONS if option.field in ("admin", "scrape")]
     wait = "".join(_row(option) for option in asked) + _row(TIMEOUT)
-    parts = [_HEAD, _COMMANDS.format(rows=commands, wait=wait)]
-    for group in dict.fromkeys(option.group for option in OPTIONS):
-        parts.append(_TWINS.format(group=group) + _rows([option for option in OPTIONS if option.group == group]))
-    return "".join(parts) + _ABOUT
+    groups = dict.fromkeys(option.group for option in OPTIONS)
+    flags = [
+        _TWINS.format(group=group) + _rows([option for option in OPTIONS if option.group == group]) for group in groups
+    ]
+    return "".join([_HEAD, _COMMANDS.format(rows=commands, wait=wait), *flags, _ABOUT])
 
 
 def _rows(options: Sequence[Option]) -> str:

@@ -44,7 +44,7 @@ UNTOLD: Final = {
 _HEAD = """\
 # Response flags
 
-<!-- Made from sidecar/errors.py, sidecar/telemetry/meanings.py and sidecar/proxy/rescue.py by make docs; change those. -->
+<!-- Made from sidecar/errors.py, telemetry/meanings.py and proxy/rescue.py by make docs; change those, not this. -->
 
 A request that did not end as it should has a flag and a reason. The flag is one of Envoy's, so that dashboards go on
 working; the reason is our own word, and finer. Both stand in the access log, in the reply's body
