@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
+from sidecar.errors import Reason
 from sidecar.telemetry import catalog, timings
 from sidecar.telemetry.catalog import PARTIES, SECURITY, UNKNOWN, Metric
 from sidecar.telemetry.figures import Figures
@@ -78,8 +79,10 @@ class _Page(Collector):
         yield from _http(figures.requests)
         yield from _tcp(figures.requests)
         errors = _counter(catalog.ERRORS)
-        for labels, count in figures.requests.errors:
-            errors.add_metric(labels, count)
+        found = dict(figures.requests.errors)
+        for reason in Reason:  # from the start: of a series that begins at 1 a scraper never sees the first increase
+            for direction in REPORTERS:
+                errors.add_metric((reason.word, direction), found.get((reason.word, direction), 0))
         yield errors
         yield from _counted(figures.counters)
         yield from _timings(figures)
