@@ -187,7 +187,8 @@ class Tab:
             try:
                 found = self.run(
                     "new Promise(done => { const until = performance.now() + 1000; const look = () => {"
-                    f"const found = {condition}; if (found || performance.now() > until) done(found instanceof Node || found);"
+                    f"const found = {condition};"
+                    "if (found || performance.now() > until) done(found instanceof Node || found);"
                     "else setTimeout(look, 30); }; look(); })"
                 )
             except Failed as failed:

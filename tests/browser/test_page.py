@@ -119,10 +119,10 @@ def test_a_failure_is_one_click_away_from_its_story(browser: Chromium, busy: Sid
 
 def test_a_story_is_asked_for_by_id_and_an_unknown_one_is_said_to_be(browser: Chromium, busy: SidecarProcess) -> None:
     request = b"GET /cart HTTP/1.1\r\nHost: app\r\nConnection: close\r\nX-Request-Id: %b\r\n"
-    ask(busy.inbound, request % b"order/77+a" + b"X-Envoy-Internal: true\r\n\r\n")
+    ask(busy.inbound, request % b"order/77+a" + b"X-Forwarded-Client-Cert: By=me\r\n\r\n")
     tab = browser.open(f"http://127.0.0.1:{busy.admin}/#explain/order%2F77%2Ba")
     tab.wait("document.querySelector('#story[open] .steps')")
-    assert "x-envoy-internal" in tab.text("#story")
+    assert "x-forwarded-client-cert" in tab.text("#story").lower()
     tab.press("Escape")
     tab.run("document.getElementById('ask-id').value = 'never <b>seen</b>'; document.getElementById('ask-id').focus()")
     tab.press("Enter")

@@ -100,6 +100,7 @@ export function tellStories() {
   const panel = document.getElementById('story');
   const body = document.getElementById('story-body');
   let asked = 0;
+  let shown = '';
 
   async function follow() {
     const number = ++asked;
@@ -107,6 +108,7 @@ export function tellStories() {
       if (panel.open) panel.close();
       return;
     }
+    shown = location.hash;
     body.replaceChildren(make('p', { class: 'empty' }, 'Asking …'));
     if (!panel.open) panel.showModal();
     let content;
@@ -121,7 +123,7 @@ export function tellStories() {
   }
 
   panel.addEventListener('close', () => {
-    if (location.hash.startsWith(PREFIX)) history.replaceState(null, '', location.pathname);
+    if (location.hash === shown) history.replaceState(null, '', location.pathname); // else the next one is asked for
   });
   panel.addEventListener('click', (event) => {
     if (event.target === panel) panel.close(); // beside it
