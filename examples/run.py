@@ -23,7 +23,8 @@ The app listens on 127.0.0.1:8080, the sidecar in front of it. Try:
   curl --data hello http://127.0.0.1:15006/echo
   curl --proxy http://127.0.0.1:15001 http://127.0.0.1:8080/     # out of the app: curl -x, HTTP_PROXY
   curl http://127.0.0.1:15000/ready                              # is it up?
-  curl http://127.0.0.1:15000/stats/prometheus                   # the numbers
+  curl http://127.0.0.1:15000/requests                           # what went by, and why it failed if it did
+  http://127.0.0.1:15000/                                        # the same to look at, in a browser
 
 Below is the access log. Ctrl-C ends both.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -96,6 +97,12 @@ def test_every_link_leads_to_a_page_and_a_place_on_it(pages: dict[Path, Page]) -
 
 def _known(page: Page, fragment: str) -> bool:
     return unquote(fragment) in page.ids or fragment.startswith("__")  # its own, as for a skip link
+
+
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
+    assert len(links) > 5
+    assert [link for link in links if not (ROOT / link).is_file()] == []
 
 
 def test_nothing_is_fetched_from_elsewhere(pages: dict[Path, Page], site: Path) -> None:
