@@ -254,4 +254,4 @@ def test_the_verdict_names_an_app_that_is_down(browser: Chromium) -> None:
         tab = open_page(browser, sidecar)
         tab.wait("document.querySelector('#verdict').dataset.kind === 'bad'")
         verdict = tab.text("#verdict")
-        assert "connect failed" in verdict and "Is the app running" in verdict
+        assert "connect failed" in verdict and "is the app running" in verdict.lower()
