@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
+import msgspec
+
 from sidecar.admin.context import AdminContext
 
 TEXT = "text/plain; charset=utf-8"
@@ -135,4 +137,8 @@ def help_text(routes: Routes) -> bytes:
 
 def as_json(value: object, status: int = 200) -> Reply:
     """A reply with this value as JSON."""
-    return Reply(status, json.dumps(value, indent=1).encode() + b"\n", JSON)
+    try:
+        body = msgspec.json.format(msgspec.json.encode(value), indent=1)
+    except UnicodeEncodeError:  # a path in a flag may be bytes that are no text
+        body = json.dumps(value, indent=1).encode()
+    return Reply(status, body + b"\n", JSON)

@@ -6,7 +6,6 @@ nobody in. Its content never leaves this module.
 
 from __future__ import annotations
 
-import hmac
 import os
 import stat
 
@@ -29,6 +28,8 @@ class Token:
             return None
         if sent is None:
             return Refusal(401, "a token is asked for: Authorization: Bearer ..., with what is in --admin-token-file")
+        import hmac  # and hashlib, and OpenSSL's: not before somebody asks
+
         expected = await trio.to_thread.run_sync(self._read)  # a file may be slow
         if not expected:
             return Refusal(503, "--admin-token-file can't be read or is empty, so nobody may change anything")

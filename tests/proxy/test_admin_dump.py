@@ -98,6 +98,12 @@ async def test_config_dump_has_settings_listeners_timeouts_and_limits() -> None:
     assert set(everywhere) == {option.flag for option in OPTIONS}
 
 
+async def test_a_flag_whose_bytes_are_no_text_is_shown_all_the_same() -> None:
+    async with port(in_force=in_force({"access_log_file": "/var/log/\udcff"}, {})) as admin:
+        flags = (await shown(admin, "/server_info"))["flags"]
+    assert flags["--access-log-file"]["value"] == "/var/log/\udcff"
+
+
 async def test_there_are_no_certificates_so_far() -> None:
     async with port() as admin:
         assert await shown(admin, "/certs") == {"certificates": []}

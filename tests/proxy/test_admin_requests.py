@@ -9,6 +9,7 @@ import pytest
 
 from sidecar.errors import Reason
 from sidecar.telemetry.history import KEPT
+from sidecar.telemetry.meanings import MEANINGS
 from sidecar.telemetry.record import Origin, Record, Try
 from tests.proxy.adminport import Port, get, port
 
@@ -167,7 +168,7 @@ async def test_the_story_as_text(query: str, accept: bytes) -> None:
     assert "    - upstream: 127.0.0.1:8080" in lines
     assert "      outcome: connect_failed" in lines
     assert "  - x-envoy-force" in lines
-    assert [line for line in lines if line.startswith("  what_to_do: Is the app running")]
+    assert f"  what_to_do: {MEANINGS[Reason.CONNECT_FAILED].cure}" in lines
 
 
 async def test_an_id_that_is_not_there_says_how_far_back_history_goes() -> None:
