@@ -237,7 +237,7 @@ class Channel:
     def _overdue(self) -> Exception:
         if self.overdue is None or self.closed:
             return ChannelClosed("the connection was closed on our side")
-        return Overdue(self.overdue, f"{self.peer}: {self.overdue.word.replace('_', ' ')}")
+        return Overdue(self.overdue, f"while waiting for {self.peer}: {self.overdue.word.replace('_', ' ')}")
 
     def _gone(self, error: OSError) -> ChannelClosed:
         if error.errno not in _GONE and error.errno != errno.EBADF:

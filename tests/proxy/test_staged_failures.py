@@ -37,7 +37,8 @@ class Found:
 EXPECTED = {
     "app-down": Found({(503, "UF", "connect_failed"): 3}, "upstream", "connection refused", "is the app running"),
     "app-slow": Found(
-        {(0, "DC", "client_closed"): 1, (504, "UT", "upstream_timeout"): 2}, "upstream", "", "hangs or is overloaded"
+        {(0, "DC", "client_closed"): 1, (504, "UT", "upstream_timeout"): 2}, "upstream", "while waiting for 127.0.0.1:",
+        "hangs or is overloaded",
     ),
     "app-resets": Found({(200, "UC", "upstream_closed"): 3}, "upstream", "went away", "crash or restart"),
     "app-resets-early": Found({(503, "UC", "upstream_closed"): 2}, "upstream", "went away", "crash or restart"),
