@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from sidecar.admin.context import AdminContext
-from sidecar.admin.replies import Reply, Request
+from sidecar.admin.replies import AUDIT, Reply, Request
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -18,6 +18,7 @@ async def log_level(_: AdminContext, request: Request) -> Reply:
         if level not in _LEVELS:
             return Reply(400, f"level= is one of {', '.join(_LEVELS)}\n".encode())
         root.setLevel(_LEVELS[level])
+        AUDIT.info("admin: the log level is %s from now on", level)
     return Reply(200, f"level: {logging.getLevelName(root.level).lower()}\n".encode())
 
 

@@ -20,8 +20,8 @@ TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 EVENTS = "text/event-stream"
 
-_audit = logging.getLogger("sidecar.admin.audit")
-_audit.setLevel(logging.INFO)  # whoever changes something is named, however little else is logged
+AUDIT = logging.getLogger("sidecar.admin.audit")
+AUDIT.setLevel(logging.INFO)  # whoever changes something is named, however little else is logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +120,10 @@ async def dispatch(routes: Routes, context: AdminContext, request: Request) -> A
         return await route.answer(context, request)
     refusal = await context.token.judge(request.token)
     if refusal is not None:
-        _audit.warning("admin: POST %s from %s refused: %s", request.path, request.peer, refusal.text)
+        AUDIT.warning("admin: POST %s from %s refused: %s", request.path, request.peer, refusal.text)
         more = (("www-authenticate", "Bearer"),) if refusal.status == 401 else ()
         return Reply(refusal.status, f"{refusal.text}\n".encode(), more=more)
-    _audit.info("admin: POST %s from %s", request.path, request.peer)
+    AUDIT.info("admin: POST %s from %s", request.path, request.peer)
     return await route.answer(context, request)
 
 

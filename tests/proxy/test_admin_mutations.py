@@ -138,12 +138,13 @@ async def test_ctl_5_a_form_of_another_site_is_refused(path: str, page: bytes, k
         assert not port_.changed
 
 
-async def test_logging_sets_the_level_and_tells_it() -> None:
+async def test_logging_sets_the_level_and_tells_it(caplog: pytest.LogCaptureFixture) -> None:
     async with port() as admin:
         for level, number in (("debug", 10), ("info", 20), ("warning", 30), ("error", 40)):
             reply = await admin.ask(post(f"/logging?level={level}"))
             assert (reply.status, reply.body) == (200, f"level: {level}\n".encode())
             assert logging.getLogger().level == number
+            assert caplog.messages[-1] == f"admin: the log level is {level} from now on"
         assert (await admin.ask(post("/logging"))).body == b"level: error\n"
         refused = await admin.ask(post("/logging?level=trace"))
         assert (refused.status, refused.body) == (400, b"level= is one of debug, info, warning, error\n")

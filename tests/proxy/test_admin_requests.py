@@ -113,7 +113,7 @@ async def test_a_failure_is_found_when_a_thousand_others_came_after_it() -> None
         assert (await admin.ask(get("/explain/down"))).status == 200
 
 
-async def test_bytes_of_a_peer_break_no_line_and_no_document() -> None:
+async def test_hdr_6_bytes_of_a_peer_break_no_line_and_no_document() -> None:
     async with port() as admin:
         record = finish(admin, "the-id", path=b'/a\x7f"<script>\xff\r\n')
         record.user_agent = record.forwarded_for = record.authority = b'\r\n\x1b[31m"\xff\x00'
