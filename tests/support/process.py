@@ -30,7 +30,7 @@ _UNSEEN = re.compile(r"Traceback|Error\b.*:|Exception|Task was destroyed|Resourc
 class SidecarProcess:
     """``sidecar --upstream 127.0.0.1:PORT FLAGS``; a context manager that waits for `ready` and stops it at the end.
 
-    ``args`` replaces the address flags where a test wants its own.
+    ``addresses`` replaces the address flags where a test wants its own, ``entry`` what Python is told to run.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class SidecarProcess:
         access_log: str = "json",
         addresses: Sequence[str] | None = None,
         wait_ready: bool = True,
+        entry: Sequence[str] = ("-m", "sidecar"),
     ) -> None:
         self.directory = tempfile.TemporaryDirectory(prefix="sidecar-test-")
         self.log_path = Path(self.directory.name, "access.log")
@@ -52,7 +53,7 @@ class SidecarProcess:
                 "--inbound", "127.0.0.1:0", "--outbound", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--scrape", "off",
             )  # fmt: skip
         self.command = [
-            sys.executable, "-m", "sidecar", "--upstream", target, *addresses, "--access-log", access_log,
+            sys.executable, *entry, "--upstream", target, *addresses, "--access-log", access_log,
             "--access-log-file", str(self.log_path), *flags,
         ]  # fmt: skip
         self.process = subprocess.Popen(
