@@ -1,11 +1,12 @@
 """Long runs: does anything grow, and does a drain under load ever lose something?
 
-    python -m tests.soak [leak|drain|all] [--times N]
+    python -m tests.soak [leak|drain|prometheus|all] [--times N]
 
 ``leak``: after a warm-up of 10,000 requests, 100,000 on 64 keep-alive connections and then 20,000 with a connection
 each; no error, and afterwards memory within 2 MB, tasks and descriptors as before. ``drain``: SIGTERM under a steady
 load of 16 connections, again and again; no request that was sent is lost, no body is cut, exit code 0 in time.
-``tests/proxy/test_soak.py`` runs both in short.
+``prometheus``: a minute of even load that Prometheus scrapes; its counts are those of the sender, its rates within 1 %.
+``tests/proxy/test_soak.py`` and ``tests/peer/test_prometheus.py`` run them in short.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from tests.peer.prometheus_load import observe
 from tests.support.process import SidecarProcess
 from tests.support.upstream import wait_until
 
@@ -270,7 +272,7 @@ def drain(times: int) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Long runs; see the module's text.")
-    parser.add_argument("what", nargs="?", choices=["leak", "drain", "all"], default="all")
+    parser.add_argument("what", nargs="?", choices=["leak", "drain", "prometheus", "all"], default="all")
     parser.add_argument("--times", type=int, default=20, help="drains (default 20)")
     options = parser.parse_args()
     try:
@@ -278,6 +280,12 @@ def main() -> int:
             print(leak(), flush=True)
         if options.what in ("drain", "all"):
             print(drain(options.times), flush=True)
+        if options.what in ("prometheus", "all"):
+            seen = observe(60.0)
+            seen.check()
+            print(
+                f"{seen.counted:.0f} of {seen.sent} requests counted, {seen.rate:.2f} of {seen.sent_rate:.2f} per second"
+            )
     except (Failed, AssertionError) as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""A known load, and what Prometheus makes of it: ``python -m tests.peer.prometheus_load [SECONDS]``, 60 by default.
+"""A known load, and what Prometheus makes of it; ``tests.soak`` runs it for a minute.
 
 The load is even, so that a rate means something, and counted by whoever sends it.
 """
@@ -6,7 +6,6 @@ The load is even, so that a rate means something, and counted by whoever sends i
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -88,9 +87,3 @@ def _one(client: Client) -> None:
     client.send(_REQUEST)
     (reply,) = client.replies([b"GET"], 1)
     assert reply.status == 200 and reply.body == b"GET / 0"
-
-
-if __name__ == "__main__":
-    seen = observe(float(sys.argv[1]) if len(sys.argv) > 1 else 60.0)
-    print(seen)
-    seen.check()

@@ -45,7 +45,10 @@ class Stage:
 
     def ask(self, data: bytes, *, port: int = 0, deadline: float = 20.0) -> Reply | None:
         """The reply to these bytes on a connection of their own, which stays open; None where there is no whole one."""
-        client = self.stack.enter_context(Client(port or self.sidecar.inbound, deadline=deadline))
+        try:
+            client = self.stack.enter_context(Client(port or self.sidecar.inbound, deadline=deadline))
+        except ConnectionResetError:  # refused so soon that not even the connection is told as made
+            return None
         client.send(data)
         replies = client.replies((data.partition(b" ")[0],), 1)
         return replies[0] if replies and replies[0].complete else None
