@@ -21,7 +21,7 @@ from sidecar.admin.health import standing
 from sidecar.admin.totals import APP_WORD, DIRECTIONS, Totals
 from sidecar.errors import Reason
 from sidecar.telemetry import redact
-from sidecar.telemetry.meanings import MEANINGS, Meaning
+from sidecar.telemetry.meanings import APP_ERROR, MEANINGS
 from sidecar.telemetry.process import resident_bytes
 from sidecar.telemetry.record import SERVER_ERROR, Record
 
@@ -29,9 +29,6 @@ FAILURES: Final = 20  # rows of the page
 RECENT: Final = 60.0  # seconds
 SHARES: Final = 8  # sources and destinations that are named; the rest is one line
 SWITCHING: Final = 101
-APP_ERROR: Final = Meaning(
-    "The app itself answered with a 5xx; the proxy passed it on.", "Look into the app's own log at this time."
-)
 _BY_WORD: Final = {reason.word: reason for reason in Reason}
 
 Plain = dict[str, object]

@@ -6,7 +6,7 @@ Called by the admin server for ``/explain/<request-id>``. Pure: a Record in, pla
 from __future__ import annotations
 
 from sidecar.errors import ProxyError
-from sidecar.telemetry.meanings import MEANINGS
+from sidecar.telemetry.meanings import APP_ERROR, MEANINGS
 from sidecar.telemetry.record import Record
 from sidecar.wire import paths
 
@@ -90,6 +90,9 @@ def _outcome(record: Record) -> Explanation:
         "duration_ms": _ms(record.duration),
     }
     reason = record.reason
+    if reason is None and record.failed:
+        told.update(flag="-", means=APP_ERROR.means, what_to_do=APP_ERROR.cure)
+        return told
     if reason is None:
         told["flag"] = "-"
         told["means"] = "Nothing went wrong here; the status is the app's own." if record.status else "It ended well."

@@ -20,6 +20,10 @@ class Meaning(msgspec.Struct, frozen=True):
     cure: str
 
 
+APP_ERROR: Final = Meaning(
+    "The app itself answered with a 5xx; the proxy passed it on.", "Look into the app's own log at this time."
+)
+
 MEANINGS: Final[dict[Reason, Meaning]] = {
     Reason.BAD_REQUEST: Meaning(
         "The client sent something that is not a request HTTP allows.",

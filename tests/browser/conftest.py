@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -33,8 +33,14 @@ def app_port() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def busy(app_port: int) -> Iterator[SidecarProcess]:
-    """A sidecar with RATE requests per second behind it, some of which fail."""
+def loaded(app_port: int) -> Iterator[tuple[SidecarProcess, Callable[[], int]]]:
+    """A sidecar with RATE requests per second behind it, some of which fail; and how many there have been."""
     with SidecarProcess(app_port, "--memory-limit", "512MiB", access_log="off") as sidecar:
-        with running_load(sidecar, app_port, rate=RATE, failures=10.0):
-            yield sidecar
+        with running_load(sidecar, app_port, rate=RATE, failures=10.0) as sent:
+            yield sidecar, sent
+
+
+@pytest.fixture
+def busy(loaded: tuple[SidecarProcess, Callable[[], int]]) -> SidecarProcess:
+    """The sidecar of ``loaded``."""
+    return loaded[0]

@@ -113,7 +113,8 @@ def main() -> None:
         shots["page-narrow"] = tab.screenshot(whole=True)
         tab.resize(1280, 1000)
         tab.prefer("light")
-        tab.click("#failure-table tbody tr:nth-child(2) a")
+        row = "[...document.querySelectorAll('#failure-table tbody tr')].find(row => row.innerText.includes('UC'))"
+        tab.wait(f"{row} && ({row}.querySelector('a').click(), true)")
         tab.wait("document.querySelector('#story .steps')")
         shots["page-story"] = tab.screenshot()
     for name, picture in shots.items():

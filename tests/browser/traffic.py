@@ -3,7 +3,7 @@
 ``python -m tests.browser.traffic app`` is an app: it prints its port, answers after a millisecond or so, and fails on
 demand (``/fail/error`` 500, ``/fail/close`` closes instead of an answer). ``... load INBOUND OUTBOUND APP RATE`` sends
 it that many requests per second through a sidecar, in and out, with a few failures of every kind among them, until its
-standard input ends; then it prints how many it sent.
+standard input ends; for each line there it prints how many it has sent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 from tests.support.process import ROOT, SidecarProcess
@@ -143,11 +143,11 @@ def load(what: Load) -> None:
     threads = [threading.Thread(target=worker.run, args=(ended,)) for worker in workers]
     for thread in threads:
         thread.start()
-    sys.stdin.read()
+    for _ in sys.stdin:
+        print(sum(worker.sent for worker in workers), flush=True)
     ended.set()
     for thread in threads:
         thread.join()
-    print(sum(worker.sent for worker in workers), flush=True)
 
 
 # -- both, for a test ------------------------------------------------------------------------------------------------
@@ -174,11 +174,20 @@ def running_app() -> Generator[int]:
 
 
 @contextlib.contextmanager
-def running_load(sidecar: SidecarProcess, app_port: int, *, rate: float, failures: float = 2.0) -> Generator[None]:
-    """Load, until the end of the block."""
+def running_load(
+    sidecar: SidecarProcess, app_port: int, *, rate: float, failures: float = 2.0
+) -> Generator[Callable[[], int]]:
+    """Load, until the end of the block; yields how many requests it has sent."""
     ports = (sidecar.inbound, sidecar.outbound, app_port)
     with _process("load", *map(str, ports), str(rate), str(failures)) as process:
-        yield
+
+        def sent() -> int:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        yield sent
         process.communicate("", timeout=20)
 
 

@@ -3,7 +3,7 @@
 import { Chart, SECONDS } from './charts.js';
 import { address, tellStories } from './story.js';
 import { showVerdict } from './verdict.js';
-import { NONE, bytes, clock, count, duration, make, milliseconds, rate, say, span } from './words.js';
+import { NONE, bytes, clock, count, duration, gist, make, milliseconds, rate, say, span } from './words.js';
 
 const QUIET = 4000; // ms without a summary: something is wrong
 const AGAIN = 2000; // ms until a refused stream is asked for again
@@ -70,7 +70,7 @@ function failureRow(told) {
     make('td', {}, make('span', { class: 'method' }, `${SHORT[told.direction]} ${told.method}`), make('span', { class: 'mono' }, target)),
     make('td', { class: 'number' }, told.status === null ? NONE : String(told.status)),
     make('td', {}, make('span', { class: 'flag' }, told.flag === '-' ? '5xx' : told.flag)),
-    make('td', {}, told.means, make('span', { class: 'word' }, told.word)),
+    make('td', { title: told.means }, gist(told.means), make('span', { class: 'word' }, told.word)),
     make('td', {}, story));
   row.addEventListener('click', () => {
     if (told.id && !String(getSelection())) location.hash = address(told.id);

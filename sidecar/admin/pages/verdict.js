@@ -1,6 +1,6 @@
 // One sentence at the top: is it well, and if not, what is it and what is to be done? It looks at the last minute.
 
-import { count, percent, rate, say } from './words.js';
+import { count, gist, percent, rate, say } from './words.js';
 
 const WINDOW = 60; // seconds
 const ENOUGH = 10; // seconds of figures that a share can be told from
@@ -41,7 +41,7 @@ function failures(past, last) {
   const much = share === null || share === 0 ? `${count(failed)} failures` : `${percent(share)} of requests failed`;
   const whose = top.fault === 'client' ? ' (the client\'s doing)' : '';
   const headline = `${much} in the last minute, mostly ${top.flag} ${top.word.replaceAll('_', ' ')}${whose}.`;
-  return [bad ? 'bad' : 'warn', headline, `${top.means} ${top.cure}`];
+  return [bad ? 'bad' : 'warn', headline, `${gist(top.means)} ${top.cure}`];
 }
 
 function judge(past) {
@@ -69,7 +69,7 @@ export function showVerdict(past) {
   say(element.querySelector('.headline'), headline);
   say(element.querySelector('.advice'), advice);
   document.title = kind === 'bad' ? '(!) sidecar' : 'sidecar';
-  const gist = kind + advice.replace(/\d+/g, '');
-  if (gist !== announced) document.getElementById('announce').textContent = `${headline} ${advice}`;
-  announced = gist;
+  const told = kind + advice.replace(/\d+/g, '');
+  if (told !== announced) document.getElementById('announce').textContent = `${headline} ${advice}`;
+  announced = told;
 }

@@ -64,6 +64,11 @@ export function make(name, attributes = {}, ...children) {
   return element;
 }
 
+/** The first sentence: the rest is in the story. */
+export function gist(text) {
+  return text.split(/(?<=\.) /, 1)[0];
+}
+
 /** Sets a text if it is another one: what has not changed is not laid out again. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
