@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 import trio
@@ -131,6 +133,23 @@ async def test_a_piece_that_is_not_taken_in_time_ends_it(monkeypatch: pytest.Mon
             assert not admin.context.streams
             assert not (await read_to_end(stream)).endswith(b"\r\n0\r\n\r\n")
         nursery.cancel_scope.cancel()
+
+
+async def test_a_piece_that_is_cut_is_not_made_to_look_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    source(monkeypatch, flood)
+    async with port() as admin:
+        stream, _ = await begun(admin)
+        await wait_all_tasks_blocked()
+        make_room(stream)
+    async with stream:
+        assert not (await read_to_end(stream)).endswith(b"0\r\n\r\n")
+
+
+def make_room(stream: trio.SocketStream) -> None:
+    """Takes all that has arrived, without giving anybody else a turn."""
+    with socket.fromfd(stream.socket.fileno(), socket.AF_INET, socket.SOCK_STREAM) as raw, suppress(BlockingIOError):
+        while raw.recv(1 << 20, socket.MSG_DONTWAIT):
+            pass
 
 
 async def test_a_silent_stream_is_not_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
