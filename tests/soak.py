@@ -284,7 +284,7 @@ def main() -> int:
             seen = observe(60.0)
             seen.check()
             print(
-                f"{seen.counted:.0f} of {seen.sent} requests counted, {seen.rate:.2f} of {seen.sent_rate:.2f} per second"
+                f"{seen.counted:.0f} of {seen.sent} requests counted, {seen.rate:.2f} of {seen.sent_rate:.2f} a second"
             )
     except (Failed, AssertionError) as error:
         print(f"failed: {error}", file=sys.stderr)
