@@ -91,7 +91,7 @@ def test_hostile_requests_are_shown_as_text(browser: Chromium, attacked: Sidecar
     tab = browser.open(f"http://127.0.0.1:{attacked.admin}/")
     tab.wait(f"document.querySelectorAll('#failure-table tbody tr').length === {len(TARGETS)}")
     shown = tab.text("#failure-table")
-    assert "/<script>window.owned=1</script>" in shown or "bad_request" in shown
+    assert "/<script>window.owned=1</script>" in shown
     for number in range(1, len(TARGETS) + 1):
         tab.run(f"location.hash = document.querySelector('#failure-table tr:nth-child({number}) a').hash, 0")
         tab.wait("document.querySelector('#story[open] .steps')")

@@ -39,6 +39,7 @@ export function bytes(value) {
 
 /** A span of seconds, coarse. */
 export function span(seconds) {
+  if (seconds < 1) return 'under 1 s';
   if (seconds < 60) return `${Math.max(0, Math.floor(seconds))} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
   if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
