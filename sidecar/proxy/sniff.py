@@ -76,6 +76,8 @@ def note_detected(found: Sniffed, seconds: float, telemetry: Telemetry) -> None:
         counters.detect_tls += 1
     elif found.kind is Detected.HTTP2:
         counters.detect_http2 += 1
+    elif found.kind is Detected.MORE:
+        counters.detect_nothing += 1
     else:
         counters.detect_opaque += 1
     telemetry.note_detection(seconds)
