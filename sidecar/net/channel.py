@@ -8,6 +8,10 @@ and calls ``expire()`` on those that are overdue: the channel notes the reason *
 its descriptor with ``trio.lowlevel.notify_closing``. A waiter looks at the note before and after each wait, so that a
 wake-up that fell between two waits is not lost.
 
+Under load the cheapest wait is none: by the time that all other tasks have had their turn, the peer's bytes are there,
+and neither the poller nor a second system call is needed to know it. So a channel whose last read went well that way
+reads again after a mere yield; the first that comes too early makes it wait properly, and every 32nd read tries anew.
+
 A channel has one reader and one writer at a time (trio raises BusyResourceError otherwise). A cancelled ``send_all``
 may have sent a part: such a channel is only closed, never pooled.
 """
@@ -26,6 +30,7 @@ from sidecar.errors import ProxyError, Reason
 
 READ_SIZE = 16_384  # one read of a head or of a small message
 BULK_SIZE = 65_536  # one read of a long body: the soft mark of one direction's buffer
+PROBE_MASK = 31  # every 32nd read tries without a wait, to see whether that would do
 NEVER = float("inf")
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 65_536
@@ -66,7 +71,20 @@ class Abortable(Protocol):
 class Channel:
     """Bytes to and from one peer. Construct it with a connected, non-blocking socket; it owns the socket."""
 
-    __slots__ = ("bulk", "closed", "deadline", "fd", "overdue", "overdue_as", "peer", "registry", "sock", "watcher")
+    __slots__ = (
+        "bulk",
+        "closed",
+        "deadline",
+        "eager",
+        "fd",
+        "overdue",
+        "overdue_as",
+        "peer",
+        "reads",
+        "registry",
+        "sock",
+        "watcher",
+    )
 
     def __init__(self, sock: socket.socket, peer: str, registry: set[Channel]) -> None:
         self.sock = sock
@@ -76,6 +94,8 @@ class Channel:
         self.overdue_as = Reason.CONNECTION_IDLE
         self.overdue: Reason | None = None
         self.bulk = False
+        self.eager = False
+        self.reads = 0
         self.closed = False
         self.watcher: Abortable | None = None  # told by the sweeper when this peer goes away while nobody reads
         self.registry = registry
@@ -106,9 +126,11 @@ class Channel:
 
         Raises ChannelClosed when the peer is gone, Overdue at the deadline. Cancelling it loses nothing.
         """
-        # Waiting first spares the failing read that nearly always comes before the peer has answered.
-        if self.bulk:
+        # Waiting first spares the failing read that mostly comes before the peer has answered, unless we are busy.
+        self.reads += 1
+        if self.eager or self.bulk or not self.reads & PROBE_MASK:
             await trio.lowlevel.checkpoint()
+            self.eager = True
         elif self.overdue is None:
             try:
                 await wait_readable(self.fd)  # as in ``wait_readable`` below, one call less deep
@@ -121,7 +143,7 @@ class Channel:
             try:
                 data = self.sock.recv(BULK_SIZE if self.bulk else READ_SIZE)
             except BlockingIOError:
-                self.bulk = False
+                self.bulk = self.eager = False
                 await self.wait_readable()
             except OSError as error:
                 raise self._gone(error) from None

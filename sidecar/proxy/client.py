@@ -306,7 +306,13 @@ class ClientStream:
         elif not request.minor:
             extra += b"connection: keep-alive\r\n"
         self.reply_begun = True
-        await self._send(b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (head.status, head.phrase, field_lines(fields), extra, body))
+        data = b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (head.status, head.phrase, field_lines(fields), extra, body)
+        try:  # as ``_send``, one call less deep
+            sent = self.channel.send_nowait(data)
+            if sent < len(data):
+                await self._send_slowly(memoryview(data)[sent:])
+        except ChannelClosed as gone:
+            raise ProxyError(Reason.CLIENT_CLOSED, f"the client went away: {gone.detail}") from None
 
     async def send_switch(self, head: ResponseHead) -> None:
         """101, or the 200 to CONNECT: what follows is a tunnel."""

@@ -66,7 +66,10 @@ async def exchange(
             if head.status == 101:
                 tunnel = True
                 return Switched(upstream, head)
-            await _reply(client, upstream, head)
+            if upstream.done and not upstream.trailers and not client.reply_begun:
+                await client.send_head(head, head.fields, upstream.first_piece(), done=True)
+            else:
+                await _reply(client, upstream, head)
             return None
         except ProxyError as error:
             if fresh or not _may_send_again(error, request, upstream, client):
@@ -108,7 +111,12 @@ async def _ask(
         except ProxyError as error:
             if error.reason is not Reason.UPSTREAM_CLOSED:
                 raise
-    return await _final_head(client, request, upstream, record)
+    head = await upstream.read_head()
+    if head.status < 200:
+        return await _final_head(client, request, upstream, record, head)
+    record.first_byte = monotonic()
+    record.status = head.status
+    return head
 
 
 async def _push_what_is_there(client: Downstream, upstream: Upstream, sent: bool) -> bool:
@@ -133,11 +141,12 @@ async def _push_what_is_there(client: Downstream, upstream: Upstream, sent: bool
     return sent
 
 
-async def _final_head(client: Downstream, request: RequestHead, upstream: Upstream, record: Record) -> ResponseHead:
-    """The answer's final head, or 101; other interim heads are passed on."""
+async def _final_head(
+    client: Downstream, request: RequestHead, upstream: Upstream, record: Record, head: ResponseHead
+) -> ResponseHead:
+    """The answer's final head, or 101, beginning with ``head``; other interim heads are passed on."""
     interim = 0
     while True:
-        head = await upstream.read_head()
         if head.status == 101 and not head.switches_to(request.upgrade):
             raise ProxyError(Reason.UPSTREAM_PROTOCOL, "the upstream switches to a protocol that was not asked for")
         if head.status >= 200 or head.status == 101:
@@ -148,6 +157,7 @@ async def _final_head(client: Downstream, request: RequestHead, upstream: Upstre
             raise ProxyError(Reason.UPSTREAM_PROTOCOL, f"the upstream sent more than {INTERIM_HEADS} interim answers")
         interim += 1
         await client.send_interim(head)
+        head = await upstream.read_head()
 
 
 async def _both_ways(client: Downstream, request: RequestHead, upstream: Upstream, record: Record) -> ResponseHead:
@@ -159,7 +169,7 @@ async def _both_ways(client: Downstream, request: RequestHead, upstream: Upstrea
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_pump, client, upstream, failure)
         try:
-            head = await _final_head(client, request, upstream, record)
+            head = await _final_head(client, request, upstream, record, await upstream.read_head())
             if not client.body_done:
                 client.close_after_reply()  # the rest of the body must never be read as a request; the reply says so
             if head.status != 101:

@@ -14,19 +14,19 @@ class RequestIds:
     """Makes ids from the kernel's randomness, a block at a time."""
 
     def __init__(self) -> None:
-        self._random = ""
-        self._position = 0
+        self._ready: list[bytes] = []
 
     def new(self) -> bytes:
         """A version 4 UUID (RFC 9562 section 5.4) in its text form."""
-        position = self._position
-        if position + 32 > len(self._random):
-            self._random = os.urandom(_BLOCK).hex()
-            position = 0
-        self._position = position + 32
-        digits = self._random[position : position + 32]
-        variant = "89ab"[int(digits[16], 16) & 3]
-        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}".encode()
+        if not self._ready:
+            digits = os.urandom(_BLOCK).hex().encode()
+            self._ready = [_uuid(digits[at : at + 32]) for at in range(0, len(digits), 32)]
+        return self._ready.pop()
+
+
+def _uuid(digits: bytes) -> bytes:
+    variant = b"89ab"[digits[16] & 3]
+    return b"%b-%b-4%b-%c%b-%b" % (digits[:8], digits[8:12], digits[13:16], variant, digits[17:20], digits[20:])
 
 
 def sane(request_id: bytes) -> bool:

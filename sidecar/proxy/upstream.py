@@ -100,7 +100,7 @@ class UpstreamStream:
             sent = self.channel.send_nowait(data)
         except ChannelClosed as gone:
             self._unsent = data  # the request is not complete, whoever goes on without this
-            raise ProxyError(Reason.UPSTREAM_CLOSED, f"the upstream went away: {gone.detail}") from None
+            raise _left(gone.detail) from None
         self.wrote = True
         if sent == len(data):
             return True
@@ -118,7 +118,7 @@ class UpstreamStream:
                 self._unsent = self._unsent[sent:]
                 self.wrote = True
         except ChannelClosed as gone:
-            raise ProxyError(Reason.UPSTREAM_CLOSED, f"the upstream went away: {gone.detail}") from None
+            raise _left(gone.detail) from None
 
     async def finish_request(self, trailers: list[Field]) -> None:
         if self._request_done:
@@ -130,7 +130,20 @@ class UpstreamStream:
     # -- the answer --------------------------------------------------------------------------------------------------
 
     async def read_head(self) -> ResponseHead:
-        data = self._buffer or await self._recv()
+        data = self._buffer
+        if not data:
+            # As ``_recv``, two calls less deep: here nearly every exchange waits.
+            channel = self.channel
+            channel.deadline = monotonic() + self._stream_idle
+            channel.overdue_as = Reason.UPSTREAM_TIMEOUT
+            try:
+                data = await channel.recv()
+            except ChannelClosed as gone:
+                raise _left(gone.detail) from None
+            channel.deadline = NEVER
+            if not data:
+                raise _left("before its answer was complete")
+            self.answered = True
         while True:
             try:
                 parsed = parse_response(data, self._method)
@@ -206,7 +219,7 @@ class UpstreamStream:
     async def _recv(self) -> bytes:
         data = await self._recv_some()
         if not data:
-            raise ProxyError(Reason.UPSTREAM_CLOSED, "the upstream closed before its answer was complete")
+            raise _left("before its answer was complete")
         return data
 
     async def _recv_some(self) -> bytes:
@@ -216,7 +229,7 @@ class UpstreamStream:
         try:
             data = await channel.recv()
         except ChannelClosed as gone:
-            raise ProxyError(Reason.UPSTREAM_CLOSED, f"the upstream went away: {gone.detail}") from None
+            raise _left(gone.detail) from None
         channel.deadline = NEVER
         if data:
             self.answered = True
@@ -244,6 +257,10 @@ class UpstreamStream:
         if not self._closed:
             self._closed = True
             self._lease.release(reusable=self.done and self._keep and self._request_done and not self._unsent)
+
+
+def _left(how: str) -> ProxyError:
+    return ProxyError(Reason.UPSTREAM_CLOSED, f"the upstream went away: {how}")
 
 
 def _of_upstream(error: ProxyError) -> ProxyError:

@@ -39,6 +39,7 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: " + VALUE + rb
 _TOKEN_BYTE: Final = re.compile(TOKEN)
 
 Field = tuple[bytes, bytes]
+_COLON: Final = b": ".join
 
 
 def split_fields(block: bytes) -> list[Field]:
@@ -48,7 +49,7 @@ def split_fields(block: bytes) -> list[Field]:
 
 def field_lines(fields: list[Field]) -> bytes:
     """The fields as lines of a head or of trailers."""
-    return b"".join([b"%b: %b\r\n" % field for field in fields])
+    return b"\r\n".join([*map(_COLON, fields), b""])
 
 
 def explain_request(data: bytes) -> None:
