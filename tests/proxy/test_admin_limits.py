@@ -12,6 +12,7 @@ import trio.testing
 
 from sidecar.admin import routes
 from sidecar.admin.context import SEATS, AdminContext
+from sidecar.admin.replies import Reply, Request, Route
 from sidecar.admin.server import HEAD_SECONDS, MAX_BODY, MAX_HEAD, serve_admin, serve_scrape
 from sidecar.errors import Reason
 from tests.proxy.adminport import Serve, get, port, read_reply
@@ -136,11 +137,11 @@ async def test_a_connection_that_is_kept_gives_way_too() -> None:
 async def test_no_more_than_64_requests_are_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = trio.Event()
 
-    async def slow(_: AdminContext, __: routes.Request) -> routes.Reply:
+    async def slow(_: AdminContext, __: Request) -> Reply:
         await go_on.wait()
-        return routes.Reply(200, b"")
+        return Reply(200, b"")
 
-    monkeypatch.setitem(routes.ADMIN, "/live", routes.Route(slow, "waits"))
+    monkeypatch.setitem(routes.ADMIN, "/live", Route(slow, "waits"))
     async with port() as admin:
         busy = [await admin.open() for _ in range(SEATS)]
         for stream in busy:
