@@ -23,6 +23,8 @@ _VIA: Final = (b"via", b"1.1 sidecar")
 _ID_ONLY: Final = frozenset({headers.REQUEST_ID})
 # What is taken out and worth telling: Host is remade, not lost.
 _TOLD: Final = (headers.HOP_BY_HOP - {headers.HOST}) | _FROM_STRANGERS
+_USUALLY_TOLD: Final = frozenset({headers.CONNECTION})
+_USUAL: Final = ("connection",)
 
 
 class Forwarder:
@@ -37,8 +39,9 @@ class Forwarder:
         """The fields of ``request`` to send on, under the record's id; the record learns what was taken out."""
         known = request.known
         request_id = record.request_id
-        if not _TOLD.isdisjoint(known):
-            record.stripped = self._stripped(client, request)
+        told = _TOLD.intersection(known)
+        if told:
+            record.stripped = _USUAL if told == _USUALLY_TOLD else self._stripped(client, request)
         if self._appends:
             fields = self._with_caller(client, request)
         elif _FROM_ANYBODY.isdisjoint(known):

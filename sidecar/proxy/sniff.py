@@ -53,12 +53,12 @@ class Sniffed(msgspec.Struct, frozen=True):
         """What it is and how that was found out, for people."""
         if self.server_first:
             return "opaque bytes: the server spoke first"
-        return _WORDS[self.kind]
+        return _HTTP if self.kind is Detected.HTTP1 else _WORDS[self.kind]
 
 
+_HTTP = "HTTP/1, by its first bytes"
 _WORDS = {
     Detected.TLS: "TLS, by its ClientHello",
-    Detected.HTTP1: "HTTP/1, by its first bytes",
     Detected.HTTP2: "HTTP/2, by its preface; relayed as opaque bytes",
     Detected.OPAQUE: "opaque bytes: they begin like nothing that is known",
     Detected.MORE: "nothing: the client left before it said anything",

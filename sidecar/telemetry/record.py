@@ -50,28 +50,34 @@ class Record:
     could be given. ``bytes_received`` and ``bytes_sent`` are of bodies, or of all that an opaque connection carried.
     """
 
-    # Defaults are the class's, so that a record costs only what is set in it.
-    first_byte = 0.0
-    duration = 0.0
-    method = b""
-    path = b""
-    authority = b""
-    user_agent = b""
-    forwarded_for = b""
-    request_id = b""
-    sni = b""
-    status = 0
-    reason: Reason | None = None
-    detail = ""
-    bytes_received = 0
-    bytes_sent = 0
-    upstream = ""
-    attempts = 0
-    reused = False
-    origin: Origin | None = None
-    sent_target = b""  # as it came; ``path`` is as it went on
-    stripped: tuple[str, ...] = ()  # names of fields that the client may not send
-    tries: tuple[Try, ...] = ()  # those before the last one
+    __slots__ = (
+        "attempts",
+        "authority",
+        "began",
+        "bytes_received",
+        "bytes_sent",
+        "client",
+        "detail",
+        "direction",
+        "duration",
+        "first_byte",
+        "forwarded_for",
+        "method",
+        "origin",
+        "path",
+        "protocol",
+        "reason",
+        "request_id",
+        "reused",
+        "sent_target",
+        "sni",
+        "start",
+        "status",
+        "stripped",
+        "tries",
+        "upstream",
+        "user_agent",
+    )
 
     def __init__(self, direction: str, protocol: str, client: str, start: float, began: float) -> None:
         self.direction = direction  # "inbound" or "outbound"
@@ -79,6 +85,27 @@ class Record:
         self.client = client
         self.start = start
         self.began = began
+        self.first_byte = 0.0
+        self.duration = 0.0
+        self.method = b""
+        self.path = b""
+        self.authority = b""
+        self.user_agent = b""
+        self.forwarded_for = b""
+        self.request_id = b""
+        self.sni = b""
+        self.status = 0
+        self.reason: Reason | None = None
+        self.detail = ""
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.upstream = ""
+        self.attempts = 0
+        self.reused = False
+        self.origin: Origin | None = None
+        self.sent_target = b""  # as it came; ``path`` is as it went on
+        self.stripped: tuple[str, ...] = ()  # names of fields that the client may not send
+        self.tries: tuple[Try, ...] = ()  # those before the last one
 
     @property
     def failed(self) -> bool:

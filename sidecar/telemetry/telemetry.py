@@ -61,7 +61,7 @@ class Telemetry:
         if reason is not None and reason.fault is Fault.OVERLOAD:
             self._complaints.note(f"{reason.word} ({reason.flag})", record.detail, monotonic())
         self.history.add(record)  # after the log, since it cuts what is long
-        if self.taps:
+        if self.taps.listeners:
             self.taps.offer(record)
 
     def note_detection(self, seconds: float) -> None:
