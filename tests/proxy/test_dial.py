@@ -14,18 +14,13 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel
 from sidecar.net.dial import dial
 from tests.proxy.ends import descriptors, full_listener, sweeping
+from tests.support.ports import held_port
 
 
 @pytest.fixture
 def listening() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
-
-
-def refusing_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 async def failure(addresses: list[str], port: int, seconds: float = 5.0) -> ProxyError:
@@ -55,8 +50,8 @@ async def test_connected_with_its_options_and_without_a_deadline(listening):
 
 
 async def test_refused():
-    port = refusing_port()
-    error = await failure(["127.0.0.1"], port)
+    with held_port() as port:
+        error = await failure(["127.0.0.1"], port)
     assert error.reason is Reason.CONNECT_FAILED
     assert error.detail == f"127.0.0.1:{port}: connection refused"
 
@@ -89,7 +84,7 @@ async def test_an_address_that_refuses_is_passed_over_at_once(listening):
 
 
 async def test_the_second_address_starts_while_the_first_is_silent():
-    with full_listener("127.0.0.2") as port, socket.create_server(("127.0.0.1", port)):
+    with held_port() as port, full_listener("127.0.0.2", port), socket.create_server(("127.0.0.1", port)):
         registry: set[Channel] = set()
         before = descriptors()
         began = trio.current_time()

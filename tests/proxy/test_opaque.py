@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.proxy.tlspeer import TlsEcho, tls_over
+from tests.support.ports import held_port
 from tests.support.process import SidecarProcess
 from tests.support.raw import Client
 from tests.support.upstream import wait_until
@@ -176,15 +177,13 @@ def test_bulk_both_ways(app: socket.socket) -> None:
 
 @pytest.mark.parametrize("protocol", ["tcp", "auto"])
 def test_app_that_is_not_there(protocol: str) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        with SidecarProcess(taken.getsockname()[1], "--protocol", protocol) as sidecar:
-            with Client(sidecar.inbound) as client:
-                client.send(b"\x00\x01")
-                client.read_to_end()
-                assert (client.heard.end, bytes(client.heard.raw)) == ("reset", b"")
-            record = _record(sidecar, "TCP")
-            assert (record["response_flags"], record["response_code_details"]) == ("UF", "connect_failed")
+    with held_port() as gone, SidecarProcess(gone, "--protocol", protocol) as sidecar:
+        with Client(sidecar.inbound) as client:
+            client.send(b"\x00\x01")
+            client.read_to_end()
+            assert (client.heard.end, bytes(client.heard.raw)) == ("reset", b"")
+        record = _record(sidecar, "TCP")
+        assert (record["response_flags"], record["response_code_details"]) == ("UF", "connect_failed")
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "auto"])

@@ -72,12 +72,16 @@ class Client:
 
     def __init__(self, port: int, *, host: str = "127.0.0.1", deadline: float = 8.0, receive_buffer: int = 0) -> None:
         self._until = time.monotonic() + deadline
+        self._reset = False  # the kernel tells of a reset once: to a write, or to a read
         self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(deadline)
         try:
-            self.sock.connect((host, port))
+            try:
+                self.sock.connect((host, port))
+            except ConnectionResetError:  # it was there, and refused before connect() had returned
+                self._reset = True
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.heard = Heard(port=self.sock.getsockname()[1])
         except OSError:
@@ -102,6 +106,9 @@ class Client:
                 self.sock.sendall(piece)
                 if split == "halves" or (split == "bytes" and len(data) < _PACED):
                     select.select([self.sock], [], [], _PACE)
+        except ConnectionResetError:
+            self._reset = True
+            return False
         except (ConnectionError, TimeoutError):
             return False
         return True
@@ -124,7 +131,7 @@ class Client:
         except TimeoutError:
             return False
         if not data:
-            self.heard.end = "eof"
+            self.heard.end = "reset" if self._reset else "eof"
             return False
         self.heard.raw += data
         return True
