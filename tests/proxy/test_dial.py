@@ -66,19 +66,20 @@ async def test_a_black_hole_ends_at_the_timeout():
 async def test_two_black_holes_end_at_one_timeout():
     with full_listener() as port:
         began = trio.current_time()
-        error = await failure(["127.0.0.1", "127.0.0.1"], port, 0.4)
+        error = await failure(["127.0.0.1", "127.0.0.1"], port, 1.5)
     assert error.reason is Reason.CONNECT_TIMEOUT
-    assert trio.current_time() - began < 0.65
+    assert trio.current_time() - began < 2.9
 
 
 async def test_no_address():
     assert (await failure([], 80)).reason is Reason.CONNECT_FAILED
 
 
-async def test_an_address_that_refuses_is_passed_over_at_once(listening):
+async def test_an_address_that_refuses_is_passed_over_at_once(listening, monkeypatch):
+    monkeypatch.setattr("sidecar.net.dial.ATTEMPT_DELAY", 60.0)
     registry: set[Channel] = set()
-    with trio.fail_after(0.2):
-        channel = await dial(["127.0.0.2", "::1", "127.0.0.1"], listening, timeout=5, registry=registry)
+    with trio.fail_after(10):
+        channel = await dial(["127.0.0.2", "::1", "127.0.0.1"], listening, timeout=200, registry=registry)
     assert channel.peer == f"127.0.0.1:{listening}"
     channel.close()
 
@@ -89,7 +90,7 @@ async def test_the_second_address_starts_while_the_first_is_silent():
         before = descriptors()
         began = trio.current_time()
         channel = await dial(["127.0.0.2", "127.0.0.1"], port, timeout=5, registry=registry)
-        assert 0.2 < trio.current_time() - began < 1
+        assert 0.2 < trio.current_time() - began < 4
         assert channel.peer == f"127.0.0.1:{port}"
         assert registry == {channel}
         channel.close()

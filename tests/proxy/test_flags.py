@@ -44,7 +44,7 @@ class Stage:
         upstream = case.upstream(stack) if case.upstream is not None else self.app.port
         self.sidecar = stack.enter_context(SidecarProcess(upstream, *case.flags, entry=case.entry))
 
-    def ask(self, data: bytes, *, port: int = 0, deadline: float = 20.0) -> Reply | None:
+    def ask(self, data: bytes, *, port: int = 0, deadline: float = 60.0) -> Reply | None:
         """The reply to these bytes on a connection of their own, which stays open; None where there is no whole one."""
         try:
             client = self.stack.enter_context(Client(port or self.sidecar.inbound, deadline=deadline))

@@ -16,7 +16,7 @@ from tests.support.process import SidecarProcess
 from tests.support.raw import Client
 from tests.support.upstream import wait_until
 
-GREETING_WITHIN = 0.5  # seconds, on a machine that is busy with other tests; the benchmark holds it to 0.15
+GREETING_WITHIN = 3.0  # seconds; a proxy that waits for the client's word waits 10, and the benchmark holds it to 0.15
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
 
@@ -24,7 +24,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x
 def app() -> Iterator[socket.socket]:
     """A listening app; the test takes its connections itself."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(8)
+        listener.settimeout(30)
         yield listener
 
 
@@ -34,7 +34,7 @@ def _sidecar(app: socket.socket, protocol: str) -> SidecarProcess:
 
 def _accepted(app: socket.socket) -> socket.socket:
     connection, _ = app.accept()
-    connection.settimeout(8)
+    connection.settimeout(30)
     return connection
 
 

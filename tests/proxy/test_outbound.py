@@ -21,7 +21,7 @@ from sidecar.telemetry.telemetry import Telemetry
 from tests.proxy.front import Front
 from tests.proxy.tlspeer import TlsEcho, tls_over
 from tests.support.ports import held_port
-from tests.support.raw import Client, Reply, ask, parse_replies
+from tests.support.raw import DEADLINE, Client, Reply, ask, parse_replies
 from tests.support.upstream import RecordingUpstream, ok, send
 
 
@@ -38,7 +38,7 @@ def other() -> Iterator[RecordingUpstream]:
         yield running
 
 
-def _get(front: Front, url: bytes, *, host: bytes = b"", deadline: float = 8.0) -> Reply:
+def _get(front: Front, url: bytes, *, host: bytes = b"", deadline: float = DEADLINE) -> Reply:
     authority = host or url.split(b"/")[2]
     head = b"GET %b HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % (url, authority)
     (reply,) = ask(front.sidecar.outbound, head, deadline=deadline)

@@ -124,7 +124,7 @@ class SidecarProcess:
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
-    def wait_exit(self, deadline: float = 20.0) -> int:
+    def wait_exit(self, deadline: float = 60.0) -> int:
         """The exit code, or AssertionError where it does not come in time. The end of the block stops it no more."""
         try:
             code = self.process.wait(deadline)
@@ -134,13 +134,13 @@ class SidecarProcess:
         self._reader.join(5)
         return code
 
-    def wait_clean_exit(self, deadline: float = 20.0) -> None:
+    def wait_clean_exit(self, deadline: float = 60.0) -> None:
         """Exit code 0 in time, and nothing unseen on standard error."""
         code = self.wait_exit(deadline)
         assert code == 0, f"exit code {code}:\n" + "\n".join(self.errors[-40:])
         self.check_errors()
 
-    def stop(self, deadline: float = 45.0) -> None:
+    def stop(self, deadline: float = 60.0) -> None:
         """SIGTERM; exit code 0 and nothing unseen on standard error."""
         assert self.process.poll() is None, f"exited early with {self.process.returncode}:\n" + "\n".join(self.errors)
         self.terminate()

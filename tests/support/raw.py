@@ -21,6 +21,7 @@ _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xf
 SPLITS = ("whole", "halves", "bytes")
 _PACE = 0.00005  # lets the other end read between two pieces
 _PACED = 2048  # above this many bytes the pieces follow each other at once
+DEADLINE = 30.0  # seconds after which a test gives up; no measure of anything
 
 
 class BadReply(AssertionError):
@@ -70,7 +71,9 @@ def pieces(data: bytes, split: str) -> Iterator[bytes]:
 class Client:
     """One connection; a context manager. Reading and writing share one deadline, in seconds from the start."""
 
-    def __init__(self, port: int, *, host: str = "127.0.0.1", deadline: float = 8.0, receive_buffer: int = 0) -> None:
+    def __init__(
+        self, port: int, *, host: str = "127.0.0.1", deadline: float = DEADLINE, receive_buffer: int = 0
+    ) -> None:
         self._until = time.monotonic() + deadline
         self._reset = False  # the kernel tells of a reset once: to a write, or to a read
         self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -151,7 +154,7 @@ class Client:
         return parse_replies(self.heard.raw, methods, ended=self.heard.end != "open")
 
 
-def ask(port: int, data: bytes, methods: Sequence[bytes] = (b"GET",), *, deadline: float = 8.0) -> list[Reply]:
+def ask(port: int, data: bytes, methods: Sequence[bytes] = (b"GET",), *, deadline: float = DEADLINE) -> list[Reply]:
     """One connection, these bytes, and every reply until the proxy closes."""
     with Client(port, deadline=deadline) as client:
         client.send(data)
