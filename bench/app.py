@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.processes import Process, fill, free_port, listens, which
+from bench.processes import Process, fill, held_port, listens, which
 
 PAGE_BYTES = 8 * 1024
 DOWNLOAD_BYTES = 10 * 1024 * 1024
@@ -27,12 +27,12 @@ def nginx(run: Path, core: int) -> Iterator[int]:
         b"A page of the app, sixty-four bytes to a line, sent in chunks.\r\n" * (PAGE_BYTES // 64)
     )
     (files / "download").write_bytes(bytes(range(256)) * (DOWNLOAD_BYTES // 256))
-    port = free_port()
-    config = fill("nginx.conf", run / "nginx.conf", RUN=run, PORT=f"127.0.0.1:{port}")
-    argv = [which("nginx", "nginx"), "-p", str(run), "-e", "stderr", "-c", str(config)]
-    with Process(argv, core, run, name="nginx") as process:
-        process.wait_until(lambda: listens(port), 10.0)
-        yield port
+    with held_port() as port:
+        config = fill("nginx.conf", run / "nginx.conf", RUN=run, PORT=f"127.0.0.1:{port}")
+        argv = [which("nginx", "nginx"), "-p", str(run), "-e", "stderr", "-c", str(config)]
+        with Process(argv, core, run, name="nginx") as process:
+            process.wait_until(lambda: listens(port), 10.0)
+            yield port
 
 
 @contextlib.contextmanager

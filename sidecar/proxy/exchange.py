@@ -160,14 +160,23 @@ async def _final_head(
         head = await upstream.read_head()
 
 
+@dataclass(slots=True)
+class _Upload:
+    """How the pump of a body is, for who reads the answer beside it; ``moved``: it has got a piece from the client."""
+
+    failure: ProxyError | None = None
+    waits_for_client: bool = False
+    moved: bool = False
+
+
 async def _both_ways(client: Downstream, request: RequestHead, upstream: Upstream, record: Record) -> ResponseHead:
     """The body's rest goes up while the answer comes down; an answer that comes early ends the upload with it."""
-    failure: list[ProxyError] = []
+    upload = _Upload()
     caught: ProxyError | None = None
     head: ResponseHead | None = None
     client.watch(None)  # the pump reads from the client, and so sees it go
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_pump, client, upstream, failure)
+        nursery.start_soon(_pump, client, upstream, upload)
         try:
             head = await _final_head(client, request, upstream, record, await upstream.read_head())
             if not client.body_done:
@@ -176,18 +185,23 @@ async def _both_ways(client: Downstream, request: RequestHead, upstream: Upstrea
                 await _reply(client, upstream, head)
         except ProxyError as error:
             caught = error
+            # Both sides' clocks run while the client says nothing, and either may be looked at first. An upstream that
+            # has not got the whole request owes no answer; one that was asked for a go-ahead does.
+            invited = upload.moved or not request.expects_continue
+            if error.reason is Reason.UPSTREAM_TIMEOUT and upload.waits_for_client and invited and not upload.failure:
+                upload.failure = ProxyError(Reason.CLIENT_IDLE, "the client stopped in the middle of its body")
         nursery.cancel_scope.cancel()
     try:
         if caught is not None:
-            raise failure[0] if failure else caught
+            raise upload.failure or caught
         assert head is not None
         return head
     finally:
         caught = None  # an exception holds this frame: what holds the exception would keep both
-        failure.clear()
+        upload.failure = None
 
 
-async def _pump(client: Downstream, upstream: Upstream, failure: list[ProxyError]) -> None:
+async def _pump(client: Downstream, upstream: Upstream, upload: _Upload) -> None:
     try:
         sent = False
         while True:
@@ -197,7 +211,10 @@ async def _pump(client: Downstream, upstream: Upstream, failure: list[ProxyError
                 client.watch(None)
             if client.body_done:
                 break
+            upload.waits_for_client = True
             piece = await client.read_body()
+            upload.waits_for_client = False
+            upload.moved = True
             sent = not piece or upstream.push(piece)
         client.watch(upstream)
         await upstream.finish_request(client.request_trailers)
@@ -206,7 +223,7 @@ async def _pump(client: Downstream, upstream: Upstream, failure: list[ProxyError
         if error.reason is Reason.UPSTREAM_CLOSED:
             client.watch(upstream)
         else:
-            failure.append(error)
+            upload.failure = error
             upstream.abort(error.reason)
 
 

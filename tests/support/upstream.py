@@ -254,7 +254,7 @@ class RecordingUpstream:
         return all(step(connection) for step in steps)
 
 
-def wait_until(true: Callable[[], bool], what: str, deadline: float = 10.0) -> None:
+def wait_until(true: Callable[[], bool], what: str, deadline: float = 30.0) -> None:
     """Look until it is so; AssertionError names what did not come to be."""
     end = time.monotonic() + deadline
     while not true():
