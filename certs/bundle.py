@@ -47,7 +47,7 @@ class Bundle:
     def from_pem(
         cls, trust_domain: str, text: str | bytes, version: tuple[int, int] = (0, 0), *, allow_empty: bool = False
     ) -> Bundle:
-        """The roots in the text. Raises IdentityError: EMPTY_BUNDLE unless ``allow_empty``, UNREADABLE, and as above."""
+        """The roots in the text. Raises IdentityError: EMPTY_BUNDLE unless allowed, UNREADABLE, and as above."""
         roots = pem.from_pem(text)
         if not roots and not allow_empty:
             raise IdentityError(Refusal.EMPTY_BUNDLE, f"the bundle of {trust_domain} has no certificate")

@@ -68,12 +68,16 @@ class Facts:
     """A certificate's parts. Times in seconds since the epoch.
 
     ``both_sides`` is extendedKeyUsage: whether it lists clientAuth and serverAuth; None where there is none.
-    ``good_key`` and ``good_signature`` are about kind and size. ``key_id`` is the SHA-256 of its public key.
+    ``good_key`` and ``good_signature`` are about kind and size. ``key_id`` is the SHA-256 of its public key, ``text``
+    its subject as RFC 4514 has it.
     """
 
     certificate: x509.Certificate
     digest: bytes
     key_id: bytes
+    subject: x509.Name
+    issuer: x509.Name
+    text: str
     serial: int
     not_before: float
     not_after: float
@@ -132,6 +136,9 @@ def _read(certificate: x509.Certificate) -> Facts:
         certificate=certificate,
         digest=digest_of(certificate),
         key_id=key_id_of(certificate),
+        subject=certificate.subject,
+        issuer=certificate.issuer,
+        text=certificate.subject.rfc4514_string(),
         serial=certificate.serial_number,
         not_before=certificate.not_valid_before_utc.timestamp(),
         not_after=certificate.not_valid_after_utc.timestamp(),

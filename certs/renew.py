@@ -40,7 +40,7 @@ def retry_after(attempt: int, jitter: float, remaining: float | None = None) -> 
     certificate in use (s): the cap is a tenth of it at most while there is any, so that short ones are tried often
     enough.
     """
-    cap = min(_LAST_RETRY, _FIRST_RETRY * 2 ** min(max(attempt - 1, 0), _MOST_DOUBLINGS))
+    cap = min(_LAST_RETRY, _FIRST_RETRY * 2.0 ** min(max(attempt - 1, 0), _MOST_DOUBLINGS))
     if remaining is not None and remaining > 0:
         cap = min(cap, remaining / 10)
     return max(_SOONEST_RETRY, cap * jitter)

@@ -47,14 +47,14 @@ def judge_authority(authority: Facts) -> None:
     _judge_any(authority, "a signing certificate")
 
 
-def judge_path(path: list[Facts], spiffe_id: SpiffeId) -> None:
-    """What the authorities of a path, leaf first and root last, allow below them. Raises IdentityError."""
-    for below, authority in enumerate(path[1:]):  # below: how many authorities stand under this one (RFC 4.2.1.9)
+def judge_authorities(authorities: list[Facts], trust_domain: str) -> None:
+    """What they allow below them: the nearest to the leaf first, the root last. Raises IdentityError."""
+    for below, authority in enumerate(authorities):  # below: how many authorities stand under it (RFC 4.2.1.9)
         judge_authority(authority)
         if authority.path_length is not None and below > authority.path_length:
             raise IdentityError(Refusal.PATH_LENGTH, f"{below} authorities under one that allows fewer")
         if authority.constraints is not None:
-            _judge_constraints(authority.constraints, spiffe_id)
+            _judge_constraints(authority.constraints, trust_domain)
 
 
 def judge_dates(path: list[Facts], now: float) -> None:
@@ -76,14 +76,14 @@ def _judge_any(facts: Facts, what: str) -> None:
         raise IdentityError(Refusal.WEAK_SIGNATURE, f"{what} that is not signed by ECDSA or RSA over SHA-2")
 
 
-def _judge_constraints(constraints: x509.NameConstraints, spiffe_id: SpiffeId) -> None:
+def _judge_constraints(constraints: x509.NameConstraints, trust_domain: str) -> None:
     """URI constraints hold for the trust domain (RFC 4.2.1.10); of other kinds we can't tell, so they are refused."""
     permitted, excluded = list(constraints.permitted_subtrees or ()), list(constraints.excluded_subtrees or ())
     if not all(isinstance(name, x509.UniformResourceIdentifier) for name in permitted + excluded):
         raise IdentityError(Refusal.NAME_CONSTRAINTS, "name constraints of another kind than URI")
-    if permitted and not any(_covers(str(name.value), spiffe_id.trust_domain) for name in permitted):
+    if permitted and not any(_covers(str(name.value), trust_domain) for name in permitted):
         raise IdentityError(Refusal.NAME_CONSTRAINTS, "an authority that may not name this trust domain")
-    if any(_covers(str(name.value), spiffe_id.trust_domain) for name in excluded):
+    if any(_covers(str(name.value), trust_domain) for name in excluded):
         raise IdentityError(Refusal.NAME_CONSTRAINTS, "an authority that is kept from naming this trust domain")
 
 
