@@ -15,6 +15,7 @@ class Fault(Enum):
     CLIENT = "client"
     UPSTREAM = "upstream"
     POLICY = "policy"
+    IDENTITY = "identity"
     OVERLOAD = "overload"
     DRAIN = "drain"
     OURS = "ours"
@@ -41,6 +42,14 @@ class Reason(Enum):
     NO_ROUTE = ("no_route", "NR", Fault.CLIENT)
     CALLER_REFUSED = ("caller_refused", "UAEX", Fault.POLICY)
     OWN_LISTENER = ("own_listener", "UAEX", Fault.POLICY)
+    PEER_REFUSED = ("peer_refused", "UAEX", Fault.IDENTITY)
+    PLAINTEXT_REFUSED = ("plaintext_refused", "UAEX", Fault.IDENTITY)
+    HANDSHAKE_FAILED = ("handshake_failed", "DPE", Fault.CLIENT)
+    HANDSHAKE_TIMEOUT = ("handshake_timeout", "DPE", Fault.CLIENT)
+    NO_IDENTITY = ("no_identity", "LR", Fault.IDENTITY)
+    REVOKED = ("revoked", "UAEX", Fault.IDENTITY)
+    UPSTREAM_HANDSHAKE = ("upstream_handshake", "UF", Fault.UPSTREAM)
+    UPSTREAM_IDENTITY = ("upstream_identity", "UF", Fault.IDENTITY)
     DNS_FAILED = ("dns_failed", "DF", Fault.UPSTREAM)
     CONNECT_FAILED = ("connect_failed", "UF", Fault.UPSTREAM)
     CONNECT_TIMEOUT = ("connect_timeout", "UF", Fault.UPSTREAM)

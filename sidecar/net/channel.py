@@ -21,12 +21,15 @@ from __future__ import annotations
 import errno
 import socket
 from time import monotonic
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, wait_readable, wait_writable
 
 from sidecar.errors import ProxyError, Reason
+
+if TYPE_CHECKING:  # pyOpenSSL takes 10 MB, and many a proxy has no identity
+    from sidecar.net.tls import Secured, TlsSocket
 
 READ_SIZE = 16_384  # one read of a head or of a small message
 BULK_SIZE = 65_536  # one read of a long body: the soft mark of one direction's buffer
@@ -82,12 +85,14 @@ class Channel:
         "peer",
         "reads",
         "registry",
+        "secured",
         "sock",
         "watcher",
     )
 
     def __init__(self, sock: socket.socket, peer: str, registry: set[Channel]) -> None:
-        self.sock = sock
+        self.sock: socket.socket | TlsSocket = sock
+        self.secured: Secured | None = None  # what its TLS handshake agreed on
         self.fd = sock.fileno()
         self.peer = peer
         self.deadline = NEVER
@@ -214,12 +219,22 @@ class Channel:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def send_eof(self) -> None:
-        """FIN. Whoever is gone already does not get one."""
+        """FIN. Whoever is gone already does not get one. ``finish`` also waits where TLS has to say so first."""
         try:
             self.sock.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            raise
         except OSError as error:
             if error.errno not in _GONE:
                 raise self._gone(error) from None
+
+    async def finish(self) -> None:
+        """``send_eof``, which over TLS needs room for a few bytes. Raises ChannelClosed, Overdue."""
+        while True:
+            try:
+                return self.send_eof()
+            except BlockingIOError:
+                await self.wait_writable()
 
     def close(self) -> None:
         """Closes at once; unread bytes make the kernel send RST. Safe to call twice."""
@@ -244,9 +259,9 @@ class Channel:
     async def close_after_reply(self) -> None:
         """FIN, then up to 64 KiB or 1 s of draining, then close: an RST would destroy the reply just written."""
         try:
-            self.send_eof()
             self.revive()
             self.limit(LINGER_SECONDS, Reason.CLIENT_IDLE)
+            await self.finish()
             drained = 0
             while drained < LINGER_BYTES:
                 data = await self.recv()
@@ -266,6 +281,8 @@ class Channel:
         return Overdue(self.overdue, f"while waiting for {self.peer}: {self.overdue.word.replace('_', ' ')}")
 
     def _gone(self, error: OSError) -> ChannelClosed:
+        if self.secured is not None and error.strerror:
+            return ChannelClosed(error.strerror)
         if error.errno not in _GONE and error.errno != errno.EBADF:
             return ChannelClosed(f"unexpected error on the connection: {errno.errorcode.get(error.errno or 0, '?')}")
         return ChannelClosed(errno.errorcode.get(error.errno or 0, "closed"))

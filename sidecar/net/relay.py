@@ -120,7 +120,7 @@ class _Relay:
         sink_died = Reason.UPSTREAM_CLOSED if source_died is Reason.CLIENT_CLOSED else Reason.CLIENT_CLOSED
         try:
             await ours.run(first)
-            ours.sink.send_eof()
+            await ours.sink.finish()
             if not other.ended:
                 self._idle_at = monotonic() + self._closing
                 await ours.wait_reset()
@@ -166,7 +166,19 @@ class SourceDied(Exception):
 class _Direction(Line):
     """From ``source`` to ``sink``. ``moved`` counts what the sink's kernel took."""
 
-    __slots__ = ("_pipes", "_receive", "_rest", "_send", "board", "counters", "ended", "moved", "sink", "source")
+    __slots__ = (
+        "_pipes",
+        "_receive",
+        "_rest",
+        "_send",
+        "_spliceable",
+        "board",
+        "counters",
+        "ended",
+        "moved",
+        "sink",
+        "source",
+    )
 
     def __init__(self, source: Channel, sink: Channel, board: Switchboard, counters: Spliced, pipes: Pipes) -> None:
         super().__init__()
@@ -177,6 +189,7 @@ class _Direction(Line):
         self.ended = False
         self.moved = 0
         self._pipes = pipes
+        self._spliceable = source.secured is None and sink.secured is None
         self._receive: Callable[[int], bytes] = source.sock.recv
         self._send: Callable[[bytes | memoryview], int] = sink.sock.send
         self._rest: bytes | None = b""
@@ -239,7 +252,7 @@ class _Direction(Line):
                 await self.source.wait_readable()
             except ChannelClosed:
                 raise SourceDied from None
-            pipe = self._pipes.take() if self.moved >= SPLICE_AFTER else None
+            pipe = self._pipes.take() if self._spliceable and self.moved >= SPLICE_AFTER else None
             full = await self._copy() if pipe is None else await self._splice(pipe)
 
     async def _copy(self) -> bool:

@@ -1,0 +1,109 @@
+"""TLS contexts: what our certificate is, whom we trust, and what of TLS we speak. One pair per generation.
+
+Who calls it: ``proxy.mtls``, whenever certificate or bundle change: a context that was used can't be changed, so each
+change makes new ones. Nothing here can switch a key log on, and nothing reads the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from cryptography import x509
+from OpenSSL import SSL
+from OpenSSL.crypto import X509, PKey
+
+from certs.errors import Refusal
+from certs.keys import PrivateKey
+
+DEPTH: Final = 8  # certificates of a chain
+_OPTIONS: Final = SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
+
+# OpenSSL's X509_V_ERR_..., by number, as our own words; others are UNKNOWN_AUTHORITY.
+_RULES: Final = {
+    7: Refusal.BAD_SIGNATURE,
+    9: Refusal.NOT_YET_VALID,
+    10: Refusal.EXPIRED,
+    23: Refusal.REVOKED,
+    24: Refusal.NOT_AN_AUTHORITY,
+    25: Refusal.PATH_LENGTH,
+    26: Refusal.BAD_EXTENDED_KEY_USAGE,
+    32: Refusal.NOT_AN_AUTHORITY,
+    34: Refusal.UNKNOWN_CRITICAL,
+    47: Refusal.NAME_CONSTRAINTS,
+    48: Refusal.NAME_CONSTRAINTS,
+    66: Refusal.BAD_KEY,
+    67: Refusal.BAD_KEY,
+    68: Refusal.WEAK_SIGNATURE,
+    79: Refusal.NOT_AN_AUTHORITY,
+}
+
+
+class NoProtocol(Exception):
+    """A client offers only protocols that we don't know. Raised where OpenSSL asks, it ends the handshake with the
+    alert no_application_protocol, and comes out of ``do_handshake``."""
+
+
+def server_context(
+    chain: Sequence[x509.Certificate],
+    key: PrivateKey,
+    roots: Sequence[x509.Certificate],
+    alpn: Sequence[bytes],
+    *,
+    certificate_needed: bool,
+) -> SSL.Context:
+    """For those who connect to us. Of the names that a client offers the first that is in ``alpn`` is taken; where it
+    offers names and none is, the handshake fails (RFC 7301 section 3.2); who offers nothing gets nothing.
+
+    ``certificate_needed`` False: a client may show none, but a bad one is refused all the same.
+    """
+    context = _context(chain, key, roots)
+    needed = SSL.VERIFY_FAIL_IF_NO_PEER_CERT if certificate_needed else 0
+    context.set_verify(SSL.VERIFY_PEER | needed, _as_judged)
+    served = frozenset(alpn)
+
+    def select(_: SSL.Connection, offered: list[bytes]) -> bytes:
+        for name in offered:
+            if name in served:
+                return name
+        raise NoProtocol
+
+    context.set_alpn_select_callback(select)
+    return context
+
+
+def client_context(
+    chain: Sequence[x509.Certificate], key: PrivateKey, roots: Sequence[x509.Certificate]
+) -> SSL.Context:
+    """For those whom we call."""
+    context = _context(chain, key, roots)
+    context.set_verify(SSL.VERIFY_PEER, _as_judged)
+    return context
+
+
+def _context(chain: Sequence[x509.Certificate], key: PrivateKey, roots: Sequence[x509.Certificate]) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    context.set_options(_OPTIONS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # with OP_NO_TICKET; either alone still resumes
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_verify_depth(DEPTH)
+    context.use_certificate(X509.from_cryptography(chain[0]))
+    for intermediate in chain[1:]:
+        context.add_extra_chain_cert(X509.from_cryptography(intermediate))
+    context.use_privatekey(PKey.from_cryptography_key(key))
+    context.check_privatekey()
+    store = context.get_cert_store()
+    assert store is not None
+    for root in roots:
+        store.add_cert(X509.from_cryptography(root))
+    return context
+
+
+def _as_judged(connection: SSL.Connection, _: X509, code: int, depth: int, ok: int) -> bool:
+    """OpenSSL's verdict, whatever it is: anything else would overwrite it. The rule is kept for the record."""
+    if not ok:
+        seen = connection.get_app_data()
+        if isinstance(seen, list) and not seen:
+            seen.append(_RULES.get(code, Refusal.UNKNOWN_AUTHORITY))
+    return bool(ok)
