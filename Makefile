@@ -60,7 +60,7 @@ clean:
 	@touch $@
 
 .venv/installed-run: pyproject.toml .venv/made
-	$(PIP) install --editable .
+	$(PIP) install --editable '.[control]'
 	@touch $@
 
 .venv/installed-dev: pyproject.toml .venv/made

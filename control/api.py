@@ -1,0 +1,269 @@
+"""The calls themselves: one method per row of ``control.calls``, named after it.
+
+Who calls it: ``control.gate``, when the caller is known, may make the call, and has sent a body that is not too long.
+A workload gets what is its own by who it is; nothing that it sends names it. Operators are told what was wrong with
+what they sent; workloads are told nothing of why they get no certificate.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import trio
+from starlette.requests import Request
+
+from certs import spiffe
+from certs.errors import IdentityError
+from control import bodies, figures, rotation
+from control.access import Token, Tokens
+from control.authority import Authority
+from control.bodies import moment
+from control.calls import Role
+from control.gate import Answer, Asked
+from control.ledger import Ledger, Revocation
+from control.operatortoken import OperatorToken
+from control.problems import Invalid, Refused
+from control.published import Published, Waiters
+from control.rotation import Generation
+from control.version import Version
+from sidecar import values
+
+LONGEST_WAIT: Final = 60.0
+LONGEST_DEADLINE: Final = 30 * 86400.0
+_SERIAL: Final = re.compile(r"[0-9a-fA-F]{1,40}", re.ASCII)
+_T = TypeVar("_T")
+
+
+class Api:
+    """All calls. Each method takes what was asked and returns the answer, or raises Refused or Invalid."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        tokens: Tokens,
+        ledger: Ledger,
+        waiters: Waiters,
+        shown: figures.Figures,
+        clock: Callable[[], float],
+        operator: OperatorToken,
+    ) -> None:
+        self._authority = authority
+        self._tokens = tokens
+        self._ledger = ledger
+        self._waiters = waiters
+        self._figures = shown
+        self._clock = clock
+        self._operator = operator
+
+    # -- for everyone ------------------------------------------------------------------------------------------------
+
+    async def healthz(self, asked: Asked) -> Answer:
+        """The process serves."""
+        return Answer(body=b"ok\n", content_type="text/plain")
+
+    async def readyz(self, asked: Asked) -> Answer:
+        """Certificates can be had: the authority is good, and what is issued can be written down."""
+        await self._ledger.ping()
+        if self._authority.issuer.not_after <= self._clock():
+            raise Refused(503, "the authority has expired")
+        return Answer(body=b"ok\n", content_type="text/plain")
+
+    async def metrics(self, asked: Asked) -> Answer:
+        """Figures."""
+        return Answer(body=self._figures.render(), content_type=figures.CONTENT_TYPE)
+
+    # -- certificates and trust --------------------------------------------------------------------------------------
+
+    async def certificates_issue(self, asked: Asked) -> Answer:
+        """A certificate for the caller's own identity."""
+        csr = bodies.read(asked.body, bodies.CertificateRequest).csr
+        identity = asked.who.identity
+        assert identity is not None  # the table lets only workloads in, and they have one
+        key = self._authority.read(csr, identity)
+        if asked.who.held is not None:
+            await self._tokens.spend(asked.who.held)  # before it is issued: a second caller must lose
+        granted = await self._authority.issue(identity, key)
+        certificate = bodies.Certificate(
+            granted.chain, granted.roots, str(granted.bundle_version), moment(granted.expires)
+        )
+        return Answer(201, certificate, f"{identity} serial {granted.serial}")
+
+    async def bundle_get(self, asked: Asked) -> Answer:
+        """The roots; with ``version``, once there are others than in that."""
+        version = _version(asked.request)
+        if version is not None and asked.who.role is Role.WORKLOAD and asked.who.identity is not None:
+            self._authority.confirm(asked.who.key, asked.who.identity, version)
+        if not await self._newer(asked, self._authority.bundle, version):
+            return Answer(304)
+        held = self._authority.bundle
+        return Answer(body=bodies.Bundle(self._authority.control_id.trust_domain, str(held.version), held.value))
+
+    async def crl_get(self, asked: Asked) -> Answer:
+        """The lists of what was taken back; with ``version``, once there are others than in that."""
+        if not await self._newer(asked, self._authority.lists, _version(asked.request)):
+            return Answer(304)
+        held = self._authority.lists
+        return Answer(body=bodies.Lists(str(held.version), [bodies.List(one.crl, one.chain) for one in held.value]))
+
+    async def _newer(self, asked: Asked, published: Published[_T], version: Version | None) -> bool:
+        """Waits for another version, as long as the caller says and stays."""
+        wait = _wait(asked.request)
+        if version is None or version != published.version:
+            return True
+        if not wait:
+            return False
+        newer = False
+        with self._waiters.one(asked.who.name), trio.move_on_after(wait):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_until_gone, asked.request, nursery.cancel_scope)
+                newer = await published.wait_other_than(version, self._waiters)
+                nursery.cancel_scope.cancel()
+        return newer
+
+    # -- revocations -------------------------------------------------------------------------------------------------
+
+    async def revocations_list(self, asked: Asked) -> Answer:
+        """What is revoked."""
+        return Answer(body={"revocations": [_revocation(entry) for entry in self._ledger.revocations()]})
+
+    async def revocations_add(self, asked: Asked) -> Answer:
+        """Revokes a certificate by its number, or an identity."""
+        wanted = bodies.read(asked.body, bodies.RevocationRequest)
+        if bool(wanted.serial) == bool(wanted.spiffe_id):
+            raise Invalid("name either a serial or a spiffeId")
+        if wanted.serial:
+            serial = wanted.serial.replace(":", "")
+            if not _SERIAL.fullmatch(serial) or not int(serial, 16):
+                raise Invalid("serial: write the certificate's serial number in hexadecimal")
+            entry = await self._authority.revoke_serial(f"{int(serial, 16):x}", asked.who.name)
+        else:
+            try:
+                identity = spiffe.parse(wanted.spiffe_id)
+            except IdentityError as error:
+                raise Invalid(f"spiffeId: {error.detail}") from None
+            if identity.workload() is None or identity.trust_domain != self._authority.control_id.trust_domain:
+                raise Invalid("spiffeId: it is not that of a workload of this trust domain")
+            entry = await self._authority.revoke_identity(identity, asked.who.name)
+        return Answer(201, _revocation(entry), entry.identity or f"serial {entry.serial}")
+
+    async def revocations_lift(self, asked: Asked) -> Answer:
+        """Issues for an identity again."""
+        entry = await self._authority.lift(asked.request.path_params["id"])
+        if entry is None:
+            raise Invalid("nothing is revoked under this id", 404)
+        return Answer(204, subject=entry.identity)
+
+    # -- the authority -----------------------------------------------------------------------------------------------
+
+    async def ca_get(self, asked: Asked) -> Answer:
+        """The roots, and how far a rotation is."""
+        return Answer(body=self._ca())
+
+    async def ca_rotate(self, asked: Asked) -> Answer:
+        """Begins to replace the root. Tokens that only the old one answers for are void then, which wants a yes."""
+        wanted = bodies.read(asked.body or b"{}", bodies.RotationRequest)
+        deadline = bodies.seconds(wanted.deadline, "deadline")
+        if deadline > LONGEST_DEADLINE:
+            raise Invalid(f"deadline: at most {LONGEST_DEADLINE / 86400:g} days")
+        pinned = [one for one in await self._tokens.live(self._clock()) if one.id != self._operator.token_id]
+        if pinned and not wanted.void_tokens:
+            raise Invalid(
+                "these tokens name the root that is to be replaced, and would be void; say voidTokens: true to go on",
+                409,
+                {"tokens": [_token(token) for token in pinned]},
+            )
+        fresh = await self._authority.rotate(deadline)
+        for token in pinned:
+            await self._tokens.void(token.id)
+        await self._operator.keep(self._tokens, self._authority.pins(), self._clock())
+        return Answer(202, self._ca(), f"root {fresh.id}, {len(pinned)} tokens void")
+
+    def _ca(self) -> bodies.Ca:
+        authority = self._authority
+        waits = rotation.coming(authority.generations) is not None
+        return bodies.Ca(
+            authority.control_id.trust_domain,
+            str(authority.bundle.version),
+            [_root(one) for one in authority.generations],
+            authority.unconfirmed() if waits else [],
+        )
+
+    # -- tokens ------------------------------------------------------------------------------------------------------
+
+    async def tokens_create(self, asked: Asked) -> Answer:
+        """A new token. Its text is in this answer, and nowhere else."""
+        wanted = bodies.read(asked.body, bodies.TokenRequest)
+        roles = {role.value: role for role in Role}
+        if wanted.role not in roles:
+            raise Invalid(f"role: one of {', '.join(roles)}")
+        try:
+            token, text = await self._tokens.create(
+                roles[wanted.role],
+                self._authority.pins(),
+                asked.who.name,
+                self._clock(),
+                bodies.seconds(wanted.ttl, "ttl"),
+                bound_to=(wanted.namespace, wanted.service_account),
+                single_use=wanted.single_use,
+            )
+        except IdentityError as error:
+            raise Invalid(error.detail) from None
+        return Answer(201, _token(token, text), f"token:{token.id}")
+
+    async def tokens_list(self, asked: Asked) -> Answer:
+        """Those that are good."""
+        return Answer(body={"tokens": [_token(token) for token in await self._tokens.live(self._clock())]})
+
+    async def tokens_delete(self, asked: Asked) -> Answer:
+        """Makes one void, from the next call on."""
+        token_id = asked.request.path_params["id"]
+        if not await self._tokens.void(token_id):
+            raise Invalid("there is no token with this id", 404)
+        return Answer(204, subject=f"token:{token_id}")
+
+
+async def _until_gone(request: Request, scope: trio.CancelScope) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+def _version(request: Request) -> Version | None:
+    text = request.query_params.get("version")
+    try:
+        return None if text is None else Version.parse(text)
+    except ValueError as error:
+        raise Invalid(f"version: {error}") from None
+
+
+def _wait(request: Request) -> float:
+    """Seconds; none where it is not said. More than LONGEST_WAIT is taken for that."""
+    try:
+        return min(LONGEST_WAIT, values.duration(request.query_params.get("wait", "0")))
+    except ValueError as error:
+        raise Invalid(f"wait: {error}; write for example 30s") from None
+
+
+def _revocation(entry: Revocation) -> bodies.RevocationShown:
+    return bodies.RevocationShown(entry.id, moment(entry.at), entry.by, entry.serial, entry.identity)
+
+
+def _root(one: Generation) -> bodies.RootShown:
+    until = moment(one.until) if one.until else ""
+    return bodies.RootShown(one.id, one.phase.value, moment(one.since), moment(one.issuer.not_after), until)
+
+
+def _token(token: Token, text: str = "") -> bodies.TokenShown:
+    return bodies.TokenShown(
+        id=token.id,
+        role=token.role,
+        created=moment(token.created),
+        created_by=token.created_by,
+        expires=moment(token.expires),
+        namespace=token.namespace,
+        service_account=token.service_account,
+        single_use=token.single_use,
+        token=text,
+    )

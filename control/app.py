@@ -1,0 +1,284 @@
+"""The composition root: builds everything from Settings, binds, serves, and ends in order.
+
+Who calls it: ``control.cli``. Order of starting: the directory, the store, the authority, the operator's token; then
+bind; then serve, and say so. Whatever is wrong until then is one line and exit code 2, and changes nothing that was
+there. Order of ending, at SIGTERM or SIGINT: nothing new is accepted, those that wait are answered at once, what is at
+work has GRACE_SECONDS. SIGHUP opens the audit log anew.
+
+**The API has two doors** (``control.doors``): the plain listener on loopback, and a socket in a directory of mode 0700,
+made for this run, for what terminates mTLS in front of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import trio
+from starlette.routing import Route, Router
+
+from certs import issue, keys, spiffe
+from certs.errors import IdentityError
+from certs.spiffe import SpiffeId
+from control import authority, keyring
+from control.access import Tokens
+from control.api import Api
+from control.audit import AuditLog
+from control.authority import Authority
+from control.callers import Callers
+from control.calls import ANYONE, CALLS, Call
+from control.doors import App as AsgiApp
+from control.doors import PlainDoor, SocketDoor
+from control.fetch import Fetcher
+from control.figures import Figures
+from control.files import open_directory
+from control.gate import Answer, Asked, Gate, Guards, Handler
+from control.kubetokens import Jwks, Reviewer, TokenReview
+from control.ledger import Ledger
+from control.operatortoken import NAME, OperatorToken
+from control.problems import Refused
+from control.published import Waiters
+from control.rotation import Generations
+from control.serve import Listening, Server
+from control.settings import Settings
+from control.store.sqlite import SqliteStore, open_store
+from sidecar.addresses import Address
+from sidecar.errors import StartError
+
+NAMESPACE: Final = "sidecar-system"
+ACCOUNT: Final = "sidecar-control"
+GRACE_SECONDS: Final = 5.0
+BACKLOG: Final = 1024
+SOCKET: Final = "api"
+_log = logging.getLogger(__name__)
+
+
+def run(settings: Settings) -> int:
+    """Runs until it is told to end; returns the exit code. Raises StartError before anything was served."""
+    with_lock = open_directory(settings.ca_dir)
+    try:
+        return trio.run(ControlPlane(settings, with_lock[0]).main)
+    finally:
+        os.close(with_lock[1])
+
+
+class ControlPlane:
+    """One process's worth of control plane. ``directory`` is ``--ca-dir``, checked."""
+
+    def __init__(self, settings: Settings, directory: Path, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._clock = clock
+        self.control_id = spiffe.workload(settings.trust_domain, NAMESPACE, ACCOUNT)
+        self.closing = trio.Event()
+        self.listening: list[Address] = []
+        self.figures = Figures()
+        self.waiters = Waiters()
+        self._audit = AuditLog(settings.audit_log)
+
+    async def main(self) -> int:
+        """See :func:`run`."""
+        private = Path(tempfile.mkdtemp(prefix="sidecar-control-"))  # mode 0700
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_signals)
+                await self.serve(private / SOCKET)
+                nursery.cancel_scope.cancel()
+        finally:
+            shutil.rmtree(private, ignore_errors=True)
+            self._audit.close()
+        return 0
+
+    async def serve(self, private: Path, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serves on the listeners of the settings, and on the socket ``private``, until ``closing`` is set.
+
+        The directory of ``private`` must be for this user alone: identities are believed there. Raises StartError
+        before it serves.
+        """
+        store = self._open_store()
+        try:
+            api = await self._build(store)
+            plain = [Listening(sock, PlainDoor(api)) for sock in self._bind()]
+            server = Server([*plain, Listening(bind_private(private), SocketDoor(api, self.control_id))])
+            self.figures.gauge("sidecar_control_connections", "Open connections.", lambda: float(server.open))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.authority.run)
+                nursery.start_soon(self._end_waits)
+                _log.info("ready")
+                task_status.started()
+                await server.serve(self.closing, GRACE_SECONDS)
+                nursery.cancel_scope.cancel()
+        finally:
+            store.close()
+
+    async def _end_waits(self) -> None:
+        await self.closing.wait()
+        self.waiters.close()
+
+    async def _watch_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self._audit.reopen()
+                else:
+                    _log.info("%s: ending", signal.Signals(number).name)
+                    self.closing.set()
+
+    # -- starting ----------------------------------------------------------------------------------------------------
+
+    def _open_store(self) -> SqliteStore:
+        where = self._settings.store
+        if where == "memory":
+            _log.warning("--store: in memory; revocations and tokens are gone when this process ends")
+        path = str(self._directory / "store.db") if where == "dir" else where.removeprefix("memory")
+        return open_store(path, self._clock())
+
+    async def _build(self, store: SqliteStore) -> AsgiApp:
+        """Everything behind the doors."""
+        settings, clock = self._settings, self._clock
+        ledger = Ledger(store)
+        await ledger.load()
+        self.authority = self._authority(store, ledger)
+        await self.authority.start()
+        tokens = Tokens(store, self.control_id)
+        await void_strangers(tokens, self.authority.pins(), clock())
+        operator = OperatorToken(self._directory / NAME)
+        await operator.keep(tokens, self.authority.pins(), clock())
+        callers = Callers(tokens, ledger, self.control_id, reviewer(settings), clock)
+        guards = Guards(callers, self._audit, self.figures, clock)
+        api = Api(self.authority, tokens, ledger, self.waiters, self.figures, clock, operator)
+        self._add_gauges(ledger)
+        return router(api, guards)
+
+    def _authority(self, store: SqliteStore, ledger: Ledger) -> Authority:
+        settings, now = self._settings, self._clock()
+        ring: keyring.Keyring = keyring.MemoryKeyring()
+        extra = None
+        generations: Generations
+        if settings.ca_cert:
+            issuer, extra = keyring.brought(settings.ca_cert, settings.ca_key, settings.trust_domain, now)
+            generations = (authority.generation_of(issuer, now),)
+        else:
+            if settings.ca == "dir":
+                ring = keyring.DirectoryKeyring(self._directory, settings.trust_domain)
+            generations = authority.first(ring, settings.trust_domain, now)
+        made = Authority(self.control_id, store, ledger, ring, generations, settings.leaf_ttl, self._clock, extra)
+        check_authority(made, self.control_id, now)
+        return made
+
+    def _bind(self) -> list[socket.socket]:
+        socks = []
+        try:
+            for address in self._settings.listen:
+                sock = bind_plain(address)
+                socks.append(sock)
+                self.listening.append(Address(*sock.getsockname()[:2]))
+                _log.info("listening on %s", self.listening[-1])
+        except StartError:
+            for sock in socks:
+                sock.close()
+            raise
+        return socks
+
+    def _add_gauges(self, ledger: Ledger) -> None:
+        figures, made = self.figures, self.authority
+        figures.gauge(
+            "sidecar_control_authority_expiry_seconds",
+            "When the authority that issues ends, in seconds since the epoch.",
+            lambda: made.issuer.not_after,
+        )
+        figures.gauge("sidecar_control_roots", "Roots in the bundle that are ours.", lambda: len(made.generations))
+        figures.gauge(
+            "sidecar_control_certificates",
+            "Certificates that were issued and are good.",
+            lambda: float(sum(1 for _ in ledger.live(self._clock()))),
+        )
+        figures.gauge("sidecar_control_revocations", "Revocations that hold.", lambda: float(len(ledger.revocations())))
+        figures.gauge("sidecar_control_waiters", "Calls that wait.", lambda: float(self.waiters.waiting))
+
+
+def router(api: Api, guards: Guards) -> AsgiApp:
+    """The table of calls, each with its gate; whatever is in no row is 404 or 405 for whoever is known, else 401."""
+    routes = [
+        Route(call.path, Gate(call, getattr(api, call.name.replace(".", "_")), guards), methods=[call.method])
+        for call in CALLS
+    ]
+    wrong_method = Gate(Call("unknown", "", "", ANYONE, "another method"), _refusing(405), guards)
+    routes += [Route(path, wrong_method) for path in dict.fromkeys(call.path for call in CALLS)]
+    unknown = Gate(Call("unknown", "", "", ANYONE, "no call"), _refusing(404), guards)
+    return Router(routes, redirect_slashes=False, default=unknown)
+
+
+def _refusing(status: int) -> Handler:
+    async def refuse(asked: Asked) -> Answer:
+        raise Refused(status, "no such call")
+
+    return refuse
+
+
+def reviewer(settings: Settings) -> Reviewer | None:
+    """Who judges Kubernetes' tokens."""
+    fetcher = Fetcher(settings.kube_api_ca, settings.kube_api_token_file)
+    if settings.kube_jwks:
+        return Jwks(settings.kube_jwks, settings.kube_audience, fetcher)
+    return TokenReview(settings.kube_api, settings.kube_audience, fetcher) if settings.kube_api else None
+
+
+async def void_strangers(tokens: Tokens, pins: tuple[bytes, ...], now: float) -> None:
+    """Tokens that name none of these roots are void: their holders could not find us (a CA that was in memory)."""
+    await tokens.purge(now)
+    known = {pin.hex() for pin in pins}
+    gone = [token for token in await tokens.live(now) if not known & set(token.pins)]
+    for token in gone:
+        await tokens.void(token.id)
+    if gone:
+        _log.warning("%d tokens name a root that is gone, and are void now", len(gone))
+
+
+def check_authority(made: Authority, control_id: SpiffeId, now: float) -> None:
+    """Whether it can issue at all, tried; StartError where not."""
+    try:
+        issue.leaf(made.issuer, keys.new_key().public_key(), control_id, keys.new_serial(), now, made.leaf_ttl)
+    except IdentityError as error:
+        raise StartError(f"--ca-cert: it can't issue for {control_id.trust_domain}: {error.detail}") from None
+
+
+def bind_plain(address: Address) -> socket.socket:
+    """A listener on loopback; StartError where it can't be had."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address.host, address.port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise StartError(f"--listen: {address} can't be had ({error.strerror}); choose another port") from None
+    sock.setblocking(False)
+    return sock
+
+
+def bind_private(path: Path) -> socket.socket:
+    """A listener at ``path``, whose directory must be for this user alone; StartError where it is not."""
+    found = path.parent.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise StartError(f"{path.parent} is not for this user alone, and identities are believed in it; chmod 700 it")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(str(path))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise StartError(f"{path} can't be made ({error.strerror}); is its path longer than 107 bytes?") from None
+    sock.setblocking(False)
+    return sock

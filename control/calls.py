@@ -1,0 +1,58 @@
+"""The table of calls: which there are, and which roles may make them. Pure.
+
+Who reads it: ``control.app`` builds the router from it, so that a call without a row can't exist; the tests walk it
+with every role. What is not listed is denied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+
+class Role(Enum):
+    """What a caller is, which says all that it may do. A caller has one."""
+
+    WORKLOAD = "workload"
+    OPERATOR = "operator"
+    READER = "reader"
+
+
+ANYONE: Final[frozenset[Role]] = frozenset(Role)
+_WORKLOAD: Final = frozenset({Role.WORKLOAD})
+_OPERATOR: Final = frozenset({Role.OPERATOR})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call. ``roles`` None: open to whoever reaches the port, known or not; it shows nothing of the mesh.
+
+    ``changes``: a line in the audit log for each that was granted, too. ``waits``: it may take up to a minute.
+    """
+
+    name: str
+    method: str
+    path: str
+    roles: frozenset[Role] | None
+    does: str
+    changes: bool = False
+    waits: bool = False
+
+
+CALLS: Final = (
+    Call("certificates.issue", "POST", "/v1/certificates", _WORKLOAD, "a certificate for the caller", changes=True),
+    Call("bundle.get", "GET", "/v1/bundle", ANYONE, "the roots that are trusted", waits=True),
+    Call("crl.get", "GET", "/v1/crl", ANYONE, "what has been taken back", waits=True),
+    Call("revocations.list", "GET", "/v1/revocations", _OPERATOR, "who and what is revoked"),
+    Call("revocations.add", "POST", "/v1/revocations", _OPERATOR, "revoke a certificate or an identity", changes=True),
+    Call("revocations.lift", "DELETE", "/v1/revocations/{id}", _OPERATOR, "issue again for an identity", changes=True),
+    Call("ca.rotate", "POST", "/v1/ca:rotate", _OPERATOR, "replace the root", changes=True),
+    Call("ca.get", "GET", "/v1/ca", _OPERATOR, "the authority's roots and how far a rotation is"),
+    Call("tokens.create", "POST", "/v1/tokens", _OPERATOR, "make a token; its text is shown once", changes=True),
+    Call("tokens.list", "GET", "/v1/tokens", _OPERATOR, "the tokens that are good, without their secrets"),
+    Call("tokens.delete", "DELETE", "/v1/tokens/{id}", _OPERATOR, "make a token void", changes=True),
+    Call("healthz", "GET", "/healthz", None, "the process serves"),
+    Call("readyz", "GET", "/readyz", None, "certificates can be had"),
+    Call("metrics", "GET", "/metrics", None, "figures for Prometheus"),
+)  # fmt: skip

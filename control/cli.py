@@ -1,0 +1,42 @@
+"""The command ``sidecar-control``: words -> Settings -> run, and what the exit code means.
+
+0: it was asked to end, and did (or it printed what it was asked to print). 2: it can't do what it was told to; a line
+on standard error for each thing that is wrong says how, and what to write instead. Anything else is a bug of ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from control import flags, log, settings
+from sidecar.errors import StartError
+
+EXIT_CANNOT_START = 2
+_log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command with the arguments given (default: the process's own); returns the exit code."""
+    log.configure("info", "text")
+    given = flags.split(sys.argv[1:] if argv is None else argv)
+    if (given.help or given.version) and not given.problems:
+        sys.stdout.write(flags.help_text() if given.help else f"sidecar-control {metadata.version('sidecar')}\n")
+        return 0
+    told, problems = settings.examine(given.flags, earlier=given.problems)
+    if told is None:
+        for problem in problems:
+            _log.error("%s", problem)
+        return EXIT_CANNOT_START
+    log.configure(told.log_level, told.log_format)
+    for sentence in settings.unknown_twins():
+        _log.warning("%s", sentence)
+    from control import app  # not before: neither --help nor a wrong flag needs an event loop
+
+    try:
+        return app.run(told)
+    except StartError as error:
+        _log.error("%s", error)
+        return EXIT_CANNOT_START

@@ -1,0 +1,239 @@
+"""What every call passes, in one order, on its way to what it asks for and back.
+
+Who makes it: ``control.app``, one per row of the table of calls. The stages, top to bottom, are those of ``_answer``:
+
+1. room: so many at work at once (calls that wait are bounded by ``control.published``)
+2. who: ``control.callers``; nothing of the request but its head has been read by then
+3. role: the row's, and no other
+4. rate: the caller's
+5. body: its length and its time are bounded
+6. the call itself
+7. the audit log, before the answer leaves
+
+Whatever is raised becomes a problem document here and nowhere else; what we did not foresee is 500 and a traceback in
+our log, never in the answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+import msgspec
+import trio
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from control import limits, problems
+from control.audit import AuditFailed, AuditLog, Line, moment
+from control.callers import Caller, Callers
+from control.calls import Call
+from control.doors import PEER, Peer, Receive, Scope, Send
+from control.figures import Figures
+from control.problems import Invalid, Refused
+from control.store import StoreFailed
+
+PROBLEM = "application/problem+json"
+_log = logging.getLogger(__name__)
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A call as its handler gets it. ``caller`` is None only where the table lets everyone in."""
+
+    request: Request
+    caller: Caller | None
+    body: bytes
+
+    @property
+    def who(self) -> Caller:
+        """The caller, where the table asks for one."""
+        assert self.caller is not None
+        return self.caller
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a handler gives. ``body`` is encoded as JSON unless it is bytes; ``subject`` is for the audit log."""
+
+    status: int = 200
+    body: object = None
+    subject: str = ""
+    content_type: str = "application/json"
+
+
+Handler = Callable[[Asked], Awaitable[Answer]]
+
+
+@dataclass
+class Guards:
+    """What all gates share."""
+
+    callers: Callers
+    audit: AuditLog
+    figures: Figures
+    clock: Callable[[], float]
+    calls: limits.Buckets = field(default_factory=lambda: limits.Buckets(limits.CALLS))
+    certificates: limits.Buckets = field(default_factory=lambda: limits.Buckets(limits.CERTIFICATES))
+    refusals: limits.Buckets = field(default_factory=lambda: limits.Buckets(limits.REFUSALS))
+    at_work: int = 0
+    unwritten: int = 0  # refusals since the last line
+
+
+class Gate:
+    """In front of one call; an ASGI application."""
+
+    def __init__(self, call: Call, handler: Handler, guards: Guards) -> None:
+        self._call = call
+        self._handler = handler
+        self._guards = guards
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        request = Request(scope, receive, send)
+        peer: Peer = scope[PEER]
+        request_id = peer.request_id or secrets.token_hex(8)
+        try:
+            response = await _Passage(self._call, self._handler, self._guards, request, peer, request_id).response()
+        except ClientDisconnect:
+            return
+        response.headers["x-request-id"] = request_id
+        response.headers["cache-control"] = "no-store"
+        await response(scope, receive, send)
+
+
+class _Passage:
+    """One request's way through."""
+
+    def __init__(
+        self, call: Call, handler: Handler, guards: Guards, request: Request, peer: Peer, request_id: str
+    ) -> None:
+        self._call, self._handler, self._guards = call, handler, guards
+        self._request, self._peer, self._id = request, peer, request_id
+        self._who = "nobody"
+
+    async def response(self) -> Response:
+        """The reply, once it is in the audit log."""
+        try:
+            answer = await self._answer()
+            if self._call.changes:
+                self._write("granted", answer.status, subject=answer.subject)
+            self._guards.figures.called(self._call.name, "granted")
+            return _success(answer)
+        except Refused as refused:
+            return self._refuse(refused)
+        except Invalid as invalid:
+            if self._call.changes:
+                self._try_to_write("invalid", invalid.status)
+            self._guards.figures.called(self._call.name, "invalid")
+            return _problem(invalid.status, problems.body(invalid.status, invalid.detail, invalid.more))
+        except (StoreFailed, AuditFailed) as error:
+            _log.error("%s %s: %s", self._call.name, self._id, error)
+            return self._fail(503)
+        except ClientDisconnect:
+            raise
+        except Exception:
+            _log.exception("%s %s failed", self._call.name, self._id)
+            return self._fail(500)
+
+    async def _answer(self) -> Answer:
+        guards = self._guards
+        if not self._call.waits and guards.at_work >= limits.REQUESTS:
+            raise Refused(503, "too many calls at once", 1.0)
+        guards.at_work += not self._call.waits
+        try:
+            caller = await self._identify() if self._call.roles is not None else None
+            body = await self._body()
+            return await self._handler(Asked(self._request, caller, body))
+        finally:
+            guards.at_work -= not self._call.waits
+
+    async def _identify(self) -> Caller:
+        authorization = self._request.headers.getlist("authorization")
+        caller = await self._guards.callers.identify(self._peer, authorization, self._be_patient)
+        self._who = caller.name
+        if self._call.roles is None or caller.role not in self._call.roles:
+            raise Refused(403, f"not for the role {caller.role.value}")
+        now = self._guards.clock()
+        tables = [self._guards.calls] + [self._guards.certificates] * (self._call.name == "certificates.issue")
+        for table in tables:
+            wait = table.take(caller.name, now)
+            if wait:
+                raise Refused(429, "asks too often", wait)
+        return caller
+
+    def _be_patient(self) -> None:
+        if self._guards.refusals.empty(self._peer.address, self._guards.clock()):
+            raise Refused(429, "refused too often")
+
+    async def _body(self) -> bytes:
+        """The whole body, or Refused (408, 413)."""
+        body = bytearray()
+        with trio.move_on_after(limits.BODY_SECONDS) as patience:
+            async for piece in self._request.stream():
+                body += piece
+                if len(body) > limits.BODY_BYTES:
+                    raise Refused(413, f"more than {limits.BODY_BYTES} bytes")
+        if patience.cancelled_caught:
+            raise Refused(408, "its body did not come in time")
+        return bytes(body)
+
+    # -- how it ends -------------------------------------------------------------------------------------------------
+
+    def _refuse(self, refused: Refused) -> Response:
+        """A refusal; whoever is refused too often is told to wait, and no longer fills the log."""
+        status, retry_after = refused.status, refused.retry_after
+        wait = self._guards.refusals.take(self._peer.address, self._guards.clock())
+        if wait:
+            status, retry_after = 429, wait
+            self._guards.unwritten += 1
+            self._guards.figures.unwritten.inc()
+        else:
+            self._try_to_write("refused", status, reason=refused.reason)
+        self._guards.figures.called(self._call.name, "refused")
+        reply = _problem(status, problems.body(status))
+        if status == HTTPStatus.UNAUTHORIZED:
+            reply.headers["www-authenticate"] = "Bearer"
+        if retry_after:
+            reply.headers["retry-after"] = str(max(1, round(retry_after)))
+        return reply
+
+    def _fail(self, status: int) -> Response:
+        self._try_to_write("failed", status)
+        self._guards.figures.called(self._call.name, "failed")
+        return _problem(status, problems.body(status))
+
+    def _try_to_write(self, verdict: str, status: int, reason: str = "") -> None:
+        """A line about what was not granted: where it can't be written nothing was given away."""
+        try:
+            self._write(verdict, status, reason=reason)
+        except AuditFailed as error:
+            _log.error("%s", error)
+
+    def _write(self, verdict: str, status: int, reason: str = "", subject: str = "") -> None:
+        line = Line(
+            time=moment(self._guards.clock()),
+            id=self._id,
+            who=self._who,
+            peer=self._peer.address,
+            what=self._call.name,
+            verdict=verdict,
+            status=status,
+            reason=reason,
+            subject=subject,
+            unwritten=self._guards.unwritten,
+        )
+        self._guards.audit.write(line)
+        self._guards.unwritten = 0
+
+
+def _success(answer: Answer) -> Response:
+    if answer.body is None:
+        return Response(status_code=answer.status)
+    data = answer.body if isinstance(answer.body, bytes) else msgspec.json.encode(answer.body)
+    return Response(data, answer.status, media_type=answer.content_type)
+
+
+def _problem(status: int, body: bytes) -> Response:
+    return Response(body, status, media_type=PROBLEM)
