@@ -71,8 +71,12 @@ class Issuer:
         return pem.to_pem(self.chain)
 
 
-def open_issuer(chain: Iterable[x509.Certificate], key: PrivateKey, trust_domain: str, now: float) -> Issuer:
+def open_issuer(
+    chain: Iterable[x509.Certificate], key: PrivateKey, now: float, *, trust_domain: str | None = None
+) -> Issuer:
     """An authority that was brought or stored. ``chain`` from its own certificate to the root, in order.
+
+    ``trust_domain``: the one in which it shall issue. None takes it for the one that its certificate names.
 
     Raises IdentityError with a sentence that fits a command line's error: NO_CERTIFICATE, BAD_KEY (the key is not the
     first certificate's), NOT_AN_AUTHORITY, BAD_SIGNATURE, UNKNOWN_AUTHORITY (the last one is not self-signed),
@@ -84,14 +88,17 @@ def open_issuer(chain: Iterable[x509.Certificate], key: PrivateKey, trust_domain
         raise IdentityError(Refusal.NO_CERTIFICATE, "no certificate of the authority")
     if path[0].certificate.public_key() != key.public_key():
         raise IdentityError(Refusal.BAD_KEY, "the key is not that of the authority's first certificate")
-    judge_authorities(path, trust_domain)
+    named = _domain_of(path[0])
+    domain = trust_domain or (named.trust_domain if named else "")
+    judge_authorities(path, domain)
     for child, issuer in pairwise(path):
         check_signed(child, issuer)
     if path[-1].subject != path[-1].issuer:
         raise IdentityError(Refusal.UNKNOWN_AUTHORITY, "the last certificate is no root; add its issuers, in order")
     check_signed(path[-1], path[-1])
     judge_dates(path, now)
-    _check_domain(path[0], trust_domain)
+    if trust_domain is not None:
+        _check_domain(path[0], trust_domain)
     if path[0].usage is None or not path[0].usage.crl_sign:
         raise IdentityError(
             Refusal.NOT_AN_AUTHORITY, "the authority's certificate has no cRLSign, and could not revoke"
