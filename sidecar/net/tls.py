@@ -41,13 +41,15 @@ Judge = Callable[[Sequence[x509.Certificate]], Peer]
 
 class Secured(msgspec.Struct, frozen=True):
     """What a handshake agreed on. ``alpn`` and ``sni`` are b"" where there is none; ``peer`` is None only where a
-    missing certificate was allowed."""
+    missing certificate was allowed. ``ends`` is when the first of both sides' certificates ends, in seconds since the
+    epoch (0: not told); ``generation`` is the caller's own count."""
 
     peer: Peer | None
     alpn: bytes
     sni: bytes
     group: str
     version: str
+    ends: float = 0.0
     generation: int = 0
 
 

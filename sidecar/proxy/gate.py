@@ -1,0 +1,206 @@
+"""The gate of inbound: is this connection TLS for us, who is behind it, and what is inside?
+
+Called by ``inbound`` before anything is read, where the proxy has an identity. The rules are the mesh's contract:
+
+- STRICT ends every TLS connection here and wants a certificate; plaintext is refused.
+- PERMISSIVE ends those that offer a protocol of the mesh (ALPN), and then wants a good certificate; all else, TLS of
+  the app's own among it, goes on as it came, from a source that is nobody.
+- DISABLE lets all go on as it came.
+
+A failed handshake never falls back to plaintext. What was once read from a socket can't be given to OpenSSL any more,
+so first bytes are peeked at. A client that is silent may be waiting for the app to speak first; where plaintext is
+allowed its socket is guarded (:class:`Guarded`), and should it begin a handshake after all, it comes back here.
+"""
+
+from __future__ import annotations
+
+import socket
+from time import monotonic
+from typing import Final
+
+import msgspec
+import trio
+
+from certs.verify import Peer
+from sidecar.errors import ProxyError, Reason
+from sidecar.identity import ALPN_DETECT, ALPN_HTTP1, ALPN_OPAQUE, Generation, Identity
+from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
+from sidecar.net.tls import HANDSHAKE_SECONDS, HandshakeFailed, Secured, secure_server
+from sidecar.wire.detect import HELLO_BYTES
+from sidecar.wire.hello import NoHello, read_hello
+
+TLS_HANDSHAKE: Final = 0x16  # the first byte of a record with a handshake message (RFC 8446 section 5.1)
+AT_ONCE: Final = 512  # handshakes under way; more are refused
+SILENCE_SECONDS: Final = 0.05
+_OF_THE_MESH: Final = (b"istio", b"istio-http/1.1", b"istio-h2")
+
+STRICT: Final = "STRICT"
+PERMISSIVE: Final = "PERMISSIVE"
+DISABLE: Final = "DISABLE"
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """How a connection goes on. ``inside``: "http" or "tcp" where ALPN says it, "auto" where it has to be found out.
+    ``peer`` and ``generation`` are None for plaintext and for TLS that is not ours."""
+
+    inside: str = "auto"
+    peer: Peer | None = None
+    generation: Generation | None = None
+    secured: Secured | None = None
+
+
+AS_IT_CAME: Final = Admitted()
+
+
+class TlsWaiting(ChannelClosed):
+    """A guarded client has begun a TLS handshake; nothing of it has been read."""
+
+    def __init__(self) -> None:
+        super().__init__("a TLS handshake began after a silence")
+
+
+class Guarded:
+    """A socket whose first byte is looked at before it is read: see the module's text. It takes itself away then."""
+
+    __slots__ = ("_channel", "_raw")
+
+    def __init__(self, channel: Channel) -> None:
+        assert isinstance(channel.sock, socket.socket)
+        self._channel = channel
+        self._raw = channel.sock
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """As ``socket.recv``; raises TlsWaiting where a handshake begins."""
+        first = self._raw.recv(1, socket.MSG_PEEK)
+        self._channel.sock = self._raw
+        if first and first[0] == TLS_HANDSHAKE:
+            raise TlsWaiting
+        return self._raw.recv(size, flags)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._raw, name)
+
+
+class Gate:
+    """The gate of one process. ``outcomes`` counts handshakes by how they ended: "ok", or the rule that failed."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self._turns = trio.Semaphore(1)
+        self.under_way = 0
+        self.outcomes: dict[str, int] = {}
+        self.groups: dict[str, int] = {}
+
+    async def admit(self, channel: Channel, mode: str) -> Admitted:
+        """Looks at the first bytes, and secures the connection where that is called for.
+
+        Raises ProxyError for what is refused (PLAINTEXT_REFUSED, PEER_REFUSED, HANDSHAKE_*, NO_IDENTITY), and
+        ChannelClosed for a client that left; the channel is only good for a reset then.
+        """
+        if mode == DISABLE:
+            return AS_IT_CAME
+        first = await self._first_byte(channel, HANDSHAKE_SECONDS if mode == STRICT else SILENCE_SECONDS)
+        if first is None:
+            if mode == STRICT:
+                raise ProxyError(Reason.HANDSHAKE_TIMEOUT, f"no TLS handshake within {HANDSHAKE_SECONDS:g} s")
+            return guard(channel)
+        if not first:
+            raise ChannelClosed("the client left before it said anything")
+        if first[0] != TLS_HANDSHAKE:
+            if mode == STRICT:
+                raise ProxyError(Reason.PLAINTEXT_REFUSED, "plaintext, and this port takes mutual TLS only (STRICT)")
+            return AS_IT_CAME
+        return await self.admit_tls(channel, mode)
+
+    async def admit_tls(self, channel: Channel, mode: str) -> Admitted:
+        """As ``admit``, for a client whose handshake has begun and is unread."""
+        if mode == PERMISSIVE and not await self._offers_the_mesh(channel):
+            return AS_IT_CAME
+        generation = self._identity.require()
+        if self.under_way >= AT_ONCE:
+            raise ProxyError(Reason.TOO_MANY_CONNECTIONS, f"{AT_ONCE} TLS handshakes are under way")
+        self.under_way += 1
+        try:
+            await self._turns.acquire()  # one at a time and turn of the loop: each takes the processor for half a ms
+            self._turns.release()
+            judge = self._identity.judge(generation, None)
+            secured = await secure_server(channel, generation.server(), judge, HANDSHAKE_SECONDS)
+        except HandshakeFailed as failed:
+            self._count(failed.rule)
+            raise
+        except ChannelClosed:
+            self._count("closed")
+            raise
+        finally:
+            self.under_way -= 1
+        self._count("ok")
+        self.groups[secured.group] = self.groups.get(secured.group, 0) + 1
+        peer = secured.peer
+        assert peer is not None  # the context wants a certificate
+        ends = min(peer.not_after, generation.credentials.not_after)
+        channel.secured = msgspec.structs.replace(secured, ends=ends, generation=generation.number)
+        return Admitted(_INSIDE.get(secured.alpn, "auto"), peer, generation, channel.secured)
+
+    def _count(self, outcome: str) -> None:
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+
+    async def _first_byte(self, channel: Channel, seconds: float) -> bytes | None:
+        """Without taking it: the first byte, b"" at FIN, None after a silence."""
+        assert isinstance(channel.sock, socket.socket)
+        channel.limit(seconds, Reason.HANDSHAKE_TIMEOUT)
+        try:
+            while True:
+                try:
+                    return channel.sock.recv(1, socket.MSG_PEEK)
+                except BlockingIOError:
+                    await channel.wait_readable()
+                except OSError as error:
+                    raise ChannelClosed(error.strerror or "closed") from None
+        except Overdue as overdue:
+            if overdue.reason is not Reason.HANDSHAKE_TIMEOUT:
+                raise
+            channel.revive()
+            return None
+        finally:
+            channel.deadline = NEVER
+
+    async def _offers_the_mesh(self, channel: Channel) -> bool:
+        """Whether the ClientHello, which stays unread, offers a protocol of the mesh. What can't be read does not."""
+        sock = channel.sock
+        assert isinstance(sock, socket.socket)
+        until = monotonic() + HANDSHAKE_SECONDS
+        channel.limit(HANDSHAKE_SECONDS, Reason.HANDSHAKE_TIMEOUT)
+        seen = 0
+        try:
+            while True:
+                data = sock.recv(HELLO_BYTES, socket.MSG_PEEK)
+                try:
+                    hello = read_hello(data)
+                except NoHello:
+                    return False
+                if hello is not None:
+                    return any(name in _OF_THE_MESH or name.startswith(b"sidecar-") for name in hello.alpn)
+                if len(data) == seen or len(data) >= HELLO_BYTES:  # woken, and no more has come: FIN
+                    raise ChannelClosed("the client closed in the middle of its ClientHello")
+                seen = len(data)
+                # Else what is there already would wake us at once, again and again.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, seen + 1)
+                channel.deadline = until
+                await channel.wait_readable()
+        except BlockingIOError:
+            raise ChannelClosed("the client closed in the middle of its ClientHello") from None
+        except OSError as error:
+            raise ChannelClosed(error.strerror or "closed") from None
+        finally:
+            channel.deadline = NEVER
+            if seen and not channel.closed:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+
+
+_INSIDE: Final = {ALPN_HTTP1: "http", b"http/1.1": "http", ALPN_OPAQUE: "tcp", ALPN_DETECT: "auto"}
+
+
+def guard(channel: Channel) -> Admitted:
+    """For a silent client that may speak plaintext: from here on TlsWaiting may come out of its first read."""
+    channel.sock = Guarded(channel)  # type: ignore[assignment]
+    return AS_IT_CAME
