@@ -14,6 +14,7 @@ import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from time import monotonic, time
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -24,6 +25,7 @@ from sidecar.admin.server import serve_admin, serve_scrape
 from sidecar.admin.tokens import Token
 from sidecar.errors import Reason, StartError
 from sidecar.gauges import add_gauges
+from sidecar.machine import descriptor_limit
 from sidecar.net.channel import Channel
 from sidecar.net.drain import Connections
 from sidecar.net.listener import HANDSHAKE_SECONDS, Listener, bind, is_own
@@ -39,7 +41,11 @@ from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.record import Record
 from sidecar.telemetry.telemetry import Telemetry
 
+if TYPE_CHECKING:
+    from sidecar.dns.server import DnsServer
+
 LOG_FLUSH_SECONDS = 2.0
+MOST_DNS_SOCKETS = 1000  # or a quarter of the descriptors: connections come first
 GC_ALLOCATIONS = 20_000  # requests leave no cycles behind, so the collector need not look after every 700 objects
 _log = logging.getLogger(__name__)
 
@@ -84,6 +90,7 @@ class App:
             token=Token(settings.admin_token_file),
         )
         self._listeners: dict[str, list[Listener]] = {}
+        self._dns: DnsServer | None = None
         self._connections: dict[str, Connections] = {}
         add_gauges(self._telemetry, settings, self._admin, self._memory, self._inbound, self._outbound)
 
@@ -108,6 +115,8 @@ class App:
             )
             self._serve(nursery, "admin", lambda channel, _: serve_admin(channel, self._admin), _always)
             self._serve(nursery, "scrape", lambda channel, _: serve_scrape(channel, self._admin), _always)
+            if self._dns is not None:
+                nursery.start_soon(self._dns.run, self._telemetry.counters)
             gc.collect()
             gc.freeze()  # what lives until the end is never looked at again
             gc.set_threshold(GC_ALLOCATIONS, 20, 20)
@@ -146,6 +155,8 @@ class App:
                 self._shared.listeners.extend(listeners)
                 for warning in warnings:
                     _log.warning(warning)
+            if settings.dns:
+                self._bind_dns()
             if is_own(self._shared.listeners, self._upstream.host, self._upstream.port):
                 raise StartError(
                     f"--upstream: {self._upstream} is a listener of this very proxy; name the app's own port"
@@ -153,10 +164,24 @@ class App:
         except StartError:
             for listener in self._shared.listeners:
                 listener.sock.close()
+            if self._dns is not None:
+                self._dns.close()
             raise
         for listener in self._shared.listeners:
             self._listening.append(Listening(listener.name, listener.address))
             _log.info("%s listening on %s", listener.name, listener.address)
+
+    def _bind_dns(self) -> None:
+        from sidecar.dns.names import names_of  # with dnspython, some 4 MB that nobody else needs
+        from sidecar.dns.server import DnsServer, bind_dns
+
+        listeners, datagrams, warnings = bind_dns(self._settings.dns)
+        self._shared.listeners.extend(listeners)
+        for warning in warnings:
+            _log.warning(warning)
+        names = names_of(self._settings.dns_host)
+        sockets = min(MOST_DNS_SOCKETS, descriptor_limit() // 4)
+        self._dns = DnsServer(listeners, datagrams, names, self._telemetry.counters, most_sockets=sockets)
 
     def _serve(self, nursery: trio.Nursery, name: str, serve: Serve, admits: Callable[[int], bool]) -> Connections:
         counters = self._telemetry.counters if admits is not _always else _Uncounted()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sidecar import machine, ports, values
+from sidecar.dns_host import parse_dns_hosts
 from sidecar.probe import parse_probes
 
 LISTENERS = "Where it listens"
@@ -99,6 +100,15 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "scrape", LISTENERS, LISTEN + "|off", str(ports.SCRAPE), "15020",
         "for Prometheus and probes, on all addresses", values.or_off(_ANYWHERE),
+    ),
+    Option(
+        "dns", LISTENERS, LISTEN + "|off", "off", str(ports.DNS),
+        "for the app's look-ups of names, by UDP and TCP on loopback", values.or_off(_LOCAL),
+    ),
+    Option(
+        "dns_host", LISTENERS, "NAME=ADDR|none", "none", "web.internal=10.0.0.7",
+        "an address that --dns gives for a name; may be given again, also for the same name", parse_dns_hosts,
+        repeatable=True,
     ),
     Option(
         "admin_token_file", LISTENERS, "PATH|none", "none", "/run/secrets/sidecar-admin-token",

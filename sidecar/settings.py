@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from sidecar.addresses import Address, parse_ip
+from sidecar.dns_host import DnsHost
 from sidecar.errors import StartError
 from sidecar.machine import descriptor_limit
 from sidecar.options import OPTIONS, Option
@@ -32,6 +33,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     outbound: tuple[Address, ...]
     admin: tuple[Address, ...]
     scrape: tuple[Address, ...]
+    dns: tuple[Address, ...]
+    dns_host: tuple[DnsHost, ...]
     admin_token_file: str  # a path; empty: none
     probe: tuple[Probe, ...]
     protocol: str  # "auto", "http" or "tcp"
@@ -131,6 +134,8 @@ def unknown_twins(environ: Mapping[str, str] | None = None) -> list[str]:
 def oddities(settings: Settings, environ: Mapping[str, str] | None = None) -> list[str]:
     """What is odd and yet no reason not to start, a sentence each."""
     sentences = unknown_twins(environ)
+    if settings.dns_host and not settings.dns:
+        sentences.append("--dns-host: names something that nobody can look up; add --dns")
     held = descriptor_limit() // 2
     if settings.max_connections > held:
         sentences.append(
@@ -190,7 +195,7 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
             f"write at most {settings.drain_seconds:g}s, or a longer --drain-seconds",
         )
     taken: list[tuple[str, Address]] = []
-    for field in ("inbound", "outbound", "admin", "scrape"):
+    for field in ("inbound", "outbound", "admin", "scrape", "dns"):
         for address in getattr(settings, field):
             if settings.upstream is not None and _leads_back(settings.upstream, address):
                 yield "upstream", f"{settings.upstream} is this sidecar's own --{field}; name the app's port"

@@ -157,6 +157,23 @@ def bind(name: str, flag: str, addresses: Sequence[Address]) -> tuple[list[Liste
     return listeners, warnings
 
 
+def bind_datagrams(flag: str, addresses: Sequence[Address]) -> list[socket.socket]:
+    """Non-blocking UDP sockets bound to all of them. Raises StartError, which names ``flag``."""
+    bound: list[socket.socket] = []
+    try:
+        for address in addresses:
+            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+            bound.append(socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK))
+            if family == socket.AF_INET6:
+                bound[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound[-1].bind((address.host, address.port))
+    except OSError as error:
+        for sock in bound:
+            sock.close()
+        raise StartError(f"{flag}: cannot listen on {address} (UDP): {_why(error)}") from None
+    return bound
+
+
 _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 
 

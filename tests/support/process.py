@@ -23,7 +23,7 @@ from typing import Any
 from tests.support.upstream import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-_LISTENING = re.compile(r"sidecar: (inbound|outbound|admin|scrape) listening on (\S+):(\d+)")
+_LISTENING = re.compile(r"sidecar: (inbound|outbound|admin|scrape|dns) listening on (\S+):(\d+)")
 _UNSEEN = re.compile(r"Traceback|Error\b.*:|Exception|Task was destroyed|ResourceWarning")
 
 

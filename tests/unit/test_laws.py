@@ -27,6 +27,8 @@ BREACHES = {
     "pure": ("policy/authorize.py", "import socket\n"),
     "net": ("net/timers.py", "def later():\n    from sidecar.telemetry import record\n"),
     "directions": ("proxy/rescue.py", "from sidecar.proxy import inbound, outbound\n"),
+    "dns": ("dns/server.py", "from sidecar.telemetry import metrics\n"),
+    "dns_on_demand": ("net/dial.py", "def later():\n    import sidecar.dns.names\n"),
     "app": ("proxy/inbound.py", "import sidecar.app\n"),
     "command": ("app.py", "from sidecar.cli import main\n"),
 }

@@ -26,6 +26,7 @@ def test_the_defaults_are_those_of_the_reference() -> None:
     assert told.outbound == (Address("127.0.0.1", 15001), Address("::1", 15001))
     assert told.admin == (Address("127.0.0.1", 15000), Address("::1", 15000))
     assert told.scrape == (Address("0.0.0.0", 15020), Address("::", 15020))
+    assert (told.dns, told.dns_host) == ((), ())
     assert (told.protocol, told.access_log, told.access_log_file) == ("auto", "text", "-")
     assert (told.drain_seconds, told.drain_delay) == (30.0, 0.0)
     assert (told.trusted_proxies, told.via, told.max_body) == ((), False, 0)
