@@ -9,12 +9,14 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from tests.netns.environment import APP_ID, PROXY_ID, Environment, credentials
 from tests.netns.process import PodProcess
+from tests.support.upstream import wait_until
 
 ADMIN = 15000
 
@@ -62,7 +64,7 @@ class Pod:
     def command(self, uid: int, *argv: str) -> list[str]:
         """The command line that runs another one in here as this uid (and gid)."""
         spaces = [f"--net=/proc/{self.pid}/ns/net", f"--mount=/proc/{self.pid}/ns/mnt"]
-        return ["nsenter", *spaces, *credentials(uid), *argv]
+        return ["nsenter", *spaces, "prlimit", "--nofile=20000:20000", *credentials(uid), *argv]
 
     def run(self, *argv: str, uid: int = 0, code: int | None = 0, deadline: float = 30.0) -> str:
         """Run to its end; returns standard output, with errors behind it. AssertionError for another exit code,
@@ -111,20 +113,39 @@ class Pod:
             proxy.wait_for("sidecar: ready")
         return proxy
 
-    def records(self) -> list[dict[str, Any]]:
-        """The access log of the proxy that was started last."""
-        proxy = [process for process in self.processes if process.name.startswith("sidecar")][-1]
-        return [json.loads(line) for line in proxy.output.split("\n")[:-1]]
+    @property
+    def proxy(self) -> PodProcess:
+        """The proxy that was started last."""
+        return [process for process in self.processes if process.name.startswith("sidecar")][-1]
 
-    def make_socket(self, family: int, uid: int = APP_ID) -> socket.socket:
-        """A TCP socket in here that belongs to this uid."""
+    def records(self) -> list[dict[str, Any]]:
+        """Its access log."""
+        return [json.loads(line) for line in self.proxy.output.split("\n")[:-1]]
+
+    def record(self, **wanted: object) -> dict[str, Any]:
+        """The one record with these fields, once it is there."""
+        found: list[dict[str, Any]] = []
+
+        def there() -> bool:
+            found[:] = [record for record in self.records() if wanted.items() <= record.items()]
+            return bool(found)
+
+        wait_until(there, f"{self.name}: a record with {wanted}")
+        assert len(found) == 1, found
+        return found[0]
+
+    def make_socket(self, family: int, uid: int = APP_ID, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        """A socket in here that belongs to this uid."""
         if uid not in self._makers:
             ours, theirs = socket.socketpair()
             with theirs:
                 command = self.command(uid, *self.environment.inside("sockets"))
-                self._makers[uid] = ours, subprocess.Popen(command, stdin=theirs, env=self.environment.variables)
+                self._makers[uid] = (
+                    ours,
+                    subprocess.Popen(command, stdin=theirs.fileno(), env=self.environment.variables),
+                )
         orders, _ = self._makers[uid]
-        orders.sendall(int(family).to_bytes(4, "little") + int(socket.SOCK_STREAM).to_bytes(4, "little"))
+        orders.sendall(struct.pack("ii", family, kind))
         _, descriptors, _, _ = socket.recv_fds(orders, 1, 1)
         return socket.socket(fileno=descriptors[0])
 
