@@ -120,7 +120,8 @@ def reply_with(query: Query, rcode: dns.rcode.Rcode, *, truncated: bool = False)
 
 
 def reply_from_table(query: Query, records: tuple[dns.rdata.Rdata, ...], *, tcp: bool) -> bytes:
-    """An answer of our own: the records under the name as it was asked for, or no data where there are none.
+    """An answer of our own: the records under the name as it was asked for, or no data where there are none. They come
+    in another order each time, by dnspython, which spreads the callers.
 
     Over UDP TC is set where they don't fit. Raises Malformed where the rest of the query can't be read.
     """

@@ -79,7 +79,7 @@ class Resolvers:
         others = []
         for server in servers:
             if self._is_own(server):
-                _log.warning("dns: resolver %s is this proxy's own --dns and is left out; name another one", server)
+                _log.warning("dns: resolver %s is this proxy's own --dns, and is left out; name another", server.host)
             else:
                 others.append(server)
         return others
