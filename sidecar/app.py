@@ -283,6 +283,6 @@ def _shared(settings: Settings, telemetry: Telemetry, memory: MemoryGuard) -> Sh
         via=settings.via,
         telemetry=telemetry,
         overload=memory,
-        resolver=Resolver(),
+        resolver=Resolver(own=settings.dns),
         pipes=Pipes(),
     )

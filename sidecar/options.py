@@ -43,6 +43,7 @@ class Option:
     computed: Callable[[], object] | None = None
     bare: str | None = None
     repeatable: bool = False  # given again it adds to the list that its value is
+    redirected: str = ""  # another default where --interception is redirect
 
     @property
     def flag(self) -> str:
@@ -103,7 +104,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "dns", LISTENERS, LISTEN + "|off", "off", str(ports.DNS),
-        "for the app's look-ups of names, by UDP and TCP on loopback", values.or_off(_LOCAL),
+        f"for the app's look-ups of names, by UDP and TCP on loopback; {ports.DNS} with --interception redirect",
+        values.or_off(_LOCAL), redirected=str(ports.DNS),
     ),
     Option(
         "dns_host", LISTENERS, "NAME=ADDR|none", "none", "web.internal=10.0.0.7",

@@ -95,6 +95,10 @@ def examine(
             problems.append(str(error))
     if problems:
         return None, problems
+    if found["interception"] == "redirect":
+        for option in OPTIONS:
+            if option.redirected and not _is_told(option, flags, told):
+                found[option.field] = option.parse(option.redirected)
     found["body_min_rate"], found["body_min_window"] = found["body_min_rate"]
     settings = Settings(**found)
     problems = [f"{_source(_option(field), flags, told)}: {problem}" for field, problem in _contradictions(settings)]
@@ -109,12 +113,14 @@ def value(field: str, flags: Mapping[str, str], environ: Mapping[str, str] | Non
 def in_force(flags: Mapping[str, str], environ: Mapping[str, str] | None = None) -> list[InForce]:
     """Every setting, in the order of the table. Nothing is checked here."""
     told = os.environ if environ is None else environ
+    interception = _option("interception")
+    redirect = flags.get(interception.field, told.get(interception.twin)) == "redirect"
     return [
         InForce(option.flag, flags[option.field], "flag")
         if option.field in flags
         else InForce(option.flag, told[option.twin], "environment")
         if option.twin in told
-        else InForce(option.flag, _default(option), "default")
+        else InForce(option.flag, (redirect and option.redirected) or _default(option), "default")
         for option in OPTIONS
     ]
 
@@ -153,6 +159,10 @@ def _value(option: Option, flags: Mapping[str, str], environ: Mapping[str, str])
         return option.parse(text)
     except ValueError as error:
         raise StartError(f"{_source(option, flags, environ)}: {error}; write {_form(option)}") from None
+
+
+def _is_told(option: Option, flags: Mapping[str, str], environ: Mapping[str, str]) -> bool:
+    return option.field in flags or option.twin in environ
 
 
 def _default(option: Option) -> str:

@@ -68,12 +68,13 @@ def test_a_port_that_is_taken_is_told_by_its_flag(kind: socket.SocketKind) -> No
         with SidecarProcess(1, "--dns", taken, wait_ready=False) as sidecar:
             assert sidecar.wait_exit() == 2
             (line,) = [line for line in sidecar.errors if "listening on" not in line]
-            assert line.startswith(f"sidecar: --dns: cannot listen on {taken}")
+            assert line.startswith(f"sidecar: error: --dns: cannot listen on {taken}")
             assert "the port is taken" in line
 
 
 def test_names_that_nobody_can_look_up_are_warned_of() -> None:
     with SidecarProcess(1, *HOSTS) as sidecar:
+        assert shown(sidecar.admin, "/ready") == "LIVE\n"
         assert any("--dns-host" in line and "add --dns" in line for line in sidecar.errors)
 
 

@@ -51,6 +51,7 @@ class SidecarProcess:
         if addresses is None:
             addresses = (
                 "--inbound", "127.0.0.1:0", "--outbound", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--scrape", "off",
+                "--dns", "off",
             )  # fmt: skip
         self.command = [
             sys.executable, *entry, "--upstream", target, *addresses, "--access-log", access_log,

@@ -39,6 +39,29 @@ def test_the_defaults_are_those_of_the_reference() -> None:
     assert told.memory_limit == machine.memory_limit()
 
 
+def test_dns_is_on_where_look_ups_are_redirected_unless_it_is_said_otherwise() -> None:
+    """The values alone: whatever else redirect asks for."""
+
+    def found(**flags: str) -> tuple[object, str, str]:
+        seen: list[settings.Settings] = []
+
+        def keep(told: settings.Settings) -> list[tuple[str, str]]:
+            seen.append(told)
+            return []
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(settings, "_contradictions", keep)
+            settings.load(flags, {})
+        (shown,) = [each for each in settings.in_force(flags, {}) if each.flag == "--dns"]
+        return seen[0].dns, shown.text, shown.source
+
+    here = (Address("127.0.0.1", 15053), Address("::1", 15053))
+    assert found(interception="redirect") == (here, "15053", "default")
+    assert found(interception="none") == ((), "off", "default")
+    assert found(interception="redirect", dns="off") == ((), "off", "flag")
+    assert found(dns="15053") == (here, "15053", "flag")
+
+
 def test_every_field_is_an_option_and_every_option_a_field() -> None:
     made_of_another = {"body_min_window"}
     assert {option.field for option in OPTIONS} == set(settings.Settings.__struct_fields__) - made_of_another
