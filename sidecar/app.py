@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic, time
 from typing import TYPE_CHECKING
@@ -19,22 +19,20 @@ from typing import TYPE_CHECKING
 import trio
 
 from sidecar import applog
-from sidecar.addresses import Address
 from sidecar.admin.context import AdminContext, Listening
 from sidecar.admin.server import serve_admin, serve_scrape
 from sidecar.admin.tokens import Token
+from sidecar.directions import Directions, Serve
 from sidecar.errors import Reason, StartError
 from sidecar.gauges import add_gauges
 from sidecar.machine import descriptor_limit
-from sidecar.net.channel import Channel
 from sidecar.net.drain import Connections
 from sidecar.net.listener import HANDSHAKE_SECONDS, Listener, bind, is_own
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
 from sidecar.net.timers import Sweeper
+from sidecar.policy.egress import Egress
 from sidecar.proxy.client import Timeouts
-from sidecar.proxy.inbound import Inbound
-from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.shared import Shared
 from sidecar.settings import InForce, Settings
 from sidecar.telemetry.memory import MemoryGuard
@@ -48,8 +46,6 @@ LOG_FLUSH_SECONDS = 2.0
 MOST_DNS_SOCKETS = 1000  # or a quarter of the descriptors: connections come first
 GC_ALLOCATIONS = 20_000  # requests leave no cycles behind, so the collector need not look after every 700 objects
 _log = logging.getLogger(__name__)
-
-Serve = Callable[[Channel, str], Awaitable[None]]
 
 
 def run(settings: Settings, in_force: Sequence[InForce] = ()) -> int:
@@ -68,10 +64,7 @@ class App:
         self._telemetry = Telemetry(settings.access_log, settings.access_log_file)
         self._memory = MemoryGuard(settings.memory_limit)
         self._shared = _shared(settings, self._telemetry, self._memory)
-        assert settings.upstream is not None  # Settings sees to it
-        self._upstream: Address = settings.upstream
-        self._inbound = Inbound(settings.upstream, settings.protocol, self._shared)
-        self._outbound = Outbound(self._shared)
+        self._directions = Directions(settings, self._shared)
         self._quit = trio.Event()
         self.state = "pre_initializing"
         self._listening: list[Listening] = []
@@ -84,7 +77,7 @@ class App:
             memory=self._memory,
             channels=self._shared.channels,
             stop_accepting=self._stop_accepting,
-            clusters=lambda: self._inbound.pools() | self._outbound.pools(),
+            clusters=self._directions.pools,
             in_force=in_force,
             probes=settings.probe,
             token=Token(settings.admin_token_file),
@@ -92,7 +85,7 @@ class App:
         self._listeners: dict[str, list[Listener]] = {}
         self._dns: DnsServer | None = None
         self._connections: dict[str, Connections] = {}
-        add_gauges(self._telemetry, settings, self._admin, self._memory, self._inbound, self._outbound)
+        add_gauges(self._telemetry, settings, self._admin, self._memory, self._directions)
 
     async def main(self) -> int:
         """See :func:`run`."""
@@ -107,8 +100,8 @@ class App:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_signals, nursery.cancel_scope)
             nursery.start_soon(sweeper.run)
-            inbound = self._serve(nursery, "inbound", self._inbound.serve, self._admits)
-            outbound = self._serve(nursery, "outbound", self._outbound.serve, self._admits)
+            inbound = self._serve(nursery, "inbound", self._directions.serve_inbound, self._admits)
+            outbound = self._serve(nursery, "outbound", self._directions.serve_outbound, self._admits)
             self._telemetry.gauges.add_labelled(
                 "sidecar_connections_open",
                 lambda: [(("inbound",), float(inbound.open)), (("outbound",), float(outbound.open))],
@@ -132,8 +125,7 @@ class App:
                 _log.warning("--drain-seconds have passed; what is still open is reset")
             nursery.cancel_scope.cancel()
         self._telemetry.pauses.remove()
-        self._inbound.pool.close()
-        self._outbound.close()
+        self._directions.close()
         self._shared.pipes.close()
         if not self._telemetry.close(LOG_FLUSH_SECONDS):
             _log.warning("the last lines of the access log could not be written")
@@ -157,10 +149,9 @@ class App:
                     _log.warning(warning)
             if settings.dns:
                 self._bind_dns()
-            if is_own(self._shared.listeners, self._upstream.host, self._upstream.port):
-                raise StartError(
-                    f"--upstream: {self._upstream} is a listener of this very proxy; name the app's own port"
-                )
+            upstream = settings.upstream
+            if upstream is not None and is_own(self._shared.listeners, upstream.host, upstream.port):
+                raise StartError(f"--upstream: {upstream} is a listener of this very proxy; name the app's own port")
         except StartError:
             for listener in self._shared.listeners:
                 listener.sock.close()
@@ -215,8 +206,7 @@ class App:
         self._telemetry.tick(now - late, now)
         self._count_lost_lines()
         self._memory.tick(now)
-        self._inbound.pool.sweep(now)
-        self._outbound.sweep(now)
+        self._directions.sweep(now)
 
     def _count_lost_lines(self) -> None:
         self._telemetry.counters.app_log_dropped += self._log.newly_dropped()
@@ -285,4 +275,5 @@ def _shared(settings: Settings, telemetry: Telemetry, memory: MemoryGuard) -> Sh
         overload=memory,
         resolver=Resolver(own=settings.dns),
         pipes=Pipes(),
+        egress=Egress(settings.outbound_policy == "REGISTRY_ONLY", settings.allow_host),
     )

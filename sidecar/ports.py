@@ -5,3 +5,4 @@ OUTBOUND = 15001
 INBOUND = 15006
 SCRAPE = 15020
 DNS = 15053
+DRIFT = 15005  # reserved: the rules lead it back to the proxy that dials it, and nobody is served there

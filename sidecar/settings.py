@@ -19,6 +19,7 @@ from sidecar.dns_host import DnsHost
 from sidecar.errors import StartError
 from sidecar.machine import descriptor_limit
 from sidecar.options import OPTIONS, Option
+from sidecar.policy.egress import AllowedHost
 from sidecar.probe import Probe
 from sidecar.values import Networks
 
@@ -42,7 +43,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     access_log_file: str  # a path, or "-"
     max_connections: int
     memory_limit: int  # 0: none
-    interception: str  # "none"
+    interception: str  # "none" or "redirect"
+    outbound_policy: str  # "ALLOW_ANY" or "REGISTRY_ONLY"
+    allow_host: tuple[AllowedHost, ...]
     drain_seconds: float
     drain_delay: float  # at most drain_seconds
     trusted_proxies: Networks
@@ -148,6 +151,10 @@ def oddities(settings: Settings, environ: Mapping[str, str] | None = None) -> li
             f"--max-connections: {settings.max_connections} need twice as many descriptors, and there are only enough "
             f"for {held}; raise the limit (ulimit -n)"
         )
+    if settings.allow_host and settings.outbound_policy == "ALLOW_ANY":
+        sentences.append(
+            "--allow-host: means nothing while the app may call anybody; add --outbound-policy REGISTRY_ONLY"
+        )
     return sentences
 
 
@@ -182,7 +189,7 @@ def _source(option: Option, flags: Mapping[str, str], environ: Mapping[str, str]
 def _form(option: Option) -> str:
     """How to write a value: the words to choose from, or the form with an example."""
     words = option.metavar.split("|")
-    if all(word.islower() for word in words):
+    if list(option.words) == words:
         return "one of " + ", ".join(words)
     off = f", or {words[1]}" if len(words) > 1 else ""
     return f"{words[0]}, for example {option.example}{off}"
@@ -195,8 +202,9 @@ def _option(field: str) -> Option:
 def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
     """Values that are right alone and wrong together: (the field to name, what is wrong; what to do)."""
     if settings.interception == "redirect":
-        yield "interception", "redirect is not available yet; use none, with --upstream HOST:PORT"
-    if settings.upstream is None:
+        if settings.upstream is not None:
+            yield "interception", "redirect serves what was captured where that was addressed to; leave out --upstream"
+    elif settings.upstream is None:
         yield "upstream", "is missing; name the app, for example --upstream 127.0.0.1:8080"
     if settings.drain_delay > settings.drain_seconds:
         yield (

@@ -209,26 +209,16 @@ def _listening_socket(host: str, port: int) -> socket.socket:
 
 
 def is_own(listeners: Sequence[Listener], host: str, port: int) -> bool:
-    """Whether dialing ``host`` (an IP literal) and ``port`` would reach one of ``listeners``."""
+    """Whether ``host`` (an IP literal) is this machine's and ``port`` one of ``listeners``', at whatever address it is
+    bound: a connection to one of our ports would only lead here again."""
     if all(listener.address.port != port for listener in listeners):
         return False
     wanted = parse_ip(host)
-    if wanted is None:
-        return False
-    if wanted.is_unspecified or wanted.is_loopback:
-        return True
-    for listener in listeners:
-        bound = parse_ip(listener.address.host)
-        if listener.address.port == port and bound is not None:
-            if bound == wanted:
-                return True
-            if bound.is_unspecified and bound.version == wanted.version and _is_local(str(wanted)):
-                return True
-    return False
+    return wanted is not None and (wanted.is_unspecified or wanted.is_loopback or is_local(str(wanted)))
 
 
-def _is_local(host: str) -> bool:
-    """Only an address of this machine can be bound; the look costs two system calls and is seldom needed."""
+def is_local(host: str) -> bool:
+    """Whether this IP literal is an address of this machine: only such a one can be bound. Costs a few system calls."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:

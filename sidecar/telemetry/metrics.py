@@ -55,6 +55,11 @@ class Meter:
     labels: tuple[tuple[str, str], ...] = ()
 
 
+def _captured(direction: str) -> Meter:
+    text = "Connections that rules redirected here, by direction; also those that were refused."
+    return Meter(f"captured_{direction}", "sidecar_captured_connections", "counter", text, (("direction", direction),))
+
+
 def _detected(attribute: str, outcome: str) -> Meter:
     text = "Connections by what their first bytes were."
     return Meter(attribute, "sidecar_detected_connections", "counter", text, (("outcome", outcome),))
@@ -105,6 +110,8 @@ METERS = (
         "counter",
         "TCP connections for DNS refused: too many are open.",
     ),
+    _captured("inbound"),
+    _captured("outbound"),
     Meter("spliced_bytes", "sidecar_spliced_bytes", "counter", "Bytes relayed inside the kernel."),
     Meter("access_log_dropped", "sidecar_access_log_dropped_lines", "counter", "Lines dropped: the log was too slow."),
     Meter("app_log_dropped", "sidecar_app_log_dropped_lines", "counter", "Lines dropped: standard error was too slow."),
@@ -126,6 +133,8 @@ class Counters:
     access_log_dropped: int
     access_log_errors: int
     app_log_dropped: int
+    captured_inbound: int
+    captured_outbound: int
     connections_accepted: int
     connections_active: int
     connections_refused: int

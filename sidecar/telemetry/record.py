@@ -17,15 +17,16 @@ class Origin:
     """How a client's connection came to be served as it is; one per connection, shared by its records.
 
     ``opened`` is on the wall clock; ``detected`` is what it speaks and how that was found out, in words; ``after`` how
-    many seconds that took.
+    many seconds that took; ``original`` where a captured connection wanted to go, empty for any other.
     """
 
-    __slots__ = ("after", "detected", "opened")
+    __slots__ = ("after", "detected", "opened", "original")
 
-    def __init__(self, opened: float, detected: str, after: float) -> None:
+    def __init__(self, opened: float, detected: str, after: float, original: str = "") -> None:
         self.opened = opened
         self.detected = detected
         self.after = after
+        self.original = original
 
 
 class Try:

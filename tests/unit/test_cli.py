@@ -34,6 +34,8 @@ WRONG = {
     "--max-connections": ["0", "-1", "1.5", "many", "1_000", "٣"],
     "--memory-limit": ["0", "big", "1.5GiB", "-1"],
     "--interception": ["tproxy", "redirect"],
+    "--outbound-policy": ["allow_any", "ALLOW_ANY|REGISTRY_ONLY", ""],
+    "--allow-host": ["", "a b", "10.0.0.0/8", "api.example.com:0", "256.1.1.1", "[api]:80", "a,,b"],
     "--drain-seconds": ["-1", "nan", "inf", "1d", ""],
     "--drain-delay": ["-1", "soon", "31"],
     "--trusted-proxies": ["", "10.0.0.1/8", "10.0.0.0/33", "app", "10.0.0.0/8,,", "fe80::1%eth0/64"],

@@ -178,7 +178,7 @@ def test_none_is_no_limit() -> None:
         ({"outbound": "15006"}, "--outbound: 127.0.0.1:15006 is taken by --inbound"),
         ({"inbound": "10.0.0.1:15020"}, "--scrape: 0.0.0.0:15020 is taken by --inbound"),
         ({"drain_delay": "31"}, "--drain-delay: 31 s is longer than the whole drain"),
-        ({"interception": "redirect"}, "--interception: redirect is not available yet; use none"),
+        ({"interception": "redirect"}, "--interception: redirect serves what was captured where that was addressed to; leave"),
     ],
 )
 def test_values_that_are_wrong_together(flags: dict[str, str], problem: str) -> None:
