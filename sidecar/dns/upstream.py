@@ -5,8 +5,9 @@ Who calls it: ``dns.answers``, for each query that is forwarded. The query's byt
 Each query over UDP has a socket of its own, connected to the resolver. The kernel then gives it a random port, lets
 nothing through but what comes from the resolver's address and port, and says at once when nobody listens there; with
 the random id (and the question, which is held against the query) whoever wants to slip in an answer has to guess about
-30 bits within one round trip (RFC 5452). A pool of sockets would save some 30 us of system calls per query and keep its
-ports for as long as it lives, for anybody to find. The number of sockets is bounded; more queries wait for one.
+30 bits within one round trip (RFC 5452). A pool of sockets would save the calls that make and close one, a seventh of a
+query's 100 us, and keep its ports for as long as it lives, for anybody to find. The number of sockets is bounded; more
+queries wait for one.
 """
 
 from __future__ import annotations
