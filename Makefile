@@ -14,7 +14,7 @@ help:
 	@echo 'make check    ruff, mypy and the laws of the layout'
 	@echo 'make format   the code as ruff formats it'
 	@echo 'make docs     the pages that the code knows best, and the site; open site/index.html'
-	@echo 'make bench    against Envoy and HAProxy; about 8 minutes'
+	@echo 'make bench    against Envoy and HAProxy; about 9 minutes'
 	@echo 'make fuzz     a million hostile inputs'
 	@echo 'make soak     a long steady load; memory and descriptors must come back'
 	@echo 'make clean    away with .venv and all caches'

@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             docs.write()
             return 0
         rounds = options.rounds or (1 if options.quick else ROUNDS)
-        measured = run(options.only, options.proxies, rounds, options.seconds or (1 if options.quick else SECONDS))
+        seconds = options.seconds or (1 if options.quick else SECONDS)
+        measured = run(_playable(options.only), options.proxies, rounds, seconds)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -68,7 +69,7 @@ def run(scenarios: Sequence[str], proxies: Sequence[str], rounds: int, seconds: 
                         continue
                     _say(f"{time.monotonic() - began:5.0f} s  {scenario.name} {number + 1}: {proxy.name}")
                     place = directory / f"{scenario.name}-{number}-{proxy.name}"
-                    turn = Turn(proxy, upstream, place, proxy_core, load_core, seconds)
+                    turn = Turn(proxy, upstream, place, proxy_core, load_core, seconds, number)
                     _play(scenario, turn, results)
     _say("")
     results.took = time.monotonic() - began
@@ -92,6 +93,14 @@ def _play(scenario: Scenario, turn: Turn, results: Results) -> None:
 def _planned(names: Sequence[str]) -> list[Scenario]:
     """The scenarios to play: `start` is read off `http1` where both are wanted."""
     return [SCENARIOS[name] for name in SCENARIOS if name in names and not (name == "start" and "http1" in names)]
+
+
+def _playable(names: Sequence[str]) -> list[str]:
+    """Without those that need root, where we are not; each is told."""
+    left_out = [name for name in names if SCENARIOS[name].root and os.geteuid() != 0]
+    for name in left_out:
+        print(f"bench: {name} is left out: network namespaces need root", file=sys.stderr)
+    return [name for name in names if name not in left_out]
 
 
 def _in_turn(scenario: Scenario, names: Sequence[str], number: int) -> list[Proxy]:

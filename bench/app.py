@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.processes import Process, fill, held_port, listens, which
@@ -21,18 +21,22 @@ GREETING = b"220 app.example ready\r\n"
 @contextlib.contextmanager
 def nginx(run: Path, core: int) -> Iterator[int]:
     """Run nginx with `configs/nginx.conf`; yields its port on 127.0.0.1. Raises BenchError where it does not start."""
+    with held_port() as port, start_nginx(run, core, f"127.0.0.1:{port}") as process:
+        process.wait_until(lambda: listens(port), 10.0)
+        yield port
+
+
+def start_nginx(run: Path, core: int, listen: str, inside: Sequence[str] = ()) -> Process:
+    """nginx, started but not yet waited for; ``inside`` is a command that runs another one in a namespace."""
     files = run / "www"
     files.mkdir()
     (files / "page.html").write_bytes(
         b"A page of the app, sixty-four bytes to a line, sent in chunks.\r\n" * (PAGE_BYTES // 64)
     )
     (files / "download").write_bytes(bytes(range(256)) * (DOWNLOAD_BYTES // 256))
-    with held_port() as port:
-        config = fill("nginx.conf", run / "nginx.conf", RUN=run, PORT=f"127.0.0.1:{port}")
-        argv = [which("nginx", "nginx"), "-p", str(run), "-e", "stderr", "-c", str(config)]
-        with Process(argv, core, run, name="nginx") as process:
-            process.wait_until(lambda: listens(port), 10.0)
-            yield port
+    config = fill("nginx.conf", run / "nginx.conf", RUN=run, PORT=listen)
+    argv = [*inside, which("nginx", "nginx"), "-p", str(run), "-e", "stderr", "-c", str(config)]
+    return Process(argv, core, run, name="nginx")
 
 
 @contextlib.contextmanager

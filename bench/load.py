@@ -11,7 +11,7 @@ import json
 import socket
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +39,28 @@ class Outcome:
 def wrk(
     script: str, port: int, *, connections: int, seconds: int, core: int, run: Path, close: bool = False
 ) -> Outcome:
-    """Run wrk with a script of `wrk/`, one thread; raises BenchError where more than 0.1 % of the requests fail."""
-    command = [which("wrk", "wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s"]
-    command += ["-s", str(_SCRIPTS / script), f"http://127.0.0.1:{port}/", "--"]
-    command += ["close"] if close else []
+    """Ask a port of 127.0.0.1; raises BenchError where more than 0.1 % of the requests fail."""
+    arguments = ["close"] if close else []
+    return run_wrk(
+        script, f"http://127.0.0.1:{port}/", arguments, connections=connections, seconds=seconds, core=core, run=run
+    )
+
+
+def run_wrk(
+    script: str,
+    url: str,
+    arguments: Sequence[str],
+    *,
+    connections: int,
+    seconds: int,
+    core: int,
+    run: Path,
+    inside: Sequence[str] = (),
+) -> Outcome:
+    """Run wrk with a script of `wrk/` and its arguments, one thread; raises BenchError where more than 0.1 % of the
+    requests fail. ``inside`` is a command that runs another one in a namespace."""
+    command = [*inside, which("wrk", "wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s"]
+    command += ["-s", str(_SCRIPTS / script), url, "--", *arguments]
     with Process(command, core, run, name="wrk", environment={"LUA_PATH": f"{_SCRIPTS}/?.lua"}) as process:
         last = process.wait(seconds + 15.0).strip().splitlines()[-1]
     seen = json.loads(last)

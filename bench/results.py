@@ -80,7 +80,7 @@ def beyond_bounds(results: Results) -> list[str]:
         elif scenario.bound is not None and ratio is not None and ratio > scenario.bound:
             past.append(f"{scenario.name}: {ratio:.2f} times Envoy's, of {scenario.bound:g} at most")
         elif scenario.limit is not None and own > scenario.limit:
-            past.append(f"{scenario.name}: {own:.0f} {scenario.unit}, of {scenario.limit:g} at most")
+            past.append(f"{scenario.name}: {own:.3g} {scenario.unit}, of {scenario.limit:g} at most")
     dearer = mitmproxy_factor(results)
     if dearer is not None and dearer < MITMPROXY_FACTOR:
         past.append(f"http1: mitmproxy is only {dearer:.1f} times dearer, of {MITMPROXY_FACTOR:g} at least")
@@ -119,7 +119,7 @@ def read(source: Path) -> Results:
 
 def _ratios(results: Results) -> Iterator[chart.Bars]:
     for scenario in SCENARIOS.values():
-        if scenario.name in results.scenarios and scenario.figure != "greeting_ms":
+        if scenario.name in results.scenarios and scenario.limit is None:
             heights = {
                 proxy: ratio
                 for proxy in results.proxies

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bench import load
 from bench.app import PAGE_BYTES, greeter
+from bench.captured import compare
 from bench.processes import BenchError
 from bench.proxies import Mode, Proxy, Running, started
 
@@ -30,7 +31,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One proxy's turn: where its app is, its directory, the two cores, and how long to measure."""
+    """One proxy's turn: where its app is, its directory, the two cores, how long to measure, and in which round."""
 
     proxy: Proxy
     upstream: int
@@ -38,6 +39,7 @@ class Turn:
     proxy_core: int
     load_core: int
     seconds: int
+    round: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Scenario:
 
     `figure` is the key of the figure that is compared; `bound` is the largest ratio to Envoy's that is accepted for
     ours and `aim` the one wished for; `limit` is the largest value of any turn that is accepted whatever Envoy's is;
-    `rounds` caps the rounds where one more would tell nothing new.
+    `rounds` caps the rounds where one more would tell nothing new; `root` says that only root can play it.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Scenario:
     rounds: int = 99
     proxies: frozenset[str] = frozenset({"ours", "envoy", "haproxy"})
     limit: float | None = None
+    root: bool = False
 
 
 def _requests(turn: Turn, mode: Mode, script: str, check: Callable[[int], None], *, close: bool = False) -> Figures:
@@ -146,6 +149,11 @@ def server_first(turn: Turn) -> Figures:
         }
 
 
+def captured(turn: Turn) -> Figures:
+    """Ours beside itself; the way that is played first changes with the round."""
+    return compare(turn.run, turn.proxy_core, turn.load_core, turn.seconds, captured_first=turn.round % 2 == 1)
+
+
 def check_small(port: int) -> None:
     """Raises BenchError where the answer of the app does not come through."""
     head, body = load.ask(port, "/catalogue/items/1")
@@ -203,5 +211,9 @@ _ALL = (
     Scenario("idle", "2,000 idle keep-alive connections", "idle_kb", "kB/connection", idle, 1.0, 0.6, 3),
     Scenario("start", "memory when ready or after http1", "largest_rss_mb", "MB RSS", http1, 0.5, None, 3),
     Scenario("server-first", "time to the app's greeting", "greeting_ms", "ms", server_first, rounds=1, limit=150.0),
-)
+    Scenario(
+        "captured", "small GET through two captured pods", "captured_ratio", "times explicit", captured, rounds=4,
+        proxies=frozenset({"ours"}), limit=1.1, root=True,
+    ),
+)  # fmt: skip
 SCENARIOS = {scenario.name: scenario for scenario in _ALL}

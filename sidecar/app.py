@@ -11,39 +11,41 @@ from __future__ import annotations
 import gc
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic, time
+from typing import TYPE_CHECKING
 
 import trio
 
 from sidecar import applog
-from sidecar.addresses import Address
 from sidecar.admin.context import AdminContext, Listening
 from sidecar.admin.server import serve_admin, serve_scrape
 from sidecar.admin.tokens import Token
+from sidecar.directions import Directions, Serve
 from sidecar.errors import Reason, StartError
 from sidecar.gauges import add_gauges
-from sidecar.net.channel import Channel
+from sidecar.machine import descriptor_limit
 from sidecar.net.drain import Connections
 from sidecar.net.listener import HANDSHAKE_SECONDS, Listener, bind, is_own
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
 from sidecar.net.timers import Sweeper
+from sidecar.policy.egress import Egress
 from sidecar.proxy.client import Timeouts
-from sidecar.proxy.inbound import Inbound
-from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.shared import Shared
 from sidecar.settings import InForce, Settings
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.record import Record
 from sidecar.telemetry.telemetry import Telemetry
 
+if TYPE_CHECKING:
+    from sidecar.dns.server import DnsServer
+
 LOG_FLUSH_SECONDS = 2.0
+MOST_DNS_SOCKETS = 1000  # or a quarter of the descriptors: connections come first
 GC_ALLOCATIONS = 20_000  # requests leave no cycles behind, so the collector need not look after every 700 objects
 _log = logging.getLogger(__name__)
-
-Serve = Callable[[Channel, str], Awaitable[None]]
 
 
 def run(settings: Settings, in_force: Sequence[InForce] = ()) -> int:
@@ -62,10 +64,7 @@ class App:
         self._telemetry = Telemetry(settings.access_log, settings.access_log_file)
         self._memory = MemoryGuard(settings.memory_limit)
         self._shared = _shared(settings, self._telemetry, self._memory)
-        assert settings.upstream is not None  # Settings sees to it
-        self._upstream: Address = settings.upstream
-        self._inbound = Inbound(settings.upstream, settings.protocol, self._shared)
-        self._outbound = Outbound(self._shared)
+        self._directions = Directions(settings, self._shared)
         self._quit = trio.Event()
         self.state = "pre_initializing"
         self._listening: list[Listening] = []
@@ -78,14 +77,15 @@ class App:
             memory=self._memory,
             channels=self._shared.channels,
             stop_accepting=self._stop_accepting,
-            clusters=lambda: self._inbound.pools() | self._outbound.pools(),
+            clusters=self._directions.pools,
             in_force=in_force,
             probes=settings.probe,
             token=Token(settings.admin_token_file),
         )
         self._listeners: dict[str, list[Listener]] = {}
+        self._dns: DnsServer | None = None
         self._connections: dict[str, Connections] = {}
-        add_gauges(self._telemetry, settings, self._admin, self._memory, self._inbound, self._outbound)
+        add_gauges(self._telemetry, settings, self._admin, self._memory, self._directions)
 
     async def main(self) -> int:
         """See :func:`run`."""
@@ -100,14 +100,16 @@ class App:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_signals, nursery.cancel_scope)
             nursery.start_soon(sweeper.run)
-            inbound = self._serve(nursery, "inbound", self._inbound.serve, self._admits)
-            outbound = self._serve(nursery, "outbound", self._outbound.serve, self._admits)
+            inbound = self._serve(nursery, "inbound", self._directions.serve_inbound, self._admits)
+            outbound = self._serve(nursery, "outbound", self._directions.serve_outbound, self._admits)
             self._telemetry.gauges.add_labelled(
                 "sidecar_connections_open",
                 lambda: [(("inbound",), float(inbound.open)), (("outbound",), float(outbound.open))],
             )
             self._serve(nursery, "admin", lambda channel, _: serve_admin(channel, self._admin), _always)
             self._serve(nursery, "scrape", lambda channel, _: serve_scrape(channel, self._admin), _always)
+            if self._dns is not None:
+                nursery.start_soon(self._dns.run, self._telemetry.counters)
             gc.collect()
             gc.freeze()  # what lives until the end is never looked at again
             gc.set_threshold(GC_ALLOCATIONS, 20, 20)
@@ -123,8 +125,7 @@ class App:
                 _log.warning("--drain-seconds have passed; what is still open is reset")
             nursery.cancel_scope.cancel()
         self._telemetry.pauses.remove()
-        self._inbound.pool.close()
-        self._outbound.close()
+        self._directions.close()
         self._shared.pipes.close()
         if not self._telemetry.close(LOG_FLUSH_SECONDS):
             _log.warning("the last lines of the access log could not be written")
@@ -146,17 +147,32 @@ class App:
                 self._shared.listeners.extend(listeners)
                 for warning in warnings:
                     _log.warning(warning)
-            if is_own(self._shared.listeners, self._upstream.host, self._upstream.port):
-                raise StartError(
-                    f"--upstream: {self._upstream} is a listener of this very proxy; name the app's own port"
-                )
+            if settings.dns:
+                self._bind_dns()
+            upstream = settings.upstream
+            if upstream is not None and is_own(self._shared.listeners, upstream.host, upstream.port):
+                raise StartError(f"--upstream: {upstream} is a listener of this very proxy; name the app's own port")
         except StartError:
             for listener in self._shared.listeners:
                 listener.sock.close()
+            if self._dns is not None:
+                self._dns.close()
             raise
         for listener in self._shared.listeners:
             self._listening.append(Listening(listener.name, listener.address))
             _log.info("%s listening on %s", listener.name, listener.address)
+
+    def _bind_dns(self) -> None:
+        from sidecar.dns.names import names_of  # with dnspython, some 4 MB that nobody else needs
+        from sidecar.dns.server import DnsServer, bind_dns
+
+        listeners, datagrams, warnings = bind_dns(self._settings.dns)
+        self._shared.listeners.extend(listeners)
+        for warning in warnings:
+            _log.warning(warning)
+        names = names_of(self._settings.dns_host)
+        sockets = min(MOST_DNS_SOCKETS, descriptor_limit() // 4)
+        self._dns = DnsServer(listeners, datagrams, names, self._telemetry.counters, most_sockets=sockets)
 
     def _serve(self, nursery: trio.Nursery, name: str, serve: Serve, admits: Callable[[int], bool]) -> Connections:
         counters = self._telemetry.counters if admits is not _always else _Uncounted()
@@ -190,8 +206,7 @@ class App:
         self._telemetry.tick(now - late, now)
         self._count_lost_lines()
         self._memory.tick(now)
-        self._inbound.pool.sweep(now)
-        self._outbound.sweep(now)
+        self._directions.sweep(now)
 
     def _count_lost_lines(self) -> None:
         self._telemetry.counters.app_log_dropped += self._log.newly_dropped()
@@ -258,6 +273,7 @@ def _shared(settings: Settings, telemetry: Telemetry, memory: MemoryGuard) -> Sh
         via=settings.via,
         telemetry=telemetry,
         overload=memory,
-        resolver=Resolver(),
+        resolver=Resolver(own=settings.dns),
         pipes=Pipes(),
+        egress=Egress(settings.outbound_policy == "REGISTRY_ONLY", settings.allow_host),
     )

@@ -9,9 +9,8 @@ from collections.abc import Callable
 
 from sidecar.admin.context import AdminContext
 from sidecar.admin.health import standing
+from sidecar.directions import Directions
 from sidecar.net.pool import PoolUse
-from sidecar.proxy.inbound import Inbound
-from sidecar.proxy.outbound import Outbound
 from sidecar.settings import Settings
 from sidecar.telemetry.figures import Readings
 from sidecar.telemetry.memory import MemoryGuard, MemoryState
@@ -25,11 +24,11 @@ def add_gauges(
     settings: Settings,
     admin: AdminContext,
     memory: MemoryGuard,
-    inbound: Inbound,
-    outbound: Outbound,
+    directions: Directions,
 ) -> None:
     """Gives every metric of ``catalog.READ`` its reader."""
     gauges = telemetry.gauges
+    inbound, outbound = directions.inbound, directions.outbound
     gauges.add("sidecar_ready", lambda: standing(admin) == "live")
     gauges.add("sidecar_draining", lambda: admin.lifecycle.state == "draining")
     gauges.add("sidecar_connections_limit", lambda: settings.max_connections)

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sidecar import machine, ports, values
+from sidecar.dns_host import parse_dns_hosts
+from sidecar.policy.egress import parse_allowed
 from sidecar.probe import parse_probes
 
 LISTENERS = "Where it listens"
 APP = "The app"
+OUTBOUND = "Whom the app may call"
 HTTP = "HTTP"
 LIMITS = "Limits"
 TIMEOUTS = "Timeouts"
@@ -41,7 +44,9 @@ class Option:
     parse: Callable[[str], object]
     computed: Callable[[], object] | None = None
     bare: str | None = None
+    choices: tuple[str, ...] = ()  # all that can be its value
     repeatable: bool = False  # given again it adds to the list that its value is
+    redirected: str = ""  # another default where --interception is redirect
 
     @property
     def flag(self) -> str:
@@ -56,11 +61,11 @@ class Option:
     @property
     def words(self) -> tuple[str, ...]:
         """The words that can be its value, or a part of what can be."""
-        return tuple(word for word in self.metavar.split("|") if word.islower())
+        return self.choices or tuple(word for word in self.metavar.split("|") if word.islower())
 
 
 def _choice(field: str, group: str, default: str, help: str, *words: str) -> Option:
-    return Option(field, group, "|".join(words), default, default, help, values.choice(*words))
+    return Option(field, group, "|".join(words), default, default, help, values.choice(*words), choices=words)
 
 
 def _timeout(field: str, default: str, help: str) -> Option:
@@ -72,7 +77,7 @@ _LOCAL = values.listen("127.0.0.1", "::1")
 
 OPTIONS: tuple[Option, ...] = (
     Option(
-        "upstream", APP, "HOST:PORT", "", "127.0.0.1:8080", "the app; needed while --interception is none",
+        "upstream", APP, "HOST:PORT", "", "127.0.0.1:8080", "the app; needed while --interception is none, only then",
         values.destination, computed=lambda: None,
     ),
     _choice("protocol", APP, "auto", "what the app speaks; auto looks at the first bytes", "auto", "http", "tcp"),
@@ -101,6 +106,16 @@ OPTIONS: tuple[Option, ...] = (
         "for Prometheus and probes, on all addresses", values.or_off(_ANYWHERE),
     ),
     Option(
+        "dns", LISTENERS, LISTEN + "|off", "off", str(ports.DNS),
+        f"for the app's look-ups of names, by UDP and TCP on loopback; {ports.DNS} with --interception redirect",
+        values.or_off(_LOCAL), redirected=str(ports.DNS),
+    ),
+    Option(
+        "dns_host", LISTENERS, "NAME=ADDR|none", "none", "web.internal=10.0.0.7",
+        "an address that --dns gives for a name; may be given again, also for the same name", parse_dns_hosts,
+        repeatable=True,
+    ),
+    Option(
         "admin_token_file", LISTENERS, "PATH|none", "none", "/run/secrets/sidecar-admin-token",
         "what a POST to --admin has to bring as Authorization: Bearer; read at each use", values.path_or_none,
     ),
@@ -112,6 +127,14 @@ OPTIONS: tuple[Option, ...] = (
     _choice(
         "interception", LISTENERS, "none", "how connections come here: addressed to it, or redirected by the kernel",
         "none", "redirect",
+    ),
+    _choice(
+        "outbound_policy", OUTBOUND, "ALLOW_ANY", "anybody, or those of --allow-host only; others get 502",
+        "ALLOW_ANY", "REGISTRY_ONLY",
+    ),
+    Option(
+        "allow_host", OUTBOUND, "HOST[:PORT]|none", "none", "api.example.com:443",
+        "a host that the app may call under REGISTRY_ONLY; may be given again", parse_allowed, repeatable=True,
     ),
     Option(
         "trusted_proxies", HTTP, "CIDR,...", "none", "10.0.0.0/8",

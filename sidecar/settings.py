@@ -15,9 +15,11 @@ from typing import Any
 import msgspec
 
 from sidecar.addresses import Address, parse_ip
+from sidecar.dns_host import DnsHost
 from sidecar.errors import StartError
 from sidecar.machine import descriptor_limit
 from sidecar.options import OPTIONS, Option
+from sidecar.policy.egress import AllowedHost
 from sidecar.probe import Probe
 from sidecar.values import Networks
 
@@ -32,6 +34,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     outbound: tuple[Address, ...]
     admin: tuple[Address, ...]
     scrape: tuple[Address, ...]
+    dns: tuple[Address, ...]
+    dns_host: tuple[DnsHost, ...]
     admin_token_file: str  # a path; empty: none
     probe: tuple[Probe, ...]
     protocol: str  # "auto", "http" or "tcp"
@@ -39,7 +43,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     access_log_file: str  # a path, or "-"
     max_connections: int
     memory_limit: int  # 0: none
-    interception: str  # "none"
+    interception: str  # "none" or "redirect"
+    outbound_policy: str  # "ALLOW_ANY" or "REGISTRY_ONLY"
+    allow_host: tuple[AllowedHost, ...]
     drain_seconds: float
     drain_delay: float  # at most drain_seconds
     trusted_proxies: Networks
@@ -92,6 +98,10 @@ def examine(
             problems.append(str(error))
     if problems:
         return None, problems
+    if found["interception"] == "redirect":
+        for option in OPTIONS:
+            if option.redirected and not _is_told(option, flags, told):
+                found[option.field] = option.parse(option.redirected)
     found["body_min_rate"], found["body_min_window"] = found["body_min_rate"]
     settings = Settings(**found)
     problems = [f"{_source(_option(field), flags, told)}: {problem}" for field, problem in _contradictions(settings)]
@@ -106,12 +116,14 @@ def value(field: str, flags: Mapping[str, str], environ: Mapping[str, str] | Non
 def in_force(flags: Mapping[str, str], environ: Mapping[str, str] | None = None) -> list[InForce]:
     """Every setting, in the order of the table. Nothing is checked here."""
     told = os.environ if environ is None else environ
+    interception = _option("interception")
+    redirect = flags.get(interception.field, told.get(interception.twin)) == "redirect"
     return [
         InForce(option.flag, flags[option.field], "flag")
         if option.field in flags
         else InForce(option.flag, told[option.twin], "environment")
         if option.twin in told
-        else InForce(option.flag, _default(option), "default")
+        else InForce(option.flag, (redirect and option.redirected) or _default(option), "default")
         for option in OPTIONS
     ]
 
@@ -131,11 +143,17 @@ def unknown_twins(environ: Mapping[str, str] | None = None) -> list[str]:
 def oddities(settings: Settings, environ: Mapping[str, str] | None = None) -> list[str]:
     """What is odd and yet no reason not to start, a sentence each."""
     sentences = unknown_twins(environ)
+    if settings.dns_host and not settings.dns:
+        sentences.append("--dns-host: names something that nobody can look up; add --dns")
     held = descriptor_limit() // 2
     if settings.max_connections > held:
         sentences.append(
             f"--max-connections: {settings.max_connections} need twice as many descriptors, and there are only enough "
             f"for {held}; raise the limit (ulimit -n)"
+        )
+    if settings.allow_host and settings.outbound_policy == "ALLOW_ANY":
+        sentences.append(
+            "--allow-host: means nothing while the app may call anybody; add --outbound-policy REGISTRY_ONLY"
         )
     return sentences
 
@@ -148,6 +166,10 @@ def _value(option: Option, flags: Mapping[str, str], environ: Mapping[str, str])
         return option.parse(text)
     except ValueError as error:
         raise StartError(f"{_source(option, flags, environ)}: {error}; write {_form(option)}") from None
+
+
+def _is_told(option: Option, flags: Mapping[str, str], environ: Mapping[str, str]) -> bool:
+    return option.field in flags or option.twin in environ
 
 
 def _default(option: Option) -> str:
@@ -167,7 +189,7 @@ def _source(option: Option, flags: Mapping[str, str], environ: Mapping[str, str]
 def _form(option: Option) -> str:
     """How to write a value: the words to choose from, or the form with an example."""
     words = option.metavar.split("|")
-    if all(word.islower() for word in words):
+    if list(option.words) == words:
         return "one of " + ", ".join(words)
     off = f", or {words[1]}" if len(words) > 1 else ""
     return f"{words[0]}, for example {option.example}{off}"
@@ -180,8 +202,9 @@ def _option(field: str) -> Option:
 def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
     """Values that are right alone and wrong together: (the field to name, what is wrong; what to do)."""
     if settings.interception == "redirect":
-        yield "interception", "redirect is not available yet; use none, with --upstream HOST:PORT"
-    if settings.upstream is None:
+        if settings.upstream is not None:
+            yield "interception", "redirect serves what was captured where that was addressed to; leave out --upstream"
+    elif settings.upstream is None:
         yield "upstream", "is missing; name the app, for example --upstream 127.0.0.1:8080"
     if settings.drain_delay > settings.drain_seconds:
         yield (
@@ -190,7 +213,7 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
             f"write at most {settings.drain_seconds:g}s, or a longer --drain-seconds",
         )
     taken: list[tuple[str, Address]] = []
-    for field in ("inbound", "outbound", "admin", "scrape"):
+    for field in ("inbound", "outbound", "admin", "scrape", "dns"):
         for address in getattr(settings, field):
             if settings.upstream is not None and _leads_back(settings.upstream, address):
                 yield "upstream", f"{settings.upstream} is this sidecar's own --{field}; name the app's port"

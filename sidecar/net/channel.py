@@ -29,7 +29,7 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, wait_readable,
 from sidecar.errors import ProxyError, Reason
 
 if TYPE_CHECKING:  # pyOpenSSL takes 10 MB, and many a proxy has no identity
-    from sidecar.net.tls import Secured, TlsSocket
+    from sidecar.net.tls import Secured
 
 READ_SIZE = 16_384  # one read of a head or of a small message
 BULK_SIZE = 65_536  # one read of a long body: the soft mark of one direction's buffer
@@ -91,7 +91,7 @@ class Channel:
     )
 
     def __init__(self, sock: socket.socket, peer: str, registry: set[Channel]) -> None:
-        self.sock: socket.socket | TlsSocket = sock
+        self.sock = sock  # or a stand-in with its ways: see ``net.tls``
         self.secured: Secured | None = None  # what its TLS handshake agreed on
         self.fd = sock.fileno()
         self.peer = peer

@@ -30,14 +30,25 @@ ATTEMPT_DELAY = 0.25  # seconds; RFC 8305 section 5, "Connection Attempt Delay"
 KEEPALIVE_IDLE = 60  # seconds
 USER_TIMEOUT = 300_000  # milliseconds; the stream idle time
 
+SOURCES = ("127.0.0.6", "::6")  # of connections to the app, as Istio has them; sidecar-init gives ::6 to lo
+
 _PENDING = {errno.EINPROGRESS, errno.EALREADY}
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_BIND_ADDRESS_NO_PORT = 24  # IP_BIND_ADDRESS_NO_PORT, which the socket module does not name
 _STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 
 
-async def dial(addresses: Sequence[str], port: int, *, timeout: float, registry: set[Channel]) -> Channel:
+def source_for(address: str) -> str:
+    """The source of a connection to the app at this IP literal, by which the rules know it and let it through."""
+    return SOURCES[1] if ":" in address else SOURCES[0]
+
+
+async def dial(
+    addresses: Sequence[str], port: int, *, timeout: float, registry: set[Channel], source: str = ""
+) -> Channel:
     """A connection to the first of ``addresses`` (IP literals, in order of preference) that answers.
 
+    ``source`` is the address of this machine that it comes from, of the one family that is dialed then.
     ``timeout`` in seconds is for all of them together, and coarse (``Channel.limit``). The channel has no deadline
     left. It may return without a checkpoint. Cancelling it closes what was begun.
 
@@ -47,7 +58,7 @@ async def dial(addresses: Sequence[str], port: int, *, timeout: float, registry:
     failure = ProxyError(Reason.CONNECT_FAILED, "there is no address to connect to")
     for index, address in enumerate(addresses, 1):
         try:
-            sock, connected = _begin(address, port)
+            sock, connected = _begin(address, port, source)
         except ProxyError as error:
             failure = error
             continue
@@ -56,16 +67,18 @@ async def dial(addresses: Sequence[str], port: int, *, timeout: float, registry:
             return channel
         if index == len(addresses):
             return await _finish(channel, timeout)
-        return await _race(channel, addresses[index:], port, monotonic() + timeout, registry)
+        return await _race(channel, addresses[index:], port, source, monotonic() + timeout, registry)
     raise failure
 
 
-def _begin(address: str, port: int) -> tuple[socket.socket, bool]:
+def _begin(address: str, port: int, source: str) -> tuple[socket.socket, bool]:
     """A socket with its options set and its connect begun, and whether it is through already. Raises ProxyError."""
     try:
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, _STREAM)
     except OSError as error:
         raise _refused(address, port, error.errno or 0) from None
+    if source:
+        _bind(sock, source, address, port)
     try:
         code = sock.connect_ex((address, port))
         if code in _PENDING or not code:
@@ -81,6 +94,18 @@ def _begin(address: str, port: int) -> tuple[socket.socket, bool]:
         sock.close()
         raise _refused(address, port, code)
     return sock, not code
+
+
+def _bind(sock: socket.socket, source: str, address: str, port: int) -> None:
+    """Has it come from ``source``, with a port that is chosen at connect: it has to be free for this destination only
+    (ip(7), IP_BIND_ADDRESS_NO_PORT). Raises ProxyError."""
+    try:
+        sock.setsockopt(socket.SOL_IP, _BIND_ADDRESS_NO_PORT, 1)
+        sock.bind((source, 0))
+    except OSError as error:
+        sock.close()
+        detail = f"{address}:{port}: nothing can be sent from {source} ({os.strerror(error.errno or 0).lower()})"
+        raise ProxyError(Reason.CONNECT_FAILED, detail) from None
 
 
 async def _finish(channel: Channel, seconds: float) -> Channel:
@@ -106,7 +131,9 @@ async def _finish(channel: Channel, seconds: float) -> Channel:
     return channel
 
 
-async def _race(first: Channel, others: Sequence[str], port: int, deadline: float, registry: set[Channel]) -> Channel:
+async def _race(
+    first: Channel, others: Sequence[str], port: int, source: str, deadline: float, registry: set[Channel]
+) -> Channel:
     """The next address starts when the one before has failed, or after ATTEMPT_DELAY; the first to be through wins."""
     won: list[Channel] = []
     failures: list[ProxyError] = []
@@ -114,7 +141,7 @@ async def _race(first: Channel, others: Sequence[str], port: int, deadline: floa
     async def attempt(begun: Channel | None, address: str, failed: trio.Event) -> None:
         try:
             if begun is None:
-                sock, connected = _begin(address, port)
+                sock, connected = _begin(address, port, source)
                 begun = Channel(sock, str(Endpoint(address, port)), registry)
                 if connected:
                     return win(begun)

@@ -157,6 +157,23 @@ def bind(name: str, flag: str, addresses: Sequence[Address]) -> tuple[list[Liste
     return listeners, warnings
 
 
+def bind_datagrams(flag: str, addresses: Sequence[Address]) -> list[socket.socket]:
+    """Non-blocking UDP sockets bound to all of them. Raises StartError, which names ``flag``."""
+    bound: list[socket.socket] = []
+    try:
+        for address in addresses:
+            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+            bound.append(socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK))
+            if family == socket.AF_INET6:
+                bound[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound[-1].bind((address.host, address.port))
+    except OSError as error:
+        for sock in bound:
+            sock.close()
+        raise StartError(f"{flag}: cannot listen on {address} (UDP): {_why(error)}") from None
+    return bound
+
+
 _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 
 
@@ -192,26 +209,16 @@ def _listening_socket(host: str, port: int) -> socket.socket:
 
 
 def is_own(listeners: Sequence[Listener], host: str, port: int) -> bool:
-    """Whether dialing ``host`` (an IP literal) and ``port`` would reach one of ``listeners``."""
+    """Whether ``host`` (an IP literal) is this machine's and ``port`` one of ``listeners``', at whatever address it is
+    bound: a connection to one of our ports would only lead here again."""
     if all(listener.address.port != port for listener in listeners):
         return False
     wanted = parse_ip(host)
-    if wanted is None:
-        return False
-    if wanted.is_unspecified or wanted.is_loopback:
-        return True
-    for listener in listeners:
-        bound = parse_ip(listener.address.host)
-        if listener.address.port == port and bound is not None:
-            if bound == wanted:
-                return True
-            if bound.is_unspecified and bound.version == wanted.version and _is_local(str(wanted)):
-                return True
-    return False
+    return wanted is not None and (wanted.is_unspecified or wanted.is_loopback or is_local(str(wanted)))
 
 
-def _is_local(host: str) -> bool:
-    """Only an address of this machine can be bound; the look costs two system calls and is seldom needed."""
+def is_local(host: str) -> bool:
+    """Whether this IP literal is an address of this machine: only such a one can be bound. Costs a few system calls."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:

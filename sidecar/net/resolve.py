@@ -22,6 +22,7 @@ from sidecar.net.hosts import Hosts
 
 if TYPE_CHECKING:
     from dns.asyncresolver import Resolver as Asker
+    from dns.nameserver import Nameserver
     from dns.resolver import Answer
 
 LIFETIME = 5.0  # seconds for one name, all servers and search domains together
@@ -53,7 +54,8 @@ class Resolver:
     """Looks names up, and remembers.
 
     ``servers`` takes the place of the name servers of ``resolv_conf``, whose search list and options still hold; both
-    may be absent, then only what needs no DNS is found. ``clock`` is ``time.monotonic`` or stands in for it.
+    may be absent, then only what needs no DNS is found. A server that is one of ``own``, our listeners, is never asked:
+    what we want to know must not come from ourselves. ``clock`` is ``time.monotonic`` or stands in for it.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class Resolver:
         resolv_conf: str = "/etc/resolv.conf",
         *,
         servers: Sequence[Address] = (),
+        own: Sequence[Address] = (),
         lifetime: float = LIFETIME,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._hosts = Hosts(hosts_file)
         self._resolv_conf = resolv_conf
         self._servers = tuple(servers)
+        self._own = frozenset(own)
         self._lifetime = lifetime
         self._clock = clock
         self._asker: Asker | None = None
@@ -158,9 +162,16 @@ class Resolver:
                 asker = dns.asyncresolver.Resolver(configure=False)
             if self._servers:
                 asker.nameservers = [dns.nameserver.Do53Nameserver(each.host, each.port) for each in self._servers]
+            asker.nameservers = [each for each in asker.nameservers if not self._is_own(each, asker.port)]
             asker.lifetime = self._lifetime
             self._asker = asker
         return self._asker
+
+    def _is_own(self, server: str | Nameserver, port: int) -> bool:
+        """dnspython's list has text from the file, and objects that were put there."""
+        if isinstance(server, str):
+            return Address(server, port) in self._own
+        return Address(server.answer_nameserver(), server.answer_port()) in self._own
 
 
 def interleave(addresses: Sequence[str]) -> list[str]:

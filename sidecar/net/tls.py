@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 from cryptography import x509
@@ -254,7 +254,7 @@ async def _secure(
         raise HandshakeFailed(side.slow, f"{channel.peer}: no handshake within {seconds:g} s", "timeout") from None
     channel.deadline = NEVER
     secured = _judged(channel, connection, judge, side)
-    channel.sock = TlsSocket(connection, raw)
+    channel.sock = cast(socket.socket, TlsSocket(connection, raw))
     channel.secured = secured
     return secured
 

@@ -34,15 +34,32 @@ def authorize_inbound(*, upstream_is_own: bool) -> Permit:
     return _INBOUND
 
 
+def authorize_captured(*, redirected: bool, own_listener: bool, came_back: bool, local: bool) -> None:
+    """A connection at the inbound port, with --interception redirect: ``redirected`` there by the rules, on its way to
+    another port than our listeners', not our own connection to the app, and to an address of this pod. Raises
+    ProxyError(NOT_REDIRECTED, OWN_LISTENER, NOT_THIS_POD)."""
+    if not redirected:
+        raise ProxyError(Reason.NOT_REDIRECTED, "it was made to the inbound port itself")
+    if own_listener:
+        raise ProxyError(Reason.OWN_LISTENER, "its original destination is a listener of this proxy")
+    if came_back:
+        raise ProxyError(Reason.OWN_LISTENER, "the proxy's own connection to the app came back: the rules have changed")
+    if not local:
+        raise ProxyError(Reason.NOT_THIS_POD, "its original destination is no address of this pod")
+
+
 def authorize_caller(*, loopback: bool) -> None:
     """Who else could reach the outbound port would call others in our name. Raises ProxyError(CALLER_REFUSED)."""
     if not loopback:
         raise ProxyError(Reason.CALLER_REFUSED, "the outbound proxy serves loopback clients only")
 
 
-def authorize_outbound(*, loopback: bool, destination_is_own: bool) -> Permit:
-    """An explicit proxy request. Raises ProxyError(CALLER_REFUSED, OWN_LISTENER)."""
+def authorize_outbound(*, loopback: bool, destination_is_own: bool, allowed: bool = True) -> Permit:
+    """What the app sends; ``allowed`` by the policy of ``egress``. Raises ProxyError(CALLER_REFUSED, OWN_LISTENER,
+    BLACK_HOLE)."""
     authorize_caller(loopback=loopback)
     if destination_is_own:
         raise ProxyError(Reason.OWN_LISTENER, "the destination is a listener of this proxy; call the app itself")
+    if not allowed:
+        raise ProxyError(Reason.BLACK_HOLE, "--outbound-policy is REGISTRY_ONLY, and no --allow-host leads there")
     return _OUTBOUND

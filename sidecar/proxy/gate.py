@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import socket
 from time import monotonic
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 import trio
@@ -202,5 +202,5 @@ _INSIDE: Final = {ALPN_HTTP1: "http", b"http/1.1": "http", ALPN_OPAQUE: "tcp", A
 
 def guard(channel: Channel) -> Admitted:
     """For a silent client that may speak plaintext: from here on TlsWaiting may come out of its first read."""
-    channel.sock = Guarded(channel)  # type: ignore[assignment]
+    channel.sock = cast(socket.socket, Guarded(channel))
     return AS_IT_CAME

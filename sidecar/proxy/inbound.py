@@ -1,202 +1,194 @@
 """Inbound: what others send to the app beside this proxy.
 
-One ``Inbound`` serves all connections of port 15006. A connection's life is in ``docs/life-of-a-connection.md``.
+One ``Inbound`` serves all connections of port 15006 for one app that it was told of; with --interception redirect, one
+``CapturedInbound`` serves each for the port that it wanted. A connection's life is in
+``docs/life-of-a-connection.md``.
 """
 
 from __future__ import annotations
 
-from time import monotonic, time
+from collections.abc import Collection
 
-from sidecar.addresses import Address
+from sidecar.addresses import Address, OriginalDst
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import Channel, ChannelClosed, Overdue
-from sidecar.net.dial import dial
+from sidecar.net.channel import Channel
+from sidecar.net.dial import dial, source_for
 from sidecar.net.listener import is_own
 from sidecar.net.pool import Lease, Pool, PoolUse, pool_use
 from sidecar.policy.authorize import Permit, authorize_inbound
 from sidecar.proxy.client import ClientStream
+from sidecar.proxy.destination import Destination, Destinations
 from sidecar.proxy.exchange import exchange
 from sidecar.proxy.forwarding import Forwarder
-from sidecar.proxy.opaque import switch, tunnel
-from sidecar.proxy.origin import PoolOrigin
-from sidecar.proxy.serve import serve_http
+from sidecar.proxy.intake import serve_target
+from sidecar.proxy.opaque import switch
 from sidecar.proxy.shared import Shared
-from sidecar.proxy.sniff import Habits, Sniffed, greets, note_detected, sniff
-from sidecar.telemetry.record import Origin, Record
-from sidecar.wire.detect import Detected
+from sidecar.proxy.sniff import Sniffed
+from sidecar.telemetry.record import Record
 from sidecar.wire.head import RequestHead
 
 WAIT_SECONDS = 1.0  # for a connection to the app (F13)
-_PROTOCOL = {Detected.TLS: "TLS", Detected.HTTP2: "HTTP/2", Detected.OPAQUE: "TCP"}
+
+
+class AppPort:
+    """One address and port of the app: a ``Target``. ``protocol`` is auto, http or tcp."""
+
+    direction = "inbound"
+    original = ""
+
+    def __init__(self, address: Address, protocol: str, shared: Shared) -> None:
+        self.address = address
+        self.protocol = protocol
+        self._shared = shared
+        self._is_own = False  # as of the last look-up of its name; each dial looks again
+        self._forwarder = Forwarder(shared, appends_caller=True)
+        self.trusts = shared.trusts
+        self.destination = Destination(str(address), self._dial, shared, wait_seconds=WAIT_SECONDS, apart=True)
+
+    async def lease_early(self) -> Lease:
+        """See ``Target``."""
+        return await self.destination.fresh_at_once()
+
+    async def permit(self, found: Sniffed) -> Permit:
+        """See ``Target``."""
+        return self._permit()
+
+    async def handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
+        """See ``Target``."""
+        if request.method == b"CONNECT":
+            raise ProxyError(Reason.METHOD_REFUSED, "CONNECT is for the outbound proxy; nothing is tunnelled inbound")
+        fields = self._forwarder.fields(client, request, record)
+        switched = await exchange(client, request, fields, self.destination.origin, self._permit(), record)
+        if switched is not None:
+            await switch(client, switched.upstream, switched.head, record, self._shared)
+
+    def _permit(self) -> Permit:
+        return authorize_inbound(upstream_is_own=self._is_own)
+
+    async def _dial(self) -> Channel:
+        shared, address = self._shared, self.address
+        found = await shared.resolver.resolve(address.host)
+        self._is_own = any(is_own(shared.listeners, host, address.port) for host in found)
+        self._permit()
+        return await dial(found, address.port, timeout=shared.connect_timeout, registry=shared.channels)
+
+
+class CapturedPort(AppPort):
+    """A port of the app that captured connections wanted to reach, at an address of this pod.
+
+    It is dialed at that very address, never at loopback: what the app bound there only is private. The source address
+    tells the rules to let the connection through.
+    """
+
+    def __init__(self, address: OriginalDst, protocol: str, shared: Shared) -> None:
+        super().__init__(address, protocol, shared)
+        self.original = str(address)
+        self.reached = False  # somebody has listened there
+
+    async def _dial(self) -> Channel:
+        shared, address = self._shared, self.address
+        channel = await dial(
+            [address.host],
+            address.port,
+            timeout=shared.connect_timeout,
+            registry=shared.channels,
+            source=source_for(address.host),
+        )
+        self.reached = True
+        return channel
+
+    async def is_gone(self) -> bool:
+        """Whether nobody listens there any more."""
+        try:
+            (await self._dial()).close()
+        except ProxyError:
+            return True
+        return False
 
 
 class Inbound:
     """Serves connections for the app at ``upstream``; ``protocol`` is auto, http or tcp."""
 
     def __init__(self, upstream: Address, protocol: str, shared: Shared) -> None:
-        self._upstream = upstream
-        self._protocol = protocol
         self._shared = shared
-        self._habits = Habits()
-        self._is_own = False  # as of the last look-up of the upstream's name; each dial looks again
-        self._forwarder = Forwarder(shared, appends_caller=True)
-        self.pool = self._pool()
-        # Silent and opaque connections hold one to the app for as long as they like: they must not use up HTTP's.
-        self._opaque = self._pool()
-        self._origin = PoolOrigin(self.pool, str(upstream), shared.timeouts.stream_idle)
+        self._app = AppPort(upstream, protocol, shared)
 
     async def serve(self, channel: Channel, host: str) -> None:
         """Serves one connection from ``host`` until it ends, and closes it."""
         try:
-            if self._protocol == "tcp":
-                origin = Origin(time(), "opaque bytes, as --protocol tcp says", 0.0)
-                await self._relay(channel, Sniffed(Detected.OPAQUE, b"", None), origin)
-            elif self._protocol == "http":
-                await self._http(channel, host, b"", Origin(time(), "HTTP, as --protocol http says", 0.0))
-            else:
-                await self._detect(channel, host)
+            await serve_target(channel, host, self._app, self._shared)
         finally:
             channel.close()
 
+    def sweep(self, now: float) -> None:
+        """Closes connections that have been idle for too long."""
+        self._app.destination.sweep(now)
+
+    def close(self) -> None:
+        """Closes idle connections."""
+        self._app.destination.close()
+
     def pools(self) -> dict[str, Pool]:
         """Its pools, by a name for people."""
-        return {f"inbound|http|{self._upstream}": self.pool, f"inbound|opaque|{self._upstream}": self._opaque}
+        return named_pools([self._app])
 
     def uses(self) -> dict[str, PoolUse]:
         """How its pools are used, by name."""
-        limit = self._shared.max_pool
-        return {"inbound": pool_use([self.pool], limit), "inbound_opaque": pool_use([self._opaque], limit)}
+        return pool_uses([self._app], self._shared.max_pool)
 
-    async def _detect(self, channel: Channel, host: str) -> None:
-        shared = self._shared
-        opened, began = time(), monotonic()
-        try:
-            found = await sniff(
-                channel,
-                b"",
-                self._silent_lease,
-                self._habits,
-                lease=None,
-                head_timeout=shared.timeouts.request_head,
-                idle=shared.timeouts.idle,
-            )
-        except ChannelClosed:
-            shared.telemetry.counters.detect_nothing += 1
-            return
-        except Overdue as overdue:
-            if overdue.reason is not Reason.HEAD_TIMEOUT:
-                shared.telemetry.counters.detect_nothing += 1
-            else:
-                shared.telemetry.counters.detect_undecided += 1
-                origin = Origin(opened, "undecided: the beginning of a method, and no more", monotonic() - began)
-                await self._http_error(channel, host, overdue, origin)
-            return
-        except ProxyError as error:
-            shared.telemetry.counters.detect_undecided += 1
-            record = self._record(channel, Detected.OPAQUE)
-            record.upstream = str(self._upstream)
-            record.reason, record.detail = error.reason, error.detail
-            shared.telemetry.begin_opaque("inbound")
-            shared.telemetry.finish(record)
-            channel.reset()
-            return
-        lease = found.lease
-        origin = Origin(opened, found.words, monotonic() - began)
-        if found.kind is Detected.HTTP1 and (lease is None or not greets(lease.channel)):
-            note_detected(found, origin.after, shared.telemetry)
-            if lease is not None:
-                lease.release(reusable=False)
-            await self._http(channel, host, found.data, origin)
-        elif found.kind is Detected.MORE:
-            shared.telemetry.counters.detect_nothing += 1
-            if lease is not None:
-                lease.release(reusable=False)
-        else:
-            note_detected(found, origin.after, shared.telemetry)
-            await self._relay(channel, found, origin)
 
-    # -- HTTP --------------------------------------------------------------------------------------------------------
+class CapturedInbound:
+    """Serves connections for the app at whatever port they wanted to reach; ``protocol`` is auto, http or tcp."""
 
-    async def _http(self, channel: Channel, host: str, data: bytes, origin: Origin) -> None:
-        shared = self._shared
-        client = ClientStream(channel, data, shared.timeouts, host, trusted=shared.trusts(host))
-        client.origin = origin
-        await serve_http(client, "inbound", self._handle, shared)
-
-    async def _http_error(self, channel: Channel, host: str, error: ProxyError, origin: Origin) -> None:
-        """A head that began and did not go on: answered as HTTP, since nothing else can be said of it."""
-        client = ClientStream(channel, b"", self._shared.timeouts, host, trusted=False)
-        client.origin = origin
-        client.fail_next(error)
-        await serve_http(client, "inbound", self._handle, self._shared)
-
-    async def _handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
-        if request.method == b"CONNECT":
-            raise ProxyError(Reason.METHOD_REFUSED, "CONNECT is for the outbound proxy; nothing is tunnelled inbound")
-        fields = self._forwarder.fields(client, request, record)
-        switched = await exchange(client, request, fields, self._origin, self._permit(), record)
-        if switched is not None:
-            await switch(client, switched.upstream, switched.head, record, self._shared)
-
-    # -- opaque ------------------------------------------------------------------------------------------------------
-
-    async def _relay(self, channel: Channel, found: Sniffed, origin: Origin) -> None:
-        shared = self._shared
-        lease = found.lease
-        record = self._record(channel, found.kind)
-        record.sni = found.sni
-        record.origin = origin
-        record.bytes_received = found.sent
-        shared.telemetry.begin_opaque("inbound")
-        try:
-            self._permit()
-            if not shared.overload.admits(shared.telemetry.counters.connections_active - 1):
-                raise ProxyError(Reason.MEMORY, "the proxy is near its memory limit")
-            record.attempts = 1
-            record.upstream = str(self._upstream)
-            if lease is None:
-                lease = await self._opaque_lease()
-            record.upstream = lease.channel.peer
-            await tunnel(channel, lease.channel, record, shared, to_upstream=found.data[found.sent :])
-        except ProxyError as error:
-            record.reason, record.detail = error.reason, error.detail
-            channel.reset()
-        finally:
-            if lease is not None:
-                lease.release(reusable=False)
-            shared.telemetry.finish(record)
-
-    def _record(self, channel: Channel, kind: Detected) -> Record:
-        return Record("inbound", _PROTOCOL.get(kind, "TCP"), channel.peer, time(), monotonic())
-
-    # -- the app -----------------------------------------------------------------------------------------------------
-
-    def _permit(self) -> Permit:
-        return authorize_inbound(upstream_is_own=self._is_own)
-
-    def _pool(self) -> Pool:
-        shared = self._shared
-        return Pool(
-            self._dial,
-            limit=shared.max_pool,
-            max_waiting=shared.max_waiting,
-            wait_seconds=WAIT_SECONDS,
-            idle_seconds=shared.pool_idle,
-            counters=shared.telemetry.counters,
+    def __init__(self, protocol: str, shared: Shared) -> None:
+        self._shared = shared
+        self._ports: Destinations[OriginalDst, CapturedPort] = Destinations(
+            lambda address: CapturedPort(address, protocol, shared)
         )
+        self.sweep = self._ports.sweep
+        self.close = self._ports.close
 
-    async def _opaque_lease(self) -> Lease:
-        return await self._opaque.acquire(fresh=True)
+    def knows(self, original: OriginalDst) -> bool:
+        """Whether connections to there have been served before."""
+        return self._ports.get(original) is not None
 
-    async def _silent_lease(self) -> Lease:
-        """For a client that has said nothing: it must not wait its turn, since what it says next may be HTTP."""
-        if self._opaque.full:
-            raise ProxyError(Reason.POOL_FULL, "all connections to the app for silent and opaque clients are in use")
-        return await self._opaque_lease()
+    async def serve_captured(self, channel: Channel, host: str, original: OriginalDst) -> None:
+        """Serves one connection from ``host`` that was redirected here on its way to ``original``, an address of this
+        pod. Raises ProxyError(POOL_FULL) where it can't be served at all; else it closes the channel."""
+        port = self._ports.find(original)
+        port.destination.users += 1
+        try:
+            await serve_target(channel, host, port, self._shared)
+        finally:
+            port.destination.users -= 1
+            channel.close()
 
-    async def _dial(self) -> Channel:
-        shared, upstream = self._shared, self._upstream
-        addresses = await shared.resolver.resolve(upstream.host)
-        self._is_own = any(is_own(shared.listeners, address, upstream.port) for address in addresses)
-        self._permit()
-        return await dial(addresses, upstream.port, timeout=shared.connect_timeout, registry=shared.channels)
+    async def app_is_gone(self) -> bool:
+        """Whether there was an app, and now nobody listens at any port of it that was reached."""
+        reached = [port for port in self._ports.values() if port.reached]
+        for port in reached:
+            if not await port.is_gone():
+                return False
+        return bool(reached)
+
+    def pools(self) -> dict[str, Pool]:
+        """The pools of all ports, by a name for people."""
+        return named_pools(self._ports.values())
+
+    def uses(self) -> dict[str, PoolUse]:
+        """How the pools of all ports are used together, by name."""
+        return pool_uses(self._ports.values(), self._shared.max_pool)
+
+
+def named_pools(ports: Collection[AppPort]) -> dict[str, Pool]:
+    """The pools of these ports, by a name for people."""
+    pools = {f"inbound|http|{port.address}": port.destination.pool for port in ports}
+    return pools | {f"inbound|opaque|{port.address}": port.destination.opaque for port in ports}
+
+
+def pool_uses(ports: Collection[AppPort], limit: int) -> dict[str, PoolUse]:
+    """How the pools of these ports are used together, each of which has ``limit``."""
+    return {
+        "inbound": pool_use([port.destination.pool for port in ports], limit),
+        "inbound_opaque": pool_use([port.destination.opaque for port in ports], limit),
+    }

@@ -15,6 +15,7 @@ from sidecar.net.channel import Channel
 from sidecar.net.listener import Listener
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
+from sidecar.policy.egress import OPEN, Egress
 from sidecar.proxy.client import DrainState, Timeouts
 from sidecar.proxy.ids import RequestIds
 from sidecar.telemetry.telemetry import Telemetry
@@ -50,6 +51,7 @@ class Shared:
     overload: Overload
     resolver: Resolver
     pipes: Pipes
+    egress: Egress = OPEN
     drain: DrainState = field(default_factory=DrainState)
     channels: set[Channel] = field(default_factory=set)
     listeners: list[Listener] = field(default_factory=list)

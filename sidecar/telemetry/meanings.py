@@ -84,6 +84,21 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
     Reason.OWN_LISTENER: Meaning(
         "The destination is a listener of this very proxy, which would be a loop.", "Call the app's own port instead."
     ),
+    Reason.NOT_REDIRECTED: Meaning(
+        "With --interception redirect, a connection was made to the inbound port itself, or to one that was never "
+        "redirected there.",
+        "Call the app's own port; the rules of sidecar-init bring it here. If that is what was done, the rules are "
+        "gone: run sidecar-init.",
+    ),
+    Reason.NOT_THIS_POD: Meaning(
+        "A redirected connection wanted to go to an address that is not this pod's.",
+        "Something routes foreign packets into this pod; look at routes and at the rules (sidecar-init --show).",
+    ),
+    Reason.BLACK_HOLE: Meaning(
+        "--outbound-policy is REGISTRY_ONLY, and the destination is none of --allow-host (BlackHoleCluster).",
+        "Name it with --allow-host HOST[:PORT]. A captured connection goes to the address that the app chose: the name "
+        "it says (Host, SNI) has to lead there as well, and bytes without a name are allowed by an address alone.",
+    ),
     Reason.DNS_FAILED: Meaning(
         "The destination's name could not be looked up.",
         "Check the name, /etc/resolv.conf and that the name servers answer.",

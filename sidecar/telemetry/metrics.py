@@ -55,9 +55,20 @@ class Meter:
     labels: tuple[tuple[str, str], ...] = ()
 
 
+def _captured(direction: str) -> Meter:
+    text = "Connections that rules redirected here, by direction; also those that were refused."
+    return Meter(f"captured_{direction}", "sidecar_captured_connections", "counter", text, (("direction", direction),))
+
+
 def _detected(attribute: str, outcome: str) -> Meter:
     text = "Connections by what their first bytes were."
     return Meter(attribute, "sidecar_detected_connections", "counter", text, (("outcome", outcome),))
+
+
+def _dns(attribute: str, outcome: str) -> Meter:
+    return Meter(
+        attribute, "sidecar_dns_queries", "counter", "DNS queries by what became of them.", (("outcome", outcome),)
+    )
 
 
 # One row per number, in the order in which it is shown; rows of one name stand together.
@@ -78,6 +89,29 @@ METERS = (
     _detected("detect_server_first", "server_first"),
     _detected("detect_nothing", "nothing"),
     _detected("detect_undecided", "undecided"),
+    _dns("dns_known", "known"),
+    _dns("dns_forwarded", "forwarded"),
+    _dns("dns_nxdomain", "nxdomain"),
+    _dns("dns_failed", "failed"),
+    _dns("dns_refused", "refused"),
+    _dns("dns_malformed", "malformed"),
+    _dns("dns_looped", "looped"),
+    Meter("dns_active", "sidecar_dns_queries_active", "gauge", "DNS queries that wait for a resolver."),
+    Meter("dns_retries", "sidecar_dns_retries", "counter", "DNS queries sent again, most often to another resolver."),
+    Meter(
+        "dns_mismatched",
+        "sidecar_dns_mismatched_answers",
+        "counter",
+        "Answers dropped, since they were not to what a resolver had been asked.",
+    ),
+    Meter(
+        "dns_connections_refused",
+        "sidecar_dns_connections_refused",
+        "counter",
+        "TCP connections for DNS refused: too many are open.",
+    ),
+    _captured("inbound"),
+    _captured("outbound"),
     Meter("spliced_bytes", "sidecar_spliced_bytes", "counter", "Bytes relayed inside the kernel."),
     Meter("access_log_dropped", "sidecar_access_log_dropped_lines", "counter", "Lines dropped: the log was too slow."),
     Meter("app_log_dropped", "sidecar_app_log_dropped_lines", "counter", "Lines dropped: standard error was too slow."),
@@ -99,6 +133,8 @@ class Counters:
     access_log_dropped: int
     access_log_errors: int
     app_log_dropped: int
+    captured_inbound: int
+    captured_outbound: int
     connections_accepted: int
     connections_active: int
     connections_refused: int
@@ -109,6 +145,17 @@ class Counters:
     detect_server_first: int
     detect_tls: int
     detect_undecided: int
+    dns_active: int
+    dns_connections_refused: int
+    dns_failed: int
+    dns_forwarded: int
+    dns_known: int
+    dns_looped: int
+    dns_malformed: int
+    dns_mismatched: int
+    dns_nxdomain: int
+    dns_refused: int
+    dns_retries: int
     pool_hits: int
     pool_misses: int
     pool_waits: int

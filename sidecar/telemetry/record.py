@@ -19,12 +19,13 @@ class Origin(msgspec.Struct, array_like=True, gc=False):
     """How a client's connection came to be served as it is; one per connection, shared by its records.
 
     ``opened`` is on the wall clock; ``detected`` is what it speaks and how that was found out, in words; ``after`` how
-    many seconds that took.
+    many seconds that took; ``original`` where a captured connection wanted to go, empty for any other.
     """
 
     opened: float
     detected: str
     after: float
+    original: str = ""
 
 
 class Try(msgspec.Struct, gc=False):

@@ -23,6 +23,8 @@ from sidecar.telemetry.timings import Seconds
 
 _SHOULD_NOT_RISE = {
     "accept_errors": "connections could not be accepted; are there descriptors left (ulimit -n)?",
+    "dns_refused": "DNS queries were refused: a zone transfer, or too many wait; do the resolvers answer?",
+    "dns_looped": "the proxy's own DNS queries came back to it; leave its uid alone, or correct the resolvers",
     "access_log_dropped": "lines of the access log were lost: whatever takes them is too slow",
 }
 

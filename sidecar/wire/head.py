@@ -244,6 +244,14 @@ def canonical_authority(authority: bytes) -> bytes:
     return name.removesuffix(b".") + colon + port
 
 
+def authority_parts(authority: bytes) -> tuple[str, int]:
+    """The host, without brackets, and the port, 0 where none is named. For an authority that was checked."""
+    host, colon, port = authority.rpartition(b":") if not authority.endswith(b"]") else (authority, b"", b"")
+    if not colon:
+        host, port = authority, b""
+    return host.decode("ascii", "replace").removeprefix("[").removesuffix("]"), int(port or b"0")
+
+
 def _other_form(method: bytes, target: bytes, authority: bytes, length: int, minor: int) -> tuple[bytes, bytes, bool]:
     """Absolute, authority and asterisk form (RFC 9112 section 3.2): (target, authority, whether it was absolute)."""
     if method == b"CONNECT":

@@ -24,7 +24,7 @@ from tests.support.upstream import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 START_WITHIN = 60.0  # seconds; half a second on a machine that is its own
-_LISTENING = re.compile(r"sidecar: (inbound|outbound|admin|scrape) listening on (\S+):(\d+)")
+_LISTENING = re.compile(r"sidecar: (inbound|outbound|admin|scrape|dns) listening on (\S+):(\d+)")
 _UNSEEN = re.compile(r"Traceback|Error\b.*:|Exception|Task was destroyed|ResourceWarning")
 
 
@@ -52,6 +52,7 @@ class SidecarProcess:
         if addresses is None:
             addresses = (
                 "--inbound", "127.0.0.1:0", "--outbound", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--scrape", "off",
+                "--dns", "off",
             )  # fmt: skip
         self.command = [
             sys.executable, *entry, "--upstream", target, *addresses, "--access-log", access_log,

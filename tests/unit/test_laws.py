@@ -34,6 +34,8 @@ BREACHES = {
     "directions": ("sidecar/proxy/rescue.py", "from sidecar.proxy import inbound, outbound\n"),
     "app": ("sidecar/proxy/inbound.py", "import sidecar.app\n"),
     "command": ("sidecar/app.py", "from sidecar.cli import main\n"),
+    "dns": ("sidecar/dns/server.py", "from sidecar.telemetry import metrics\n"),
+    "dns_on_demand": ("sidecar/net/dial.py", "def later():\n    import sidecar.dns.names\n"),
 }
 
 

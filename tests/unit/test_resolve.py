@@ -193,6 +193,13 @@ async def test_truncated_answer_is_asked_for_over_tcp(conf):
         assert server.over_tcp["app.test."] == 2
 
 
+async def test_our_own_listener_is_never_asked(conf):
+    async with serving({("app.test.", "A"): ["app.test. 60 A 192.0.2.1"]}) as server:
+        assert await refusal(conf(server, own=[server.address]), "app.test") == "no name server could answer"
+        assert not server.asked
+        assert await conf(server, own=[Address("127.0.0.1", 53)]).resolve("app.test") == ["192.0.2.1"]
+
+
 async def test_no_such_name_is_remembered_only_briefly(conf):
     now = 100.0
     async with serving({}) as server:

@@ -26,6 +26,7 @@ def test_the_defaults_are_those_of_the_reference() -> None:
     assert told.outbound == (Address("127.0.0.1", 15001), Address("::1", 15001))
     assert told.admin == (Address("127.0.0.1", 15000), Address("::1", 15000))
     assert told.scrape == (Address("0.0.0.0", 15020), Address("::", 15020))
+    assert (told.dns, told.dns_host) == ((), ())
     assert (told.protocol, told.access_log, told.access_log_file) == ("auto", "text", "-")
     assert (told.drain_seconds, told.drain_delay) == (30.0, 0.0)
     assert (told.trusted_proxies, told.via, told.max_body) == ((), False, 0)
@@ -36,6 +37,29 @@ def test_the_defaults_are_those_of_the_reference() -> None:
     assert (told.log_level, told.log_format, told.interception) == ("info", "text", "none")
     assert told.max_connections == machine.descriptor_limit() // 2
     assert told.memory_limit == machine.memory_limit()
+
+
+def test_dns_is_on_where_look_ups_are_redirected_unless_it_is_said_otherwise() -> None:
+    """The values alone: whatever else redirect asks for."""
+
+    def found(**flags: str) -> tuple[object, str, str]:
+        seen: list[settings.Settings] = []
+
+        def keep(told: settings.Settings) -> list[tuple[str, str]]:
+            seen.append(told)
+            return []
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(settings, "_contradictions", keep)
+            settings.load(flags, {})
+        (shown,) = [each for each in settings.in_force(flags, {}) if each.flag == "--dns"]
+        return seen[0].dns, shown.text, shown.source
+
+    here = (Address("127.0.0.1", 15053), Address("::1", 15053))
+    assert found(interception="redirect") == (here, "15053", "default")
+    assert found(interception="none") == ((), "off", "default")
+    assert found(interception="redirect", dns="off") == ((), "off", "flag")
+    assert found(dns="15053") == (here, "15053", "flag")
 
 
 def test_every_field_is_an_option_and_every_option_a_field() -> None:
@@ -154,7 +178,7 @@ def test_none_is_no_limit() -> None:
         ({"outbound": "15006"}, "--outbound: 127.0.0.1:15006 is taken by --inbound"),
         ({"inbound": "10.0.0.1:15020"}, "--scrape: 0.0.0.0:15020 is taken by --inbound"),
         ({"drain_delay": "31"}, "--drain-delay: 31 s is longer than the whole drain"),
-        ({"interception": "redirect"}, "--interception: redirect is not available yet; use none"),
+        ({"interception": "redirect"}, "--interception: redirect serves what was captured where that was addressed to; leave"),
     ],
 )
 def test_values_that_are_wrong_together(flags: dict[str, str], problem: str) -> None:

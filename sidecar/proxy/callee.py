@@ -1,0 +1,97 @@
+"""Whom the app calls: one host and port, explicitly or captured, and who may go there.
+
+Called by ``outbound``. An explicit request is dialed by its name, which is looked up here; a captured connection goes
+to the address that it was made to, whatever name is spoken on it.
+"""
+
+from __future__ import annotations
+
+from sidecar.addresses import OriginalDst
+from sidecar.errors import ProxyError, Reason
+from sidecar.net.channel import Channel
+from sidecar.net.dial import dial
+from sidecar.net.listener import is_own
+from sidecar.net.pool import Lease
+from sidecar.policy.authorize import Permit, authorize_outbound
+from sidecar.proxy.client import ClientStream
+from sidecar.proxy.destination import Destination
+from sidecar.proxy.exchange import exchange
+from sidecar.proxy.forwarding import Forwarder
+from sidecar.proxy.opaque import switch
+from sidecar.proxy.shared import Shared
+from sidecar.proxy.sniff import Sniffed
+from sidecar.telemetry.record import Record
+from sidecar.wire.head import RequestHead, authority_parts
+
+WAIT_SECONDS = 3.0  # for a connection to a destination (F13)
+
+
+class Callee:
+    """A ``Target``, for captured connections; for explicit requests, ``forward`` and ``permit_named``."""
+
+    direction = "outbound"
+    protocol = "auto"
+
+    def __init__(self, address: OriginalDst, forwarder: Forwarder, shared: Shared) -> None:
+        self.address = address
+        self.original = str(address)
+        self._shared = shared
+        self._forwarder = forwarder
+        self._allowed = shared.egress.allows(address.host, address.port)
+        self.destination = Destination(self.original, self._dial, shared, wait_seconds=WAIT_SECONDS, apart=False)
+
+    def permit_address(self) -> None:
+        """Refuses a captured connection to a listener of ours, before anything is read of it. Raises ProxyError."""
+        self._permit(True)
+
+    def permit_named(self) -> Permit:
+        """Leave for whoever named this host and port itself, and so goes where we find it. Raises ProxyError."""
+        return self._permit(self._allowed)
+
+    async def forward(self, client: ClientStream, request: RequestHead, record: Record, permit: Permit) -> None:
+        """Forwards one request and its reply. Raises ProxyError."""
+        fields = self._forwarder.fields(client, request, record)
+        switched = await exchange(client, request, fields, self.destination.origin, permit, record)
+        if switched is not None:
+            await switch(client, switched.upstream, switched.head, record, self._shared)
+
+    # -- captured: see Target ----------------------------------------------------------------------------------------
+
+    def trusts(self, host: str) -> bool:
+        return False
+
+    async def lease_early(self) -> Lease:
+        self.permit_named()  # nobody has said a name yet: the address has to be enough
+        return await self.destination.fresh_at_once()
+
+    async def permit(self, found: Sniffed) -> Permit:
+        return self._permit(self._allowed or await self._allows_as(found.sni.decode("ascii", "replace")))
+
+    async def handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
+        if request.method == b"CONNECT" or request.absolute:
+            raise ProxyError(Reason.METHOD_REFUSED, "a proxy request inside a tunnel or a captured connection")
+        permit = self._permit(self._allowed or await self._allows_as(authority_parts(request.authority)[0]))
+        await self.forward(client, request, record, permit)
+
+    async def _allows_as(self, name: str) -> bool:
+        """Whether the name said on a captured connection is an allowed one, and leads to where that goes."""
+        egress, address = self._shared.egress, self.address
+        if not egress.allows(name, address.port):
+            return False
+        resolved = await self._shared.resolver.resolve(name)
+        return egress.allows_as(name, resolved, address.host, address.port)
+
+    # -- both --------------------------------------------------------------------------------------------------------
+
+    def _permit(self, allowed: bool) -> Permit:
+        own = is_own(self._shared.listeners, self.address.host, self.address.port)
+        return authorize_outbound(loopback=True, destination_is_own=own, allowed=allowed)
+
+    async def _dial(self) -> Channel:
+        shared, address = self._shared, self.address
+        found = await shared.resolver.resolve(address.host)
+        # Judged for each connection: a name may lead somewhere else than it did for the last one.
+        authorize_outbound(
+            loopback=True, destination_is_own=any(is_own(shared.listeners, host, address.port) for host in found)
+        )
+        return await dial(found, address.port, timeout=shared.connect_timeout, registry=shared.channels)

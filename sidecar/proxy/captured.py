@@ -1,0 +1,97 @@
+"""The doors with --interception redirect: where did this connection want to go, and may it be served?
+
+Made by ``directions``, which gives it the two directions' ways to serve; it imports neither. A connection that may not
+be served is reset before a byte of it was read, and leaves a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import monotonic, time
+
+from sidecar import ports
+from sidecar.addresses import OriginalDst, parse_ip
+from sidecar.errors import ProxyError, Reason
+from sidecar.net.channel import Channel
+from sidecar.net.dial import SOURCES
+from sidecar.net.listener import is_local
+from sidecar.net.original_dst import original_dst
+from sidecar.policy.authorize import authorize_captured
+from sidecar.proxy.shared import Shared
+from sidecar.telemetry.record import Origin, Record
+
+Serve = Callable[[Channel, str], Awaitable[None]]
+ServeCaptured = Callable[[Channel, str, OriginalDst], Awaitable[None]]
+
+
+class InboundDoor:
+    """Of port 15006. ``knows``: whether this destination was found good before, and so need not be looked at again."""
+
+    def __init__(self, serve: ServeCaptured, knows: Callable[[OriginalDst], bool], shared: Shared) -> None:
+        self._serve = serve
+        self._knows = knows
+        self._shared = shared
+        self.last_seen = 0.0  # when something captured came, on the wall clock; 0: never
+
+    async def serve(self, channel: Channel, host: str) -> None:
+        """Serves a connection from ``host``, or resets it; closes it."""
+        original = original_dst(channel.sock)
+        try:
+            self._judge(original, host)
+            assert original is not None
+            self.last_seen = time()
+            self._shared.telemetry.counters.captured_inbound += 1
+            await self._serve(channel, host, original)
+        except ProxyError as error:
+            refuse(channel, "inbound", error, original, self._shared)
+
+    def _judge(self, original: OriginalDst | None, host: str) -> None:
+        listening = self._shared.listeners
+        authorize_captured(
+            redirected=original is not None
+            and not any(each.name == "inbound" and each.address.port == original.port for each in listening),
+            own_listener=original is not None and any(each.address.port == original.port for each in listening),
+            came_back=host in SOURCES,
+            local=original is not None and (self._knows(original) or _is_of_pod(original.host)),
+        )
+
+
+class OutboundDoor:
+    """Of port 15001: what is not captured is the explicit proxy's."""
+
+    def __init__(self, explicit: Serve, captured: ServeCaptured, shared: Shared) -> None:
+        self._explicit = explicit
+        self._captured = captured
+        self._shared = shared
+
+    async def serve(self, channel: Channel, host: str) -> None:
+        """Serves a connection from ``host``, or resets it; closes it."""
+        original = original_dst(channel.sock)
+        if original is None:
+            await self._explicit(channel, host)
+            return
+        self._shared.telemetry.counters.captured_outbound += 1
+        try:
+            if original.port == ports.DRIFT and is_local(original.host):
+                raise ProxyError(
+                    Reason.OWN_LISTENER, f"port {ports.DRIFT} of this pod is reserved for the proxy itself"
+                )
+            await self._captured(channel, host, original)
+        except ProxyError as error:
+            refuse(channel, "outbound", error, original, self._shared)
+
+
+def refuse(channel: Channel, direction: str, error: ProxyError, original: OriginalDst | None, shared: Shared) -> None:
+    """Resets the connection and leaves a record of why."""
+    record = Record(direction, "TCP", channel.peer, time(), monotonic())
+    record.origin = Origin(record.start, "nothing: refused at the door", 0.0, "" if original is None else str(original))
+    record.reason, record.detail = error.reason, error.detail
+    channel.reset()
+    shared.telemetry.begin_opaque(direction)
+    shared.telemetry.finish(record)
+
+
+def _is_of_pod(host: str) -> bool:
+    """Whether others can reach this pod there: loopback is nobody else's business, whatever the rules lead here."""
+    address = parse_ip(host)
+    return address is not None and not address.is_loopback and is_local(host)

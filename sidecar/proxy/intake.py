@@ -1,0 +1,173 @@
+"""A connection whose destination is known before its first byte: what does it speak? Then HTTP, or a relay.
+
+Called by ``inbound``, whose destination is the app, and by ``outbound`` for what was captured. Each hands in a
+``Target``: where it leads, who may go there, and what to do with a request.
+"""
+
+from __future__ import annotations
+
+from time import monotonic, time
+from typing import Protocol
+
+from sidecar.errors import ProxyError, Reason
+from sidecar.net.channel import Channel, ChannelClosed, Overdue
+from sidecar.net.pool import Lease
+from sidecar.policy.authorize import Permit
+from sidecar.proxy.client import ClientStream
+from sidecar.proxy.destination import Destination
+from sidecar.proxy.opaque import tunnel
+from sidecar.proxy.serve import serve_http
+from sidecar.proxy.shared import Shared
+from sidecar.proxy.sniff import Sniffed, greets, note_detected, sniff
+from sidecar.telemetry.record import Origin, Record
+from sidecar.wire.detect import Detected
+from sidecar.wire.head import RequestHead
+
+_PROTOCOL = {Detected.TLS: "TLS", Detected.HTTP2: "HTTP/2", Detected.OPAQUE: "TCP"}
+
+
+class Target(Protocol):
+    """Where a connection leads, and what goes for all that come there."""
+
+    @property
+    def direction(self) -> str:
+        """ "inbound" or "outbound"."""
+        ...
+
+    @property
+    def protocol(self) -> str:
+        """What is spoken there: "auto", "http" or "tcp"."""
+        ...
+
+    @property
+    def original(self) -> str:
+        """Where captured connections wanted to go; empty where nothing is captured."""
+        ...
+
+    @property
+    def destination(self) -> Destination: ...
+
+    def trusts(self, host: str) -> bool:
+        """Whether what this client says of callers before it is believed."""
+        ...
+
+    async def lease_early(self) -> Lease:
+        """A connection for a client that is silent. Raises ProxyError, also where that may not be dialed unasked."""
+        ...
+
+    async def permit(self, found: Sniffed) -> Permit:
+        """Leave to relay what was found. Raises ProxyError."""
+        ...
+
+    async def handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
+        """One HTTP request. Raises ProxyError."""
+        ...
+
+
+async def serve_target(channel: Channel, host: str, target: Target, shared: Shared) -> None:
+    """Serves a connection from ``host`` until it ends. Cancelling resets it; the caller closes it."""
+    if target.protocol == "tcp":
+        origin = Origin(time(), "opaque bytes, as --protocol tcp says", 0.0, target.original)
+        await _relay(channel, Sniffed(Detected.OPAQUE, b"", None), origin, target, shared)
+    elif target.protocol == "http":
+        origin = Origin(time(), "HTTP, as --protocol http says", 0.0, target.original)
+        await _http(channel, host, b"", origin, target, shared)
+    else:
+        await _detect(channel, host, target, shared)
+
+
+async def _detect(channel: Channel, host: str, target: Target, shared: Shared) -> None:
+    opened, began = time(), monotonic()
+    counters = shared.telemetry.counters
+    try:
+        found = await sniff(
+            channel,
+            b"",
+            target.lease_early,
+            target.destination.habits,
+            lease=None,
+            head_timeout=shared.timeouts.request_head,
+            idle=shared.timeouts.idle,
+        )
+    except ChannelClosed:
+        counters.detect_nothing += 1
+        return
+    except Overdue as overdue:
+        if overdue.reason is not Reason.HEAD_TIMEOUT:
+            counters.detect_nothing += 1
+        else:
+            counters.detect_undecided += 1
+            words = "undecided: the beginning of a method, and no more"
+            origin = Origin(opened, words, monotonic() - began, target.original)
+            await _http_error(channel, host, overdue, origin, target, shared)
+        return
+    except ProxyError as error:
+        counters.detect_undecided += 1
+        record = _record(channel, Detected.OPAQUE, target)
+        record.origin = Origin(opened, "undecided: the client was silent", monotonic() - began, target.original)
+        record.upstream = target.destination.name
+        record.reason, record.detail = error.reason, error.detail
+        shared.telemetry.begin_opaque(target.direction)
+        shared.telemetry.finish(record)
+        channel.reset()
+        return
+    lease = found.lease
+    origin = Origin(opened, found.words, monotonic() - began, target.original)
+    if found.kind is Detected.HTTP1 and (lease is None or not greets(lease.channel)):
+        note_detected(found, origin.after, shared.telemetry)
+        if lease is not None:
+            lease.release(reusable=False)
+        await _http(channel, host, found.data, origin, target, shared)
+    elif found.kind is Detected.MORE:
+        counters.detect_nothing += 1
+        if lease is not None:
+            lease.release(reusable=False)
+    else:
+        note_detected(found, origin.after, shared.telemetry)
+        await _relay(channel, found, origin, target, shared)
+
+
+async def _http(channel: Channel, host: str, data: bytes, origin: Origin, target: Target, shared: Shared) -> None:
+    client = ClientStream(channel, data, shared.timeouts, host, trusted=target.trusts(host))
+    client.origin = origin
+    await serve_http(client, target.direction, target.handle, shared)
+
+
+async def _http_error(
+    channel: Channel, host: str, error: ProxyError, origin: Origin, target: Target, shared: Shared
+) -> None:
+    """A head that began and did not go on: answered as HTTP, since nothing else can be said of it."""
+    client = ClientStream(channel, b"", shared.timeouts, host, trusted=False)
+    client.origin = origin
+    client.fail_next(error)
+    await serve_http(client, target.direction, target.handle, shared)
+
+
+async def _relay(channel: Channel, found: Sniffed, origin: Origin, target: Target, shared: Shared) -> None:
+    lease = found.lease
+    record = _record(channel, found.kind, target)
+    record.sni = found.sni
+    record.origin = origin
+    record.bytes_received = found.sent
+    shared.telemetry.begin_opaque(target.direction)
+    try:
+        await target.permit(found)
+        if not shared.overload.admits(shared.telemetry.counters.connections_active - 1):
+            raise ProxyError(Reason.MEMORY, "the proxy is near its memory limit")
+        record.attempts = 1
+        record.upstream = target.destination.name
+        if lease is None:
+            lease = await target.destination.fresh()
+        record.upstream = lease.channel.peer
+        await tunnel(channel, lease.channel, record, shared, to_upstream=found.data[found.sent :])
+    except ProxyError as error:
+        record.reason, record.detail = error.reason, error.detail
+        channel.reset()
+    finally:
+        if lease is not None:
+            lease.release(reusable=False)
+        shared.telemetry.finish(record)
+
+
+def _record(channel: Channel, kind: Detected, target: Target) -> Record:
+    return Record(target.direction, _PROTOCOL.get(kind, "TCP"), channel.peer, time(), monotonic())
