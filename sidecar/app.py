@@ -3,7 +3,8 @@
 Nothing imports this but the command line. Order of starting: bind everything (what can't be bound is an error of one
 line), then serve, then say so. Order of ending, on one clock from ``--drain-seconds``: not ready any more, and each
 reply says ``connection: close``; after ``--drain-delay`` the inbound ports close without losing a connection that was
-made; when inbound is empty, outbound likewise; what is left at the deadline is reset.
+made; when inbound is empty (and, with interception, the app is gone) outbound likewise; what is left at the deadline is
+reset.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ class App:
             clusters=self._directions.pools,
             in_force=in_force,
             probes=settings.probe,
+            drift=self._directions.drift_words,
             token=Token(settings.admin_token_file),
         )
         self._listeners: dict[str, list[Listener]] = {}
@@ -108,6 +110,7 @@ class App:
             )
             self._serve(nursery, "admin", lambda channel, _: serve_admin(channel, self._admin), _always)
             self._serve(nursery, "scrape", lambda channel, _: serve_scrape(channel, self._admin), _always)
+            nursery.start_soon(self._directions.watch_rules)
             if self._dns is not None:
                 nursery.start_soon(self._dns.run, self._telemetry.counters)
             gc.collect()
@@ -182,8 +185,9 @@ class App:
 
         connections = Connections(nursery, serve, self._shared.channels, counters, admits, refused)
         self._connections[name] = connections
+        take = self._directions.outbound_taker(connections.take) if name == "outbound" else connections.take
         for listener in self._listeners[name]:
-            nursery.start_soon(listener.accept, self._telemetry.counters, connections.take)
+            nursery.start_soon(listener.accept, self._telemetry.counters, take)
         return connections
 
     def _admits(self, active: int) -> bool:
@@ -229,12 +233,17 @@ class App:
         self.state = "draining"
         self._shared.drain.active = True
         await trio.sleep(self._settings.drain_delay)
-        for name in ("inbound", "outbound"):
-            for listener in self._listeners[name]:
-                listener.refuse_new()
-            await trio.sleep(HANDSHAKE_SECONDS)
-            self._stop_accepting(name)
-            await self._connections[name].wait_drained()
+        await self._empty("inbound")
+        await self._directions.wait_app_gone()
+        self._directions.stop_watching()
+        await self._empty("outbound")
+
+    async def _empty(self, name: str) -> None:
+        for listener in self._listeners[name]:
+            listener.refuse_new()
+        await trio.sleep(HANDSHAKE_SECONDS)
+        self._stop_accepting(name)
+        await self._connections[name].wait_drained()
 
     def _stop_accepting(self, name: str = "inbound") -> None:
         """Closes the listeners of this name; what is connected stays. Once is enough, twice does no harm."""

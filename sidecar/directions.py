@@ -6,9 +6,17 @@ first where a connection wanted to go.
 
 from __future__ import annotations
 
+import logging
+import socket
 from collections.abc import Awaitable, Callable
 
+import trio
+
+from sidecar import ports
+from sidecar.addresses import ClientAddr
 from sidecar.net.channel import Channel
+from sidecar.net.drift import Drift
+from sidecar.net.local import outward_addresses
 from sidecar.net.pool import Pool
 from sidecar.proxy.captured import InboundDoor, OutboundDoor
 from sidecar.proxy.inbound import CapturedInbound, Inbound
@@ -16,7 +24,11 @@ from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.shared import Shared
 from sidecar.settings import Settings
 
+LOOK_SECONDS = 0.5  # between two looks whether the app is gone
+
 Serve = Callable[[Channel, str], Awaitable[None]]
+Take = Callable[[socket.socket, ClientAddr], None]
+_log = logging.getLogger(__name__)
 
 
 class Directions:
@@ -24,9 +36,11 @@ class Directions:
 
     def __init__(self, settings: Settings, shared: Shared) -> None:
         self.outbound = Outbound(shared)
+        self._watching = trio.CancelScope()
         self.inbound: Inbound | CapturedInbound
         self.captured: CapturedInbound | None = None
         self.door: InboundDoor | None = None
+        self.drift: Drift | None = None
         if settings.upstream is not None:
             self.inbound = inbound = Inbound(settings.upstream, settings.protocol, shared)
             self.serve_inbound: Serve = inbound.serve
@@ -34,8 +48,45 @@ class Directions:
         else:
             self.inbound = self.captured = captured = CapturedInbound(settings.protocol, shared)
             self.door = InboundDoor(captured.serve_captured, captured.knows, shared)
+            self.drift = Drift(ports.DRIFT, outward_addresses, _tell)
             self.serve_inbound = self.door.serve
             self.serve_outbound = OutboundDoor(self.outbound.serve, self.outbound.serve_captured, shared).serve
+
+    def drift_words(self) -> str:
+        """What is wrong with the rules that redirect connections here, in a sentence; empty where nothing is."""
+        return "" if self.drift is None else self.drift.words
+
+    async def watch_rules(self) -> None:
+        """With interception: looks after the rules until ``stop_watching``."""
+        with self._watching:
+            if self.drift is not None:
+                await self.drift.run()
+
+    def stop_watching(self) -> None:
+        """Before the outbound port closes: nobody would be met there."""
+        self._watching.cancel()
+
+    def outbound_taker(self, take: Take) -> Take:
+        """What the outbound listener hands its connections to, in front of ``take``."""
+        drift = self.drift
+        if drift is None:
+            return take
+
+        def meet_or_take(sock: socket.socket, client: ClientAddr) -> None:
+            if not drift.meets(sock, client):
+                take(sock, client)
+
+        return meet_or_take
+
+    async def wait_app_gone(self) -> None:
+        """With interception: waits until nobody listens at the app's ports any more, as far as any was ever reached; an
+        app that never listened can't be seen to go, and is waited for until this is cancelled."""
+        if self.captured is None:
+            return
+        while True:
+            if await self.captured.app_is_gone():
+                return
+            await trio.sleep(LOOK_SECONDS)
 
     def pools(self) -> dict[str, Pool]:
         """All pools, by a name for people."""
@@ -50,3 +101,7 @@ class Directions:
         """Closes idle connections."""
         self.inbound.close()
         self.outbound.close()
+
+
+def _tell(sentence: str) -> None:
+    _log.warning("interception: %s", sentence)

@@ -43,6 +43,14 @@ def add_gauges(
     gauges.add("sidecar_taps_open", lambda: len(telemetry.taps))
     gauges.add("sidecar_taps_dropped", lambda: telemetry.taps.dropped)
 
+    drift, door = directions.drift, directions.door
+    if drift is not None and door is not None:
+        gauges.add_labelled(
+            "sidecar_interception_in_force",
+            lambda: [((family,), float(met)) for family, met in drift.in_force.items()],
+        )
+        gauges.add("sidecar_interception_inbound_last_seen_timestamp_seconds", lambda: door.last_seen)
+
     def pools(number: Callable[[PoolUse], int]) -> Callable[[], Readings]:
         return lambda: [((name,), number(use)) for name, use in (inbound.uses() | outbound.uses()).items()]
 

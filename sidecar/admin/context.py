@@ -104,6 +104,7 @@ class AdminContext:
     clusters: Callable[[], Mapping[str, Pool]] = dict  # by name
     in_force: Sequence[InForce] = ()
     probes: Sequence[Probe] = ()
+    drift: Callable[[], str] = str  # what is wrong with the rules that redirect connections here; empty: nothing
     token: Token = field(default_factory=Token)
     health: Health = field(default_factory=Health)
     streams: set[Channel] = field(default_factory=set)  # those of the admin port that carry a stream now

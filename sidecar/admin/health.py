@@ -15,12 +15,15 @@ def standing(context: AdminContext) -> str:
         return "healthcheck_failed"
     if not all(listener.accepting for listener in context.listeners):
         return "listeners_drained"
+    if context.drift():
+        return "not_intercepting"
     return "live"
 
 
 async def ready(context: AdminContext, _: Request) -> Reply:
     state = standing(context)
-    return Reply(200 if state == "live" else 503, f"{state.upper()}\n".encode())
+    words = f"{context.drift()}\n" if state == "not_intercepting" else ""
+    return Reply(200 if state == "live" else 503, f"{state.upper()}\n{words}".encode())
 
 
 async def live(_: AdminContext, __: Request) -> Reply:

@@ -16,6 +16,7 @@ import trio
 
 from sidecar.addresses import Address, ClientAddr, parse_ip
 from sidecar.errors import StartError
+from sidecar.net.local import is_local
 
 BACKLOG = 4096
 # How long sent bytes may stay unacknowledged, in milliseconds: a half-dead peer stays for hours otherwise. Linux counts
@@ -215,14 +216,3 @@ def is_own(listeners: Sequence[Listener], host: str, port: int) -> bool:
         return False
     wanted = parse_ip(host)
     return wanted is not None and (wanted.is_unspecified or wanted.is_loopback or is_local(str(wanted)))
-
-
-def is_local(host: str) -> bool:
-    """Whether this IP literal is an address of this machine: only such a one can be bound. Costs a few system calls."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((host, 0))
-        except OSError:
-            return False
-    return True

@@ -14,7 +14,7 @@ from sidecar.addresses import OriginalDst, parse_ip
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel
 from sidecar.net.dial import SOURCES
-from sidecar.net.listener import is_local
+from sidecar.net.local import is_local
 from sidecar.net.original_dst import original_dst
 from sidecar.policy.authorize import authorize_captured
 from sidecar.proxy.shared import Shared

@@ -91,6 +91,14 @@ TIMINGS: Final = (DETECTION, LAG, PAUSES)
 READ: Final = (
     Metric("sidecar_ready", "gauge", "1 while new work is taken: bound, and not draining."),
     Metric("sidecar_draining", "gauge", "1 while the process drains."),
+    Metric(
+        "sidecar_interception_in_force", "gauge",
+        "1 where the rules lead the pod's own connections to the outbound port, at the last look.", ("family",),
+    ),
+    Metric(
+        "sidecar_interception_inbound_last_seen_timestamp_seconds", "gauge",
+        "When a redirected connection last came to the inbound port, since unix epoch in seconds; 0: never.",
+    ),
     Metric("sidecar_connections_limit", "gauge", "Client connections that may be open, --max-connections."),
     Metric("sidecar_connections_open", "gauge", "Client connections open now, by direction.", ("direction",)),
     Metric("sidecar_pool_open_connections", "gauge", "Upstream connections open or being made.", ("pool",)),

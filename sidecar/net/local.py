@@ -1,0 +1,69 @@
+"""Addresses of this machine, or of the network namespace that it is to us.
+
+Called by ``listener`` (is a destination ours?) and ``drift`` (what can be dialed here?). The kernel is asked each time,
+since addresses come and go, by ways that need neither a capability nor a library.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import socket
+import struct
+from contextlib import suppress
+
+_SIOCGIFFLAGS = 0x8913
+_SIOCGIFADDR = 0x8915
+_UP, _LOOPBACK = 0x1, 0x8
+_IF_INET6 = "/proc/net/if_inet6"  # address, index, prefix length, scope, flags, name: all but the last in hexadecimal
+_GLOBAL = "00"
+_UNUSABLE = 0x08 | 0x40  # IFA_F_DADFAILED, IFA_F_TENTATIVE: nothing can be sent from there
+_GONE = {errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENXIO}
+
+
+def is_local(host: str) -> bool:
+    """Whether this IP literal is an address of this machine: only such a one can be bound. Costs a few system calls."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True
+
+
+def outward_addresses() -> dict[str, str]:
+    """One address that is neither loopback nor of a link alone, for each family that has such a one: {"ipv4": ...}.
+
+    Raises OSError where the kernel does not answer.
+    """
+    found = {}
+    if (four := _outward_v4()) is not None:
+        found["ipv4"] = four
+    if (six := _outward_v6()) is not None:
+        found["ipv6"] = six
+    return found
+
+
+def _outward_v4() -> str | None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("40s", name.encode())  # struct ifreq
+            try:
+                flags = struct.unpack_from("16xH", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))[0]
+                if flags & _UP and not flags & _LOOPBACK:
+                    answer = fcntl.ioctl(sock, _SIOCGIFADDR, request)
+                    return socket.inet_ntop(socket.AF_INET, answer[20:24])
+            except OSError as error:
+                if error.errno not in _GONE:  # it has no address, or has just been taken away
+                    raise
+    return None
+
+
+def _outward_v6() -> str | None:
+    with suppress(FileNotFoundError), open(_IF_INET6, encoding="ascii") as file:
+        for line in file:
+            digits, _, _, scope, flags, name = line.split()
+            if scope == _GLOBAL and name != "lo" and not int(flags, 16) & _UNUSABLE:
+                return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))
+    return None
