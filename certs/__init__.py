@@ -13,6 +13,9 @@ a line below says so. They are written up for people in docs/identity.md.
 ``keys``                  keys and serial numbers: all chance
 ``pem``                   certificates as text
 ``facts``                 what a certificate says, read once, with its bounds
+``rules``                 what a leaf and an authority must look like
+``path``                  from a certificate to a root, signature by signature
+``memory``                what accepted certificates say, for the next handshake
 ``request``               what a workload asks for
 ``issue``                 what an authority signs: certificates and revocation lists
 ``bundle``                which roots speak for which trust domain

@@ -49,7 +49,7 @@ class Spec:
     begin: float = NOW - 300
     end: float = NOW + DAY
     more: tuple[tuple[x509.ExtensionType, bool], ...] = ()
-    digest: hashes.HashAlgorithm = field(default_factory=hashes.SHA256)
+    digest: hashes.SHA224 | hashes.SHA256 = field(default_factory=hashes.SHA256)
     serial: int = 0
 
     def but(self, **changes: Any) -> Spec:

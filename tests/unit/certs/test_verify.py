@@ -38,7 +38,7 @@ def judge(
     expected: frozenset[SpiffeId] | None = None, memory: Memory | None = None,
 ) -> Peer:  # fmt: skip
     """By verify_peer, as DER and as objects, with and without memory: they never differ."""
-    verdicts = []
+    verdicts: list[Peer | Refusal] = []
     for given_chain in (presented, [der(each) for each in presented]):
         for remembered in (memory, None):
             try:
