@@ -1,0 +1,92 @@
+"""Every call with every kind of caller: the table of calls is walked, and nothing outside it can be reached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from control.calls import CALLS, Call, Role
+from tests.control.plane import BILLING, ORDERS, PLAIN, SOCKET, Plane, csr, running, with_another_secret
+
+# Who may do what, written down a second time: the table can't be changed without this.
+OPERATOR = {
+    "revocations.list", "revocations.add", "revocations.lift", "ca.rotate", "ca.get",
+    "tokens.create", "tokens.list", "tokens.delete",
+}  # fmt: skip
+EVERYONE = {"bundle.get", "crl.get"}
+OPEN = {"healthz", "readyz", "metrics"}
+MAY = {
+    "workload by token": EVERYONE | OPEN | {"certificates.issue"},
+    "workload by certificate": EVERYONE | OPEN | {"certificates.issue"},
+    "operator": EVERYONE | OPEN | OPERATOR,
+    "reader": EVERYONE | OPEN,
+    "nobody": OPEN,
+    "nobody on the socket": OPEN,
+    "a certificate at the plain door": OPEN,
+    "a wrong token": OPEN,
+}
+
+
+def test_every_call_is_in_the_second_table() -> None:
+    assert {call.name for call in CALLS} == OPERATOR | EVERYONE | OPEN | {"certificates.issue"}
+
+
+async def ask_as(plane: Plane, who: str, call: Call) -> int:
+    """The status that this caller gets, for a request that is right in all else."""
+    body: object = None
+    path = call.path
+    if call.name == "certificates.issue":
+        body = csr(ORDERS if who == "workload by certificate" else BILLING)
+    elif call.name == "tokens.create":
+        body = {"role": "reader"}
+    elif call.name == "revocations.add":
+        body = {"serial": "01"}
+    elif call.name == "revocations.lift":
+        entry = await plane.ask(
+            "POST", "/v1/revocations", plane.operator, {"spiffeId": "spiffe://cluster.local/ns/a/sa/b"}
+        )
+        path = path.replace("{id}", entry.json["id"])
+    elif call.name == "tokens.delete":
+        made = await plane.ask("POST", "/v1/tokens", plane.operator, {"role": "reader"})
+        path = path.replace("{id}", made.json["id"])
+    token, door, peer = "", PLAIN, None
+    if who == "workload by token":
+        token = await plane.token()
+    elif who == "workload by certificate":
+        door, peer = SOCKET, ORDERS
+    elif who == "operator":
+        token = plane.operator
+    elif who == "reader":
+        made = await plane.ask("POST", "/v1/tokens", plane.operator, {"role": "reader"})
+        token = made.json["token"]
+    elif who == "nobody on the socket":
+        door = SOCKET
+    elif who == "a certificate at the plain door":
+        peer = BILLING
+    elif who == "a wrong token":
+        token = with_another_secret(plane.operator)
+    if call.name == "ca.rotate":
+        body = {"voidTokens": True}
+    return (await plane.ask(call.method, path, token, body, door=door, peer=peer)).status
+
+
+@pytest.mark.parametrize("who", MAY)
+async def test_a_caller_can_do_what_its_role_lists_and_nothing_else(tmp_path: Path, who: str) -> None:
+    async with running(tmp_path) as plane:
+        got = {call.name: await ask_as(plane, who, call) for call in CALLS}
+    allowed = {name for name, status in got.items() if status < 400}
+    assert allowed == MAY[who]
+    refused = {status for name, status in got.items() if name not in MAY[who]}
+    assert refused <= ({403} if who in ("operator", "reader") or who.startswith("workload") else {401})
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/nothing"), ("PUT", "/v1/tokens"), ("GET", "/v1/bundle/")])
+async def test_what_is_in_no_row_is_refused_and_only_callers_learn_how(tmp_path: Path, method: str, path: str) -> None:
+    async with running(tmp_path) as plane:
+        assert (await plane.ask(method, path)).status == 401
+        assert (await plane.ask(method, path, plane.operator)).status == (405 if method == "PUT" else 404)
+
+
+def test_roles_are_three() -> None:
+    assert [role.value for role in Role] == ["workload", "operator", "reader"]

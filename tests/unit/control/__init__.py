@@ -1,0 +1,1 @@
+"""The control plane's parts, without I/O where they have none."""
