@@ -31,6 +31,7 @@ from certs.verify import Peer, recheck, verify_handshake
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel
 from sidecar.net.contexts import client_context, server_context
+from sidecar.proxy.client import DrainState
 
 ALPN_HTTP1: Final = b"istio-http/1.1"
 ALPN_HTTP2: Final = b"istio-h2"
@@ -65,7 +66,7 @@ class Generation:
     def __init__(self, number: int, credentials: Credentials) -> None:
         self.number = number
         self.credentials = credentials
-        self.leaving = Leaving()
+        self.leaving = DrainState()
         self._server: dict[bool, SSL.Context] = {}
         self._client: SSL.Context | None = None
 
@@ -88,15 +89,6 @@ class Generation:
 
     def _roots(self) -> Sequence[x509.Certificate]:
         return [root for bundle in self.credentials.bundles for root in bundle.roots]
-
-
-class Leaving:
-    """Whether connections that share this object shall end; as ``proxy.client.DrainState``."""
-
-    __slots__ = ("active",)
-
-    def __init__(self) -> None:
-        self.active = False
 
 
 class Identity:

@@ -43,7 +43,7 @@ class InboundDoor:
             self._shared.telemetry.counters.captured_inbound += 1
             await self._serve(channel, host, original)
         except ProxyError as error:
-            refuse(channel, "inbound", error, original, self._shared)
+            refuse(channel, "inbound", error, _text(original), self._shared)
 
     def _judge(self, original: OriginalDst | None, host: str) -> None:
         listening = self._shared.listeners
@@ -78,17 +78,21 @@ class OutboundDoor:
                 )
             await self._captured(channel, host, original)
         except ProxyError as error:
-            refuse(channel, "outbound", error, original, self._shared)
+            refuse(channel, "outbound", error, _text(original), self._shared)
 
 
-def refuse(channel: Channel, direction: str, error: ProxyError, original: OriginalDst | None, shared: Shared) -> None:
-    """Resets the connection and leaves a record of why."""
+def refuse(channel: Channel, direction: str, error: ProxyError, original: str, shared: Shared) -> None:
+    """Resets the connection and leaves a record of why; ``original`` is where it wanted to go, where that is known."""
     record = Record(direction, "TCP", channel.peer, time(), monotonic())
-    record.origin = Origin(record.start, "nothing: refused at the door", 0.0, "" if original is None else str(original))
+    record.origin = Origin(record.start, "nothing: refused at the door", 0.0, original)
     record.reason, record.detail = error.reason, error.detail
     channel.reset()
     shared.telemetry.begin_opaque(direction)
     shared.telemetry.finish(record)
+
+
+def _text(original: OriginalDst | None) -> str:
+    return "" if original is None else str(original)
 
 
 def _is_of_pod(host: str) -> bool:

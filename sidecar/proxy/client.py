@@ -73,6 +73,7 @@ class ClientStream:
         "request_trailers",
         "timeouts",
         "trusted",
+        "xfcc",
     )
 
     def __init__(self, channel: Channel, buffer: bytes, timeouts: Timeouts, peer_ip: str, *, trusted: bool) -> None:
@@ -81,6 +82,7 @@ class ClientStream:
         self.timeouts = timeouts
         self.peer_ip = (str(parse_ip(peer_ip) or peer_ip)).encode()
         self.trusted = trusted
+        self.xfcc = b""  # a mesh peer, in the form in which the app is told of it
         self.closing = False
         self.origin: Origin | None = None
         self._served = False  # a head has come

@@ -1,7 +1,7 @@
 """The fields that a request goes on with: what a caller may not say is taken out, what we vouch for is put in.
 
 A peer that is neither a mesh peer nor a trusted proxy can say nothing of callers before it; what only a mesh may set
-is taken from everybody who is not it (until there are identities: from everybody).
+is taken from everybody who is not it. The app learns who a mesh peer is from x-forwarded-client-cert, which is ours.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from sidecar.wire import headers
 from sidecar.wire.grammar import Field
 from sidecar.wire.head import RequestHead
 
-_FROM_ANYBODY: Final = frozenset({headers.MESH_ONLY})
+_FROM_ANYBODY: Final = frozenset({headers.MESH_ONLY, headers.FROM_MESH})
+_FROM_PEERS: Final = frozenset({headers.MESH_ONLY})
 _FROM_STRANGERS: Final = headers.FORWARDING | _FROM_ANYBODY
 _CLAIMS: Final = frozenset({headers.FORWARDED_FOR})
+_XFCC: Final = b"x-forwarded-client-cert"
 _HTTP: Final = (b"x-forwarded-proto", b"http")
 _VIA: Final = (b"via", b"1.1 sidecar")
 _ID_ONLY: Final = frozenset({headers.REQUEST_ID})
@@ -58,6 +60,8 @@ class Forwarder:
 
     def _stripped(self, client: ClientStream, request: RequestHead) -> tuple[str, ...]:
         removed = _FROM_STRANGERS if self._appends and not client.trusted else _FROM_ANYBODY
+        if client.xfcc:
+            removed = _FROM_PEERS
         names = [key for key in request.known if key in headers.HOP_BY_HOP and key != headers.HOST]
         names += [name for name, _ in request.fields if headers.meaning(name) in removed]
         return tuple([name.decode("ascii", "replace") for name in names])
@@ -73,7 +77,9 @@ class Forwarder:
             fields.append(_HTTP)
             return fields
         before = known.get(headers.FORWARDED_FOR)
-        fields = headers.without(request.fields, _FROM_ANYBODY | _CLAIMS)
+        fields = headers.without(request.fields, (_FROM_PEERS if client.xfcc else _FROM_ANYBODY) | _CLAIMS)
+        if client.xfcc:
+            fields.append((_XFCC, client.xfcc))
         fields.append((headers.FORWARDED_FOR, b"%b, %b" % (before, client.peer_ip) if before else client.peer_ip))
         if headers.FORWARDED_PROTO not in known:
             fields.append(_HTTP)

@@ -15,17 +15,19 @@ allowed its socket is guarded (:class:`Guarded`), and should it begin a handshak
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from time import monotonic
 from typing import Final, cast
 
 import msgspec
 import trio
 
-from certs.verify import Peer
+from certs.xfcc import element
 from sidecar.errors import ProxyError, Reason
 from sidecar.identity import ALPN_DETECT, ALPN_HTTP1, ALPN_OPAQUE, Generation, Identity
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
 from sidecar.net.tls import HANDSHAKE_SECONDS, HandshakeFailed, Secured, secure_server
+from sidecar.proxy.admitted import AS_IT_CAME, Admitted, TlsWaiting
 from sidecar.wire.detect import HELLO_BYTES
 from sidecar.wire.hello import NoHello, read_hello
 
@@ -37,26 +39,6 @@ _OF_THE_MESH: Final = (b"istio", b"istio-http/1.1", b"istio-h2")
 STRICT: Final = "STRICT"
 PERMISSIVE: Final = "PERMISSIVE"
 DISABLE: Final = "DISABLE"
-
-
-class Admitted(msgspec.Struct, frozen=True):
-    """How a connection goes on. ``inside``: "http" or "tcp" where ALPN says it, "auto" where it has to be found out.
-    ``peer`` and ``generation`` are None for plaintext and for TLS that is not ours."""
-
-    inside: str = "auto"
-    peer: Peer | None = None
-    generation: Generation | None = None
-    secured: Secured | None = None
-
-
-AS_IT_CAME: Final = Admitted()
-
-
-class TlsWaiting(ChannelClosed):
-    """A guarded client has begun a TLS handshake; nothing of it has been read."""
-
-    def __init__(self) -> None:
-        super().__init__("a TLS handshake began after a silence")
 
 
 class Guarded:
@@ -82,38 +64,51 @@ class Guarded:
 
 
 class Gate:
-    """The gate of one process. ``outcomes`` counts handshakes by how they ended: "ok", or the rule that failed."""
+    """The gate of one process. ``mode_of`` gives a port's mode. ``sni_leads_here`` says for a server name (b"": none)
+    whether what it names is served here; None where it is only recorded (captured connections).
 
-    def __init__(self, identity: Identity) -> None:
+    ``outcomes`` counts handshakes by how they ended: "ok", or the rule that failed; ``groups`` by key agreement.
+    """
+
+    def __init__(
+        self, identity: Identity, mode_of: Callable[[int], str], sni_leads_here: Callable[[bytes], bool] | None
+    ) -> None:
         self._identity = identity
+        self._mode_of = mode_of
+        self._sni_leads_here = sni_leads_here
         self._turns = trio.Semaphore(1)
         self.under_way = 0
         self.outcomes: dict[str, int] = {}
         self.groups: dict[str, int] = {}
 
-    async def admit(self, channel: Channel, mode: str) -> Admitted:
+    async def admit(self, channel: Channel, port: int) -> Admitted:
         """Looks at the first bytes, and secures the connection where that is called for.
 
         Raises ProxyError for what is refused (PLAINTEXT_REFUSED, PEER_REFUSED, HANDSHAKE_*, NO_IDENTITY), and
         ChannelClosed for a client that left; the channel is only good for a reset then.
         """
+        mode = self._mode_of(port)
         if mode == DISABLE:
             return AS_IT_CAME
         first = await self._first_byte(channel, HANDSHAKE_SECONDS if mode == STRICT else SILENCE_SECONDS)
         if first is None:
             if mode == STRICT:
                 raise ProxyError(Reason.HANDSHAKE_TIMEOUT, f"no TLS handshake within {HANDSHAKE_SECONDS:g} s")
-            return guard(channel)
+            channel.sock = cast(socket.socket, Guarded(channel))
+            return AS_IT_CAME
         if not first:
             raise ChannelClosed("the client left before it said anything")
         if first[0] != TLS_HANDSHAKE:
             if mode == STRICT:
                 raise ProxyError(Reason.PLAINTEXT_REFUSED, "plaintext, and this port takes mutual TLS only (STRICT)")
             return AS_IT_CAME
-        return await self.admit_tls(channel, mode)
+        return await self._admit_tls(channel, mode)
 
-    async def admit_tls(self, channel: Channel, mode: str) -> Admitted:
-        """As ``admit``, for a client whose handshake has begun and is unread."""
+    async def admit_late(self, channel: Channel, port: int) -> Admitted:
+        """As ``admit``, after TlsWaiting."""
+        return await self._admit_tls(channel, self._mode_of(port))
+
+    async def _admit_tls(self, channel: Channel, mode: str) -> Admitted:
         if mode == PERMISSIVE and not await self._offers_the_mesh(channel):
             return AS_IT_CAME
         generation = self._identity.require()
@@ -133,13 +128,25 @@ class Gate:
             raise
         finally:
             self.under_way -= 1
+        if self._sni_leads_here is not None and secured.sni and not self._sni_leads_here(secured.sni):
+            self._count("wrong_sni")
+            raise ProxyError(Reason.NO_ROUTE, "the server name (SNI) names no service that is served here")
         self._count("ok")
+        return self._admitted(channel, secured, generation)
+
+    def _admitted(self, channel: Channel, secured: Secured, generation: Generation) -> Admitted:
         self.groups[secured.group] = self.groups.get(secured.group, 0) + 1
-        peer = secured.peer
+        peer, ours = secured.peer, generation.credentials
         assert peer is not None  # the context wants a certificate
-        ends = min(peer.not_after, generation.credentials.not_after)
+        ends = min(peer.not_after, ours.not_after)
         channel.secured = msgspec.structs.replace(secured, ends=ends, generation=generation.number)
-        return Admitted(_INSIDE.get(secured.alpn, "auto"), peer, generation, channel.secured)
+        return Admitted(
+            inside=_INSIDE.get(secured.alpn, "auto"),
+            peer=peer,
+            xfcc=element(ours.spiffe_id, peer.fingerprint, peer.subject, peer.spiffe_id).encode(),
+            leaving=generation.leaving,
+            words=f"mutual TLS with {peer.spiffe_id}, {secured.group}, {secured.alpn.decode() or 'no ALPN'}",
+        )
 
     def _count(self, outcome: str) -> None:
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
@@ -198,9 +205,3 @@ class Gate:
 
 
 _INSIDE: Final = {ALPN_HTTP1: "http", b"http/1.1": "http", ALPN_OPAQUE: "tcp", ALPN_DETECT: "auto"}
-
-
-def guard(channel: Channel) -> Admitted:
-    """For a silent client that may speak plaintext: from here on TlsWaiting may come out of its first read."""
-    channel.sock = cast(socket.socket, Guarded(channel))
-    return AS_IT_CAME

@@ -11,11 +11,13 @@ from collections.abc import Collection
 
 from sidecar.addresses import Address, OriginalDst
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import Channel
+from sidecar.net.channel import Channel, ChannelClosed
 from sidecar.net.dial import dial, source_for
 from sidecar.net.listener import is_own
 from sidecar.net.pool import Lease, Pool, PoolUse, pool_use
 from sidecar.policy.authorize import Permit, authorize_inbound
+from sidecar.proxy.admitted import TlsWaiting
+from sidecar.proxy.captured import refuse
 from sidecar.proxy.client import ClientStream
 from sidecar.proxy.destination import Destination, Destinations
 from sidecar.proxy.exchange import exchange
@@ -116,7 +118,7 @@ class Inbound:
     async def serve(self, channel: Channel, host: str) -> None:
         """Serves one connection from ``host`` until it ends, and closes it."""
         try:
-            await serve_target(channel, host, self._app, self._shared)
+            await _serve_at(channel, host, self._app, self._shared)
         finally:
             channel.close()
 
@@ -158,7 +160,7 @@ class CapturedInbound:
         port = self._ports.find(original)
         port.destination.users += 1
         try:
-            await serve_target(channel, host, port, self._shared)
+            await _serve_at(channel, host, port, self._shared)
         finally:
             port.destination.users -= 1
             channel.close()
@@ -178,6 +180,25 @@ class CapturedInbound:
     def uses(self) -> dict[str, PoolUse]:
         """How the pools of all ports are used together, by name."""
         return pool_uses(self._ports.values(), self._shared.max_pool)
+
+
+async def _serve_at(channel: Channel, host: str, port: AppPort, shared: Shared) -> None:
+    """Serves a connection for ``port``, through the gate where there is one."""
+    gate = shared.gate
+    if gate is None:
+        await serve_target(channel, host, port, shared)
+        return
+    try:
+        admitted = await gate.admit(channel, port.address.port)
+        try:
+            await serve_target(channel, host, port, shared, admitted)
+        except TlsWaiting:
+            admitted = await gate.admit_late(channel, port.address.port)
+            await serve_target(channel, host, port, shared, admitted)
+    except ProxyError as refused:
+        refuse(channel, "inbound", refused, port.original, shared)
+    except ChannelClosed:
+        shared.telemetry.counters.detect_nothing += 1
 
 
 def named_pools(ports: Collection[AppPort]) -> dict[str, Pool]:

@@ -13,6 +13,7 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel, ChannelClosed, Overdue
 from sidecar.net.pool import Lease
 from sidecar.policy.authorize import Permit
+from sidecar.proxy.admitted import AS_IT_CAME, Admitted, TlsWaiting
 from sidecar.proxy.client import ClientStream
 from sidecar.proxy.destination import Destination
 from sidecar.proxy.opaque import tunnel
@@ -64,20 +65,34 @@ class Target(Protocol):
         ...
 
 
-async def serve_target(channel: Channel, host: str, target: Target, shared: Shared) -> None:
-    """Serves a connection from ``host`` until it ends. Cancelling resets it; the caller closes it."""
-    if target.protocol == "tcp":
-        origin = Origin(time(), "opaque bytes, as --protocol tcp says", 0.0, target.original)
+async def serve_target(
+    channel: Channel, host: str, target: Target, shared: Shared, admitted: Admitted = AS_IT_CAME
+) -> None:
+    """Serves a connection from ``host`` until it ends. Cancelling resets it; the caller closes it.
+
+    Raises TlsWaiting where the gate let a silent client through, and that began a handshake then.
+    """
+    protocol, said = target.protocol, f"--protocol {target.protocol}"
+    if protocol == "auto" and admitted.inside != "auto":
+        protocol, said = admitted.inside, "its ALPN"
+    if protocol == "tcp":
+        origin = _origin(f"opaque bytes, as {said} says", 0.0, target, admitted)
         await _relay(channel, Sniffed(Detected.OPAQUE, b"", None), origin, target, shared)
-    elif target.protocol == "http":
-        origin = Origin(time(), "HTTP, as --protocol http says", 0.0, target.original)
-        await _http(channel, host, b"", origin, target, shared)
+    elif protocol == "http":
+        origin = _origin(f"HTTP, as {said} says", 0.0, target, admitted)
+        await _http(channel, host, b"", origin, target, shared, admitted)
     else:
-        await _detect(channel, host, target, shared)
+        await _detect(channel, host, target, shared, admitted)
 
 
-async def _detect(channel: Channel, host: str, target: Target, shared: Shared) -> None:
-    opened, began = time(), monotonic()
+def _origin(words: str, after: float, target: Target, admitted: Admitted) -> Origin:
+    if admitted.words:
+        words = f"{words}; within {admitted.words}"
+    return Origin(time() - after, words, after, target.original, admitted.principal)
+
+
+async def _detect(channel: Channel, host: str, target: Target, shared: Shared, admitted: Admitted) -> None:
+    began = monotonic()
     counters = shared.telemetry.counters
     try:
         found = await sniff(
@@ -89,6 +104,8 @@ async def _detect(channel: Channel, host: str, target: Target, shared: Shared) -
             head_timeout=shared.timeouts.request_head,
             idle=shared.timeouts.idle,
         )
+    except TlsWaiting:
+        raise
     except ChannelClosed:
         counters.detect_nothing += 1
         return
@@ -98,13 +115,13 @@ async def _detect(channel: Channel, host: str, target: Target, shared: Shared) -
         else:
             counters.detect_undecided += 1
             words = "undecided: the beginning of a method, and no more"
-            origin = Origin(opened, words, monotonic() - began, target.original)
+            origin = _origin(words, monotonic() - began, target, admitted)
             await _http_error(channel, host, overdue, origin, target, shared)
         return
     except ProxyError as error:
         counters.detect_undecided += 1
         record = _record(channel, Detected.OPAQUE, target)
-        record.origin = Origin(opened, "undecided: the client was silent", monotonic() - began, target.original)
+        record.origin = _origin("undecided: the client was silent", monotonic() - began, target, admitted)
         record.upstream = target.destination.name
         record.reason, record.detail = error.reason, error.detail
         shared.telemetry.begin_opaque(target.direction)
@@ -112,12 +129,12 @@ async def _detect(channel: Channel, host: str, target: Target, shared: Shared) -
         channel.reset()
         return
     lease = found.lease
-    origin = Origin(opened, found.words, monotonic() - began, target.original)
+    origin = _origin(found.words, monotonic() - began, target, admitted)
     if found.kind is Detected.HTTP1 and (lease is None or not greets(lease.channel)):
         note_detected(found, origin.after, shared.telemetry)
         if lease is not None:
             lease.release(reusable=False)
-        await _http(channel, host, found.data, origin, target, shared)
+        await _http(channel, host, found.data, origin, target, shared, admitted)
     elif found.kind is Detected.MORE:
         counters.detect_nothing += 1
         if lease is not None:
@@ -127,9 +144,15 @@ async def _detect(channel: Channel, host: str, target: Target, shared: Shared) -
         await _relay(channel, found, origin, target, shared)
 
 
-async def _http(channel: Channel, host: str, data: bytes, origin: Origin, target: Target, shared: Shared) -> None:
-    client = ClientStream(channel, data, shared.timeouts, host, trusted=target.trusts(host))
+async def _http(
+    channel: Channel, host: str, data: bytes, origin: Origin, target: Target, shared: Shared, admitted: Admitted
+) -> None:
+    trusted = admitted.peer is not None or target.trusts(host)
+    client = ClientStream(channel, data, shared.timeouts, host, trusted=trusted)
     client.origin = origin
+    client.xfcc = admitted.xfcc
+    if admitted.leaving is not None:
+        client.drain = admitted.leaving
     await serve_http(client, target.direction, target.handle, shared)
 
 

@@ -13,7 +13,7 @@ from time import monotonic, time
 import trio
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.proxy.client import ClientStream
+from sidecar.proxy.client import NOT_DRAINING, ClientStream
 from sidecar.proxy.ids import sane
 from sidecar.proxy.rescue import rescue
 from sidecar.proxy.shared import Shared
@@ -29,7 +29,8 @@ async def serve_http(client: ClientStream, direction: str, handle: Handler, shar
     """Serves until either side closes, then closes the channel. Cancelling resets it."""
     peer = client.channel.peer
     counters = shared.telemetry.counters
-    client.drain = shared.drain
+    if client.drain is NOT_DRAINING:
+        client.drain = shared.drain
     while True:
         request: RequestHead | None = None
         failure: ProxyError | None = None

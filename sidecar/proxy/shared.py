@@ -16,6 +16,7 @@ from sidecar.net.listener import Listener
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
 from sidecar.policy.egress import OPEN, Egress
+from sidecar.proxy.admitted import Gate
 from sidecar.proxy.client import DrainState, Timeouts
 from sidecar.proxy.ids import RequestIds
 from sidecar.telemetry.telemetry import Telemetry
@@ -52,6 +53,7 @@ class Shared:
     resolver: Resolver
     pipes: Pipes
     egress: Egress = OPEN
+    gate: Gate | None = None  # where the proxy has an identity
     drain: DrainState = field(default_factory=DrainState)
     channels: set[Channel] = field(default_factory=set)
     listeners: list[Listener] = field(default_factory=list)

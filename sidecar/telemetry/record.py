@@ -19,13 +19,15 @@ class Origin(msgspec.Struct, array_like=True, gc=False):
     """How a client's connection came to be served as it is; one per connection, shared by its records.
 
     ``opened`` is on the wall clock; ``detected`` is what it speaks and how that was found out, in words; ``after`` how
-    many seconds that took; ``original`` where a captured connection wanted to go, empty for any other.
+    many seconds that took; ``original`` where a captured connection wanted to go, empty for any other; ``principal``
+    the SPIFFE id that the client has shown by mutual TLS, empty where it showed none.
     """
 
     opened: float
     detected: str
     after: float
     original: str = ""
+    principal: str = ""
 
 
 class Try(msgspec.Struct, gc=False):
@@ -71,6 +73,7 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     bytes_received: int = 0
     bytes_sent: int = 0
     upstream: str = ""
+    upstream_principal: str = ""  # who the upstream has shown to be; empty for plaintext
     attempts: int = 0
     reused: bool = False
     stripped: tuple[str, ...] = ()  # names of fields that the client may not send

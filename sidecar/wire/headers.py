@@ -27,7 +27,8 @@ REQUEST_ID: Final = b"x-request-id"
 FORWARDED_FOR: Final = b"x-forwarded-for"
 FORWARDED_PROTO: Final = b"x-forwarded-proto"
 VIA: Final = b"via"
-MESH_ONLY: Final = b"(mesh only)"  # stands for every name that only a mesh may set
+MESH_ONLY: Final = b"(mesh only)"  # stands for every name that only this proxy may set
+FROM_MESH: Final = b"(from the mesh)"  # and for those that a mesh peer may send
 TWIN: Final = b"(underscore twin)"  # of a name that frames or routes a message: never forwarded
 PLAIN: Final = b""
 
@@ -62,13 +63,16 @@ FORWARDING: Final = frozenset(
 _KEPT_AND_READ: Final = frozenset({CONTENT_LENGTH, EXPECT, USER_AGENT, REQUEST_ID, VIA})
 _MEANT: Final = HOP_BY_HOP | FORWARDING | _KEPT_AND_READ
 _MESH_PREFIXES: Final = (b"x-envoy-", b"l5d-", b"x-source-", b"x-istio-", b"x-sidecar-")
+_FROM_MESH: Final = frozenset(
+    {b"x-envoy-upstream-rq-timeout-ms", b"x-envoy-expected-rq-timeout-ms", b"x-envoy-attempt-count"}
+)
 _MESH_NAMES: Final = frozenset({b"x-forwarded-client-cert", b"x-b3-flags-internal"})
 _FRAMING_TWINS: Final = HOP_BY_HOP | {CONTENT_LENGTH, EXPECT}
 
 # Not in trailers, whatever the sender says (RFC 9110 section 6.5.1: framing, routing, authentication, content).
 _NOT_IN_TRAILERS: Final = (
     _MEANT
-    | {MESH_ONLY}
+    | {MESH_ONLY, FROM_MESH}
     | frozenset(
         {
             b"authorization",
@@ -113,6 +117,8 @@ def meaning(name: bytes) -> bytes:
 def _meaning(name: bytes) -> bytes:
     lower = name.lower()
     hyphened = lower.replace(b"_", b"-")
+    if lower in _FROM_MESH:
+        return FROM_MESH
     if hyphened in _MESH_NAMES or hyphened.startswith(_MESH_PREFIXES):
         return MESH_ONLY
     if hyphened in FORWARDING:
