@@ -88,36 +88,40 @@ class ControlPlane:
         """See :func:`run`."""
         private = Path(tempfile.mkdtemp(prefix="sidecar-control-"))  # mode 0700
         try:
+            await self.open(private / SOCKET)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_signals)
-                await self.serve(private / SOCKET)
+                await self.serve()
                 nursery.cancel_scope.cancel()
         finally:
             shutil.rmtree(private, ignore_errors=True)
             self._audit.close()
         return 0
 
-    async def serve(self, private: Path, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serves on the listeners of the settings, and on the socket ``private``, until ``closing`` is set.
-
-        The directory of ``private`` must be for this user alone: identities are believed there. Raises StartError
-        before it serves.
-        """
+    async def open(self, private: Path) -> None:
+        """Builds everything, and binds the listeners of the settings and the socket ``private``, whose directory must
+        be for this user alone: identities are believed there. Raises StartError, and leaves nothing open then."""
         store = self._open_store()
         try:
-            api = await self._build(store)
-            plain = [Listening(sock, PlainDoor(api)) for sock in self._bind()]
-            server = Server([*plain, Listening(bind_private(private), SocketDoor(api, self.control_id))])
-            self.figures.gauge("sidecar_control_connections", "Open connections.", lambda: float(server.open))
+            self._server = Server(self._bind(await self._build(store), private))
+        except BaseException:
+            store.close()
+            raise
+        self._store = store
+
+    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serves what was opened until ``closing`` is set, and closes it."""
+        self.figures.gauge("sidecar_control_connections", "Open connections.", lambda: float(self._server.open))
+        try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.authority.run)
                 nursery.start_soon(self._end_waits)
                 _log.info("ready")
                 task_status.started()
-                await server.serve(self.closing, GRACE_SECONDS)
+                await self._server.serve(self.closing, GRACE_SECONDS)
                 nursery.cancel_scope.cancel()
         finally:
-            store.close()
+            self._store.close()
 
     async def _end_waits(self) -> None:
         await self.closing.wait()
@@ -174,19 +178,19 @@ class ControlPlane:
         check_authority(made, self.control_id, now)
         return made
 
-    def _bind(self) -> list[socket.socket]:
-        socks = []
+    def _bind(self, api: AsgiApp, private: Path) -> list[Listening]:
+        bound: list[Listening] = []
         try:
+            bound.append(Listening(bind_private(private), SocketDoor(api, self.control_id)))
             for address in self._settings.listen:
-                sock = bind_plain(address)
-                socks.append(sock)
-                self.listening.append(Address(*sock.getsockname()[:2]))
+                bound.append(Listening(bind_plain(address), PlainDoor(api)))
+                self.listening.append(Address(*bound[-1].sock.getsockname()[:2]))
                 _log.info("listening on %s", self.listening[-1])
         except StartError:
-            for sock in socks:
-                sock.close()
+            for one in bound:
+                one.sock.close()
             raise
-        return socks
+        return bound
 
     def _add_gauges(self, ledger: Ledger) -> None:
         figures, made = self.figures, self.authority

@@ -165,8 +165,9 @@ async def running(path: Path, **told: object) -> AsyncIterator[Plane]:
     (private / "api").unlink(missing_ok=True)
     clock = Clock()
     control = ControlPlane(told_all, directory, clock)
+    await control.open(private / "api")
     async with trio.open_nursery() as nursery:
-        await nursery.start(control.serve, private / "api")
+        await nursery.start(control.serve)
         try:
             yield Plane(control, directory, private / "api", clock)
         finally:
