@@ -16,6 +16,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, SignatureAlgorithmOID
 
 from certs.errors import IdentityError, Refusal
@@ -108,6 +109,7 @@ def read(raw: Raw) -> Facts:
         x509.DuplicateExtension,
         x509.InvalidVersion,
         x509.UnsupportedGeneralNameType,
+        CryptographyDeprecationWarning,  # where warnings are errors: a peer's bytes are no crash
     ):
         raise IdentityError(Refusal.UNREADABLE, "a certificate that can't be read as X.509") from None
 
@@ -127,6 +129,8 @@ def key_id_of(certificate: x509.Certificate) -> bytes:
 
 
 def _read(certificate: x509.Certificate) -> Facts:
+    if certificate.serial_number <= 0:  # RFC 5280 section 4.1.2.2; the library only warns
+        raise IdentityError(Refusal.UNREADABLE, "a certificate without a positive serial number")
     extensions = certificate.extensions
     names = _find(extensions, x509.SubjectAlternativeName)
     basic = _find(extensions, x509.BasicConstraints)

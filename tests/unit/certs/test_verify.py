@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 from cryptography import x509
@@ -197,6 +199,16 @@ def test_garbage_is_unreadable() -> None:
         with pytest.raises(IdentityError) as caught:
             verify_peer([bad], BUNDLES, NONE, NOW, expected=None)
         assert caught.value.reason is Refusal.UNREADABLE
+
+
+@pytest.mark.parametrize("serial", [0x80, 0x00])
+@pytest.mark.parametrize("loud", ["error", "ignore"])
+def test_a_serial_number_that_is_not_positive_is_unreadable(serial: int, loud: Literal["error", "ignore"]) -> None:
+    changed = bytearray(der(GOOD[0]))
+    changed[changed.index(b"\x02\x01\x03") + 2] = serial
+    with warnings.catch_warnings():
+        warnings.simplefilter(loud)
+        assert refused(lambda: leaf_rules(bytes(changed))) is Refusal.UNREADABLE
 
 
 def test_tls_6_a_root_speaks_for_its_own_domain_alone() -> None:
