@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -171,10 +172,11 @@ class _Passage:
         """The whole body, or Refused (408, 413)."""
         body = bytearray()
         with trio.move_on_after(limits.BODY_SECONDS) as patience:
-            async for piece in self._request.stream():
-                body += piece
-                if len(body) > limits.BODY_BYTES:
-                    raise Refused(413, f"more than {limits.BODY_BYTES} bytes")
+            async with aclosing(self._request.stream()) as pieces:
+                async for piece in pieces:
+                    body += piece
+                    if len(body) > limits.BODY_BYTES:
+                        raise Refused(413, f"more than {limits.BODY_BYTES} bytes")
         if patience.cancelled_caught:
             raise Refused(408, "its body did not come in time")
         return bytes(body)

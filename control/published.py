@@ -29,7 +29,7 @@ class Waiters:
     def __init__(self, most: int | None = None) -> None:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         half = MOST if soft == resource.RLIM_INFINITY else max(SHARE, soft // 2)
-        self._most = min(MOST, half) if most is None else most
+        self.most = min(MOST, half) if most is None else most
         self._by_caller: Counter[str] = Counter()
         self.waiting = 0
         self.closing = trio.Event()
@@ -41,7 +41,7 @@ class Waiters:
     @contextmanager
     def one(self, caller: str) -> Iterator[None]:
         """The room for one; Refused (503) where there is none."""
-        if self.waiting >= self._most or self._by_caller[caller] >= max(1, self._most // SHARE):
+        if self.waiting >= self.most or self._by_caller[caller] >= max(1, self.most // SHARE):
             raise Refused(503, "too many wait already", 5.0)
         self.waiting += 1
         self._by_caller[caller] += 1

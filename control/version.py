@@ -2,7 +2,7 @@
 
 Who uses them: the store makes them, the API compares and prints them. ``n`` only rises within an epoch; an epoch
 belongs to one store from its making to its end, so a store that is new has a new one. Of two epochs the later one is
-larger: they are the second in which the store was made.
+larger: they are the millisecond in which the store was made.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class SqliteStore:
 
 
 def open_store(path: str, now: float) -> SqliteStore:
-    """The store at ``path`` (empty: in memory), made where there is none, with the epoch ``now``.
+    """The store at ``path`` (empty: in memory), made where there is none, with ``now`` (s) as its epoch.
 
     Raises StartError: a directory that is not there, a file of somebody else, a damaged or a newer one. Such a file is
     left as it is.
@@ -179,7 +179,7 @@ def _prepare(connection: sqlite3.Connection, path: str, now: float) -> int:
             raise sqlite3.DatabaseError(verdict)
     else:
         connection.executescript(
-            f"BEGIN IMMEDIATE; {_TABLES} INSERT INTO meta VALUES ({int(now)}, 0);"
+            f"BEGIN IMMEDIATE; {_TABLES} INSERT INTO meta VALUES ({int(now * 1000)}, 0);"
             f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA}; COMMIT;"
         )
     return int(connection.execute("SELECT epoch FROM meta").fetchone()[0])

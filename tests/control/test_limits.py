@@ -1,0 +1,97 @@
+"""What one caller, or whoever is no caller, can cost: bounded, and told apart in the log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from control import limits
+from control.doors import PEER
+from tests.control.plane import BILLING, ORDERS, PLAIN, SOCKET, csr, exchange, running
+
+
+async def test_a_workload_that_asks_too_often_is_told_to_wait_and_others_are_not(tmp_path: Path) -> None:
+    async with running(tmp_path) as plane:
+        statuses = []
+        for _ in range(limits.CERTIFICATES.burst + 20):
+            reply = await plane.ask("POST", "/v1/certificates", body=csr(), door=SOCKET, peer=BILLING)
+            statuses.append(reply.status)
+            if reply.status == 429:
+                break
+        assert statuses[-1] == 429 and set(statuses[:-1]) == {201}
+        assert int(reply.headers["retry-after"]) >= 1
+        assert len(statuses) > limits.CERTIFICATES.burst
+        other = await plane.ask("POST", "/v1/certificates", body=csr(ORDERS), door=SOCKET, peer=ORDERS)
+        assert other.status == 201
+        assert plane.audit()[-2]["reason"] == "asks too often"
+
+
+async def test_whoever_is_refused_too_often_waits_and_no_longer_fills_the_log(tmp_path: Path) -> None:
+    async with running(tmp_path) as plane:
+        replies = [await plane.ask("GET", "/v1/bundle", "sct1.x") for _ in range(limits.REFUSALS.burst + 30)]
+        late = [reply for reply in replies if reply.status == 429]
+        assert late and {reply.status for reply in replies} == {401, 429}
+        assert len({reply.body for reply in late}) == 1 and "retry-after" in late[0].headers
+        # A caller that is known comes through from the same address, and its line says how much was not written.
+        assert (await plane.ask("POST", "/v1/tokens", plane.operator, {"role": "reader"})).status == 201
+        refused = [line for line in plane.audit() if line["verdict"] == "refused"]
+        assert len(refused) + plane.audit()[-1].get("unwritten", 0) <= len(replies)
+        assert sum(line.get("unwritten", 0) for line in plane.audit()) + len(refused) == len(replies)
+
+
+@pytest.mark.parametrize("length", [limits.BODY_BYTES + 1, 10**12])
+async def test_a_body_that_is_too_long_is_refused_before_it_is_read(tmp_path: Path, length: int) -> None:
+    async with running(tmp_path) as plane:
+        with trio.fail_after(10):
+            reply = await plane.ask("POST", "/v1/tokens", plane.operator, b" " * (limits.BODY_BYTES + 1))
+        assert reply.status == 413
+        head = f"POST /v1/tokens HTTP/1.1\r\nhost: c\r\ncontent-length: {length}\r\n\r\n"
+        async with await plane.connect() as stream:
+            await stream.send_all(head.encode())
+            with trio.fail_after(10):
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 401 "), "who comes first, then what"
+
+
+async def test_a_head_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as plane:
+        async with await plane.connect() as stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nx: " + b"a" * 40_000)
+            with trio.fail_after(10):
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("door", [PLAIN, SOCKET])
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /healthz HTTP/1.1\r\nhost: c\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\n"
+        b"http2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nhost: c\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+        b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+    ],
+    ids=["h2c", "websocket", "the preface of HTTP/2"],
+)
+async def test_a_connection_never_changes_its_protocol(tmp_path: Path, door: str, request_bytes: bytes) -> None:
+    """Behind a proxy that stops reading requests once it has seen 101, anyone could write identity headers."""
+    async with running(tmp_path) as plane:
+        async with await plane.connect(door) as stream:
+            await stream.send_all(request_bytes)
+            with trio.fail_after(10):
+                answer = bytes(await stream.receive_some())
+        assert answer.startswith(b"HTTP/1.1 ") and not answer.startswith(b"HTTP/1.1 101"), answer
+
+
+async def test_identity_headers_count_on_the_socket_alone_on_a_connection_that_is_kept(tmp_path: Path) -> None:
+    async with running(tmp_path) as plane:
+        element = f'By={plane.control.control_id};Hash={"0" * 64};Subject="";URI={BILLING}'
+        for door, expected in ((PLAIN, 401), (SOCKET, 200)):
+            async with await plane.connect(door) as stream:
+                for name in ("x-forwarded-client-cert", "X-Forwarded-Client-Cert"):
+                    fields = [("host", "c"), (name, element)]
+                    assert (await exchange(stream, "GET", "/v1/bundle", fields)).status == expected
+                twin = [("host", "c"), ("x_forwarded_client_cert", element)]
+                assert (await exchange(stream, "GET", "/v1/bundle", twin)).status == 401
+        assert PEER not in str(plane.seen)
