@@ -48,6 +48,7 @@ class Reason(Enum):
     HANDSHAKE_TIMEOUT = ("handshake_timeout", "DPE", Fault.CLIENT)
     NO_IDENTITY = ("no_identity", "LR", Fault.IDENTITY)
     REVOKED = ("revoked", "UAEX", Fault.IDENTITY)
+    NO_ENDPOINT = ("no_endpoint", "UH", Fault.UPSTREAM)
     UPSTREAM_HANDSHAKE = ("upstream_handshake", "UF", Fault.UPSTREAM)
     UPSTREAM_IDENTITY = ("upstream_identity", "UF", Fault.IDENTITY)
     NOT_REDIRECTED = ("not_redirected", "UAEX", Fault.POLICY)

@@ -171,6 +171,10 @@ class Channel:
         self.bulk = len(data) >= READ_SIZE
         return data
 
+    def take_unread(self) -> bytes:
+        """What a peek has decrypted and nobody has read, which no wait would tell of; b"" without TLS."""
+        return b"" if self.secured is None else self.sock.take_unread()  # type: ignore[attr-defined]
+
     async def wait_readable(self) -> None:
         """Waits until a read may not block (look again: wake-ups can be false). Raises ChannelClosed, Overdue."""
         if self.overdue is not None:

@@ -46,11 +46,14 @@ class PoolUse:
 class Lease:
     """A pooled connection in somebody's hands; ``reused``: it has served before. Ends with one ``release``."""
 
-    __slots__ = ("_poll", "channel", "idle_limit", "idle_until", "pool", "reused")
+    __slots__ = ("_poll", "channel", "generation", "idle_limit", "idle_until", "pool", "principal", "reused")
 
     def __init__(self, pool: Pool, channel: Channel) -> None:
         self.pool = pool
         self.channel = channel
+        self.generation = pool.generation
+        secured = channel.secured
+        self.principal = str(secured.peer.spiffe_id) if secured is not None and secured.peer is not None else ""
         self.reused = False
         self.idle_limit = pool.idle_seconds
         self.idle_until = 0.0
@@ -88,6 +91,7 @@ class Pool:
         self._idle: deque[Lease] = deque()
         self._waiting: deque[_Turn] = deque()
         self.open = 0
+        self.generation = 0  # what is open from before the last ``renew`` serves what it serves, and nobody else
         self.closed = False
         self.failures = 0  # of dialing, and of waiting in vain
         self.last_failure: tuple[float, ProxyError] | None = None  # when, on the monotonic clock, and what
@@ -155,7 +159,8 @@ class Pool:
     def release(self, lease: Lease, *, reusable: bool) -> None:
         """See :meth:`Lease.release`."""
         channel = lease.channel
-        if not reusable or self.closed or channel.closed or channel.overdue is not None:
+        stale = self.closed or lease.generation != self.generation
+        if not reusable or stale or channel.closed or channel.overdue is not None:
             self._drop(lease)
             return
         channel.deadline = NEVER
@@ -177,6 +182,12 @@ class Pool:
                 if lease.idle_until < now:
                     self._drop(lease)
 
+    def renew(self) -> None:
+        """Whoever asks from now on gets a connection made from now on: what they are made with has changed."""
+        self.generation += 1
+        while self._idle:
+            self._drop(self._idle.pop())
+
     def close(self) -> None:
         """Closes all that is idle; what is leased closes when it is released."""
         self.closed = True
@@ -184,6 +195,7 @@ class Pool:
             self._drop(self._idle.pop())
 
     async def _connect(self) -> Lease:
+        generation = self.generation
         try:
             channel = await self._dial()
         except BaseException as error:
@@ -192,7 +204,9 @@ class Pool:
                 self._note(error)
             raise
         self._counters.pool_misses += 1
-        return Lease(self, channel)
+        lease = Lease(self, channel)
+        lease.generation = generation
+        return lease
 
     async def _wait(self) -> _Turn:
         if len(self._waiting) >= self.max_waiting:

@@ -119,6 +119,10 @@ class TlsSocket:
             if not self.unread:
                 self.unread = self._record()
             return self.unread[:size]
+        return self.take_unread()
+
+    def take_unread(self) -> bytes:
+        """What a peek has left, for whoever reads on without ``recv``."""
         data = self.unread
         self.unread = b""
         return data

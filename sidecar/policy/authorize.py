@@ -24,6 +24,7 @@ class Permit(msgspec.Struct, frozen=True, gc=False):
 
 
 _INBOUND = Permit(_KEY, "the app beside this proxy")
+_SERVICE = Permit(_KEY, "a service of the mesh")
 _OUTBOUND = Permit(_KEY, "a client on loopback")
 
 
@@ -52,6 +53,14 @@ def authorize_caller(*, loopback: bool) -> None:
     """Who else could reach the outbound port would call others in our name. Raises ProxyError(CALLER_REFUSED)."""
     if not loopback:
         raise ProxyError(Reason.CALLER_REFUSED, "the outbound proxy serves loopback clients only")
+
+
+def authorize_service(*, known: bool) -> Permit:
+    """A service of the mesh, which only its own workloads may serve. ``known``: its definition says who these are.
+    Raises ProxyError(NO_ROUTE)."""
+    if not known:
+        raise ProxyError(Reason.NO_ROUTE, "nobody may serve this service: its definition names no service account")
+    return _SERVICE
 
 
 def authorize_outbound(*, loopback: bool, destination_is_own: bool, allowed: bool = True) -> Permit:

@@ -6,6 +6,8 @@ to the address that it was made to, whatever name is spoken on it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sidecar.addresses import OriginalDst
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel
@@ -33,12 +35,13 @@ class Callee:
     protocol = "auto"
 
     def __init__(self, address: OriginalDst, forwarder: Forwarder, shared: Shared) -> None:
+        self.route: Callable[[RequestHead], Callee | None] = _nowhere
         self.address = address
         self.original = str(address)
         self._shared = shared
         self._forwarder = forwarder
         self._allowed = shared.egress.allows(address.host, address.port)
-        self.destination = Destination(self.original, self._dial, shared, wait_seconds=WAIT_SECONDS, apart=False)
+        self.destination = self._made()
 
     def permit_address(self) -> None:
         """Refuses a captured connection to a listener of ours, before anything is read of it. Raises ProxyError."""
@@ -55,6 +58,10 @@ class Callee:
         if switched is not None:
             await switch(client, switched.upstream, switched.head, record, self._shared)
 
+    async def permit_request(self, request: RequestHead) -> Permit:
+        """Leave for a request of a captured connection, whose name has to lead where that goes. Raises ProxyError."""
+        return self._permit(self._allowed or await self._allows_as(authority_parts(request.authority)[0]))
+
     # -- captured: see Target ----------------------------------------------------------------------------------------
 
     def trusts(self, host: str) -> bool:
@@ -70,8 +77,8 @@ class Callee:
     async def handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
         if request.method == b"CONNECT" or request.absolute:
             raise ProxyError(Reason.METHOD_REFUSED, "a proxy request inside a tunnel or a captured connection")
-        permit = self._permit(self._allowed or await self._allows_as(authority_parts(request.authority)[0]))
-        await self.forward(client, request, record, permit)
+        callee = self.route(request) or self
+        await callee.forward(client, request, record, await callee.permit_request(request))
 
     async def _allows_as(self, name: str) -> bool:
         """Whether the name said on a captured connection is an allowed one, and leads to where that goes."""
@@ -82,6 +89,9 @@ class Callee:
         return egress.allows_as(name, resolved, address.host, address.port)
 
     # -- both --------------------------------------------------------------------------------------------------------
+
+    def _made(self) -> Destination:
+        return Destination(self.original, self._dial, self._shared, wait_seconds=WAIT_SECONDS, apart=False)
 
     def _permit(self, allowed: bool) -> Permit:
         own = is_own(self._shared.listeners, self.address.host, self.address.port)
@@ -95,3 +105,8 @@ class Callee:
             loopback=True, destination_is_own=any(is_own(shared.listeners, host, address.port) for host in found)
         )
         return await dial(found, address.port, timeout=shared.connect_timeout, registry=shared.channels)
+
+
+def _nowhere(_: RequestHead) -> Callee | None:
+    """Without a mesh no authority leads elsewhere."""
+    return None

@@ -24,15 +24,23 @@ class Destination:
     """Where requests and bytes go: ``pool`` for requests, ``opaque`` for connections that are relayed.
 
     ``name`` is for people; ``wait_seconds`` how long a request may wait for a connection. ``apart``: silent and opaque
-    connections, which hold theirs for as long as they like, have a pool of their own, lest they use up HTTP's.
+    connections, which hold theirs for as long as they like, have a pool of their own, lest they use up HTTP's;
+    ``dial_opaque`` makes them where they are made in another way.
     """
 
     __slots__ = ("habits", "name", "opaque", "origin", "pool", "users")
 
     def __init__(
-        self, name: str, dial: Callable[[], Awaitable[Channel]], shared: Shared, *, wait_seconds: float, apart: bool
+        self,
+        name: str,
+        dial: Callable[[], Awaitable[Channel]],
+        shared: Shared,
+        *,
+        wait_seconds: float,
+        apart: bool,
+        dial_opaque: Callable[[], Awaitable[Channel]] | None = None,
     ) -> None:
-        def pool() -> Pool:
+        def pool(dial: Callable[[], Awaitable[Channel]]) -> Pool:
             return Pool(
                 dial,
                 limit=shared.max_pool,
@@ -44,8 +52,8 @@ class Destination:
 
         self.name = name
         self.habits = Habits()
-        self.pool = pool()
-        self.opaque = pool() if apart else self.pool
+        self.pool = pool(dial)
+        self.opaque = pool(dial_opaque or dial) if apart else self.pool
         self.origin = PoolOrigin(self.pool, name, shared.timeouts.stream_idle)
         self.users = 0  # captured connections that are here to stay, whether or not they have a request under way
 
@@ -64,6 +72,11 @@ class Destination:
         if self.opaque.full:
             raise ProxyError(Reason.POOL_FULL, "all its connections for silent and opaque clients are in use")
         return await self.fresh()
+
+    def renew(self) -> None:
+        """What connections are made with has changed: those that are there are not given to anybody else."""
+        self.pool.renew()
+        self.opaque.renew()
 
     def sweep(self, now: float) -> None:
         """Closes connections that have been idle for too long."""

@@ -58,6 +58,7 @@ async def exchange(
         record.upstream = origin.name
         upstream = await origin.open(permit, fresh=fresh)
         record.upstream = upstream.name
+        record.upstream_principal = upstream.principal
         record.reused = upstream.reused
         tunnel = False
         client.watch(upstream)

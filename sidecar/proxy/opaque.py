@@ -27,7 +27,7 @@ async def tunnel(
             client,
             upstream,
             to_right=to_upstream,
-            to_left=to_client,
+            to_left=upstream.take_unread() + to_client,
             idle=shared.timeouts.idle,
             half_close_idle=HALF_CLOSE_IDLE,
             counters=shared.telemetry.counters,

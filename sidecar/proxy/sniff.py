@@ -117,6 +117,8 @@ async def sniff(
                 more = await _first_of(client, lease.channel, data, until, idle)
                 if more is None:
                     greeted = greets(lease.channel)
+                    if not greeted and lease.channel.secured is not None:
+                        continue  # something of TLS's own, a ticket perhaps
                     habits.server_first = habits.server_first or greeted
                     return Sniffed(Detected.OPAQUE, data, lease, server_first=greeted)
             else:

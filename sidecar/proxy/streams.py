@@ -24,6 +24,7 @@ class Upstream(Protocol):
     done: bool  # the answer's body is complete
     trailers: list[Field]
     name: str  # where it is, for the record
+    principal: str  # the SPIFFE id that it has shown; empty for plaintext
 
     def begin(self, request: RequestHead, fields: list[Field], body: bytes, *, done: bool) -> bool:
         """Sends the head and the first of the body without waiting; ``done``: that is all of it. False: bytes are left

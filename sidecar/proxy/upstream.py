@@ -37,6 +37,7 @@ class UpstreamStream:
         "channel",
         "done",
         "name",
+        "principal",
         "reused",
         "trailers",
         "wrote",
@@ -46,6 +47,7 @@ class UpstreamStream:
         self.channel = lease.channel
         self.name = lease.channel.peer
         self.reused = lease.reused
+        self.principal = lease.principal
         self.answered = self.wrote = self.done = False
         self.trailers: list[Field] = []
         self._lease = lease
@@ -139,7 +141,7 @@ class UpstreamStream:
             try:
                 data = await channel.recv()
             except ChannelClosed as gone:
-                raise _left(gone.detail) from None
+                raise self._gone(gone.detail) from None
             channel.deadline = NEVER
             if not data:
                 raise _left("before its answer was complete")
@@ -241,6 +243,12 @@ class UpstreamStream:
             name, _, value = member.strip().partition(b"=")
             if name.lower() == b"timeout" and value.isdigit() and len(value) < 7:
                 self._lease.idle_limit = min(self._lease.pool.idle_seconds, max(0.0, int(value) - 1.0))
+
+    def _gone(self, how: str) -> ProxyError:
+        """Under TLS 1.3 a server judges our certificate after our handshake is over: an alert is its verdict, then."""
+        if self.channel.secured is not None and not self.reused and "alert" in how:
+            return ProxyError(Reason.UPSTREAM_HANDSHAKE, f"the upstream refused this proxy's certificate: {how}")
+        return _left(how)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

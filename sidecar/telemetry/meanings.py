@@ -99,6 +99,47 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
         "Name it with --allow-host HOST[:PORT]. A captured connection goes to the address that the app chose: the name "
         "it says (Host, SNI) has to lead there as well, and bytes without a name are allowed by an address alone.",
     ),
+    Reason.PEER_REFUSED: Meaning(
+        "A client showed no certificate, or one that is not taken; nothing of its reached the app.",
+        "The detail names the rule. A client of the mesh goes through its own sidecar; one that has none needs a port "
+        "that is PERMISSIVE. For a wrong or ended certificate look at /certs of the client's sidecar.",
+    ),
+    Reason.PLAINTEXT_REFUSED: Meaning(
+        "A client spoke plaintext to a port that takes mutual TLS only (STRICT).",
+        "Give the client a sidecar, or set this port's mode to PERMISSIVE (--mtls, --mesh) while it has none.",
+    ),
+    Reason.HANDSHAKE_FAILED: Meaning(
+        "A client's TLS handshake failed for another reason than its certificate.",
+        "The detail has OpenSSL's word or the alert that the client sent. TLS 1.3 is spoken here, and ALPN has to "
+        "offer a protocol of the mesh, http/1.1, or nothing.",
+    ),
+    Reason.HANDSHAKE_TIMEOUT: Meaning(
+        "A client connected to a port that takes mutual TLS, and finished no handshake within 10 s.",
+        "A port scan, a health check by TCP, a client without a sidecar that waits for the app to speak first, or a "
+        "slow network.",
+    ),
+    Reason.REVOKED: Meaning(
+        "The connection was cut: a certificate on it has ended, was revoked, or its root is no longer trusted.",
+        "The application log says which. Where it was not meant: /certs, and whether the control plane is reached.",
+    ),
+    Reason.NO_IDENTITY: Meaning(
+        "This proxy has no certificate that is good now, and so serves nothing that needs one.",
+        "Look at /certs and the application log: is the control plane reached, is the token good, is the clock right?",
+    ),
+    Reason.NO_ENDPOINT: Meaning(
+        "The service is known, and has no endpoint.",
+        "Is it running, and does --mesh (or the registry) list where? /config_dump shows what this proxy was told.",
+    ),
+    Reason.UPSTREAM_HANDSHAKE: Meaning(
+        "The TLS handshake with the service's sidecar failed, or it refused this proxy's certificate.",
+        "The detail has the alert or OpenSSL's word. Is there a sidecar at that address? Its own log and /explain name "
+        "the rule if it refused; nothing was sent in plaintext.",
+    ),
+    Reason.UPSTREAM_IDENTITY: Meaning(
+        "Whoever answered at the service's address has shown another identity than those that may serve it.",
+        "Nothing was sent. Does the service's definition name the service account that it runs as? If it does, "
+        "somebody else answers at that address.",
+    ),
     Reason.DNS_FAILED: Meaning(
         "The destination's name could not be looked up.",
         "Check the name, /etc/resolv.conf and that the name servers answer.",

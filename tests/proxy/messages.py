@@ -110,6 +110,7 @@ class MemoryUpstream:
     ``begins`` is what beginning the request raises."""
 
     name = "memory"
+    principal = ""
 
     def __init__(
         self,

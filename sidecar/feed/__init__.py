@@ -1,0 +1,10 @@
+"""Feed: what brings the proxy what it obeys, from wherever that is, and keeps the last good of it.
+
+Who calls it: ``app`` starts it; the data plane reads ``current.Current``. It waits and reads; what a text means is for
+``resources`` to decide.
+
+=================  ===================================================================================================
+``current``        the Snapshot of this moment, and the tally of what was taken and what was refused
+``mesh_file``      ``--mesh FILE``: read at start, watched
+=================  ===================================================================================================
+"""

@@ -1,0 +1,249 @@
+"""Whom the app calls within the mesh: a port of a service, at its endpoints, over mutual TLS.
+
+Called by ``outbound`` for destinations that the Snapshot knows. There are two ways to dial, since ALPN says what is
+inside: HTTP for the pool, opaque bytes one to one. All endpoints of a port have the same identities, server name and
+ALPN, so their connections share a pool. The server's SPIFFE id is held against
+those that may serve the service before a byte of the app's goes out; a failed handshake never falls back to plaintext.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from certs.spiffe import SpiffeId
+from sidecar.addresses import OriginalDst
+from sidecar.errors import ProxyError, Reason
+from sidecar.identity import ALPN_DETECT, ALPN_HTTP1, ALPN_OPAQUE, Generation, Identity
+from sidecar.net.channel import Channel, ChannelClosed
+from sidecar.net.dial import dial
+from sidecar.net.pool import Lease
+from sidecar.net.tls import HANDSHAKE_SECONDS, HandshakeFailed, secure_client
+from sidecar.policy.authorize import Permit, authorize_service
+from sidecar.proxy.callee import Callee
+from sidecar.proxy.destination import Destination
+from sidecar.proxy.forwarding import Forwarder
+from sidecar.proxy.shared import Shared
+from sidecar.proxy.sniff import Sniffed
+from sidecar.resources.snapshot import Endpoint, ServicePort, Snapshot
+from sidecar.wire.head import RequestHead
+
+WAIT_SECONDS: Final = 3.0  # for a connection to an endpoint (F13)
+HTTP_OFFER: Final = (ALPN_HTTP1, ALPN_DETECT, b"http/1.1")
+OPAQUE_OFFER: Final = (ALPN_OPAQUE, ALPN_DETECT)
+# Nothing of the request has been seen by anybody then: the next endpoint may have it.
+_NOT_REACHED: Final = frozenset({Reason.CONNECT_FAILED, Reason.CONNECT_TIMEOUT, Reason.UPSTREAM_HANDSHAKE})
+
+
+class Outcomes(Protocol):
+    """Where handshakes are counted by how they ended."""
+
+    def note(self, outcome: str, group: str) -> None: ...
+
+
+class Secure:
+    """What dials the mesh: our identity, and where the outcomes are counted. One per process."""
+
+    def __init__(self, identity: Identity, outcomes: Outcomes, connect_timeout: float, channels: set[Channel]) -> None:
+        self.identity = identity
+        self._outcomes = outcomes
+        self._connect_timeout = connect_timeout
+        self._channels = channels
+
+    async def dial(
+        self, endpoint: Endpoint, expected: frozenset[SpiffeId], sni: bytes, offer: Sequence[bytes]
+    ) -> Channel:
+        """A secured connection to ``endpoint``, whose server is one of ``expected``.
+
+        Raises ProxyError: what ``net.dial`` raises, NO_IDENTITY, UPSTREAM_HANDSHAKE, UPSTREAM_IDENTITY.
+        """
+        generation = self.identity.require()
+        channel = await dial([endpoint.address], endpoint.port, timeout=self._connect_timeout, registry=self._channels)
+        try:
+            await self._secure(channel, generation, expected, sni, offer)
+        except BaseException:
+            channel.reset()
+            raise
+        return channel
+
+    async def _secure(
+        self,
+        channel: Channel,
+        generation: Generation,
+        expected: frozenset[SpiffeId],
+        sni: bytes,
+        offer: Sequence[bytes],
+    ) -> None:
+        judge = self.identity.judge(generation, expected)
+        try:
+            secured = await secure_client(
+                channel, generation.client(), judge, sni=sni, alpn=offer, seconds=HANDSHAKE_SECONDS
+            )
+        except HandshakeFailed as failed:
+            self._outcomes.note(failed.rule, "")
+            raise
+        except ChannelClosed as gone:
+            self._outcomes.note("closed", "")
+            detail = f"{channel.peer}: closed in the handshake: {gone.detail}"
+            raise ProxyError(Reason.UPSTREAM_HANDSHAKE, detail) from None
+        self._outcomes.note("ok", secured.group)
+        assert secured.peer is not None
+        ends = min(secured.peer.not_after, generation.credentials.not_after)
+        channel.secured = msgspec.structs.replace(secured, ends=ends, generation=generation.number)
+
+
+class Mesh(Protocol):
+    """What this proxy knows of its mesh."""
+
+    secure: Secure
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The one of this moment."""
+        ...
+
+
+class MeshCallee(Callee):
+    """A port of a service as the app calls it, explicitly or captured. New connections go to its endpoints in turn, and
+    to the next one where one can't be reached."""
+
+    def __init__(
+        self,
+        address: OriginalDst,
+        port: ServicePort,
+        original: str,
+        forwarder: Forwarder,
+        secure: Secure,
+        shared: Shared,
+    ) -> None:
+        self.port = port
+        self._secure = secure
+        self._turn = 0
+        super().__init__(address, forwarder, shared)
+        self.original = original
+        self.protocol = port.protocol
+
+    @property
+    def terms(self) -> tuple[frozenset[SpiffeId], bytes, str]:
+        """What its connections were made on."""
+        return self.port.identities, self.port.sni, self.port.protocol
+
+    def take(self, port: ServicePort) -> None:
+        """The same port as a newer Snapshot has it. Connections to endpoints that are gone are not used again."""
+        if port.endpoints != self.port.endpoints:
+            gone = set(self.port.endpoints) - set(port.endpoints)
+            if gone:
+                self.destination.renew()
+        self.port = port
+
+    def permit_address(self) -> None:
+        """See ``Callee``: whatever is dialed is an endpoint of the service."""
+
+    def permit_named(self) -> Permit:
+        return authorize_service(known=bool(self.port.identities))
+
+    async def permit(self, found: Sniffed) -> Permit:
+        return self.permit_named()
+
+    async def lease_early(self) -> Lease:
+        return await self.destination.fresh_at_once()
+
+    async def permit_request(self, request: RequestHead) -> Permit:
+        return self.permit_named()
+
+    def _made(self) -> Destination:
+        return Destination(
+            self.port.name,
+            self._dial,
+            self._shared,
+            wait_seconds=WAIT_SECONDS,
+            apart=True,
+            dial_opaque=self._dial_opaque,
+        )
+
+    async def _dial(self) -> Channel:
+        return await self._dial_one(HTTP_OFFER)
+
+    async def _dial_opaque(self) -> Channel:
+        return await self._dial_one(OPAQUE_OFFER)
+
+    async def _dial_one(self, offer: Sequence[bytes]) -> Channel:
+        endpoints = self.port.endpoints
+        if not endpoints:
+            raise ProxyError(Reason.NO_ENDPOINT, f"{self.port.name} has no endpoint")
+        self._turn += 1
+        for number in range(len(endpoints)):
+            endpoint = endpoints[(self._turn + number) % len(endpoints)]
+            try:
+                return await self._secure.dial(endpoint, self.port.identities, self.port.sni, offer)
+            except ProxyError as error:
+                if number + 1 == len(endpoints) or error.reason not in _NOT_REACHED:
+                    raise
+        raise AssertionError("unreachable")
+
+
+class Services:
+    """The services of the mesh as the app calls them; what ``Outbound`` asks first. ``known`` is the Snapshot of the
+    moment."""
+
+    def __init__(self, mesh: Mesh, forwarder: Forwarder, shared: Shared) -> None:
+        self._mesh = mesh
+        self._forwarder = forwarder
+        self._shared = shared
+        self._callees: dict[tuple[str, str], MeshCallee] = {}
+        self._seen: Snapshot | None = None
+        mesh.secure.identity.follow(lambda _: self._renew())
+
+    def named(self, host: str, port: int) -> MeshCallee | None:
+        """The service that this authority names."""
+        return self._callee(self._mesh.snapshot.by_authority(host, port), "")
+
+    def at(self, original: OriginalDst) -> MeshCallee | None:
+        """The service at this original destination."""
+        return self._callee(self._mesh.snapshot.by_address(original.host, original.port), str(original))
+
+    def _callee(self, port: ServicePort | None, original: str) -> MeshCallee | None:
+        if self._mesh.snapshot is not self._seen:
+            self._refresh()
+        if port is None:
+            return None
+        key = port.name, original
+        found = self._callees.get(key)
+        if found is None:
+            address = OriginalDst(port.name, port.port)
+            found = self._callees[key] = MeshCallee(
+                address, port, original, self._forwarder, self._mesh.secure, self._shared
+            )
+        return found
+
+    def _refresh(self) -> None:
+        """A new Snapshot: callees learn of their ports' endpoints; those of ports that are gone, or are now served by
+        somebody else, begin anew."""
+        self._seen = snapshot = self._mesh.snapshot
+        now = {port.name: port for port in snapshot.ports()}
+        for key, callee in list(self._callees.items()):
+            port = now.get(key[0])
+            if port is not None and (port.identities, port.sni, port.protocol) == callee.terms:
+                callee.take(port)
+            else:
+                self._callees.pop(key).destination.close()
+
+    def _renew(self) -> None:
+        for callee in self._callees.values():
+            callee.destination.renew()
+
+    def values(self) -> Iterable[MeshCallee]:
+        """All that were called so far."""
+        return self._callees.values()
+
+    def sweep(self, now: float) -> None:
+        """Closes connections that have been idle for too long."""
+        for callee in self._callees.values():
+            callee.destination.sweep(now)
+
+    def close(self) -> None:
+        """Closes idle connections."""
+        for callee in self._callees.values():
+            callee.destination.close()

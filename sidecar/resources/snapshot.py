@@ -1,0 +1,185 @@
+"""The Snapshot: all that the proxy obeys, as one immutable value, and the tables by which a request finds its part.
+
+Who calls it: ``resources.compile`` makes it; the data plane reads one per request (``feed.current``) and passes it
+down. It is never changed: whatever is new comes as another Snapshot, whole or not at all.
+
+Every look-up is one or two in a dict, made when the Snapshot was: ten thousand services cost a request what ten do. A
+name that means nothing here means nothing at all; whether that is let through or refused is for the caller to decide.
+
+The rule on modes stands in :func:`effective`, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final, Literal
+
+import msgspec
+
+from certs.spiffe import SpiffeId
+from sidecar.addresses import parse_ip
+from sidecar.resources.sni import Sni
+
+SCHEMA: Final = "1.0"
+
+Reach = Literal["captured", "direct"]
+Protocol = Literal["http", "tcp", "auto"]
+Source = Literal["none", "file", "control", "last good"]
+
+
+class Mode(StrEnum):
+    """What a port takes from its callers. The words are those of PeerAuthentication."""
+
+    STRICT = "STRICT"  # mutual TLS, and nothing else
+    PERMISSIVE = "PERMISSIVE"  # mutual TLS or plaintext
+    DISABLE = "DISABLE"  # all goes on as it came
+
+
+_LOOSENESS: Final = {Mode.STRICT: 0, Mode.PERMISSIVE: 1, Mode.DISABLE: 2}
+
+
+def effective(told: Mode | None, document: Mode | None) -> Mode:
+    """The mode of a port, from what ``--mtls`` said (None: nothing) and what a document says of it (None: nothing).
+
+    Where only one speaks it is obeyed; where both do, the stricter one: a document may tighten what the command line
+    says, and never loosens it, ``--mtls strict`` least of all. Where nobody does: STRICT.
+    """
+    said = [mode for mode in (told, document) if mode is not None]
+    return min(said, key=_LOOSENESS.__getitem__, default=Mode.STRICT)
+
+
+class Me(msgspec.Struct, frozen=True):
+    """Whom a Snapshot is made for. ``service`` is empty where the app belongs to none; ``mtls`` is what the command
+    line said, None where it said nothing."""
+
+    namespace: str = "default"
+    service: str = ""
+    service_account: str = "default"
+    mtls: Mode | None = None
+
+
+class Version(msgspec.Struct, frozen=True, order=True):
+    """Of two Snapshots of one epoch the one with the higher ``n`` is newer. A file's epoch is 0."""
+
+    epoch: int = 0
+    n: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.n}"
+
+
+class Endpoint(msgspec.Struct, frozen=True, gc=False):
+    """Where a service port is dialed.
+
+    ``captured``: the app's own address and port, which the peer's rules lead to its sidecar. ``direct``: the peer's
+    inbound listener itself, which needs the SNI to know which port is meant. ``address`` is an IP address in canonical
+    form; labels serve subsets only.
+    """
+
+    address: str
+    port: int
+    mode: Reach = "captured"
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class ServicePort(msgspec.Struct, frozen=True):
+    """A port of a service: what is spoken there, where it is dialed, and who may answer. ``identities`` are never
+    empty, and come from the service's own definition. ``sni`` is different for each service port, and so names it."""
+
+    service: str
+    namespace: str
+    port: int
+    name: str  # may be empty
+    protocol: Protocol
+    endpoints: tuple[Endpoint, ...]
+    identities: frozenset[SpiffeId]
+    trust_domain: str
+
+    @property
+    def sni(self) -> bytes:
+        """The server name of a connection to it, without a subset."""
+        return sni(self)
+
+    @property
+    def host(self) -> str:
+        """The full name of its service."""
+        return f"{self.service}.{self.namespace}.svc.{self.trust_domain}"
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def sni(target: ServicePort, subset: str = "") -> bytes:
+    """The server name of a connection to this port, which the peer's ``direct`` mode is told the port by."""
+    return bytes(Sni(target.port, subset, target.service, target.namespace, target.trust_domain))
+
+
+class Service(msgspec.Struct, frozen=True):
+    """A service, its ports by number, and the virtual addresses that stand for it (in canonical form)."""
+
+    name: str
+    namespace: str
+    ports: Mapping[int, ServicePort]
+    identities: frozenset[SpiffeId]
+    addresses: tuple[str, ...] = ()
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """What the proxy obeys. Made by ``resources.compile``; the tables at the end are its own.
+
+    ``services`` is by (namespace, name); ``own`` the app's own service, if it is among them. ``modes`` are by the port
+    that callers reach, and in force as they stand: what the command line said is in them.
+    """
+
+    source: Source = "none"
+    version: Version = Version()
+    me: Me = Me()
+    trust_domain: str = "cluster.local"
+    services: Mapping[tuple[str, str], Service] = {}
+    default_mode: Mode = Mode.STRICT
+    modes: Mapping[int, Mode] = {}
+    names: Mapping[bytes, Service] = {}
+    targets: Mapping[tuple[str, int], ServicePort] = {}
+    schema: str = SCHEMA
+
+    @property
+    def own(self) -> Service | None:
+        """The app's own service, where it has one that is defined here."""
+        return self.services.get((self.me.namespace, self.me.service))
+
+    def by_name(self, host: bytes | str) -> Service | None:
+        """The service of this name: its bare name (for callers of its own namespace), ``name.namespace``, that with
+        ``.svc``, or that with ``.svc.<trust-domain>``; in any case, with or without a dot at the end."""
+        return self.names.get(_key(host))
+
+    def by_authority(self, host: bytes | str, port: int) -> ServicePort | None:
+        """The service port that an authority names. ``host`` is a name as ``by_name`` takes it, or an IP address in any
+        spelling, without brackets, which is looked up as ``by_address`` does."""
+        key = _key(host)
+        service = self.names.get(key)
+        if service is not None:
+            return service.ports.get(port)
+        if key[:1].isdigit() or b":" in key:  # no name of a service looks like an address
+            address = parse_ip(key.decode("ascii"))
+            return None if address is None else self.targets.get((str(address), port))
+        return None
+
+    def by_address(self, address: str, port: int) -> ServicePort | None:
+        """The service port whose virtual address this is, or one of whose endpoints, where that is ``captured``.
+        ``address`` is in canonical form, as the kernel's own are."""
+        return self.targets.get((address, port))
+
+    def mode_for(self, port: int) -> Mode:
+        """What callers of this port of the app have to bring; the port is the one that is dialed."""
+        return self.modes.get(port, self.default_mode)
+
+
+def _key(host: bytes | str) -> bytes:
+    if isinstance(host, str):
+        host = host.encode("ascii", "replace")
+    return host.removesuffix(b".").lower()
+
+
+NOTHING: Final = Snapshot()
+"""What is obeyed before anything was read: no service is known, and every port is STRICT."""
