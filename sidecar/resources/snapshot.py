@@ -85,7 +85,8 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
 
 class ServicePort(msgspec.Struct, frozen=True):
     """A port of a service: what is spoken there, where it is dialed, and who may answer. ``identities`` are never
-    empty, and come from the service's own definition. ``sni`` is different for each service port, and so names it."""
+    empty, and come from the service's own definition. ``sni`` is the server name of a connection to it, without a
+    subset; it is different for each service port, so it can stand for it as a key."""
 
     service: str
     namespace: str
@@ -95,11 +96,10 @@ class ServicePort(msgspec.Struct, frozen=True):
     endpoints: tuple[Endpoint, ...]
     identities: frozenset[SpiffeId]
     trust_domain: str
+    sni: bytes = b""  # made from the others, once
 
-    @property
-    def sni(self) -> bytes:
-        """The server name of a connection to it, without a subset."""
-        return sni(self)
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "sni", sni(self))
 
     @property
     def host(self) -> str:
