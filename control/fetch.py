@@ -66,7 +66,8 @@ class Fetcher:
             connection = http.client.HTTPConnection(host, parts.port, timeout=SECONDS)
         try:
             connection.request(method, parts.path or "/", body, headers)
-            return _read(connection.getresponse(), parts.netloc)
+            with connection.getresponse() as answer:
+                return _read(answer, parts.netloc)
         finally:
             connection.close()
 

@@ -19,6 +19,7 @@ import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.events import Event
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -46,6 +47,14 @@ class _Http1(H11Protocol):
 
 
 class _Connection(TCPServer):
+    async def protocol_send(self, event: Event) -> None:
+        """As Hypercorn's, but for a client that is answered and closed while it still sends: the two tasks of its
+        connection may meet, and the later one has nothing to add."""
+        try:
+            await super().protocol_send(event)
+        except trio.BusyResourceError:
+            pass
+
     async def _read_data(self) -> None:
         offered = self.protocol
         self.protocol = _Http1(  # type: ignore[assignment]  # it has the two methods that are used
