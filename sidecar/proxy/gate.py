@@ -121,21 +121,20 @@ class Gate:
             judge = self._identity.judge(generation, None)
             secured = await secure_server(channel, generation.server(), judge, HANDSHAKE_SECONDS)
         except HandshakeFailed as failed:
-            self._count(failed.rule)
+            self.note(failed.rule, "")
             raise
         except ChannelClosed:
-            self._count("closed")
+            self.note("closed", "")
             raise
         finally:
             self.under_way -= 1
         if self._sni_leads_here is not None and secured.sni and not self._sni_leads_here(secured.sni):
-            self._count("wrong_sni")
+            self.note("wrong_sni", "")
             raise ProxyError(Reason.NO_ROUTE, "the server name (SNI) names no service that is served here")
-        self._count("ok")
+        self.note("ok", secured.group)
         return self._admitted(channel, secured, generation)
 
     def _admitted(self, channel: Channel, secured: Secured, generation: Generation) -> Admitted:
-        self.groups[secured.group] = self.groups.get(secured.group, 0) + 1
         peer, ours = secured.peer, generation.credentials
         assert peer is not None  # the context wants a certificate
         ends = min(peer.not_after, ours.not_after)
@@ -148,8 +147,11 @@ class Gate:
             words=f"mutual TLS with {peer.spiffe_id}, {secured.group}, {secured.alpn.decode() or 'no ALPN'}",
         )
 
-    def _count(self, outcome: str) -> None:
+    def note(self, outcome: str, group: str) -> None:
+        """Counts a handshake, outbound's too; ``group`` is the key agreement of one that went well."""
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        if group:
+            self.groups[group] = self.groups.get(group, 0) + 1
 
     async def _first_byte(self, channel: Channel, seconds: float) -> bytes | None:
         """Without taking it: the first byte, b"" at FIN, None after a silence."""

@@ -155,7 +155,7 @@ class MeshCallee(Callee):
 
     def _made(self) -> Destination:
         return Destination(
-            self.port.name,
+            str(self.port),
             self._dial,
             self._shared,
             wait_seconds=WAIT_SECONDS,
@@ -172,7 +172,7 @@ class MeshCallee(Callee):
     async def _dial_one(self, offer: Sequence[bytes]) -> Channel:
         endpoints = self.port.endpoints
         if not endpoints:
-            raise ProxyError(Reason.NO_ENDPOINT, f"{self.port.name} has no endpoint")
+            raise ProxyError(Reason.NO_ENDPOINT, f"{self.port} has no endpoint")
         self._turn += 1
         for number in range(len(endpoints)):
             endpoint = endpoints[(self._turn + number) % len(endpoints)]
@@ -209,10 +209,10 @@ class Services:
             self._refresh()
         if port is None:
             return None
-        key = port.name, original
+        key = str(port), original
         found = self._callees.get(key)
         if found is None:
-            address = OriginalDst(port.name, port.port)
+            address = OriginalDst(port.host, port.port)
             found = self._callees[key] = MeshCallee(
                 address, port, original, self._forwarder, self._mesh.secure, self._shared
             )
@@ -222,7 +222,7 @@ class Services:
         """A new Snapshot: callees learn of their ports' endpoints; those of ports that are gone, or are now served by
         somebody else, begin anew."""
         self._seen = snapshot = self._mesh.snapshot
-        now = {port.name: port for port in snapshot.ports()}
+        now = {str(port): port for service in snapshot.services.values() for port in service.ports.values()}
         for key, callee in list(self._callees.items()):
             port = now.get(key[0])
             if port is not None and (port.identities, port.sni, port.protocol) == callee.terms:

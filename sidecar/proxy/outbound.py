@@ -8,6 +8,7 @@ authority: what comes through it is looked at as if it had been redirected here.
 from __future__ import annotations
 
 from time import monotonic, time
+from typing import TYPE_CHECKING
 
 from sidecar.addresses import Address, OriginalDst, parse_host_port, parse_ip
 from sidecar.errors import ProxyError, Reason
@@ -25,7 +26,10 @@ from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed, greets, note_detected, sniff
 from sidecar.telemetry.record import Origin, Record
 from sidecar.wire.detect import Detected
-from sidecar.wire.head import RequestHead, ResponseHead, canonical_authority
+from sidecar.wire.head import RequestHead, ResponseHead, authority_parts, canonical_authority
+
+if TYPE_CHECKING:
+    from sidecar.proxy.mesh import Services
 
 _ESTABLISHED = ResponseHead(200, b"Connection established", [], {}, 0, 1, True)
 
@@ -39,8 +43,23 @@ class Outbound:
         self._callees: Destinations[OriginalDst, Callee] = Destinations(
             lambda address: Callee(address, forwarder, shared)
         )
-        self.sweep = self._callees.sweep
-        self.close = self._callees.close
+        self._services: Services | None = None
+        if shared.mesh is not None:
+            from sidecar.proxy.mesh import Services  # and with it OpenSSL: 10 MB that many a proxy does not need
+
+            self._services = Services(shared.mesh, forwarder, shared)
+
+    def sweep(self, now: float) -> None:
+        """Closes connections that have been idle for too long."""
+        self._callees.sweep(now)
+        if self._services is not None:
+            self._services.sweep(now)
+
+    def close(self) -> None:
+        """Closes idle connections."""
+        self._callees.close()
+        if self._services is not None:
+            self._services.close()
 
     async def serve(self, channel: Channel, host: str) -> None:
         """Serves one connection to the explicit proxy from ``host`` until it ends, and closes it."""
@@ -60,7 +79,8 @@ class Outbound:
     async def serve_captured(self, channel: Channel, host: str, original: OriginalDst) -> None:
         """Serves one connection that was redirected here on its way to ``original``. Raises ProxyError where it
         can't be served at all; else it closes the channel."""
-        callee = self._callees.find(original)
+        callee = (self._services and self._services.at(original)) or self._callees.find(original)
+        callee.route = self._route
         callee.permit_address()
         callee.destination.users += 1
         try:
@@ -71,11 +91,17 @@ class Outbound:
 
     def pools(self) -> dict[str, Pool]:
         """The pools of all destinations, by a name for people."""
-        return {f"outbound|{address}": callee.destination.pool for address, callee in self._callees.items()}
+        pools = {f"outbound|{address}": callee.destination.pool for address, callee in self._callees.items()}
+        for service in self._services.values() if self._services is not None else ():
+            pools[f"outbound|http|{service.destination.name}"] = service.destination.pool
+            pools[f"outbound|opaque|{service.destination.name}"] = service.destination.opaque
+        return pools
 
     def uses(self) -> dict[str, PoolUse]:
         """How the pools of all destinations are used together."""
         pools = [callee.destination.pool for callee in self._callees.values()]
+        if self._services is not None:
+            pools += [service.destination.pool for service in self._services.values()]
         return {"outbound": pool_use(pools, self._shared.max_pool)}
 
     async def _handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
@@ -122,7 +148,8 @@ class Outbound:
         note_detected(found, monotonic() - began, shared.telemetry)
         if found.kind is Detected.HTTP1 and not greets(lease.channel):
             # Each tunnel dials: were all of these kept, the pool would fill with connections that nobody needs.
-            lease.release(reusable=lease.quiet() and not destination.pool.has_idle)
+            one_pool = lease.pool is destination.pool
+            lease.release(reusable=one_pool and lease.quiet() and not destination.pool.has_idle)
             origin = Origin(time(), f"{found.words}, within CONNECT", monotonic() - began)
             await self._http_within(client, found.data, callee, origin)
         else:
@@ -157,4 +184,12 @@ class Outbound:
             found: Address = parse_host_port(f"{canonical}:{default_port}" if bare else canonical)
         except ValueError:
             raise ProxyError(Reason.BAD_REQUEST, "the destination is not HOST:PORT") from None
-        return self._callees.find(OriginalDst(found.host, found.port))
+        named = self._services and self._services.named(found.host, found.port)
+        return named or self._callees.find(OriginalDst(found.host, found.port))
+
+    def _route(self, request: RequestHead) -> Callee | None:
+        """The service that a captured request names; None where it names none, and so goes where it was going."""
+        if self._services is None:
+            return None
+        host, port = authority_parts(request.authority)
+        return self._services.named(host, port or 80)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sidecar.addresses import parse_ip
 from sidecar.net.channel import Channel
@@ -20,6 +20,9 @@ from sidecar.proxy.admitted import Gate
 from sidecar.proxy.client import DrainState, Timeouts
 from sidecar.proxy.ids import RequestIds
 from sidecar.telemetry.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from sidecar.proxy.mesh import Mesh
 
 HALF_CLOSE_IDLE = 300.0  # seconds that one direction may be silent once the other has ended
 
@@ -54,6 +57,7 @@ class Shared:
     pipes: Pipes
     egress: Egress = OPEN
     gate: Gate | None = None  # where the proxy has an identity
+    mesh: Mesh | None = None  # likewise
     drain: DrainState = field(default_factory=DrainState)
     channels: set[Channel] = field(default_factory=set)
     listeners: list[Listener] = field(default_factory=list)
