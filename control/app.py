@@ -82,7 +82,7 @@ class ControlPlane:
         self.listening: list[Address] = []
         self.figures = Figures()
         self.waiters = Waiters()
-        self._audit = AuditLog(settings.audit_log)
+        self.audit = AuditLog(settings.audit_log)
 
     async def main(self) -> int:
         """See :func:`run`."""
@@ -95,7 +95,7 @@ class ControlPlane:
                 nursery.cancel_scope.cancel()
         finally:
             shutil.rmtree(private, ignore_errors=True)
-            self._audit.close()
+            self.audit.close()
         return 0
 
     async def open(self, private: Path) -> None:
@@ -131,7 +131,7 @@ class ControlPlane:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for number in signals:
                 if number == signal.SIGHUP:
-                    self._audit.reopen()
+                    self.audit.reopen()
                 else:
                     _log.info("%s: ending", signal.Signals(number).name)
                     self.closing.set()
@@ -157,7 +157,7 @@ class ControlPlane:
         operator = OperatorToken(self._directory / NAME)
         await operator.keep(tokens, self.authority.pins(), clock())
         callers = Callers(tokens, ledger, self.control_id, reviewer(settings), clock)
-        guards = Guards(callers, self._audit, self.figures, clock)
+        guards = Guards(callers, self.audit, self.figures, clock)
         api = Api(self.authority, tokens, ledger, self.waiters, self.figures, clock, operator)
         self._add_gauges(ledger)
         return router(api, guards)

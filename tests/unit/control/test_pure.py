@@ -1,0 +1,126 @@
+"""Tokens' text, versions, confirmations, limits, problems: values in, values out."""
+
+from __future__ import annotations
+
+import pytest
+
+from certs.spiffe import workload
+from control import jointoken, problems
+from control.confirmations import LATELY, Confirmations
+from control.doors import stripped, told
+from control.jointoken import JoinToken
+from control.limits import Buckets, Rate
+from control.version import Version
+
+TOKEN = JoinToken("0f1e", bytes(range(32)), (b"\x01" * 32, b"\xff" * 32), "spiffe://cluster.local/ns/a/sa/b")
+
+
+def test_a_token_is_what_its_text_says() -> None:
+    text = str(TOKEN)
+    assert text.startswith("sct1.0f1e.AAECAwQ") and text.count(".") == 4
+    assert jointoken.parse(text) == TOKEN
+    assert "secret" not in repr(TOKEN) and "AAECAw" not in repr(TOKEN)
+
+
+def changed(at: int, part: str) -> str:
+    parts = str(TOKEN).split(".")
+    parts[at] = part
+    return ".".join(parts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "sct1", str(TOKEN) + ".", str(TOKEN) + "\n", " " + str(TOKEN), changed(0, "sct2"), changed(1, ""),
+     changed(1, "A"), changed(1, "0" * 33), changed(2, ""), changed(2, "AAAA"), changed(2, "+" * 43),
+     changed(2, "A" * 42 + "B"), changed(3, "AAAA"), changed(3, "A" * 43 * 8), changed(4, "w6k"), changed(4, "é"),
+     changed(4, "A" * 5000)],
+)  # fmt: skip
+def test_another_text_is_no_token(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^(it|its|a part) "):
+        jointoken.parse(text)
+
+
+def test_every_text_of_a_token_is_its_own() -> None:
+    """The spare bits of base64 are zero, so that nobody has the same token under another text."""
+    secret = str(TOKEN).split(".")[2]
+    others = [secret[:-1] + last for last in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"]
+    good = [other for other in others if not _raises(changed(2, other))]
+    assert secret in good and len({jointoken.parse(changed(2, other)).secret for other in good}) == len(good) == 16
+
+
+def _raises(text: str) -> bool:
+    try:
+        jointoken.parse(text)
+    except ValueError:
+        return True
+    return False
+
+
+def test_versions_are_pairs_of_which_the_epoch_counts_first() -> None:
+    assert Version.parse("12.3") == Version(12, 3) and str(Version(12, 3)) == "12.3"
+    assert Version(1, 99) < Version(2, 0) < Version(2, 1)
+    assert Version(1, 99).number < Version(2, 0).number < Version(2, 1).number < 1 << 159
+    for text in ("", "1", "1.", ".1", "1.2.3", "-1.2", "1 .2", "１.2", "1" * 16 + ".1"):
+        with pytest.raises(ValueError):
+            Version.parse(text)
+
+
+def test_who_has_not_confirmed_is_waited_for() -> None:
+    old, new = Version(1, 1), Version(1, 2)
+    held = Confirmations()
+    assert held.missing(new, ["a", "b"], 0.0) == ["a", "b"]
+    held.note("a1", "a", new, 0.0)
+    held.note("b1", "b", old, 0.0)
+    assert held.missing(new, ["a", "b"], 1.0) == ["b"]
+    held.note("a2", "a", old, 1.0)  # another replica
+    assert held.missing(new, ["a"], 2.0) == ["a", "b"]
+    held.note("a2", "a", new, 3.0)
+    held.note("b1", "b", Version(1, 3), 3.0)
+    assert held.missing(new, ["a", "b"], 4.0) == []
+    held.note("gone", "a", old, 4.0)  # and never heard of again
+    assert held.missing(new, ["a", "b"], 4.0 + LATELY) == []
+    held.forget(4.0 + LATELY)
+    assert held.missing(new, ["a"], 4.0 + LATELY) == ["a"]
+
+
+def test_a_bucket_gives_a_burst_and_then_its_rate() -> None:
+    buckets = Buckets(Rate(2.0, 3))
+    assert [buckets.take("a", 0.0) for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]
+    assert buckets.empty("a", 0.4) and not buckets.empty("b", 0.4)
+    assert buckets.take("a", 0.5) == 0.0
+    assert buckets.take("a", 0.5) == 0.5
+    assert [buckets.take("a", 100.0) for _ in range(4)][:3] == [0.0] * 3, "never more than the burst"
+    assert buckets.take("a", 50.0) > 0, "a clock that is set back gives nothing"
+
+
+def test_the_table_of_buckets_is_bounded() -> None:
+    buckets = Buckets(Rate(1.0, 1), keys=3)
+    for key in "abcd":
+        buckets.take(key, 0.0)
+    assert [buckets.empty(key, 0.0) for key in "abcd"] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("status", problems.TITLES)
+def test_a_refusal_depends_on_its_status_alone(status: int) -> None:
+    first, second = problems.Refused(status, "one reason"), problems.Refused(status, "another")
+    assert problems.body(first.status) == problems.body(second.status)
+    assert b"reason" not in problems.body(status)
+
+
+OWN = workload("cluster.local", "sidecar-system", "sidecar-control")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"X-Forwarded-Client-Cert", b"x_forwarded_client_cert", b"X-Forwarded-For", b"forwarded", b"x-envoy-peer",
+     b"X-Request-Id", b"x-sidecar-anything"],
+)  # fmt: skip
+def test_what_only_a_mesh_may_say_is_taken_out(name: bytes) -> None:
+    kept = [(b"authorization", b"Bearer x"), (b"x-forward", b"1")]
+    assert stripped([*kept, (name, b"1")]) == kept
+
+
+def test_a_door_without_a_certificate_tells_an_address_and_nothing_else() -> None:
+    peer = told([(b"x-forwarded-for", b"1.2.3.4, 10.0.0.7"), (b"x-request-id", b"a-1")], OWN)
+    assert (peer.address, peer.identity, peer.request_id, peer.bad) == ("10.0.0.7", None, "a-1", "")
+    assert told([(b"x-request-id", b"a\tb")], OWN) == type(peer)("socket")
