@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 
 from control import flags, log, settings
+from sidecar import __version__
 from sidecar.errors import StartError
 
 EXIT_CANNOT_START = 2
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.configure("info", "text")
     given = flags.split(sys.argv[1:] if argv is None else argv)
     if (given.help or given.version) and not given.problems:
-        sys.stdout.write(flags.help_text() if given.help else f"sidecar-control {metadata.version('sidecar')}\n")
+        sys.stdout.write(flags.help_text() if given.help else f"sidecar-control {__version__}\n")
         return 0
     told, problems = settings.examine(given.flags, earlier=given.problems)
     if told is None:

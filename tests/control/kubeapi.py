@@ -24,14 +24,17 @@ def jwks(**keys: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
     """The document with the public halves; by default an RSA key and a P-256 key."""
     members = []
     for kid, key in (keys or {"rsa": RSA, "ec": EC}).items():
-        algorithm = jwt.algorithms.RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else jwt.algorithms.ECAlgorithm
-        members.append({**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid, "use": "sig"})
+        if isinstance(key, rsa.RSAPrivateKey):
+            member = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+        else:
+            member = jwt.algorithms.ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+        members.append({**member, "kid": kid, "use": "sig"})
     return json.dumps({"keys": members}).encode()
 
 
-def claims(**more: Any) -> dict[str, Any]:
+def claims(**more: object) -> dict[str, object]:
     """What a service-account token says."""
-    told = {
+    told: dict[str, object] = {
         "iss": "https://kubernetes.default.svc",
         "sub": "system:serviceaccount:shop:billing",
         "aud": [AUDIENCE],
@@ -41,9 +44,11 @@ def claims(**more: Any) -> dict[str, Any]:
     return {name: value for name, value in {**told, **more}.items() if value is not None}
 
 
-def token(key: Any = RSA, algorithm: str = "RS256", kid: str = "rsa", **more: Any) -> str:
+def token(
+    key: Any = RSA, algorithm: str = "RS256", kid: str = "rsa", more: dict[str, object] | None = None, **told: object
+) -> str:
     """A token that is right in all that is not said."""
-    return jwt.encode(claims(**more), key, algorithm, headers={"kid": kid})
+    return jwt.encode(claims(**(more or {}), **told), key, algorithm, headers={"kid": kid})
 
 
 def part(value: Any) -> str:
@@ -78,12 +83,12 @@ def serving() -> Iterator[KubeApi]:
     api = KubeApi()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", "0")))
             api.asked.append((self.path, self.headers.get("authorization", ""), body))
             self.do_GET()
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             status, data = api.answer
             self.send_response(status)
             self.send_header("content-length", str(len(data)))

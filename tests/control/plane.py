@@ -135,7 +135,7 @@ async def exchange(
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
-            connection.receive_data(await stream.receive_some())
+            connection.receive_data(bytes(await stream.receive_some()))
         elif isinstance(event, h11.Response):
             status = event.status_code
             headers = {name.decode(): value.decode() for name, value in event.headers}
@@ -154,15 +154,20 @@ def settings(path: Path, **told: object) -> Settings:
     return msgspec.structs.replace(found, **told)
 
 
+def _make(directory: Path) -> None:
+    """A directory for this user alone, without the socket of an earlier run."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    (directory / "api").unlink(missing_ok=True)
+
+
 @asynccontextmanager
 async def running(path: Path, **told: object) -> AsyncIterator[Plane]:
     """A control plane that serves while this lasts, with its files below ``path``, which may have been used before."""
     told_all = settings(path, **told)
     directory = Path(told_all.ca_dir)
-    directory.mkdir(mode=0o700, exist_ok=True)
+    _make(directory)
     private = path / "private"
-    private.mkdir(mode=0o700, exist_ok=True)
-    (private / "api").unlink(missing_ok=True)
+    _make(private)
     clock = Clock()
     control = ControlPlane(told_all, directory, clock)
     await control.open(private / "api")

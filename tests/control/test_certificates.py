@@ -146,7 +146,7 @@ async def somebody_elses(plane: Plane) -> str:
 
 
 @pytest.mark.parametrize("make", [unknown, expired, spent, deleted, revoked, wrong, garbled, somebody_elses])
-async def test_ctl_1_a_token_that_is_not_good_is_refused_like_none(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+async def test_ctl_1_a_token_that_is_not_good_is_refused_like_none(tmp_path: Path, make) -> None:
     async with running(tmp_path) as plane:
         token = await make(plane)
         reply = await plane.ask("POST", "/v1/certificates", token, csr())

@@ -57,10 +57,10 @@ REFUSED = {
     "without a subject": lambda: token(sub=None),
     "a person's": lambda: token(sub="alice"),
     "a node's": lambda: token(sub="system:node:shop"),
-    "a name with a slash": lambda: token(sub="system:serviceaccount:shop:a/b", **{"kubernetes.io": None}),
+    "a name with a slash": lambda: token(sub="system:serviceaccount:shop:a/b", more={"kubernetes.io": None}),
     "claims that differ": lambda: token(sub="system:serviceaccount:shop:orders"),
     "the control plane's": lambda: token(
-        sub="system:serviceaccount:sidecar-system:sidecar-control", **{"kubernetes.io": None}
+        sub="system:serviceaccount:sidecar-system:sidecar-control", more={"kubernetes.io": None}
     ),
     "alg none": lambda: unsigned("none"),
     "alg None": lambda: unsigned("None"),

@@ -18,7 +18,7 @@ from tests.control.plane import BILLING, ORDERS, SOCKET, Plane, csr, running
 
 async def eventually(true: Callable[[], Awaitable[bool]]) -> None:
     with trio.fail_after(20):
-        while not await true():
+        while not await true():  # noqa: ASYNC110 - it is asked over HTTP
             await trio.sleep(0.02)
 
 

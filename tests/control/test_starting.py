@@ -166,7 +166,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "spoil", "words"), BAD, ids=[f"{name} {what.__name__}" for name, what, _ in BAD])
-async def test_a_bad_file_is_refused_and_left_as_it_is(tmp_path: Path, name: str, spoil, words: str) -> None:  # type: ignore[no-untyped-def]
+async def test_a_bad_file_is_refused_and_left_as_it_is(tmp_path: Path, name: str, spoil, words: str) -> None:
     async with running(tmp_path):
         pass
     path = tmp_path / "ca" / name

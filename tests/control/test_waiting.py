@@ -17,8 +17,9 @@ from tests.control.plane import BILLING, SOCKET, Plane, Reply, csr, running
 
 
 async def until(true: Callable[[], bool]) -> None:
+    """Looks again and again: what is waited for happens in the process under test."""
     with trio.fail_after(20):
-        while not true():
+        while not true():  # noqa: ASYNC110
             await trio.sleep(0.01)
 
 
@@ -75,7 +76,8 @@ async def test_who_goes_away_waits_no_longer(tmp_path: Path) -> None:
     async with running(tmp_path) as plane:
         version = (await plane.ask("GET", "/v1/bundle", plane.operator)).json["version"]
         stream = await plane.connect(SOCKET)
-        head = f"GET /v1/bundle?version={version}&wait=60s HTTP/1.1\r\nhost: c\r\nauthorization: Bearer {plane.operator}\r\n\r\n"
+        path = f"/v1/bundle?version={version}&wait=60s"
+        head = f"GET {path} HTTP/1.1\r\nhost: c\r\nauthorization: Bearer {plane.operator}\r\n\r\n"
         await stream.send_all(head.encode())
         await until(lambda: plane.control.waiters.waiting == 1)
         await stream.aclose()
