@@ -42,6 +42,7 @@ def test_outbound_does_not_call_its_own_listeners(front: Front, listener: str, h
 
 @covers("CTL-6")
 def test_inbound_does_not_start_in_front_of_itself() -> None:
-    front = ("--inbound", "0.0.0.0:15006")
-    with pytest.raises(AssertionError, match=r"did not start:\nsidecar: error: --upstream: 127\.0\.0\.1:15006 is"):
-        SidecarProcess("127.0.0.1:15006", addresses=front)
+    where = ("--inbound", "0.0.0.0:15006")
+    with SidecarProcess("127.0.0.1:15006", addresses=where, wait_ready=False) as sidecar:
+        assert sidecar.wait_exit(10) == 2
+    assert sidecar.errors[0].startswith("sidecar: error: --upstream: 127.0.0.1:15006 is")
