@@ -1,4 +1,4 @@
-"""The table's life: put in place, run again, replaced, killed on the way, taken away; and what must never be touched."""
+"""The table: put in place, run again, replaced, killed on the way, taken away; and what must never be touched."""
 
 from __future__ import annotations
 
