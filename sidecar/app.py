@@ -120,6 +120,7 @@ class App:
             self._telemetry.pauses.install()
             if oddity := self._admin.token.oddity():
                 _log.warning("%s", oddity)
+            await self._directions.wait_looked()
             self.state = "live"
             _log.info("ready")
             await self._quit.wait()
