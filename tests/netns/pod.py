@@ -108,14 +108,17 @@ class Pod:
         return found
 
     def sidecar(self, *flags: str, ready: bool = True) -> PodProcess:
-        """The proxy, capturing; ready when this returns."""
+        """The proxy, capturing; ready when this returns, which it never is without rules."""
         number = sum(process.name.startswith("sidecar") for process in self.processes)
-        common = ("--interception", "redirect", "--access-log", "json")
+        # An app that never listened can't be seen to go, and would be waited for.
+        common = ["--interception", "redirect", "--access-log", "json"]
+        common += [] if "--drain-seconds" in flags else ["--drain-seconds", "1s"]
         proxy = self.start(
             f"sidecar-{number}", str(self.environment.python), "-m", "sidecar", *common, *flags, uid=PROXY_ID
         )
         if ready:
             proxy.wait_for("sidecar: ready")
+            wait_until(lambda: self.get("/ready")[0] == 200, f"{self.name}: {proxy.name} has found its rules")
         return proxy
 
     @property

@@ -76,6 +76,13 @@ def _standing(pod: Pod) -> tuple[int, str]:
     return pod.get("/ready")
 
 
+def _in_force(pod: Pod) -> set[float]:
+    """What the metric says of both families."""
+    found = [value for name, value in pod.metrics().items() if name.startswith("sidecar_interception_in_force{")]
+    assert len(found) == 2, found
+    return set(found)
+
+
 @pytest.mark.parametrize("way", ["cleanup", "netlink"])
 def test_rules_that_are_removed_behind_its_back(make_pod: MakePod, way: str) -> None:
     pod = make_pod("a")
@@ -87,13 +94,15 @@ def test_rules_that_are_removed_behind_its_back(make_pod: MakePod, way: str) -> 
     else:
         pod.run(str(pod.environment.python), "-c", _DELETE)
     wait_until(lambda: _standing(pod)[0] == 503, "it says that the rules are gone", NOTICED)
-    assert "rules" in _standing(pod)[1].lower() or "INTERCEPTION" in _standing(pod)[1]
-    assert pod.metrics()["sidecar_interception_ok"] == 0
-    assert "sidecar-init" in proxy.errors
+    assert _standing(pod)[1].startswith("NOT_INTERCEPTING\n")
+    assert "run sidecar-init" in _standing(pod)[1]
+    assert _in_force(pod) == {0.0}
+    assert proxy.errors.count("run sidecar-init") == 1
 
     pod.init()
     wait_until(lambda: _standing(pod) == (200, "LIVE\n"), "it is ready again", NOTICED)
-    assert pod.metrics()["sidecar_interception_ok"] == 1
+    assert _in_force(pod) == {1.0}
+    assert "redirected here again" in proxy.errors
     proxy.stop()
 
 
