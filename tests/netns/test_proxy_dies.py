@@ -59,7 +59,6 @@ def test_ctl_10_killed_and_started_again(make_pod: MakePod) -> None:
     counted = a.counters()
     a.proxy.kill()
     a.curl(b.url(8080), code=REFUSED)
-    assert a.run("cat", "/proc/net/tcp", "/proc/net/tcp6").count(f"{15001:04X} ") == 0  # nobody listens any more
     assert "were in place already" in a.init()
     assert a.counters().keys() == counted.keys()
     a.curl(b.url(8080), code=REFUSED)
