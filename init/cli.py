@@ -151,7 +151,7 @@ def _do(table: Any, values: Mapping[str, Any]) -> int:
 
 
 def _ended(refused: Any, what: str) -> _End:
-    if refused.code in (errno.EPERM, errno.EACCES):
+    if refused.code == errno.EPERM:  # EACCES is also what a disabled IPv6 says
         return _End(FORBIDDEN, "not permitted: the rules need the capability CAP_NET_ADMIN (NET_ADMIN in a pod)")
     words = f": {refused.words}" if refused.words else ""
     return _End(REFUSED, f"{what}: {os.strerror(refused.code) if refused.code else 'no answer'}{words}")

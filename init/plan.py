@@ -74,6 +74,7 @@ FROM_INBOUND: tuple[Network, Network] = (ipaddress.IPv4Network("127.0.0.6/32"), 
 TCP, UDP = Protocol("tcp"), Protocol("udp")
 DNS_PORT = Port(((53, 53),), "dns")
 OVER_LO = Interface(("lo",), "lo")
+FROM_OUTSIDE = Interface(("lo",), "lo", incoming=True, negate=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +114,7 @@ def plan(wanted: Wanted) -> Plan:
     if wanted.redirect_dns or wanted.capture_all_dns:
         chains.append(Chain("zones", _zones(wanted), "filter", "output", BEFORE_TRACKING))
     if wanted.drop_invalid:
-        rule = Rule(
-            (Interface(("lo",), "lo", incoming=True, negate=True), State("invalid")), Drop(), "of no connection"
-        )
+        rule = Rule((FROM_OUTSIDE, State("invalid")), Drop(), "of no connection")
         chains.append(Chain("invalid", (rule,), "filter", "prerouting", BEFORE_NAT))
     if not wanted.ipv6:
         chains += _refusals(wanted)
@@ -129,7 +128,8 @@ def _refusals(wanted: Wanted) -> Iterator[Chain]:
         return Drop()
 
     new = (Family(6), State("new"))
-    first = Rule(new, Jump("refused_prerouting"), "IPv6 connections from outside")
+    # A filter chain also sees what comes over lo; that was judged when it was sent.
+    first = Rule((FROM_OUTSIDE, *new), Jump("refused_prerouting"), "IPv6 connections from outside")
     yield Chain("refused_in", (first,), "filter", "prerouting", BEFORE_NAT)
     first = Rule(new, Jump("refused_output"), "IPv6 connections from here")
     yield Chain("refused_out", (first,), "filter", "output", BEFORE_NAT)

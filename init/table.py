@@ -101,12 +101,13 @@ class Table:
         try:
             self._nftables.batch(asks)
         except Refused as error:
-            raise RuleRefused(_named(rules.get(error.at)), error) from None
+            raise RuleRefused(named(rules.get(error.at)), error) from None
 
 
 def _is_ours(seen: verify.Seen | None) -> bool:
     return seen is not None and seen.remark == _ADDED
 
 
-def _named(rule: tuple[str, Rule] | None) -> str:
+def named(rule: tuple[str, Rule] | None) -> str:
+    """The words for what was refused: a rule with its chain, or the table itself."""
     return "the table" if rule is None else f"the rule {rule[1].comment!r} of chain {rule[0]}"

@@ -174,7 +174,7 @@ def _rule_of(message: nfgen_msg) -> SeenRule:
 
 def _set_of(message: nfgen_msg, keys: Iterable[tuple[bytes, bool]]) -> object:
     kept = ("NFTA_SET_FLAGS", "NFTA_SET_KEY_TYPE", "NFTA_SET_KEY_LEN")
-    return (*(_plain(message.get_attr(name)) for name in kept), tuple(sorted(keys)))
+    return (*(_plain(message.get_attr(name)) or () for name in kept), tuple(sorted(keys)))
 
 
 def _planned_set(found: NamedSet) -> object:

@@ -62,7 +62,8 @@ class App:
 
     def __init__(self, settings: Settings, in_force: Sequence[InForce] = ()) -> None:
         self._settings = settings
-        self._telemetry = Telemetry(settings.access_log, settings.access_log_file)
+        captured = settings.interception == "redirect"
+        self._telemetry = Telemetry(settings.access_log, settings.access_log_file, captured=captured)
         self._memory = MemoryGuard(settings.memory_limit)
         self._shared = _shared(settings, self._telemetry, self._memory)
         self._directions = Directions(settings, self._shared)
@@ -119,6 +120,7 @@ class App:
             self._telemetry.pauses.install()
             if oddity := self._admin.token.oddity():
                 _log.warning("%s", oddity)
+            await self._directions.wait_looked()
             self.state = "live"
             _log.info("ready")
             await self._quit.wait()

@@ -62,6 +62,11 @@ class Directions:
             if self.drift is not None:
                 await self.drift.run()
 
+    async def wait_looked(self) -> None:
+        """With interception: until it is known whether the rules are there, which takes a moment, or 3 s where not."""
+        if self.drift is not None:
+            await self.drift.looked.wait()
+
     def stop_watching(self) -> None:
         """Before the outbound port closes: nobody would be met there."""
         self._watching.cancel()

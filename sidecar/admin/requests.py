@@ -16,7 +16,7 @@ import trio
 from sidecar.admin import filters
 from sidecar.admin.context import AdminContext
 from sidecar.admin.replies import Reply, Request, as_json
-from sidecar.telemetry import redact
+from sidecar.telemetry import interception, redact
 from sidecar.telemetry.explain import Explanation, explain
 from sidecar.telemetry.history import KEPT, History
 from sidecar.telemetry.record import Record
@@ -92,6 +92,9 @@ def row(record: Record) -> Row:
         "bytes_received": record.bytes_received,
         "bytes_sent": record.bytes_sent,
         "upstream": record.upstream,
+        "cluster": interception.cluster(record) or None,
+        "original_destination": interception.original(record) or None,
+        "authority_differs": bool(interception.difference(record)),
         "attempts": record.attempts,
         "user_agent": _text(record.user_agent),
         "x_forwarded_for": _text(record.forwarded_for),
@@ -115,6 +118,7 @@ def line(record: Record) -> str:
             record.client,
             record.upstream or "-",
             _text(record.request_id) or "-",
+            *([f"to {wanted}"] if (wanted := interception.original(record)) else []),
         )
     )
 

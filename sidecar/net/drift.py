@@ -38,6 +38,7 @@ class Drift:
         self._awaited: dict[tuple[str, int], trio.Event] = {}
         self.in_force: dict[str, bool] = {}  # by family; what has not been tried yet is not there
         self.rounds = 0
+        self.looked = trio.Event()  # the first round is over
 
     @property
     def words(self) -> str:
@@ -79,6 +80,7 @@ class Drift:
     def _conclude(self, found: dict[str, bool]) -> None:
         before, self.in_force = self.words if self.rounds else "", found
         self.rounds += 1
+        self.looked.set()
         if self.words and self.words != before:
             self._told(self.words)
         elif before and not self.words:

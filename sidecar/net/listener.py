@@ -10,6 +10,7 @@ import errno
 import socket
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -79,10 +80,7 @@ class Listener:
 
     def refuse_new(self) -> None:
         """Drops every SYN from now on. Handshakes that are under way still complete, which takes them a round trip."""
-        try:
-            self._filter(_DROP_SYN)
-        except OSError:
-            return  # a kernel that has no filters; ``close_losslessly`` meets the same error and counts it
+        self._filtered(_DROP_SYN)
 
     def close_losslessly(self, counters: AcceptCounters, take: Callable[[socket.socket, ClientAddr], None]) -> None:
         """Takes the connections that are complete already, then closes.
@@ -90,8 +88,8 @@ class Listener:
         A plain close resets what was completed since the last accept. So first a filter drops all that comes; call
         ``refuse_new`` HANDSHAKE_SECONDS before, or that filter cuts handshakes in two: their clients believe in them.
         """
+        self._filtered(_DROP_ALL)
         try:
-            self._filter(_DROP_ALL)
             while self._accept_some(counters, take, _ACCEPTS_PER_WAKE):
                 pass
         except OSError as error:
@@ -100,9 +98,12 @@ class Listener:
         finally:
             self.close()
 
-    def _filter(self, instructions: Sequence[tuple[int, int, int, int]]) -> None:
+    def _filtered(self, instructions: Sequence[tuple[int, int, int, int]]) -> None:
+        """Attaches the filter. Kernels that are hardened let only root do so; without one everything is as it would be,
+        but that a connection which completes between the last accept and the close is reset."""
         program = _ClassicFilter(instructions)
-        self.sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program.pointer)
+        with suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program.pointer)
 
     def close(self) -> None:
         """Closes at once. Safe to call twice."""

@@ -15,6 +15,7 @@ import re
 from time import gmtime, strftime
 from typing import Protocol
 
+from sidecar.telemetry import interception
 from sidecar.telemetry.logwriter import LogWriter
 from sidecar.telemetry.record import Record
 
@@ -46,13 +47,17 @@ class Counting(Protocol):
 
 
 class AccessLog:
-    """Formats records and hands the lines to a LogWriter. ``form`` is "text" or "json"."""
+    """Formats records and hands the lines to a LogWriter. ``form`` is "text" or "json"; with ``captured`` each line
+    ends with where its connection wanted to go."""
 
-    def __init__(self, form: str, writer: LogWriter, counters: Counting) -> None:
+    def __init__(self, form: str, writer: LogWriter, counters: Counting, *, captured: bool = False) -> None:
         self.writer = writer
         self._counters = counters
         self._put = writer.put
-        self._line = {"text": self.text_line, "json": self.json_line}[form]
+        if captured:
+            self._line = {"text": self.captured_text_line, "json": self.captured_json_line}[form]
+        else:
+            self._line = {"text": self.text_line, "json": self.json_line}[form]
         self._dropped_before = self._errors_before = 0  # the last reset
         self._second = -1
         self._stamp = b""
@@ -176,6 +181,25 @@ class AccessLog:
             sni,
             record.attempts,
             b"true" if record.reused else b"false",
+        )
+
+    def captured_text_line(self, record: Record) -> bytes:
+        """As ``text_line``, then the original destination, the cluster, and whether the request named another place."""
+        return b'%b "%b" %b %b\n' % (
+            self.text_line(record)[:-1],
+            _bytes(interception.original(record)) or b"-",
+            _bytes(interception.cluster(record)) or b"-",
+            b"authority_differs" if interception.difference(record) else b"-",
+        )
+
+    def captured_json_line(self, record: Record) -> bytes:
+        """As ``json_line``, with the same three at its end."""
+        original, cluster = interception.original(record), interception.cluster(record)
+        return b'%b,"original_destination":%b,"upstream_cluster":%b,"authority_differs":%b}\n' % (
+            self.json_line(record)[:-2],
+            b'"%b"' % _bytes(original) if original else b"null",
+            b'"%b"' % _bytes(cluster) if cluster else b"null",
+            b"true" if interception.difference(record) else b"false",
         )
 
     def _stamp_second(self, second: int) -> None:

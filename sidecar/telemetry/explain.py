@@ -6,6 +6,7 @@ Called by the admin server for ``/explain/<request-id>``. Pure: a Record in, pla
 from __future__ import annotations
 
 from sidecar.errors import ProxyError
+from sidecar.telemetry import interception
 from sidecar.telemetry.meanings import APP_ERROR, MEANINGS
 from sidecar.telemetry.record import Record
 from sidecar.wire import paths
@@ -34,6 +35,8 @@ def _connection(record: Record) -> Explanation:
         told["detected"] = origin.detected
         told["detected_after_ms"] = _ms(origin.after)
         told["opened_before_ms"] = _ms(max(0.0, record.start - origin.opened))
+        if origin.original:
+            told["original_destination"] = origin.original
     if record.sni:
         told["requested_server_name"] = _text(record.sni)
     return told
@@ -42,9 +45,10 @@ def _connection(record: Record) -> Explanation:
 def _request(record: Record) -> Explanation:
     if not record.method:
         return {}
-    return {
-        "method": _text(record.method),
-        "authority": _text(record.authority),
+    told: Explanation = {"method": _text(record.method), "authority": _text(record.authority)}
+    if words := interception.difference(record):
+        told["authority_differs"] = words
+    return told | {
         "path_as_sent": _text(record.sent_target),
         "path_forwarded": _text(record.path),
         "path_judged": sorted(_text(form) for form in _judged(record.sent_target)),
@@ -80,7 +84,7 @@ def _upstream(record: Record) -> Explanation:
                 "outcome": record.reason.word if record.reason else "answered",
             }
         )
-    return {"tries": tries}
+    return {"cluster": interception.cluster(record) or None, "tries": tries}
 
 
 def _outcome(record: Record) -> Explanation:

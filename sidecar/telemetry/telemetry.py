@@ -31,9 +31,10 @@ _SHOULD_NOT_RISE = {
 
 class Telemetry:
     """A Sink for records: metrics, then the access log. ``log_form`` is "text", "json" or "off"; ``log_path`` a file or
-    ``-`` for standard output. Raises StartError when the file can't be opened."""
+    ``-`` for standard output; ``captured``: its lines say where connections wanted to go. Raises StartError when the
+    file can't be opened."""
 
-    def __init__(self, log_form: str = "off", log_path: str = "-") -> None:
+    def __init__(self, log_form: str = "off", log_path: str = "-", *, captured: bool = False) -> None:
         self.counters = Counters()
         self.requests = RequestMetrics()
         self.lag = LoopLag()
@@ -44,7 +45,9 @@ class Telemetry:
         self.taps = Taps()
         self._complaints = Complaints()
         self._risen = dict.fromkeys(_SHOULD_NOT_RISE, 0)
-        self.access_log = None if log_form == "off" else AccessLog(log_form, LogWriter(log_path), self.counters)
+        self.access_log = (
+            None if log_form == "off" else AccessLog(log_form, LogWriter(log_path), self.counters, captured=captured)
+        )
 
     def begin_opaque(self, direction: str) -> None:
         """An opaque connection begins. Its record, with protocol TCP, TLS or HTTP/2, must follow."""

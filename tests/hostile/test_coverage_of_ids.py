@@ -14,7 +14,7 @@ WANTED = [
     *(f"LIM-{n}" for n in range(1, 9)),
     *(f"UPS-{n}" for n in (1, 2, 3, 4, 8, 9)),
     *(f"HDR-{n}" for n in range(1, 7)),
-    *(f"CTL-{n}" for n in (5, 8, 9, 12, 13)),
+    *(f"CTL-{n}" for n in (5, 6, 8, 9, 12, 13)),
     *ROWS,
 ]
 

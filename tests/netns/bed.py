@@ -78,7 +78,7 @@ class Bed:
     def story(self) -> list[tuple[str, str]]:
         """What every process of every pod printed: (who, text), the end of it where it is long."""
         return [
-            (f"pod {pod.name}: {process.name}", (process.errors[-6000:] + process.output[-6000:]).strip())
+            (f"pod {pod.name}: {process.name}", (process.errors[-3000:] + process.output[-3000:]).strip())
             for pod in self.pods
             for process in pod.processes
         ]

@@ -11,6 +11,7 @@ import json
 import socket
 import struct
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.netns.process import PodProcess
 from tests.support.upstream import wait_until
 
 ADMIN = 15000
+_INIT = "import sys; from init.cli import main; sys.exit(main())"  # as its console script does
 
 
 class Pod:
@@ -95,22 +97,28 @@ class Pod:
 
     def init(self, *flags: str, code: int | None = 0) -> str:
         """`sidecar-init FLAGS` as root."""
-        return self.run(str(self.environment.python), "-m", "init", *flags, code=code)
+        return self.run(str(self.environment.python), "-c", _INIT, *flags, code=code)
 
-    def counters(self) -> dict[str, tuple[int, int]]:
-        """The packets and bytes that each rule has counted, by its comment."""
-        shown = json.loads(self.init("--show", "--format", "json"))
-        return {rule["comment"]: (rule["packets"], rule["bytes"]) for rule in shown["rules"]}
+    def counters(self) -> Counter[str]:
+        """The packets that the rules have counted, by "CHAIN: COMMENT"; several may have the same."""
+        found: Counter[str] = Counter()
+        for chain in json.loads(self.init("--show", "--format", "json"))["chains"]:
+            for rule in chain["rules"]:
+                found[f"{chain['name']}: {rule['comment']}"] += rule["packets"]
+        return found
 
     def sidecar(self, *flags: str, ready: bool = True) -> PodProcess:
-        """The proxy, capturing; ready when this returns."""
+        """The proxy, capturing; ready when this returns, which it never is without rules."""
         number = sum(process.name.startswith("sidecar") for process in self.processes)
-        common = ("--interception", "redirect", "--access-log", "json")
+        # An app that never listened can't be seen to go, and would be waited for.
+        common = ["--interception", "redirect", "--access-log", "json"]
+        common += [] if "--drain-seconds" in flags else ["--drain-seconds", "1s"]
         proxy = self.start(
             f"sidecar-{number}", str(self.environment.python), "-m", "sidecar", *common, *flags, uid=PROXY_ID
         )
         if ready:
             proxy.wait_for("sidecar: ready")
+            wait_until(lambda: self.get("/ready")[0] == 200, f"{self.name}: {proxy.name} has found its rules")
         return proxy
 
     @property

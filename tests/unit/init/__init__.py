@@ -1,0 +1,1 @@
+"""sidecar-init: what can be tried without a namespace."""
