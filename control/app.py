@@ -107,7 +107,7 @@ class ControlPlane:
         except BaseException:
             store.close()
             raise
-        self._store = store
+        self.store = store
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves what was opened until ``closing`` is set, and closes it."""
@@ -121,7 +121,7 @@ class ControlPlane:
                 await self._server.serve(self.closing, GRACE_SECONDS)
                 nursery.cancel_scope.cancel()
         finally:
-            self._store.close()
+            self.store.close()
 
     async def _end_waits(self) -> None:
         await self.closing.wait()

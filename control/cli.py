@@ -15,6 +15,7 @@ from sidecar import __version__
 from sidecar.errors import StartError
 
 EXIT_CANNOT_START = 2
+EXTRA = ("hypercorn", "jwt", "starlette")  # what only the control plane needs
 _log = logging.getLogger(__name__)
 
 
@@ -33,10 +34,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.configure(told.log_level, told.log_format)
     for sentence in settings.unknown_twins():
         _log.warning("%s", sentence)
-    from control import app  # not before: neither --help nor a wrong flag needs an event loop
-
     try:
-        return app.run(told)
+        return _run(told)
     except StartError as error:
         _log.error("%s", error)
         return EXIT_CANNOT_START
+
+
+def _run(told: settings.Settings) -> int:
+    try:
+        from control import app  # not before: neither --help nor a wrong flag needs an event loop
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in EXTRA:
+            raise
+        raise StartError(f"{error.name} is not installed; pip install 'sidecar[control]'") from None
+    return app.run(told)

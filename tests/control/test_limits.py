@@ -54,6 +54,16 @@ async def test_a_body_that_is_too_long_is_refused_before_it_is_read(tmp_path: Pa
                 assert (await stream.receive_some()).startswith(b"HTTP/1.1 401 "), "who comes first, then what"
 
 
+async def test_a_body_that_does_not_come_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BODY_SECONDS", 0.2)
+    async with running(tmp_path) as plane:
+        async with await plane.connect() as stream:
+            head = f"POST /v1/tokens HTTP/1.1\r\nhost: c\r\nauthorization: Bearer {plane.operator}\r\n"
+            await stream.send_all(head.encode() + b"content-length: 10\r\n\r\n{")
+            with trio.fail_after(10):
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 408 ")
+
+
 async def test_a_head_that_is_too_long_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path) as plane:
         async with await plane.connect() as stream:

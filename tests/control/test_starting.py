@@ -209,3 +209,38 @@ async def test_the_private_socket_wants_a_private_directory(tmp_path: Path) -> N
     with pytest.raises(StartError, match="identities are believed in it"):
         async with running(tmp_path):
             raise AssertionError("it started")
+
+
+@pytest.mark.parametrize("name", ["hypercorn", "jwt", "starlette"])
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path, name: str) -> None:
+    words = f"import sys; sys.modules[{name!r}] = None; from control.cli import main; sys.exit(main([]))"
+    environ = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-c", words],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"sidecar-control: error: {name}")
+    assert done.stderr.endswith("pip install 'sidecar[control]'\n") and done.stderr.count("\n") == 1
+
+
+async def test_what_the_store_does_not_take_is_not_granted(tmp_path: Path) -> None:
+    """A full disk: nothing is issued, nothing said to be revoked; afterwards all goes on."""
+    async with running(tmp_path) as plane:
+        token, single = await plane.token(), await plane.token(singleUse=True)
+        store = plane.control.store
+        store._connection.execute("PRAGMA query_only = ON")
+        for shown in (token, single):
+            reply = await plane.ask("POST", "/v1/certificates", shown, csr())
+            assert reply.status == 503 and b"BEGIN" not in reply.body
+        reply = await plane.ask("POST", "/v1/revocations", plane.operator, {"serial": "1"})
+        assert reply.status == 503
+        store._connection.execute("PRAGMA query_only = OFF")
+        assert (await plane.ask("GET", "/v1/revocations", plane.operator)).json == {"revocations": []}
+        assert (await plane.ask("POST", "/v1/certificates", token, csr())).status == 201
+        assert (await plane.ask("POST", "/v1/certificates", single, csr())).status == 201
