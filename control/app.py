@@ -5,18 +5,16 @@ bind; then serve, and say so. Whatever is wrong until then is one line and exit 
 there. Order of ending, at SIGTERM or SIGINT: nothing new is accepted, those that wait are answered at once, what is at
 work has GRACE_SECONDS. SIGHUP opens the audit log anew.
 
-**The API has two doors** (``control.doors``): the plain listener on loopback, and a socket in a directory of mode 0700,
-made for this run, for what terminates mTLS in front of it.
+**The API has two doors** (``control.doors``): the plain listener on loopback, and a socket in ``--ca-dir``, which is
+for this user alone, for what terminates mTLS in front of it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +55,7 @@ NAMESPACE: Final = "sidecar-system"
 ACCOUNT: Final = "sidecar-control"
 GRACE_SECONDS: Final = 5.0
 BACKLOG: Final = 1024
-SOCKET: Final = "api"
+SOCKET: Final = "api.sock"
 _log = logging.getLogger(__name__)
 
 
@@ -86,15 +84,13 @@ class ControlPlane:
 
     async def main(self) -> int:
         """See :func:`run`."""
-        private = Path(tempfile.mkdtemp(prefix="sidecar-control-"))  # mode 0700
         try:
-            await self.open(private / SOCKET)
+            await self.open(self._directory / SOCKET)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_signals)
                 await self.serve()
                 nursery.cancel_scope.cancel()
         finally:
-            shutil.rmtree(private, ignore_errors=True)
             self.audit.close()
         return 0
 
@@ -273,16 +269,24 @@ def bind_plain(address: Address) -> socket.socket:
 
 
 def bind_private(path: Path) -> socket.socket:
-    """A listener at ``path``, whose directory must be for this user alone; StartError where it is not."""
+    """A listener at ``path``, whose directory must be for this user alone; StartError where it is not.
+
+    What a process that was killed has left there is taken away: whoever may write there is us, and one at a time.
+    """
     found = path.parent.stat()
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise StartError(f"{path.parent} is not for this user alone, and identities are believed in it; chmod 700 it")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        if path.is_socket():
+            path.unlink()
         sock.bind(str(path))
+        path.chmod(0o600)
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        raise StartError(f"{path} can't be made ({error.strerror}); is its path longer than 107 bytes?") from None
+        raise StartError(
+            f"--ca-dir: {path} can't be made ({error.strerror or error}); name a directory with a shorter path"
+        ) from None
     sock.setblocking(False)
     return sock

@@ -155,9 +155,8 @@ def settings(path: Path, **told: object) -> Settings:
 
 
 def _make(directory: Path) -> None:
-    """A directory for this user alone, without the socket of an earlier run."""
+    """A directory for this user alone."""
     directory.mkdir(mode=0o700, exist_ok=True)
-    (directory / "api").unlink(missing_ok=True)
 
 
 @asynccontextmanager
