@@ -1,0 +1,53 @@
+"""A Snapshot as plain JSON, for ``/config_dump``: what is in force, in the words of the mesh file, free of secrets."""
+
+from __future__ import annotations
+
+from sidecar.resources.snapshot import Endpoint, Service, ServicePort, Snapshot
+
+Json = dict[str, object]
+
+
+def dump(snapshot: Snapshot) -> Json:
+    """What the proxy obeys. Modes are those in force, with what the command line said in them."""
+    me = snapshot.me
+    return {
+        "schema": snapshot.schema,
+        "source": snapshot.source,
+        "version": str(snapshot.version),
+        "trustDomain": snapshot.trust_domain,
+        "proxy": {"namespace": me.namespace, "service": me.service, "serviceAccount": me.service_account},
+        "mtls": {
+            "mode": snapshot.default_mode.value,
+            "portLevelMtls": {str(port): mode.value for port, mode in sorted(snapshot.modes.items())},
+        },
+        "services": [_service(service) for _, service in sorted(snapshot.services.items())],
+    }
+
+
+def _service(service: Service) -> Json:
+    return {
+        "name": service.name,
+        "namespace": service.namespace,
+        "identities": sorted(map(str, service.identities)),
+        "addresses": list(service.addresses),
+        "ports": [_port(port) for _, port in sorted(service.ports.items())],
+    }
+
+
+def _port(port: ServicePort) -> Json:
+    return {
+        "port": port.port,
+        "name": port.name,
+        "protocol": port.protocol,
+        "sni": port.sni.decode("ascii"),
+        "endpoints": [_endpoint(endpoint) for endpoint in port.endpoints],
+    }
+
+
+def _endpoint(endpoint: Endpoint) -> Json:
+    return {
+        "address": endpoint.address,
+        "port": endpoint.port,
+        "mode": endpoint.mode,
+        "labels": dict(endpoint.labels),
+    }
