@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sidecar import machine, ports, values
+from sidecar import joining, machine, ports, values
 from sidecar.dns_host import parse_dns_hosts
 from sidecar.policy.egress import parse_allowed
 from sidecar.probe import parse_probes
@@ -18,6 +18,7 @@ LISTENERS = "Where it listens"
 APP = "The app"
 OUTBOUND = "Whom the app may call"
 HTTP = "HTTP"
+IDENTITY = "Identity and mesh"
 LIMITS = "Limits"
 TIMEOUTS = "Timeouts"
 STOPPING = "Stopping"
@@ -135,6 +136,44 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "allow_host", OUTBOUND, "HOST[:PORT]|none", "none", "api.example.com:443",
         "a host that the app may call under REGISTRY_ONLY; may be given again", parse_allowed, repeatable=True,
+    ),
+    Option(
+        "control", IDENTITY, "URL|none", "none", "https://sidecar-control.sidecar-system:15012",
+        "the control plane that gives this proxy its certificate; http:// for loopback alone", joining.parse_control,
+    ),
+    Option(
+        "token_file", IDENTITY, "PATH|none", "none", "/var/run/secrets/tokens/sidecar",
+        "the token that says who this proxy is; read at each use", values.path_or_none,
+    ),
+    Option(
+        "control_ca", IDENTITY, "PATH|none", "none", "/etc/sidecar/root.pem",
+        "the roots that --control is trusted by, for tokens that do not say it themselves", values.path_or_none,
+    ),
+    Option(
+        "control_id", IDENTITY, "SPIFFE-ID", joining.CONTROL_ID, joining.CONTROL_ID,
+        "who --control has to be, for such tokens", joining.parse_spiffe_id,
+    ),
+    Option(
+        "identity_dir", IDENTITY, "PATH|none", "none", "/dev/shm/sidecar",
+        "a directory on tmpfs that keeps certificate and key over a restart; none keeps them in memory alone",
+        values.path_or_none,
+    ),
+    Option(
+        "mesh", IDENTITY, "PATH|none", "none", "mesh.yaml",
+        "a file with the services of the mesh, read again when it changes", values.path_or_none,
+    ),
+    Option(
+        "mtls", IDENTITY, "strict|permissive|disable", "strict, or as --mesh says", "strict",
+        "what callers of the app have to bring; a document may tighten what is said here, never loosen it",
+        values.choice("strict", "permissive", "disable"), computed=lambda: "",
+    ),
+    Option(
+        "service", IDENTITY, "NAME|none", "none", "web", "the service that the app belongs to",
+        joining.parse_label_or_none,
+    ),
+    Option("namespace", IDENTITY, "NAME", "default", "shop", "the app's namespace", joining.parse_label),
+    Option(
+        "service_account", IDENTITY, "NAME", "default", "web", "the app's service account", joining.parse_label,
     ),
     Option(
         "trusted_proxies", HTTP, "CIDR,...", "none", "10.0.0.0/8",

@@ -17,6 +17,7 @@ import msgspec
 from sidecar.addresses import Address, parse_ip
 from sidecar.dns_host import DnsHost
 from sidecar.errors import StartError
+from sidecar.joining import ControlUrl
 from sidecar.machine import descriptor_limit
 from sidecar.options import OPTIONS, Option
 from sidecar.policy.egress import AllowedHost
@@ -48,6 +49,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allow_host: tuple[AllowedHost, ...]
     drain_seconds: float
     drain_delay: float  # at most drain_seconds
+    control: ControlUrl | None
+    token_file: str  # paths; empty: none
+    control_ca: str
+    control_id: str
+    identity_dir: str
+    mesh: str
+    mtls: str  # "strict", "permissive", "disable", or empty where nothing was said
+    service: str  # empty: none
+    namespace: str
+    service_account: str
     trusted_proxies: Networks
     via: bool
     max_body: int  # 0: none
@@ -206,6 +217,12 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
             yield "interception", "redirect serves what was captured where that was addressed to; leave out --upstream"
     elif settings.upstream is None:
         yield "upstream", "is missing; name the app, for example --upstream 127.0.0.1:8080"
+    if settings.control is not None and not settings.token_file and not settings.identity_dir:
+        yield "control", "needs --token-file, which says who this proxy is"
+    if settings.control is None:
+        for field in ("token_file", "control_ca", "identity_dir", "mesh", "mtls"):
+            if getattr(settings, field):
+                yield field, "means nothing without a certificate; add --control URL"
     if settings.drain_delay > settings.drain_seconds:
         yield (
             "drain_delay",
