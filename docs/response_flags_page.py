@@ -18,6 +18,7 @@ FLAGS: Final = {
     "UAEX": "denied by authorization",
     "DF": "DNS failure",
     "UF": "upstream connection failure",
+    "UH": "no healthy upstream",
     "UC": "upstream closed",
     "UPE": "upstream protocol error",
     "UT": "upstream timeout",

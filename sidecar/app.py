@@ -27,6 +27,7 @@ from sidecar.directions import Directions, Serve
 from sidecar.errors import Reason, StartError
 from sidecar.gauges import add_gauges
 from sidecar.machine import descriptor_limit
+from sidecar.net.channel import Channel
 from sidecar.net.drain import Connections
 from sidecar.net.listener import HANDSHAKE_SECONDS, Listener, bind, is_own
 from sidecar.net.pipes import Pipes
@@ -42,6 +43,9 @@ from sidecar.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from sidecar.dns.server import DnsServer
+
+if TYPE_CHECKING:
+    from sidecar.membership import Membership
 
 LOG_FLUSH_SECONDS = 2.0
 MOST_DNS_SOCKETS = 1000  # or a quarter of the descriptors: connections come first
@@ -65,7 +69,9 @@ class App:
         captured = settings.interception == "redirect"
         self._telemetry = Telemetry(settings.access_log, settings.access_log_file, captured=captured)
         self._memory = MemoryGuard(settings.memory_limit)
-        self._shared = _shared(settings, self._telemetry, self._memory)
+        channels: set[Channel] = set()
+        self._membership = _membership(settings, channels)
+        self._shared = _shared(settings, self._telemetry, self._memory, channels, self._membership)
         self._directions = Directions(settings, self._shared)
         self._quit = trio.Event()
         self.state = "pre_initializing"
@@ -83,6 +89,7 @@ class App:
             in_force=in_force,
             probes=settings.probe,
             drift=self._directions.drift_words,
+            membership=self._membership,
             token=Token(settings.admin_token_file),
         )
         self._listeners: dict[str, list[Listener]] = {}
@@ -112,6 +119,8 @@ class App:
             self._serve(nursery, "admin", lambda channel, _: serve_admin(channel, self._admin), _always)
             self._serve(nursery, "scrape", lambda channel, _: serve_scrape(channel, self._admin), _always)
             nursery.start_soon(self._directions.watch_rules)
+            if self._membership is not None:
+                nursery.start_soon(self._membership.run)
             if self._dns is not None:
                 nursery.start_soon(self._dns.run, self._telemetry.counters)
             gc.collect()
@@ -237,6 +246,8 @@ class App:
     async def _drain(self) -> None:
         self.state = "draining"
         self._shared.drain.active = True
+        if self._membership is not None:
+            self._membership.identity.drain()
         await trio.sleep(self._settings.drain_delay)
         await self._empty("inbound")
         await self._directions.wait_app_gone()
@@ -268,7 +279,22 @@ def _always(_: int) -> bool:
     return True
 
 
-def _shared(settings: Settings, telemetry: Telemetry, memory: MemoryGuard) -> Shared:
+def _membership(settings: Settings, channels: set[Channel]) -> Membership | None:
+    """The proxy's part in a mesh, where it is told of one; imported only then, since that imports OpenSSL."""
+    if settings.control is None:
+        return None
+    from sidecar.membership import Membership
+
+    return Membership(settings, channels)
+
+
+def _shared(
+    settings: Settings,
+    telemetry: Telemetry,
+    memory: MemoryGuard,
+    channels: set[Channel],
+    membership: Membership | None,
+) -> Shared:
     timeouts = Timeouts(
         request_head=settings.request_head_timeout,
         idle=settings.idle_timeout,
@@ -289,5 +315,8 @@ def _shared(settings: Settings, telemetry: Telemetry, memory: MemoryGuard) -> Sh
         overload=memory,
         resolver=Resolver(own=settings.dns),
         pipes=Pipes(),
+        channels=channels,
+        gate=None if membership is None else membership.gate,
+        mesh=membership,
         egress=Egress(settings.outbound_policy == "REGISTRY_ONLY", settings.allow_host),
     )

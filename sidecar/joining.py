@@ -30,7 +30,7 @@ class ControlUrl(msgspec.Struct, frozen=True):
 
 
 def parse_control(text: str) -> ControlUrl | None:
-    """``https://HOST[:15012]``, or ``http://`` for loopback alone; ``none`` is None. Raises ValueError with a clause."""
+    """``https://HOST[:15012]``, or ``http://`` for loopback; ``none`` is None. Raises ValueError with a clause."""
     if text == "none":
         return None
     found = _URL.fullmatch(text)

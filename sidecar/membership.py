@@ -18,28 +18,23 @@ from sidecar.proxy.gate import Gate
 from sidecar.proxy.mesh import Secure
 from sidecar.resources.snapshot import Mode, Snapshot, effective
 from sidecar.resources.sni import parse_sni
+from sidecar.settings import Settings
 
 RECHECK_SECONDS = 1.0  # how often open connections are held against the clock
 
 
 class Membership:
-    """``mtls`` is what the command line said of the mode, None where it said nothing; ``captured``: connections come
-    by their original destination, and the server name is only recorded."""
+    """``channels`` are all connections of the process. Raises StartError: ``--mesh`` that can't be read."""
 
-    def __init__(
-        self,
-        channels: set[Channel],
-        current: Current,
-        *,
-        mtls: Mode | None,
-        captured: bool,
-        connect_timeout: float,
-    ) -> None:
+    def __init__(self, settings: Settings, channels: set[Channel]) -> None:
+        self._settings = settings
+        self._mtls = Mode(settings.mtls.upper()) if settings.mtls else None
         self.identity = Identity(channels)
-        self.current = current
+        self.current = Current()
+        # Captured connections come by their original destination: there the server name is only recorded.
+        captured = settings.interception == "redirect"
         self.gate = Gate(self.identity, self._mode_of, None if captured else self._leads_here)
-        self.secure = Secure(self.identity, self.gate, connect_timeout, channels)
-        self._mtls = mtls
+        self.secure = Secure(self.identity, self.gate, settings.connect_timeout, channels)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -55,8 +50,13 @@ class Membership:
             return f"no certificate: {missing.detail}"
         return ""
 
-    async def look_after(self) -> None:
-        """Ends connections whose time is over. Runs until it is cancelled."""
+    async def run(self) -> None:
+        """Feeds and looks after all of it, until it is cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_after)
+
+    async def _look_after(self) -> None:
+        """Ends connections whose time is over."""
         while True:
             await trio.sleep(RECHECK_SECONDS)
             self.identity.recheck()

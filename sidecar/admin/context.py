@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sidecar import __version__
 from sidecar.addresses import Address
@@ -17,6 +17,9 @@ from sidecar.probe import Probe
 from sidecar.settings import InForce
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from sidecar.membership import Membership
 
 SEATS = 64  # connections per port: people and scrapers are few
 STREAMS = 16  # of those of the admin port, how many may be streams: they keep their seat for as long as they like
@@ -105,6 +108,7 @@ class AdminContext:
     in_force: Sequence[InForce] = ()
     probes: Sequence[Probe] = ()
     drift: Callable[[], str] = str  # what is wrong with the rules that redirect connections here; empty: nothing
+    membership: Membership | None = None  # in a mesh
     token: Token = field(default_factory=Token)
     health: Health = field(default_factory=Health)
     streams: set[Channel] = field(default_factory=set)  # those of the admin port that carry a stream now

@@ -17,12 +17,18 @@ def standing(context: AdminContext) -> str:
         return "listeners_drained"
     if context.drift():
         return "not_intercepting"
+    if context.membership is not None and context.membership.problem:
+        return "no_certificate"
     return "live"
 
 
 async def ready(context: AdminContext, _: Request) -> Reply:
     state = standing(context)
-    words = f"{context.drift()}\n" if state == "not_intercepting" else ""
+    words = ""
+    if state == "not_intercepting":
+        words = f"{context.drift()}\n"
+    elif state == "no_certificate" and context.membership is not None:
+        words = f"{context.membership.problem}\n"
     return Reply(200 if state == "live" else 503, f"{state.upper()}\n{words}".encode())
 
 

@@ -1,7 +1,7 @@
 """``sidecar check-config [FLAG ...]``: what flags and environment amount to, or all that is wrong with them at once.
 
-Nothing is bound, opened or looked up. Exit code 0 where a sidecar would start with this, as far as the settings alone
-can tell; else 2.
+Nothing is bound or looked up, and nothing opened but the file of ``--mesh``, which is judged as at a start. Exit code 0
+where a sidecar would start with this, as far as that can tell; else 2.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from sidecar import settings
+from sidecar.feed.mesh_file import check
 from sidecar.flags import split
 
 _USAGE = "usage: sidecar check-config [FLAG ...]\n\nTakes the flags of sidecar itself; see sidecar --help.\n"
@@ -24,12 +25,18 @@ def run(words: Sequence[str]) -> int:
         sys.stdout.write(_USAGE)
         return 0
     told, problems = settings.examine(given.flags, earlier=given.problems)
-    if told is None:
+    notes: tuple[str, ...] = ()
+    if told is not None and told.mesh:
+        loaded = check(told.mesh, told.me)
+        problems, notes = [f"--mesh: {each}" for each in loaded.problems], loaded.notes
+    if told is None or problems:
         for problem in problems:
             _log.error("%s", problem)
         return 2
     for sentence in settings.oddities(told):
         _log.warning("%s", sentence)
+    for note in notes:
+        _log.warning("--mesh: %s", note)
     sys.stdout.write(_table([(each.flag, each.text, each.source) for each in settings.in_force(given.flags)]))
     return 0
 
