@@ -17,7 +17,6 @@ from sidecar.probe import parse_probes
 LISTENERS = "Where it listens"
 APP = "The app"
 OUTBOUND = "Whom the app may call"
-IDENTITY = "Identity"
 HTTP = "HTTP"
 IDENTITY = "Identity and mesh"
 LIMITS = "Limits"
@@ -175,47 +174,6 @@ OPTIONS: tuple[Option, ...] = (
     Option("namespace", IDENTITY, "NAME", "default", "shop", "the app's namespace", joining.parse_label),
     Option(
         "service_account", IDENTITY, "NAME", "default", "web", "the app's service account", joining.parse_label,
-    ),
-    Option(
-        "control", IDENTITY, "URL|none", "none", f"https://control.internal:{ports.CONTROL_TLS}",
-        "the control plane, which gives this sidecar its certificate; http:// only on loopback",
-        identity_values.control_url,
-    ),
-    Option(
-        "token_file", IDENTITY, "PATH|none", "none", "/run/secrets/sidecar-token",
-        "a join token or a Kubernetes token, which says there who this is; read at each use", values.path_or_none,
-    ),
-    Option(
-        "control_ca", IDENTITY, "PATH|none", "none", "/run/secrets/control-ca.pem",
-        "roots to know the control plane by (PEM); a join token brings its own", values.path_or_none,
-    ),
-    Option(
-        "control_id", IDENTITY, "ID", identity_values.CONTROL_ID, identity_values.CONTROL_ID,
-        "who the control plane has to be; a join token says it itself", identity_values.spiffe_id,
-    ),
-    Option(
-        "identity_dir", IDENTITY, "DIR|none", "none", "/run/sidecar-identity",
-        "keep certificate and key there over restarts; it has to lie in memory (tmpfs)", values.path_or_none,
-    ),
-    Option(
-        "mesh", IDENTITY, "FILE|none", "none", "/etc/sidecar/mesh.yaml",
-        "services, who may serve them, and modes per port, as YAML; watched", values.path_or_none,
-    ),
-    Option(
-        "service", IDENTITY, "NAME|none", "none", "billing", "the service that the app belongs to",
-        identity_values.label_or_none,
-    ),
-    Option(
-        "namespace", IDENTITY, "NAME", "default", "shop", "the namespace of the app", identity_values.label,
-    ),
-    Option(
-        "service_account", IDENTITY, "NAME", "default", "billing", "the service account that the app runs as",
-        identity_values.service_account,
-    ),
-    _choice(
-        "mtls", IDENTITY, "strict",
-        "what callers have to bring where this sidecar has an identity; if given, no document loosens it",
-        "strict", "permissive", "disable",
     ),
     Option(
         "trusted_proxies", HTTP, "CIDR,...", "none", "10.0.0.0/8",

@@ -14,8 +14,6 @@ from typing import Any
 
 import msgspec
 
-from certs.spiffe import SpiffeId
-from sidecar import identity_values
 from sidecar.addresses import Address, parse_ip
 from sidecar.dns_host import DnsHost
 from sidecar.errors import StartError
@@ -24,7 +22,6 @@ from sidecar.machine import descriptor_limit
 from sidecar.options import OPTIONS, Option
 from sidecar.policy.egress import AllowedHost
 from sidecar.probe import Probe
-from sidecar.resources.snapshot import Me, Mode
 from sidecar.values import Networks
 
 _WILDCARDS = {"0.0.0.0", "::"}
@@ -62,17 +59,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     service: str  # empty: none
     namespace: str
     service_account: str
-    control: ControlUrl | None
-    token_file: str  # paths; empty: none
-    control_ca: str
-    control_id: SpiffeId
-    identity_dir: str
-    mesh: str
-    service: str  # empty: none
-    namespace: str
-    service_account: str
-    mtls: str  # "strict", "permissive" or "disable"
-    mtls_told: bool  # else it is the default, which a document may loosen
     trusted_proxies: Networks
     via: bool
     max_body: int  # 0: none
@@ -87,12 +73,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pool_idle_timeout: float
     log_level: str  # "debug", "info", "warning" or "error"
     log_format: str  # "text" or "json"
-
-    @property
-    def me(self) -> Me:
-        """Whom a Snapshot for this process is made for."""
-        mtls = Mode(self.mtls.upper()) if self.mtls_told else None
-        return Me(self.namespace, self.service, self.service_account, mtls)
 
 
 class InForce(msgspec.Struct, frozen=True):
@@ -134,7 +114,6 @@ def examine(
             if option.redirected and not _is_told(option, flags, told):
                 found[option.field] = option.parse(option.redirected)
     found["body_min_rate"], found["body_min_window"] = found["body_min_rate"]
-    found["mtls_told"] = _is_told(_option("mtls"), flags, told)
     settings = Settings(**found)
     problems = [f"{_source(_option(field), flags, told)}: {problem}" for field, problem in _contradictions(settings)]
     return (None, problems) if problems else (settings, [])
@@ -187,7 +166,6 @@ def oddities(settings: Settings, environ: Mapping[str, str] | None = None) -> li
         sentences.append(
             "--allow-host: means nothing while the app may call anybody; add --outbound-policy REGISTRY_ONLY"
         )
-    sentences.extend(identity_values.oddities(settings))
     return sentences
 
 
@@ -251,7 +229,6 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
             f"{settings.drain_delay:g} s is longer than the whole drain; "
             f"write at most {settings.drain_seconds:g}s, or a longer --drain-seconds",
         )
-    yield from identity_values.contradictions(settings)
     taken: list[tuple[str, Address]] = []
     for field in ("inbound", "outbound", "admin", "scrape", "dns"):
         for address in getattr(settings, field):
