@@ -12,11 +12,12 @@ import trio
 
 from sidecar.errors import ProxyError
 from sidecar.feed.current import Current
+from sidecar.feed.mesh_file import MeshFile
 from sidecar.identity import Identity
 from sidecar.net.channel import Channel
 from sidecar.proxy.gate import Gate
 from sidecar.proxy.mesh import Secure
-from sidecar.resources.snapshot import Mode, Snapshot, effective
+from sidecar.resources.snapshot import Snapshot, effective
 from sidecar.resources.sni import parse_sni
 from sidecar.settings import Settings
 
@@ -27,10 +28,12 @@ class Membership:
     """``channels`` are all connections of the process. Raises StartError: ``--mesh`` that can't be read."""
 
     def __init__(self, settings: Settings, channels: set[Channel]) -> None:
-        self._settings = settings
-        self._mtls = Mode(settings.mtls.upper()) if settings.mtls else None
+        self._mtls = settings.me.mtls
         self.identity = Identity(channels)
         self.current = Current()
+        self._mesh_file = MeshFile(settings.mesh, settings.me, self.current) if settings.mesh else None
+        if self._mesh_file is not None:
+            self._mesh_file.start()
         # Captured connections come by their original destination: there the server name is only recorded.
         captured = settings.interception == "redirect"
         self.gate = Gate(self.identity, self._mode_of, None if captured else self._leads_here)
@@ -54,6 +57,8 @@ class Membership:
         """Feeds and looks after all of it, until it is cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._look_after)
+            if self._mesh_file is not None:
+                nursery.start_soon(self._mesh_file.watch)
 
     async def _look_after(self) -> None:
         """Ends connections whose time is over."""

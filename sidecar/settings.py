@@ -22,6 +22,7 @@ from sidecar.machine import descriptor_limit
 from sidecar.options import OPTIONS, Option
 from sidecar.policy.egress import AllowedHost
 from sidecar.probe import Probe
+from sidecar.resources.snapshot import Me, Mode
 from sidecar.values import Networks
 
 _WILDCARDS = {"0.0.0.0", "::"}
@@ -73,6 +74,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pool_idle_timeout: float
     log_level: str  # "debug", "info", "warning" or "error"
     log_format: str  # "text" or "json"
+
+    @property
+    def me(self) -> Me:
+        """Whom a Snapshot for this proxy is made for."""
+        return Me(self.namespace, self.service, self.service_account, Mode(self.mtls.upper()) if self.mtls else None)
 
 
 class InForce(msgspec.Struct, frozen=True):
