@@ -25,7 +25,8 @@ LONGEST_FILE = 400
 
 # contract -> (a file, a line that breaks the contract); deferred and indirect imports count too
 BREACHES = {
-    "pure": ("sidecar/policy/authorize.py", "import socket\n"),
+    "pure": ("sidecar/resources/load.py", "def later():\n    import time\n"),
+    "resources": ("sidecar/resources/dump.py", "from sidecar.policy import egress\n"),
     "certs": ("certs/renew.py", "import time\n"),
     "control": ("control/ledger.py", "from sidecar.net import channel\n"),
     "data-plane": ("sidecar/values.py", "def later():\n    import starlette\n"),
