@@ -24,7 +24,8 @@ from bench.app import nginx
 from bench.processes import BenchError, cores
 from bench.proxies import PROXIES, Proxy
 from bench.results import Results, beyond_bounds, machine, save
-from bench.scenarios import SCENARIOS, Scenario, Turn
+from bench.scenarios import SCENARIOS
+from bench.turn import Scenario, Turn
 
 ROUNDS = 5
 SECONDS = 3
@@ -91,8 +92,8 @@ def _play(scenario: Scenario, turn: Turn, results: Results) -> None:
 
 
 def _planned(names: Sequence[str]) -> list[Scenario]:
-    """The scenarios to play: `start` is read off `http1` where both are wanted."""
-    return [SCENARIOS[name] for name in SCENARIOS if name in names and not (name == "start" and "http1" in names)]
+    """The scenarios to play: `start` is read off `http1` where both are wanted, and others likewise."""
+    return [scenario for name, scenario in SCENARIOS.items() if name in names and scenario.of not in names]
 
 
 def _playable(names: Sequence[str]) -> list[str]:

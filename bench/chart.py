@@ -35,7 +35,7 @@ def draw(target: Path, proxies: Sequence[str], groups: Sequence[Bars]) -> Path |
     except ImportError:
         print("bench: no chart: pip install matplotlib (or this project's extra 'bench')", file=sys.stderr)
         return None
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    figure = Figure(figsize=(max(10.0, 1.1 * len(groups)), 4.5), layout="constrained")
     axes = figure.add_subplot()
     width = 0.8 / len(proxies)
     for place, proxy in enumerate(proxies):

@@ -20,7 +20,7 @@ from bench.app import DOWNLOAD_BYTES, GREETING
 from bench.processes import ROOT, BenchError, Process, which
 
 _SCRIPTS = ROOT / "bench" / "wrk"
-_GET = b"GET %s HTTP/1.1\r\nHost: app.example\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n"
+GET = b"GET %s HTTP/1.1\r\nHost: app.example\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n"
 # More than this share of failed requests, and the figures would tell of something else.
 _FAILURES = 0.001
 
@@ -76,9 +76,11 @@ def run_wrk(
     )
 
 
-def ask(port: int, path: str, *, method: str = "GET", body: bytes = b"") -> tuple[bytes, bytes]:
-    """One request on a connection of its own, ended by the proxy; returns head and body as they came."""
-    head = f"{method} {path} HTTP/1.1\r\nHost: app.example\r\nConnection: close\r\n"
+def ask(port: int, path: str, *, method: str = "GET", body: bytes = b"", authority: str = "") -> tuple[bytes, bytes]:
+    """One request on a connection of its own, ended by the proxy; returns head and body as they came. For an
+    ``authority`` the port is asked as an explicit proxy."""
+    target = f"http://{authority}{path}" if authority else path
+    head = f"{method} {target} HTTP/1.1\r\nHost: {authority or 'app.example'}\r\nConnection: close\r\n"
     head += f"Content-Length: {len(body)}\r\n\r\n" if body else "\r\n"
     with socket.create_connection(("127.0.0.1", port), timeout=10.0) as connection:
         connection.sendall(head.encode() + body)
@@ -87,13 +89,16 @@ def ask(port: int, path: str, *, method: str = "GET", body: bytes = b"") -> tupl
     return found, content
 
 
-def downloads(port: int, *, connections: int, seconds: float) -> Outcome:
-    """Download the big file again and again on some connections; counts whole downloads only, finishing the last."""
+def downloads(port: int, *, connections: int, seconds: float, tunnel: str = "") -> Outcome:
+    """Download the big file again and again on some connections; counts whole downloads only, finishing the last.
+    For a ``tunnel`` each connection first asks to be led to that authority (CONNECT)."""
     until = time.monotonic() + seconds
     began = time.monotonic()
     with ThreadPoolExecutor(connections) as pool:
         took = [
-            each for worker in pool.map(lambda _: _download_until(port, until), range(connections)) for each in worker
+            each
+            for worker in pool.map(lambda _: _download_until(port, until, tunnel), range(connections))
+            for each in worker
         ]
     return Outcome(
         requests=len(took),
@@ -104,13 +109,16 @@ def downloads(port: int, *, connections: int, seconds: float) -> Outcome:
     )
 
 
-def _download_until(port: int, until: float) -> list[float]:
+def _download_until(port: int, until: float, tunnel: str) -> list[float]:
     took = []
     sink = bytearray(1 << 20)
     with socket.create_connection(("127.0.0.1", port), timeout=10.0) as connection:
+        if tunnel:
+            connection.sendall(f"CONNECT {tunnel} HTTP/1.1\r\nHost: {tunnel}\r\n\r\n".encode())
+            _rest_after_head(connection)
         while time.monotonic() < until:
             began = time.monotonic()
-            connection.sendall(_GET % b"/download")
+            connection.sendall(GET % b"/download")
             left = DOWNLOAD_BYTES - len(_rest_after_head(connection))
             while left > 0:
                 count = connection.recv_into(sink, min(left, len(sink)), socket.MSG_TRUNC)
@@ -140,7 +148,7 @@ def idle_connections(port: int, count: int) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for number in range(count):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10.0))
-            connection.sendall(_GET % b"/idle/%d" % number)
+            connection.sendall(GET % b"/idle/%d" % number)
             _rest_after_head(connection)
         yield
 

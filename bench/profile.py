@@ -18,7 +18,8 @@ from pathlib import Path
 from bench.app import nginx
 from bench.processes import BenchError, cores
 from bench.proxies import OURS, Mode, Place, Proxy, sidecar_flags
-from bench.scenarios import SCENARIOS, Turn
+from bench.scenarios import SCENARIOS
+from bench.turn import Turn
 
 
 def main(argv: Sequence[str] | None = None) -> int:

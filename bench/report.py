@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from bench.results import Results, beyond_bounds, mitmproxy_factor, source
-from bench.scenarios import SCENARIOS, Figures, Scenario
+from bench.scenarios import SCENARIOS
+from bench.turn import Figures, Scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,14 @@ def rows(results: Results) -> Iterator[Row]:
 
 def _row(results: Results, scenario: Scenario, proxy: str, figures: Figures) -> Row:
     ratio = results.ratio(scenario, proxy)
+    own = {} if scenario.of else figures  # what was seen under another scenario's load would be taken for this one's
     return Row(
         scenario=scenario.name,
         proxy=proxy,
         figure=f"{_three_digits(figures[scenario.figure])} {scenario.unit}",
-        p50=f"{figures['p50_ms']:.2f}" if "p50_ms" in figures else "",
-        p99=f"{figures['p99_ms']:.2f}" if "p99_ms" in figures else "",
-        rate=_rate(figures),
+        p50=f"{figures['p50_ms']:.2f}" if "p50_ms" in own else "",
+        p99=f"{figures['p99_ms']:.2f}" if "p99_ms" in own else "",
+        rate=_rate(own),
         rss=f"{figures['rss_mb']:.1f}",
         ratio=f"{ratio:.2f}" if ratio is not None and proxy != "envoy" and scenario.limit is None else "",
         bound=_bound(scenario) if proxy == "ours" else "",

@@ -19,7 +19,8 @@ from pathlib import Path
 from bench import chart
 from bench.processes import ROOT, BenchError
 from bench.proxies import PROXIES, Proxy
-from bench.scenarios import SCENARIOS, Figures, Scenario
+from bench.scenarios import SCENARIOS
+from bench.turn import Figures, Scenario
 
 RESULTS = ROOT / "bench" / "results"
 LATEST = RESULTS / "latest.json"
@@ -130,8 +131,9 @@ def _ratios(results: Results) -> Iterator[chart.Bars]:
 
 
 def source(results: Results, scenario: str) -> str:
-    """Where a scenario's figures are: `start` is read off the turns of `http1` where those were played."""
-    return "http1" if scenario == "start" and "http1" in results.scenarios else scenario
+    """Where a scenario's figures are: some are read off the turns of another one where those were played."""
+    of = SCENARIOS[scenario].of
+    return of if of in results.scenarios else scenario
 
 
 def machine(proxies: Sequence[Proxy]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 -- A small GET with five usual fields. 1,000 paths and 997 cookies (coprime): no head comes twice within 997,000.
 -- Arguments: "close" asks for a connection per request; "host=A" names another authority than app.example, and
--- "proxied=A" writes it into the target as well, as an explicit proxy is asked.
+-- "proxied=A" writes it into the target as well, as an explicit proxy is asked. "pause=M" waits between two requests of
+-- a connection, M milliseconds on the average, and never the same, so that connections do not fall into step.
 require("report")
 local tail, target, host, count = "\r\n\r\n", "", "app.example", 0
 
@@ -8,6 +9,8 @@ function init(args)
   for _, argument in ipairs(args) do
     if argument == "close" then tail = "\r\nConnection: close\r\n\r\n" end
     host = argument:match("^host=(.+)$") or argument:match("^proxied=(.+)$") or host
+    local pause = tonumber(argument:match("^pause=(.+)$"))
+    if pause then delay = function() return math.random(0, 2 * pause) end end
     if argument:match("^proxied=") then target = "http://" .. host end
   end
 end

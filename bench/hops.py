@@ -1,0 +1,105 @@
+"""The two sidecars of a call within a mesh, as command lines: the caller's (outbound) and the app's (inbound).
+
+Called by the proxies' table, for those who can play it: ours and Envoy. Both have the same duties: mutual TLS 1.3 with
+P-256 leaves below an intermediate, key agreement by X25519MLKEM768, the peer's SPIFFE id matched, ALPN istio-http/1.1,
+x-forwarded-client-cert for the app, no session resumed; and those of the other scenarios (access log, request id,
+deadlines, counters).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import envoy
+from bench.processes import fill
+from tests.support.papers import Papers
+
+NAMESPACE, SERVICE = "shop", "app"
+HOST = f"{SERVICE}.{NAMESPACE}.svc.cluster.local"
+HTTP_PORT, TCP_PORT = 8080, 9000  # of the service
+HTTP, TCP = f"{HOST}:{HTTP_PORT}", f"{HOST}:{TCP_PORT}"
+GROUP = "X25519MLKEM768"
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One sidecar of a pair. It listens on `listen`; `next` is where it goes on to: the other sidecar's inbound port,
+    or the app's. `papers` are its own, `caller` and `callee` the two ids; `opaque`: it relays bytes."""
+
+    name: str  # outbound or inbound
+    run: Path
+    listen: int
+    next: int
+    papers: Papers
+    caller: str
+    callee: str
+    opaque: bool
+
+    @property
+    def log(self) -> Path:
+        return self.run / f"{self.name}.log"
+
+
+def our_hop(hop: Hop) -> list[str]:
+    """Our own command line: the defaults but for the places, with an identity."""
+    return [sys.executable, "-m", "bench.with_identity", *our_words(hop)]
+
+
+def our_words(hop: Hop) -> list[str]:
+    """What follows the module's name in it."""
+    mesh = hop.run / f"{hop.name}-mesh.yaml"
+    inbound = hop.next if hop.name == "outbound" else hop.listen
+    # JSON is YAML.
+    mesh.write_text(json.dumps({"services": [_service(inbound, hop.callee)]}))
+    places = (
+        ("--outbound", f"127.0.0.1:{hop.listen}", "--inbound", "127.0.0.1:0", "--upstream", "127.0.0.1:9")
+        if hop.name == "outbound"
+        else (
+            "--inbound",
+            f"127.0.0.1:{hop.listen}",
+            "--outbound",
+            "127.0.0.1:0",
+            "--upstream",
+            f"127.0.0.1:{hop.next}",
+        )
+    )
+    return [
+        *hop.papers.words, *places, "--mesh", str(mesh), "--admin", "127.0.0.1:0", "--scrape", "off",
+        "--access-log-file", str(hop.log),
+    ]  # fmt: skip
+
+
+def _service(inbound: int, callee: str) -> dict[str, object]:
+    return {
+        "name": SERVICE,
+        "namespace": NAMESPACE,
+        "ports": [
+            {"port": HTTP_PORT, "name": "http", "appProtocol": "http"},
+            {"port": TCP_PORT, "name": "tcp", "appProtocol": "tcp"},
+        ],
+        "subjectAltNames": [callee],
+        "endpoints": [{"address": "127.0.0.1", "port": inbound, "mode": "direct"}],
+    }
+
+
+def envoy_hop(hop: Hop) -> list[str]:
+    """Envoy's, with its configuration written."""
+    port = TCP_PORT if hop.opaque else HTTP_PORT
+    config = fill(
+        f"envoy-{hop.name}-tcp.yaml" if hop.opaque else f"envoy-{hop.name}.yaml",
+        hop.run / f"envoy-{hop.name}.yaml",
+        SIDE=hop.name,
+        LISTEN_PORT=hop.listen,
+        NEXT_PORT=hop.next,
+        LOG=hop.log,
+        ALPN="sidecar-tcp" if hop.opaque else "istio-http/1.1",
+        SNI=f"outbound_.{port}_._.{HOST}",
+        CHAIN=hop.papers.chain,
+        KEY=hop.papers.key,
+        ROOTS=hop.papers.roots,
+        EXPECTED="spiffe://cluster.local/" if hop.name == "inbound" else hop.callee,
+    )
+    return envoy.command(config)
