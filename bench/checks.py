@@ -1,7 +1,7 @@
 """What has to be true of a proxy for its figures to count: it carries the app's answers, and does its duties.
 
-Called by the scenarios before and after they measure. All raise BenchError. Where there is an ``authority``, the port is
-asked for it as an explicit proxy is.
+Called by the scenarios before and after they measure. All raise BenchError. For an ``authority`` the port is asked as
+an explicit proxy is.
 """
 
 from __future__ import annotations

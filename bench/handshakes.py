@@ -94,6 +94,7 @@ def _secured(context: SSL.Context, port: int) -> Iterator[SSL.Connection]:
     with socket.create_connection(("127.0.0.1", port)) as plain:
         plain.settimeout(None)
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEOUT)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else the goodbye waits for an acknowledgement
         connection = SSL.Connection(context, plain)
         connection.set_alpn_protos(_ALPN)
         connection.set_connect_state()

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.app import nginx
+from bench.hops import Hop, our_hop, our_words
 from bench.processes import BenchError, cores
 from bench.proxies import OURS, Mode, Place, Proxy, sidecar_flags
 from bench.scenarios import SCENARIOS
@@ -31,11 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, default=5, metavar="S")
     parser.add_argument("--top", type=int, default=40, metavar="N", help="how many lines to print")
     parser.add_argument("--sort", default="tottime", choices=["tottime", "cumulative", "ncalls"])
+    parser.add_argument("--hop", default="inbound", choices=["inbound", "outbound"], help="of a pair: which of the two")
     options = parser.parse_args(argv)
     try:
         with tempfile.TemporaryDirectory(prefix="sidecar-profile-") as name:
             out = Path(name) / "profile"
-            _play(Path(name), out, options.scenario, "sampled" if options.sample else "exact", options.seconds)
+            under = [sys.executable, "-m", "bench.profiled", "sampled" if options.sample else "exact", str(out)]
+            _play(Path(name), under, options.scenario, options.hop, options.seconds)
             if options.sample:
                 _print_samples(json.loads(out.read_text()), options.top)
             else:
@@ -48,14 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _play(directory: Path, out: Path, scenario: str, profiler: str, seconds: int) -> None:
+def _play(directory: Path, under: Sequence[str], scenario: str, profiled_hop: str, seconds: int) -> None:
     """One turn of the scenario under the profiler, with a line about what was measured."""
 
     def command(mode: Mode, place: Place) -> list[str]:
-        return [sys.executable, "-m", "bench.profiled", profiler, str(out), *sidecar_flags(mode, place)]
+        return [*under, "sidecar.cli", *sidecar_flags(mode, place)]
+
+    def hop_command(hop: Hop) -> list[str]:
+        return [*under, "bench.with_identity", *our_words(hop)] if hop.name == profiled_hop else our_hop(hop)
 
     # Only an ending of its own accord lets the profiler write what it saw.
-    proxy = Proxy("ours", command, OURS.version, ready_line=OURS.ready_line, farewell=40.0)
+    proxy = Proxy("ours", command, OURS.version, ready_line=OURS.ready_line, farewell=40.0, hop=hop_command)
     proxy_core, load_core = cores()
     os.sched_setaffinity(0, {load_core})
     with nginx(directory, load_core) as upstream:

@@ -1,6 +1,7 @@
-"""The sidecar under a profiler: ``python -m bench.profiled exact|sampled OUT FLAGS...``.
+"""The sidecar under a profiler: ``python -m bench.profiled exact|sampled OUT MODULE WORDS...``.
 
-Started by `bench.profile` in the place of ``python -m sidecar``; writes what was seen to OUT when the sidecar ends.
+Started by `bench.profile` in the place of ``python -m MODULE``, whose ``main`` it runs (`sidecar.cli`, or
+`bench.with_identity`); writes what was seen to OUT when the sidecar ends.
 
 `exact` is cProfile: every call is counted, and each pays for it, so small functions look dearer than they are.
 `sampled` looks at the stack after every few milliseconds of CPU time (ITIMER_PROF, so as often as the kernel ticks):
@@ -10,6 +11,7 @@ it disturbs little, and tells lines; what a C function takes is its caller's.
 from __future__ import annotations
 
 import cProfile
+import importlib
 import json
 import signal
 import sys
@@ -18,20 +20,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from sidecar.cli import main
-
 _EVERY = 0.001
 
+Main = Callable[[Sequence[str]], int]
 
-def exact(out: Path, flags: Sequence[str]) -> int:
+
+def exact(out: Path, main: Main, words: Sequence[str]) -> int:
     """Run the sidecar under cProfile; OUT is what `pstats` reads."""
     profile = cProfile.Profile()
-    code = profile.runcall(main, list(flags))
+    code = profile.runcall(main, words)
     profile.dump_stats(out)
     return code
 
 
-def sampled(out: Path, flags: Sequence[str]) -> int:
+def sampled(out: Path, main: Main, words: Sequence[str]) -> int:
     """Run the sidecar and sample its main thread; OUT is JSON: how often each line, and each function, was seen."""
     lines: Counter[str] = Counter()
     functions: Counter[str] = Counter()
@@ -47,7 +49,7 @@ def sampled(out: Path, flags: Sequence[str]) -> int:
 
     signal.signal(signal.SIGPROF, look)
     signal.setitimer(signal.ITIMER_PROF, _EVERY, _EVERY)
-    code = main(list(flags))
+    code = main(words)
     signal.setitimer(signal.ITIMER_PROF, 0.0)
     out.write_text(json.dumps({"lines": lines, "functions": functions}))
     return code
@@ -57,7 +59,8 @@ def _function(frame: FrameType) -> str:
     return f"{'/'.join(frame.f_code.co_filename.rsplit('/', 2)[-2:])} {frame.f_code.co_qualname}"
 
 
-PROFILERS: dict[str, Callable[[Path, Sequence[str]], int]] = {"exact": exact, "sampled": sampled}
+PROFILERS: dict[str, Callable[[Path, Main, Sequence[str]], int]] = {"exact": exact, "sampled": sampled}
 
 if __name__ == "__main__":
-    sys.exit(PROFILERS[sys.argv[1]](Path(sys.argv[2]), sys.argv[3:]))
+    _, profiler, out, module, *words = sys.argv
+    sys.exit(PROFILERS[profiler](Path(out), importlib.import_module(module).main, words))
