@@ -112,11 +112,14 @@ def _load(path: str, me: Me, version: Version) -> tuple[Mark, bytes, Loaded]:
 def _read(path: str) -> tuple[Mark, bytes]:
     """The mark and the bytes of a regular file, one more than MAX_BYTES at most. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not hold us
-    with open(descriptor, "rb") as file:
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise OSError("is not a regular file")
-        return _mark_of(found), file.read(MAX_BYTES + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            return _mark_of(found), file.read(MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _mark(path: str) -> Mark:

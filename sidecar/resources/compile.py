@@ -152,11 +152,12 @@ class _Work:
         seen: set[str] = set()
         for index, text in enumerate(texts):
             address = self._address(text, (*path, index))
+            if not address:
+                continue
             if address in seen:
                 self._wrong((*path, index), f"{address} stands here twice")
             seen.add(address)
-            if address:
-                yield address
+            yield address
 
     def _address(self, text: str, path: Path) -> str:
         """The address in canonical form; empty where it is none."""
@@ -200,7 +201,7 @@ class _Work:
             address = self._address(each.address, (*at, "address"))
             labels = tuple(sorted(each.labels.items()))
             self._check_endpoint(spec, each, at)
-            for port in spec.ports:
+            for port in {port.port: port for port in spec.ports}.values():  # each number once
                 number = _dialed(each, port)
                 if (address, number) in places[port.port]:
                     self._wrong(at, f"{address}, port {number}, is an endpoint of this service already")
