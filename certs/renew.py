@@ -13,9 +13,9 @@ from typing import Final
 SKEW_WARNED: Final = 60.0  # s between two clocks, from which on it is worth a warning
 
 _FIRST_RETRY: Final = 1.0  # s, at most
-_LAST_RETRY: Final = 30.0  # s, at most: the control plane's restart is met within it
+_LAST_RETRY: Final = 10.0  # s, at most: with a dial that times out, all is well 20 s after the control plane is
 _SOONEST_RETRY: Final = 0.1  # s, whatever chance says
-_MOST_DOUBLINGS: Final = 5
+_MOST_DOUBLINGS: Final = 4
 
 # RFC 9110 section 5.6.7, the one form that is sent; strptime would read names by the locale.
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -36,7 +36,7 @@ def renew_at(received: float, remaining: float, jitter: float) -> float:
 def retry_after(attempt: int, jitter: float, remaining: float | None = None) -> float:
     """Seconds until the next try after ``attempt`` failures in a row (1 is the first).
 
-    Full jitter under a doubling cap: 1, 2, 4, ... 30 s, never less than 0.1 s. ``remaining`` is what is left of the
+    Full jitter under a doubling cap: 1, 2, 4, 8, 10 s, never less than 0.1 s. ``remaining`` is what is left of the
     certificate in use (s): the cap is a tenth of it at most while there is any, so that short ones are tried often
     enough.
     """

@@ -21,9 +21,9 @@ from typing import Final
 
 import msgspec
 
+from certs.jointoken import PREFIX, SECRET_BYTES, JoinToken, parse
 from certs.spiffe import SpiffeId, workload
 from control.calls import Role
-from control.jointoken import PREFIX, SECRET_BYTES, JoinToken, parse
 from control.problems import Invalid, unauthenticated
 from control.store import Conflict, Entry, Store
 

@@ -14,10 +14,10 @@ from typing import Final
 
 import trio
 
+from certs.jointoken import JoinToken, parse
 from control.access import Tokens
 from control.calls import Role
 from control.files import read_private, replace_file
-from control.jointoken import JoinToken, parse
 from control.problems import Refused
 from sidecar.errors import StartError
 

@@ -13,11 +13,11 @@ import h11
 import msgspec
 import trio
 
+from certs import jointoken
 from certs.keys import PrivateKey, new_key
 from certs.request import new_request
 from certs.spiffe import SpiffeId, workload
 from certs.xfcc import element
-from control import jointoken
 from control.app import ControlPlane
 from control.settings import Settings, examine
 

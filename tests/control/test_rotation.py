@@ -7,12 +7,11 @@ from pathlib import Path
 
 import trio
 
-from certs import pem
+from certs import jointoken, pem
 from certs.bundle import Bundle, Bundles
 from certs.keys import new_key
 from certs.revocation import Revocations
 from certs.verify import verify_peer
-from control import jointoken
 from tests.control.plane import BILLING, ORDERS, SOCKET, Plane, csr, running
 
 

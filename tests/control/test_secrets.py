@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from certs import jointoken
 from certs.keys import key_to_pem
-from control import jointoken
 from control.ledger import Ledger
 from tests.control import kubeapi
 from tests.control.plane import BILLING, SOCKET, Plane, csr, running

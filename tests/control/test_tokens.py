@@ -9,8 +9,7 @@ import trio
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from certs import pem
-from control import jointoken
+from certs import jointoken, pem
 from tests.control.plane import BILLING, Reply, csr, running
 
 

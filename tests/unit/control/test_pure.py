@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from certs import jointoken
+from certs.jointoken import JoinToken
 from certs.spiffe import workload
-from control import jointoken, problems
+from control import problems
 from control.confirmations import LATELY, Confirmations
 from control.doors import stripped, told
-from control.jointoken import JoinToken
 from control.limits import Buckets, Rate
 from control.version import Version
 
