@@ -15,13 +15,16 @@ import select
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from time import monotonic
-from typing import Protocol
+from time import monotonic, time
+from typing import Final, Protocol
 
 import trio
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel
+
+
+MARGIN_SECONDS: Final = 1.0
 
 
 class PoolCounters(Protocol):
@@ -46,7 +49,7 @@ class PoolUse:
 class Lease:
     """A pooled connection in somebody's hands; ``reused``: it has served before. Ends with one ``release``."""
 
-    __slots__ = ("_poll", "channel", "generation", "idle_limit", "idle_until", "pool", "principal", "reused")
+    __slots__ = ("_poll", "channel", "generation", "idle_limit", "idle_until", "pool", "principal", "reused", "until")
 
     def __init__(self, pool: Pool, channel: Channel) -> None:
         self.pool = pool
@@ -55,6 +58,9 @@ class Lease:
         secured = channel.secured
         self.principal = str(secured.peer.spiffe_id) if secured is not None and secured.peer is not None else ""
         self.reused = False
+        # The peer cuts a connection when a certificate on it ends: it is not offered to anybody so shortly before.
+        ends = 0.0 if secured is None else secured.ends
+        self.until = monotonic() + ends - time() - MARGIN_SECONDS if ends else NEVER
         self.idle_limit = pool.idle_seconds
         self.idle_until = 0.0
         self._poll = select.poll()
@@ -171,6 +177,8 @@ class Pool:
                 turn.give(lease)
                 return
         lease.idle_until = monotonic() + lease.idle_limit
+        if lease.until < lease.idle_until:
+            lease.idle_until = lease.until
         self._idle.append(lease)
 
     def sweep(self, now: float) -> None:
