@@ -81,13 +81,17 @@ def client_context(
     return context
 
 
+def first_contact_context() -> SSL.Context:
+    """For calling the control plane before there is a certificate, or a bundle. OpenSSL only proves that the peer has
+    its leaf's key; the caller's ``judge`` gets the chain as it was presented and has to check all of it, signatures
+    included (``certs.verify.verify_peer``)."""
+    context = _bare()
+    context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
+    return context
+
+
 def _context(chain: Sequence[x509.Certificate], key: PrivateKey, roots: Sequence[x509.Certificate]) -> SSL.Context:
-    context = SSL.Context(SSL.TLS_METHOD)
-    context.set_min_proto_version(SSL.TLS1_3_VERSION)
-    context.set_options(_OPTIONS)
-    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # with OP_NO_TICKET; either alone still resumes
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-    context.set_verify_depth(DEPTH)
+    context = _bare()
     context.use_certificate(X509.from_cryptography(chain[0]))
     for intermediate in chain[1:]:
         context.add_extra_chain_cert(X509.from_cryptography(intermediate))
@@ -97,6 +101,16 @@ def _context(chain: Sequence[x509.Certificate], key: PrivateKey, roots: Sequence
     assert store is not None
     for root in roots:
         store.add_cert(X509.from_cryptography(root))
+    return context
+
+
+def _bare() -> SSL.Context:
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    context.set_options(_OPTIONS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # with OP_NO_TICKET; either alone still resumes
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_verify_depth(DEPTH)
     return context
 
 

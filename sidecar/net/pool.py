@@ -23,7 +23,6 @@ import trio
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel
 
-
 MARGIN_SECONDS: Final = 1.0
 
 

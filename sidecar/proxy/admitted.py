@@ -24,6 +24,7 @@ class Admitted(msgspec.Struct, frozen=True):
     xfcc: bytes = b""
     leaving: DrainState | None = None
     words: str = ""
+    guarded: bool = False  # it was silent; what it says first is looked at before it is read
 
     @property
     def principal(self) -> str:
@@ -32,6 +33,7 @@ class Admitted(msgspec.Struct, frozen=True):
 
 
 AS_IT_CAME: Final = Admitted()
+SILENT: Final = Admitted(guarded=True)
 
 
 class TlsWaiting(ChannelClosed):
@@ -39,6 +41,19 @@ class TlsWaiting(ChannelClosed):
 
     def __init__(self) -> None:
         super().__init__("a TLS handshake began after a silence")
+
+
+class Guard(Protocol):
+    """In the place of a silent client's socket; see ``proxy.gate``."""
+
+    def let_go(self) -> None: ...
+
+
+def let_go(channel: Channel) -> None:
+    """Whose server spoke first is no TLS client: its bytes are not looked at any more."""
+    guard: Guard | None = channel.sock if hasattr(channel.sock, "let_go") else None
+    if guard is not None:
+        guard.let_go()
 
 
 class Gate(Protocol):

@@ -27,12 +27,12 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.identity import ALPN_DETECT, ALPN_HTTP1, ALPN_OPAQUE, Generation, Identity
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
 from sidecar.net.tls import HANDSHAKE_SECONDS, HandshakeFailed, Secured, secure_server
-from sidecar.proxy.admitted import AS_IT_CAME, Admitted, TlsWaiting
+from sidecar.proxy.admitted import AS_IT_CAME, SILENT, Admitted, TlsWaiting
 from sidecar.wire.detect import HELLO_BYTES
 from sidecar.wire.hello import NoHello, read_hello
 
 TLS_HANDSHAKE: Final = 0x16  # the first byte of a record with a handshake message (RFC 8446 section 5.1)
-AT_ONCE: Final = 512  # handshakes under way; more are refused
+AT_ONCE: Final = 512  # handshakes under way; one more ends the oldest
 SILENCE_SECONDS: Final = 0.05
 _OF_THE_MESH: Final = (b"istio", b"istio-http/1.1", b"istio-h2")
 
@@ -59,6 +59,10 @@ class Guarded:
             raise TlsWaiting
         return self._raw.recv(size, flags)
 
+    def let_go(self) -> None:
+        """Nothing is looked at any more."""
+        self._channel.sock = self._raw
+
     def __getattr__(self, name: str) -> object:
         return getattr(self._raw, name)
 
@@ -77,7 +81,7 @@ class Gate:
         self._mode_of = mode_of
         self._sni_leads_here = sni_leads_here
         self._turns = trio.Semaphore(1)
-        self.under_way = 0
+        self._under_way: dict[Channel, None] = {}  # in the order of their beginning
         self.outcomes: dict[str, int] = {}
         self.groups: dict[str, int] = {}
 
@@ -95,7 +99,7 @@ class Gate:
             if mode == STRICT:
                 raise ProxyError(Reason.HANDSHAKE_TIMEOUT, f"no TLS handshake within {HANDSHAKE_SECONDS:g} s")
             channel.sock = cast(socket.socket, Guarded(channel))
-            return AS_IT_CAME
+            return SILENT
         if not first:
             raise ChannelClosed("the client left before it said anything")
         if first[0] != TLS_HANDSHAKE:
@@ -112,9 +116,12 @@ class Gate:
         if mode == PERMISSIVE and not await self._offers_the_mesh(channel):
             return AS_IT_CAME
         generation = self._identity.require()
-        if self.under_way >= AT_ONCE:
-            raise ProxyError(Reason.TOO_MANY_CONNECTIONS, f"{AT_ONCE} TLS handshakes are under way")
-        self.under_way += 1
+        if len(self._under_way) >= AT_ONCE:
+            # The oldest has had its time: else whoever begins handshakes and ends none would keep all others out.
+            oldest = next(iter(self._under_way))
+            del self._under_way[oldest]
+            oldest.expire(Reason.TOO_MANY_CONNECTIONS)
+        self._under_way[channel] = None
         try:
             await self._turns.acquire()  # one at a time and turn of the loop: each takes the processor for half a ms
             self._turns.release()
@@ -127,7 +134,7 @@ class Gate:
             self.note("closed", "")
             raise
         finally:
-            self.under_way -= 1
+            self._under_way.pop(channel, None)
         if self._sni_leads_here is not None and secured.sni and not self._sni_leads_here(secured.sni):
             self.note("wrong_sni", "")
             raise ProxyError(Reason.NO_ROUTE, "the server name (SNI) names no service that is served here")

@@ -13,7 +13,7 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel, ChannelClosed, Overdue
 from sidecar.net.pool import Lease
 from sidecar.policy.authorize import Permit
-from sidecar.proxy.admitted import AS_IT_CAME, Admitted, TlsWaiting
+from sidecar.proxy.admitted import AS_IT_CAME, Admitted, TlsWaiting, let_go
 from sidecar.proxy.client import ClientStream
 from sidecar.proxy.destination import Destination
 from sidecar.proxy.opaque import tunnel
@@ -128,6 +128,8 @@ async def _detect(channel: Channel, host: str, target: Target, shared: Shared, a
         shared.telemetry.finish(record)
         channel.reset()
         return
+    if admitted.guarded:
+        let_go(channel)
     lease = found.lease
     origin = _origin(found.words, monotonic() - began, target, admitted)
     if found.kind is Detected.HTTP1 and (lease is None or not greets(lease.channel)):
