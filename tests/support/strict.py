@@ -23,6 +23,15 @@ _HEAD_LIMIT = 80 * 1024
 
 # What only a member of the mesh may say, and no unauthenticated client may make an app believe (HDR-1).
 _MESH_ONLY = re.compile(rb"x-forwarded-client-cert\Z|x-source-|x-envoy-|l5d-")
+# But what a proxy of the mesh says of a caller that has shown who it is, once and in this form; and what such a caller
+# may say itself (HDR-2).
+_XFCC = b"x-forwarded-client-cert"
+_VOUCHED = re.compile(
+    rb'By=spiffe://[!-:<-~]+;Hash=[0-9a-f]{64};Subject="[^"]*";URI=spiffe://[a-z0-9._-]+/[A-Za-z0-9._/-]+\Z'
+)
+_FROM_PEERS = frozenset(
+    (b"x-envoy-upstream-rq-timeout-ms", b"x-envoy-expected-rq-timeout-ms", b"x-envoy-attempt-count")
+)
 # Hop-by-hop (RFC 9110 section 7.6.1); `upgrade`, `connection` and `te` have rules of their own below.
 _HOP_BY_HOP = frozenset((b"keep-alive", b"proxy-connection", b"trailer", b"proxy-authenticate", b"http2-settings"))
 _NOT_IN_TRAILERS = frozenset(
@@ -77,11 +86,12 @@ class Request:
 
 class StrictReader:
     """One connection's bytes -> requests. After a :class:`Violation` it must not be fed again. ``strict`` False: only
-    the framing is judged, not what the fields and the target are."""
+    the framing is judged, not what the fields and the target are. ``mesh``: what a mesh vouches for may be there."""
 
-    def __init__(self, connection: int = 0, *, strict: bool = True) -> None:
+    def __init__(self, connection: int = 0, *, strict: bool = True, mesh: bool = False) -> None:
         self._connection = connection
         self._strict = strict
+        self._mesh = mesh
         self._buffer = bytearray()
         self._head: tuple[bytes, bytes, tuple[tuple[bytes, bytes], ...]] | None = None
         self._body = bytearray()
@@ -191,7 +201,7 @@ class StrictReader:
         names = [name.lower() for name, _ in fields]
         values = {name.lower(): value for name, value in fields}
         if self._strict:
-            _judge(names, values)
+            _judge(names if not self._mesh else _not_vouched(names, values), values)
         lengths, codings = names.count(b"content-length"), names.count(b"transfer-encoding")
         if lengths + codings > 1:
             raise Violation("more than one field says how long the body is")
@@ -243,6 +253,13 @@ def _judge(names: list[bytes], values: dict[bytes, bytes]) -> None:
         raise Violation("upgrade without connection: upgrade")
     if values.get(b"te", b"trailers") != b"trailers":
         raise Violation(f"te: {values[b'te']!r}")
+
+
+def _not_vouched(names: list[bytes], values: dict[bytes, bytes]) -> list[bytes]:
+    """The names without those that may come from a mesh."""
+    if names.count(_XFCC) != 1 or not _VOUCHED.match(values[_XFCC]):
+        return names
+    return [name for name in names if name != _XFCC and name not in _FROM_PEERS]
 
 
 def _field(line: bytes, strict: bool) -> tuple[bytes, bytes]:

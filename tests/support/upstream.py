@@ -124,14 +124,21 @@ class Seen:
 
 
 class RecordingUpstream:
-    """A server on an ephemeral port of 127.0.0.1; a context manager. ``strict`` False asks for right framing only."""
+    """A server on an ephemeral port of 127.0.0.1; a context manager. ``strict`` False asks for right framing only;
+    ``mesh``: its proxy is in one, and may vouch for callers."""
 
     def __init__(
-        self, scripts: Mapping[str, Sequence[Step]] | None = None, *, greeting: bytes = b"", strict: bool = True
+        self,
+        scripts: Mapping[str, Sequence[Step]] | None = None,
+        *,
+        greeting: bytes = b"",
+        strict: bool = True,
+        mesh: bool = False,
     ) -> None:
         self.scripts: dict[str, Sequence[Step]] = dict(scripts or {})
         self.greeting = greeting
         self.strict = strict
+        self.mesh = mesh
         self.connections: list[Connection] = []
         self.on_violation: Callable[[Connection], None] | None = None
         self._lock = threading.Lock()
@@ -210,7 +217,7 @@ class RecordingUpstream:
             connection.finished = True
 
     def _talk(self, connection: Connection) -> None:
-        reader = StrictReader(connection.number, strict=self.strict)
+        reader = StrictReader(connection.number, strict=self.strict, mesh=self.mesh)
         started = False
         while data := connection.read():
             try:
