@@ -193,6 +193,8 @@ def _default(option: Option) -> str:
     if option.computed is None:
         return option.default
     worth = option.computed()
+    if worth == "":
+        return option.default  # it depends on more than is known here
     return f"{worth or 'none'} ({option.default})" if option.default else "none"
 
 
@@ -225,6 +227,11 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "upstream", "is missing; name the app, for example --upstream 127.0.0.1:8080"
     if settings.control is not None and not settings.token_file and not settings.identity_dir:
         yield "control", "needs --token-file, which says who this proxy is"
+    if settings.control is not None and not settings.control.secure and settings.control_ca:
+        yield (
+            "control_ca",
+            f"{settings.control} is not TLS, so there is nothing to check; leave it out, or write https://",
+        )
     if settings.control is None:
         for field in ("token_file", "control_ca", "identity_dir", "mesh", "mtls"):
             if getattr(settings, field):

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 
 from sidecar import settings
-from sidecar.feed.mesh_file import check
 from sidecar.flags import split
 
 _USAGE = "usage: sidecar check-config [FLAG ...]\n\nTakes the flags of sidecar itself; see sidecar --help.\n"
@@ -27,6 +26,8 @@ def run(words: Sequence[str]) -> int:
     told, problems = settings.examine(given.flags, earlier=given.problems)
     notes: tuple[str, ...] = ()
     if told is not None and told.mesh:
+        from sidecar.feed.mesh_file import check  # not before: most have no such file
+
         loaded = check(told.mesh, told.me)
         problems, notes = [f"--mesh: {each}" for each in loaded.problems], loaded.notes
     if told is None or problems:

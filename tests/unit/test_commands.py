@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -200,6 +201,37 @@ def test_each_command_has_help_and_needs_no_event_loop(name: str, capsys) -> Non
     assert done.stdout.startswith(f"usage: sidecar {name}")
     assert cli.main(["--help"]) == 0
     assert f"\n  {name} " in capsys.readouterr().out
+
+
+def test_check_config_judges_the_mesh_file_as_a_start_would(tmp_path, capsys) -> None:
+    """The file is the example of docs/mesh-file.md."""
+    page = (Path(__file__).parents[2] / "docs" / "mesh-file.md").read_text()
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    file = tmp_path / "mesh.yaml"
+    words = ["check-config", "--upstream", "127.0.0.1:8080", "--control", "https://control.internal"]
+    words += ["--token-file", "token", "--mesh", str(file)]
+
+    def told() -> list[str]:
+        return [line for line in capsys.readouterr().err.splitlines() if "--mesh" in line]
+
+    file.write_text(example)
+    assert cli.main(words) == 0
+    assert told() == []
+    assert cli.main([*words, "--service", "billing", "--namespace", "shop", "--mtls", "strict"]) == 0
+    assert told() == [
+        f"sidecar: warning: --mesh: {file}: spiffe://cluster.local/ns/shop/sa/default, as which this sidecar runs, is "
+        "not among those who may serve billing",
+        f"sidecar: warning: --mesh: {file}: mode PERMISSIVE is looser than --mtls strict, which stays in force",
+    ]
+    file.write_text(example.replace("8080", "web").replace("10.0.0.7}", "10.0.0.7, weight: 3}"))
+    assert cli.main(words) == 2
+    assert told() == [
+        f"sidecar: error: --mesh: {file}:7: services[0].ports[0].targetPort: 'web' is not a port from 1 to 65535",
+        f"sidecar: error: --mesh: {file}:10: services[0].endpoints[0].weight: is not supported yet; leave it out",
+    ]
+    file.unlink()
+    assert cli.main(words) == 2
+    assert told() == [f"sidecar: error: --mesh: {file}: No such file or directory"]
 
 
 # -- completion ------------------------------------------------------------------------------------------------------

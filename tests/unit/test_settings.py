@@ -11,6 +11,7 @@ from sidecar import machine, settings, values
 from sidecar.addresses import Address
 from sidecar.errors import StartError
 from sidecar.options import OPTIONS
+from sidecar.resources.snapshot import Me, Mode
 
 UPSTREAM = {"upstream": "127.0.0.1:8080"}
 
@@ -61,7 +62,58 @@ def test_every_example_and_every_written_default_is_accepted(option) -> None:
     option.parse(option.example)
     if option.computed is None:
         option.parse(option.default)
-    assert load({option.twin: option.example} | ({"SIDECAR_DRAIN_SECONDS": "1m"}))
+    others = {"SIDECAR_DRAIN_SECONDS": "1m", "SIDECAR_CONTROL": "https://control", "SIDECAR_TOKEN_FILE": "token"}
+    assert load(others | {option.twin: option.example})
+
+
+JOINED = {"control": "https://control", "token_file": "token"}
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("https://control.internal", "https://control.internal:15012"), ("https://c:1/", "https://c:1"),
+        ("http://localhost", "http://localhost:15010"), ("http://[::1]", "http://[::1]:15010"),
+        ("http://127.0.0.9:80", "http://127.0.0.9:80"), ("https://[2001:db8::1]:9", "https://[2001:db8::1]:9"),
+    ],
+)  # fmt: skip
+def test_where_the_control_plane_is(text: str, url: str) -> None:
+    assert str(load(**JOINED | {"control": text}).control) == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://control", "http://10.0.0.1:15010", "http://0.0.0.0", "http://localhost.evil", "control:15012",
+        "https://", "https://a/path", "https://u@a", "https://a?q", "https://a:0", "https://a:x", "ftp://a", "HTTP://a",
+        "https://::1",
+    ],
+)  # fmt: skip
+def test_where_the_control_plane_can_not_be(text: str) -> None:
+    with pytest.raises(StartError, match=r"^--control: "):
+        load(**JOINED | {"control": text})
+
+
+@pytest.mark.parametrize("field", ["token_file", "control_ca", "identity_dir", "mesh", "mtls"])
+def test_what_is_about_an_identity_wants_a_control_plane(field: str) -> None:
+    with pytest.raises(StartError, match=rf"^--{field.replace('_', '-')}: means nothing .* add --control URL"):
+        load(**{field: "strict"})
+
+
+def test_a_control_plane_wants_a_token_and_roots_are_for_tls() -> None:
+    with pytest.raises(StartError, match="--control: needs --token-file"):
+        load(control="https://control")
+    with pytest.raises(StartError, match="--control-ca: "):
+        load(control="http://localhost", token_file="token", control_ca="root.pem")
+
+
+def test_whom_a_snapshot_is_made_for() -> None:
+    assert load().me == Me("default", "", "default", None)
+    told = load(**JOINED, namespace="shop", service="web", service_account="app", mtls="permissive")
+    assert told.me == Me("shop", "web", "app", Mode.PERMISSIVE)
+    assert load(**JOINED, mtls="strict").me.mtls is Mode.STRICT
+    (shown,) = [each for each in settings.in_force({}, {}) if each.flag == "--mtls"]
+    assert (shown.text, shown.source) == ("strict, or as --mesh says", "default")
 
 
 def test_a_twin_says_the_same_as_its_flag_and_the_flag_wins() -> None:
