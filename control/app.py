@@ -6,7 +6,8 @@ there. Order of ending, at SIGTERM or SIGINT: nothing new is accepted, those tha
 work has GRACE_SECONDS. SIGHUP opens the audit log anew.
 
 **The API has two doors** (``control.doors``): the plain listener on loopback, and a socket in ``--ca-dir``, which is
-for this user alone, for what terminates mTLS in front of it.
+for this user alone, for what terminates mTLS in front of it: ``control.front``, where ``--tls-listen`` asks for it. At
+the end the front goes first, since what is under way there is under way behind it too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 from starlette.routing import Route, Router
@@ -51,6 +52,9 @@ from control.store.sqlite import SqliteStore, open_store
 from sidecar.addresses import Address
 from sidecar.errors import StartError
 
+if TYPE_CHECKING:
+    from control.front import Front
+
 NAMESPACE: Final = "sidecar-system"
 ACCOUNT: Final = "sidecar-control"
 GRACE_SECONDS: Final = 5.0
@@ -78,6 +82,8 @@ class ControlPlane:
         self.control_id = spiffe.workload(settings.trust_domain, NAMESPACE, ACCOUNT)
         self.closing = trio.Event()
         self.listening: list[Address] = []
+        self.tls_listening: list[Address] = []
+        self._front: Front | None = None
         self.figures = Figures()
         self.waiters = Waiters()
         self.audit = AuditLog(settings.audit_log)
@@ -99,25 +105,42 @@ class ControlPlane:
         be for this user alone: identities are believed there. Raises StartError, and leaves nothing open then."""
         store = self._open_store()
         try:
-            self._server = Server(self._bind(await self._build(store), private))
+            bound = self._bind(await self._build(store), private)
         except BaseException:
             store.close()
             raise
+        try:
+            self._front = await self._open_front(private)
+        except BaseException:
+            for one in bound:
+                one.sock.close()
+            store.close()
+            raise
+        self._server = Server(bound)
         self.store = store
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves what was opened until ``closing`` is set, and closes it."""
         self.figures.gauge("sidecar_control_connections", "Open connections.", lambda: float(self._server.open))
+        front_is_gone = trio.Event()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.authority.run)
                 nursery.start_soon(self._end_waits)
+                nursery.start_soon(self._serve_front, front_is_gone)
                 _log.info("ready")
                 task_status.started()
-                await self._server.serve(self.closing, GRACE_SECONDS)
+                await self._server.serve(front_is_gone, GRACE_SECONDS)
                 nursery.cancel_scope.cancel()
         finally:
             self.store.close()
+
+    async def _serve_front(self, gone: trio.Event) -> None:
+        if self._front is None:
+            await self.closing.wait()
+        else:
+            await self._front.serve(self.closing, GRACE_SECONDS)
+        gone.set()
 
     async def _end_waits(self) -> None:
         await self.closing.wait()
@@ -187,6 +210,24 @@ class ControlPlane:
                 one.sock.close()
             raise
         return bound
+
+    async def _open_front(self, private: Path) -> Front | None:
+        """What listens at ``--tls-listen``."""
+        addresses = self._settings.tls_listen
+        if not addresses:
+            return None
+        from control.front import Front  # and with it OpenSSL: 10 MB that nobody else here needs
+
+        front = Front(addresses, str(private), self.authority, self.figures, self._clock)
+        try:
+            await front.start()
+        except BaseException:
+            front.close()
+            raise
+        self.tls_listening = front.listening
+        for address in self.tls_listening:
+            _log.info("listening on %s, with TLS", address)
+        return front
 
     def _add_gauges(self, ledger: Ledger) -> None:
         figures, made = self.figures, self.authority

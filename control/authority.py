@@ -120,7 +120,7 @@ class Authority:
         that a client which has only a token can find the root that the token names."""
         async with self._turn:
             granted = await self._sign(self.control_id, key)
-            root = pem.to_pem([self.issuer.root]) if self.issuer.intermediates else ""
+            root = pem.to_pem([self.issuer.root])
             return Granted(granted.chain + root, granted.roots, granted.bundle_version, granted.expires, granted.serial)
 
     async def _sign(self, identity: SpiffeId, key: PublicKey) -> Granted:

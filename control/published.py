@@ -62,6 +62,11 @@ class Published(Generic[_T]):
         self.version = version
         self._changed = trio.Event()
 
+    @property
+    def changed(self) -> trio.Event:
+        """Set by the next ``publish``. To be taken before one looks at what there is."""
+        return self._changed
+
     def publish(self, value: _T, version: Version) -> None:
         """Replaces it, and wakes whoever waits. ``version`` is higher than the one before."""
         self.value, self.version = value, version

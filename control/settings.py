@@ -98,8 +98,6 @@ def _option(field: str) -> Option:
 
 def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
     """Values that are right alone and wrong together: (the field to name, what is wrong; what to do)."""
-    if settings.tls_listen:
-        yield "tls_listen", "is not available yet; leave it out"
     if not SHORTEST_LEAF <= settings.leaf_ttl <= LONGEST_LEAF:
         yield "leaf_ttl", f"{settings.leaf_ttl:g} s can't be served; write a duration from 10s to 2160h (90 days)"
     if settings.ca_cert and not settings.ca_key:

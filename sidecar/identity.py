@@ -71,12 +71,13 @@ class Generation:
         self._client: SSL.Context | None = None
 
     def server(self, *, certificate_needed: bool = True) -> SSL.Context:
-        """For those who connect to us."""
+        """For those who connect to us. Where a certificate may be missing, only HTTP/1.1: no port of the mesh."""
         context = self._server.get(certificate_needed)
         if context is None:
             ours = self.credentials
+            served = SERVED if certificate_needed else (b"http/1.1",)
             context = self._server[certificate_needed] = server_context(
-                ours.chain, ours.key, self._roots(), SERVED, certificate_needed=certificate_needed
+                ours.chain, ours.key, self._roots(), served, certificate_needed=certificate_needed
             )
         return context
 

@@ -71,6 +71,20 @@ async def dial(
     raise failure
 
 
+def dial_unix(path: str, name: str, registry: set[Channel]) -> Channel:
+    """A connection to the unix socket at ``path``, called ``name`` in records: made at once, or not at all. Raises
+    ProxyError(CONNECT_FAILED), also where too many wait to be accepted there (unix(7), EAGAIN)."""
+    try:
+        sock = socket.socket(socket.AF_UNIX, _STREAM)
+    except OSError as error:
+        raise ProxyError(Reason.CONNECT_FAILED, f"{name}: {os.strerror(error.errno or 0).lower()}") from None
+    code = sock.connect_ex(path)
+    if code:
+        sock.close()
+        raise ProxyError(Reason.CONNECT_FAILED, f"{name}: {os.strerror(code).lower()}")
+    return Channel(sock, name, registry)
+
+
 def _begin(address: str, port: int, source: str) -> tuple[socket.socket, bool]:
     """A socket with its options set and its connect begun, and whether it is through already. Raises ProxyError."""
     try:

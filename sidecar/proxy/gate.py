@@ -6,6 +6,7 @@ Called by ``inbound`` before anything is read, where the proxy has an identity. 
 - PERMISSIVE ends those that offer a protocol of the mesh (ALPN), and then wants a good certificate; all else, TLS of
   the app's own among it, goes on as it came, from a source that is nobody.
 - DISABLE lets all go on as it came.
+- OPTIONAL, of the control plane's own port alone, is STRICT but for who shows no certificate: that one is nobody.
 
 A failed handshake never falls back to plaintext. What was once read from a socket can't be given to OpenSSL any more,
 so first bytes are peeked at. A client that is silent may be waiting for the app to speak first; where plaintext is
@@ -39,6 +40,8 @@ _OF_THE_MESH: Final = (b"istio", b"istio-http/1.1", b"istio-h2")
 STRICT: Final = "STRICT"
 PERMISSIVE: Final = "PERMISSIVE"
 DISABLE: Final = "DISABLE"
+OPTIONAL: Final = "OPTIONAL"  # said by no flag and no document
+_TLS_ONLY: Final = (STRICT, OPTIONAL)
 
 
 class Guarded:
@@ -94,17 +97,18 @@ class Gate:
         mode = self._mode_of(port)
         if mode == DISABLE:
             return AS_IT_CAME
-        first = await self._first_byte(channel, HANDSHAKE_SECONDS if mode == STRICT else SILENCE_SECONDS)
+        first = await self._first_byte(channel, HANDSHAKE_SECONDS if mode in _TLS_ONLY else SILENCE_SECONDS)
         if first is None:
-            if mode == STRICT:
+            if mode in _TLS_ONLY:
                 raise ProxyError(Reason.HANDSHAKE_TIMEOUT, f"no TLS handshake within {HANDSHAKE_SECONDS:g} s")
             channel.sock = cast(socket.socket, Guarded(channel))
             return SILENT
         if not first:
             raise ChannelClosed("the client left before it said anything")
         if first[0] != TLS_HANDSHAKE:
-            if mode == STRICT:
-                raise ProxyError(Reason.PLAINTEXT_REFUSED, "plaintext, and this port takes mutual TLS only (STRICT)")
+            if mode in _TLS_ONLY:
+                taken = "mutual TLS only (STRICT)" if mode == STRICT else "TLS only"
+                raise ProxyError(Reason.PLAINTEXT_REFUSED, f"plaintext, and this port takes {taken}")
             return AS_IT_CAME
         return await self._admit_tls(channel, mode)
 
@@ -126,7 +130,8 @@ class Gate:
             await self._turns.acquire()  # one at a time and turn of the loop: each takes the processor for half a ms
             self._turns.release()
             judge = self._identity.judge(generation, None)
-            secured = await secure_server(channel, generation.server(), judge, HANDSHAKE_SECONDS)
+            context = generation.server(certificate_needed=mode != OPTIONAL)
+            secured = await secure_server(channel, context, judge, HANDSHAKE_SECONDS)
         except HandshakeFailed as failed:
             self.note(failed.rule, "")
             raise
@@ -143,9 +148,14 @@ class Gate:
 
     def _admitted(self, channel: Channel, secured: Secured, generation: Generation) -> Admitted:
         peer, ours = secured.peer, generation.credentials
-        assert peer is not None  # the context wants a certificate
-        ends = min(peer.not_after, ours.not_after)
+        ends = ours.not_after if peer is None else min(peer.not_after, ours.not_after)
         channel.secured = msgspec.structs.replace(secured, ends=ends, generation=generation.number)
+        if peer is None:  # the context allowed it
+            return Admitted(
+                inside=_INSIDE.get(secured.alpn, "auto"),
+                leaving=generation.leaving,
+                words=f"TLS with a client that shows no certificate, {secured.group}",
+            )
         return Admitted(
             inside=_INSIDE.get(secured.alpn, "auto"),
             peer=peer,

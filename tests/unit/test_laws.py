@@ -29,6 +29,7 @@ BREACHES = {
     "resources": ("sidecar/resources/dump.py", "from sidecar.policy import egress\n"),
     "certs": ("certs/renew.py", "import time\n"),
     "control": ("control/ledger.py", "from sidecar.net import channel\n"),
+    "front": ("control/api.py", "def later():\n    from control import front\n"),
     "data-plane": ("sidecar/values.py", "def later():\n    import starlette\n"),
     "control-decides": ("control/limits.py", "import trio\n"),
     "net": ("sidecar/net/timers.py", "def later():\n    from sidecar.telemetry import record\n"),
