@@ -31,6 +31,7 @@ _WHO: Final = {
     Fault.CLIENT: "the client",
     Fault.UPSTREAM: "the upstream: the app (inbound), or whom it calls (outbound)",
     Fault.POLICY: "a rule of this sidecar",
+    Fault.IDENTITY: "a certificate: a peer's, or this sidecar's own",
     Fault.OVERLOAD: "load: more work than a limit lets in",
     Fault.DRAIN: "nobody: the sidecar ends",
     Fault.OURS: "this sidecar",

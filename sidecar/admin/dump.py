@@ -6,13 +6,14 @@ reads it (CTL-7).
 
 from __future__ import annotations
 
-from time import monotonic
+from time import monotonic, time
 
 from sidecar.admin.context import AdminContext
 from sidecar.admin.health import standing
 from sidecar.admin.replies import Reply, Request, as_json
 from sidecar.net.pool import Pool
 from sidecar.options import LIMITS, LISTENERS, OPTIONS, TIMEOUTS
+from sidecar.resources.dump import dump
 
 _GROUPS = {option.flag: option.group for option in OPTIONS}
 _BOUNDS = {"--max-app-connections", "--max-waiting", "--max-body", "--body-min-rate"}  # limits told under other heads
@@ -63,8 +64,24 @@ async def config_dump(context: AdminContext, _: Request) -> Reply:
             "limits": {flag: text for flag, text in values.items() if _GROUPS.get(flag) == LIMITS or flag in _BOUNDS},
             "memory_limit_bytes": context.memory.limit,
             "probes": [str(probe) for probe in context.probes],
+            "mesh": _mesh(context),
         }
     )
+
+
+def _mesh(context: AdminContext) -> dict[str, object] | None:
+    """What this proxy was told of its mesh: where from, how old, what was refused; None where it is in none."""
+    if context.membership is None:
+        return None
+    current = context.membership.current
+    refusal = current.refusal
+    return {
+        "age_seconds": round(time() - current.taken_at, 3) if current.taken_at else None,
+        "accepted": current.accepted,
+        "refused": current.refused,
+        "last_refusal": None if refusal is None else {"at": refusal.at, "problems": list(refusal.problems)},
+        "snapshot": dump(current.snapshot),
+    }
 
 
 async def certificates(_: AdminContext, __: Request) -> Reply:

@@ -197,8 +197,13 @@ class Services:
         mesh.secure.identity.follow(lambda _: self._renew())
 
     def named(self, host: str, port: int) -> MeshCallee | None:
-        """The service that this authority names."""
-        return self._callee(self._mesh.snapshot.by_authority(host, port), "")
+        """The service that this authority names. Raises ProxyError(NO_ROUTE) for a service that has no such port: what
+        bears its name is never reached in another way."""
+        snapshot = self._mesh.snapshot
+        found = snapshot.by_authority(host, port)
+        if found is None and snapshot.by_name(host) is not None:
+            raise ProxyError(Reason.NO_ROUTE, f"the service is known, and has no port {port}")
+        return self._callee(found, "")
 
     def at(self, original: OriginalDst) -> MeshCallee | None:
         """The service at this original destination."""
