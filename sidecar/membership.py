@@ -13,6 +13,7 @@ import trio
 from sidecar.errors import ProxyError
 from sidecar.feed.current import Current
 from sidecar.feed.mesh_file import MeshFile
+from sidecar.feed.start import identity_feed
 from sidecar.identity import Identity
 from sidecar.net.channel import Channel
 from sidecar.proxy.gate import Gate
@@ -25,11 +26,13 @@ RECHECK_SECONDS = 1.0  # how often open connections are held against the clock
 
 
 class Membership:
-    """``channels`` are all connections of the process. Raises StartError: ``--mesh`` that can't be read."""
+    """``channels`` are all connections of the process. Raises StartError: ``--mesh`` that can't be read,
+    ``--identity-dir`` that can't be used."""
 
     def __init__(self, settings: Settings, channels: set[Channel]) -> None:
         self._mtls = settings.me.mtls
         self.identity = Identity(channels)
+        self.feed = identity_feed(settings, self.identity, channels)
         self.current = Current()
         self._mesh_file = MeshFile(settings.mesh, settings.me, self.current) if settings.mesh else None
         if self._mesh_file is not None:
@@ -57,6 +60,7 @@ class Membership:
         """Feeds and looks after all of it, until it is cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._look_after)
+            nursery.start_soon(self.feed.run)
             if self._mesh_file is not None:
                 nursery.start_soon(self._mesh_file.watch)
 
