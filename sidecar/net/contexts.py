@@ -11,7 +11,7 @@ from typing import Final
 
 from cryptography import x509
 from OpenSSL import SSL
-from OpenSSL.crypto import X509, PKey
+from OpenSSL.crypto import X509
 
 from certs.errors import Refusal
 from certs.keys import PrivateKey
@@ -92,10 +92,10 @@ def first_contact_context() -> SSL.Context:
 
 def _context(chain: Sequence[x509.Certificate], key: PrivateKey, roots: Sequence[x509.Certificate]) -> SSL.Context:
     context = _bare()
-    context.use_certificate(X509.from_cryptography(chain[0]))
+    context.use_certificate(chain[0])
     for intermediate in chain[1:]:
-        context.add_extra_chain_cert(X509.from_cryptography(intermediate))
-    context.use_privatekey(PKey.from_cryptography_key(key))
+        context.add_extra_chain_cert(intermediate)
+    context.use_privatekey(key)
     context.check_privatekey()
     store = context.get_cert_store()
     assert store is not None
