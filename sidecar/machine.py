@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 # No machine has 256 TiB: cgroup v1 writes a number near 2**63 where there is no limit.
 NO_LIMIT = 1 << 48
+_PR_SET_DUMPABLE = 4  # prctl(2)
 UNLIMITED_DESCRIPTORS = 1 << 20  # what "unlimited" means to the kernel by default (fs.nr_open)
 
 
@@ -19,6 +20,14 @@ def descriptor_limit() -> int:
     """How many descriptors this process may have open now (the soft limit)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return UNLIMITED_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
+
+def keep_memory_private() -> None:
+    """No core dumps from now on, and no look into this process by others of its user: there is a key in it."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    import ctypes  # only who has a key needs it
+
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def default_max_connections() -> int:

@@ -13,8 +13,10 @@ import trio
 from sidecar.errors import ProxyError
 from sidecar.feed.current import Current
 from sidecar.feed.mesh_file import MeshFile
+from sidecar.feed.shown import certificates
 from sidecar.feed.start import identity_feed
 from sidecar.identity import Identity
+from sidecar.machine import keep_memory_private
 from sidecar.net.channel import Channel
 from sidecar.proxy.gate import Gate
 from sidecar.proxy.mesh import Secure
@@ -56,8 +58,14 @@ class Membership:
             return f"no certificate: {missing.detail}"
         return ""
 
+    @property
+    def certificates(self) -> dict[str, object]:
+        """What ``/certs`` shows; no key."""
+        return certificates(self.identity, self.feed, self.gate)
+
     async def run(self) -> None:
         """Feeds and looks after all of it, until it is cancelled."""
+        keep_memory_private()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._look_after)
             nursery.start_soon(self.feed.run)

@@ -24,6 +24,7 @@ async def server_info(context: AdminContext, _: Request) -> Reply:
         {
             "version": context.version,
             "state": standing(context).upper(),
+            "spiffe_id": None if context.membership is None else _text(context.membership.identity.spiffe_id),
             "uptime_seconds": round(monotonic() - context.started, 3),
             "flags": {each.flag: {"value": each.text, "source": each.source} for each in context.in_force},
         }
@@ -84,8 +85,13 @@ def _mesh(context: AdminContext) -> dict[str, object] | None:
     }
 
 
-async def certificates(_: AdminContext, __: Request) -> Reply:
-    return as_json({"certificates": []})
+async def certificates(context: AdminContext, _: Request) -> Reply:
+    """Ours, and whom we trust; never a key."""
+    return as_json({"certificates": []} if context.membership is None else context.membership.certificates)
+
+
+def _text(spiffe_id: object) -> str | None:
+    return None if spiffe_id is None else str(spiffe_id)
 
 
 def _listeners(context: AdminContext) -> list[dict[str, object]]:

@@ -50,7 +50,7 @@ ADMIN: Routes = {
     "/listeners": Route(listeners, "what is bound where; format=json"),
     "/clusters": Route(clusters, "connections to the app and to outbound destinations; format=json"),
     "/config_dump": Route(config_dump, "settings, listeners, timeouts, limits, as JSON"),
-    "/certs": Route(certificates, "certificates; none so far"),
+    "/certs": Route(certificates, "our certificate, whom we trust, handshakes; never a key"),
     "/memory": Route(memory, "resident memory, tasks, descriptors, loop lag, buffers"),
     "/requests": Route(requests, f"the last 1,000, newest first; {_FILTERS} format=json"),
     "/explain/": Route(explanation, "the story of a request, as JSON; format=text", rest="<request-id>"),

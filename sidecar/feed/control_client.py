@@ -32,6 +32,7 @@ CONNECT_SECONDS: Final = 5.0
 CALL_SECONDS: Final = 10.0  # from the look-up to the last byte, beside what the server was asked to wait
 HEAD_BYTES: Final = 16 * 1024
 ALPN: Final = (b"istio-http/1.1", b"http/1.1")
+_TOLD: Final = (400, 403, 404, 408, 413, 429, 500, 502, 503, 504)  # a label has no more values than these
 _log = logging.getLogger(__name__)
 
 
@@ -165,7 +166,7 @@ class ControlClient:
             return Answer(status, body)
         after = fields.get(b"retry-after", "")
         seconds = float(after) if after.isascii() and after.isdigit() and len(after) < 6 else 0.0
-        word = "unauthenticated" if status == 401 else f"status_{status}"
+        word = "unauthenticated" if status == 401 else f"status_{status}" if status in _TOLD else "status_other"
         detail = f"{self.url}: it refuses what we show" if status == 401 else f"{self.url}: it answers {status}"
         raise ControlError(word, detail, refused=status in (401, 403), retry_after=seconds)
 

@@ -89,6 +89,16 @@ class IdentityFeed:
         self._here = trio.Event()  # there is a certificate
         self._lists: ListsAnswer | None = None
 
+    @property
+    def skew(self) -> float | None:
+        """How far the control plane's clock is ahead of ours, in seconds; None before it told."""
+        return self._client.skew
+
+    @property
+    def control_id(self) -> SpiffeId:
+        """Who the control plane has to be."""
+        return self._contact.control_id
+
     async def run(self) -> None:
         """Until it is cancelled."""
         self._take_kept()
