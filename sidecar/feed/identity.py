@@ -107,6 +107,10 @@ class IdentityFeed:
             nursery.start_soon(self._persist, "bundle", self._poll_bundle)
             nursery.start_soon(self._persist, "crl", self._poll_lists)
 
+    def renew_now(self) -> None:
+        """Has the next certificate asked for at once."""
+        self._hurry.set()
+
     # -- going on ----------------------------------------------------------------------------------------------------
 
     async def _persist(self, call: str, once: Callable[[], Awaitable[None]]) -> None:
@@ -286,7 +290,7 @@ class IdentityFeed:
             verify_peer(ours.chain, ours.bundles, revocations, self._clock(), expected=expected)
         except IdentityError as refused:
             _log.warning("our own certificate is not good any more (%s); asking for another", refused.detail)
-            self._hurry.set()
+            self.renew_now()
 
     async def _pace(self, began: float) -> None:
         await trio.sleep(max(0.0, began + PACE - self._steady()))
