@@ -36,7 +36,7 @@ def test_every_option_takes_its_default_and_its_example(option) -> None:
 WRONG = [
     (("--listen", "0.0.0.0:15010"), "--listen: 0.0.0.0 is not a loopback address"),
     (("--listen", "[::]:15010"), "--listen: :: is not a loopback address"),
-    (("--tls-listen", "15012"), "--tls-listen: is not available yet"),
+    (("--tls-listen", "control:15012"), "--tls-listen: 'control' is not an IP address"),
     (("--trust-domain", "Cluster.Local"), "--trust-domain: 'Cluster.Local' is not a SPIFFE id"),
     (("--trust-domain", "a/b"), "--trust-domain: "),
     (("--ca", "disk"), "--ca: 'disk' is not known; write one of dir, memory"),
