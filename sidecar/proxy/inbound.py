@@ -30,6 +30,7 @@ from sidecar.telemetry.record import Record
 from sidecar.wire.head import RequestHead
 
 WAIT_SECONDS = 1.0  # for a connection to the app (F13)
+_ALERTED = frozenset({Reason.HANDSHAKE_FAILED, Reason.PEER_REFUSED})
 
 
 class AppPort:
@@ -196,6 +197,8 @@ async def _serve_at(channel: Channel, host: str, port: AppPort, shared: Shared) 
             admitted = await gate.admit_late(channel, port.address.port)
             await serve_target(channel, host, port, shared, admitted)
     except ProxyError as refused:
+        if refused.reason in _ALERTED:
+            await channel.close_after_reply()  # a reset would destroy the alert that says what is wrong
         refuse(channel, "inbound", refused, port.original, shared)
     except ChannelClosed:
         shared.telemetry.counters.detect_nothing += 1
