@@ -51,6 +51,9 @@ def add_gauges(
         )
         gauges.add("sidecar_interception_inbound_last_seen_timestamp_seconds", lambda: door.last_seen)
 
+    if admin.membership is not None:
+        admin.membership.add_gauges(gauges)
+
     def pools(number: Callable[[PoolUse], int]) -> Callable[[], Readings]:
         return lambda: [((name,), number(use)) for name, use in (inbound.uses() | outbound.uses()).items()]
 

@@ -13,7 +13,7 @@ import trio
 from sidecar.errors import ProxyError
 from sidecar.feed.current import Current
 from sidecar.feed.mesh_file import MeshFile
-from sidecar.feed.shown import certificates
+from sidecar.feed.shown import add_gauges, certificates
 from sidecar.feed.start import identity_feed
 from sidecar.identity import Identity
 from sidecar.machine import keep_memory_private
@@ -23,6 +23,7 @@ from sidecar.proxy.mesh import Secure
 from sidecar.resources.snapshot import Snapshot, effective
 from sidecar.resources.sni import parse_sni
 from sidecar.settings import Settings
+from sidecar.telemetry.figures import Gauges
 
 RECHECK_SECONDS = 1.0  # how often open connections are held against the clock
 
@@ -62,6 +63,10 @@ class Membership:
     def certificates(self) -> dict[str, object]:
         """What ``/certs`` shows; no key."""
         return certificates(self.identity, self.feed, self.gate)
+
+    def add_gauges(self, gauges: Gauges) -> None:
+        """Gives the metrics of the identity their readers."""
+        add_gauges(gauges, self.identity, self.feed)
 
     async def run(self) -> None:
         """Feeds and looks after all of it, until it is cancelled."""

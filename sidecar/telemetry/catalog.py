@@ -115,6 +115,27 @@ READ: Final = (
         "sidecar_gc_pause_max_seconds", "gauge", "The longest pause of the collector, since the start or a reset.",
         ("generation",),
     ),
+    Metric(
+        "sidecar_certificate_expiry_timestamp_seconds", "gauge",
+        "When this proxy's certificate ends, since unix epoch in seconds; 0: it has none.",
+    ),
+    Metric(
+        "sidecar_certificate_renewals", "counter",
+        "Certificates asked for, by what came of it: ok, or what went wrong.", ("outcome",),
+    ),
+    Metric(
+        "sidecar_control_plane_errors", "counter",
+        "Calls of the control plane that failed, by call (certificate, bundle, crl) and what went wrong.",
+        ("call", "reason"),
+    ),
+    Metric(
+        "sidecar_control_plane_clock_skew_seconds", "gauge",
+        "How far the control plane's clock is ahead of ours, at its last answer.",
+    ),
+    Metric(
+        "sidecar_revocation_list_overdue", "gauge",
+        "1 where a revocation list should have been followed by a newer one; it goes on being used.",
+    ),
     Metric("sidecar_access_log_pending_bytes", "gauge", "Bytes of the access log that are not written yet."),
     Metric("sidecar_taps_open", "gauge", "Readers of live records, as by /tap."),
     Metric("sidecar_taps_dropped", "counter", "Readers of live records that were too slow and got no more."),
