@@ -84,7 +84,8 @@ class Api:
         key = self._authority.read(csr, identity)
         if asked.who.held is not None:
             await self._tokens.spend(asked.who.held)  # before it is issued: a second caller must lose
-        granted = await self._authority.issue(identity, key)
+        shown = "" if asked.who.key == asked.who.name else asked.who.key  # a token is not used up by a certificate
+        granted = await self._authority.issue(identity, key, shown)
         certificate = bodies.Certificate(
             granted.chain, granted.roots, str(granted.bundle_version), moment(granted.expires)
         )

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
@@ -56,6 +56,7 @@ class Granted:
     bundle_version: Version
     expires: float
     serial: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +109,15 @@ class Authority:
         except IdentityError as error:
             raise unauthenticated(f"its request: {error.reason.word}") from None
 
-    async def issue(self, identity: SpiffeId, key: PublicKey) -> Granted:
-        """A certificate for a workload; Refused (401) where its identity is revoked."""
+    async def issue(self, identity: SpiffeId, key: PublicKey, replaces: str = "") -> Granted:
+        """A certificate for a workload; Refused (401) where its identity is revoked. ``replaces``: the fingerprint of
+        the one that the caller showed."""
         async with self._turn:
             if identity == self.control_id or self._ledger.blocked(identity):
                 raise unauthenticated("nothing is issued for its identity")
-            return await self._sign(identity, key)
+            granted = await self._sign(identity, key)
+            self._confirmations.renewed(replaces, granted.fingerprint)
+            return granted
 
     async def issue_own(self, key: PublicKey) -> Granted:
         """The control plane's own certificate, for what stands in front of the API. ``chain`` ends with the root, so
@@ -121,18 +125,16 @@ class Authority:
         async with self._turn:
             granted = await self._sign(self.control_id, key)
             root = pem.to_pem([self.issuer.root])
-            return Granted(granted.chain + root, granted.roots, granted.bundle_version, granted.expires, granted.serial)
+            return replace(granted, chain=granted.chain + root)
 
     async def _sign(self, identity: SpiffeId, key: PublicKey) -> Granted:
         now, serial = self._clock(), keys.new_serial()
         leaf = issue.leaf(self.issuer, key, identity, serial, now, self.leaf_ttl)
         expires = leaf.not_valid_after_utc.timestamp()
-        generation = rotation.issuing(self.generations).id
-        await self._ledger.note(
-            Issued(f"{serial:x}", str(identity), now, expires, generation, facts.digest_of(leaf).hex())
-        )
+        generation, fingerprint = rotation.issuing(self.generations).id, facts.digest_of(leaf).hex()
+        await self._ledger.note(Issued(f"{serial:x}", str(identity), now, expires, generation, fingerprint))
         chain = pem.to_pem([leaf, *self.issuer.intermediates])
-        return Granted(chain, self.bundle.value, self.bundle.version, expires, f"{serial:x}")
+        return Granted(chain, self.bundle.value, self.bundle.version, expires, f"{serial:x}", fingerprint)
 
     @property
     def issuer(self) -> Issuer:

@@ -33,6 +33,13 @@ class Confirmations:
         """``key`` (a replica) of ``identity`` holds ``version``."""
         self._held[key] = _Held(identity, version, now)
 
+    def renewed(self, key: str, by: str) -> None:
+        """The replica that was known by ``key`` is known by ``by`` from now on: it has another certificate. Else its
+        former self would be waited for, which nobody hears of again."""
+        held = self._held.pop(key, None)
+        if held is not None:
+            self._held[by] = held
+
     def missing(self, version: Version, identities: Iterable[str], now: float) -> list[str]:
         """The identities that have not said that they hold ``version`` or newer; empty: all have."""
         behind = {held.identity for held in self._held.values() if held.version < version and self._recent(held, now)}

@@ -84,6 +84,19 @@ def test_who_has_not_confirmed_is_waited_for() -> None:
     assert held.missing(new, ["a"], 4.0 + LATELY) == ["a"]
 
 
+def test_a_replica_with_another_certificate_is_the_same_replica() -> None:
+    old, new = Version(1, 1), Version(1, 2)
+    held = Confirmations()
+    held.note("before", "a", old, 0.0)
+    held.renewed("before", "after")
+    assert held.missing(new, ["a"], 1.0) == ["a"]
+    held.note("after", "a", new, 2.0)
+    assert held.missing(new, ["a"], 2.0) == []
+    held.renewed("unknown", "other")
+    held.renewed("", "other")
+    assert held.missing(new, ["a"], 2.0) == []
+
+
 def test_a_bucket_gives_a_burst_and_then_its_rate() -> None:
     buckets = Buckets(Rate(2.0, 3))
     assert [buckets.take("a", 0.0) for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]
