@@ -24,7 +24,7 @@ async def server_info(context: AdminContext, _: Request) -> Reply:
         {
             "version": context.version,
             "state": standing(context).upper(),
-            "spiffe_id": None if context.membership is None else _text(context.membership.identity.spiffe_id),
+            **_identity(context),
             "uptime_seconds": round(monotonic() - context.started, 3),
             "flags": {each.flag: {"value": each.text, "source": each.source} for each in context.in_force},
         }
@@ -90,8 +90,12 @@ async def certificates(context: AdminContext, _: Request) -> Reply:
     return as_json({"certificates": []} if context.membership is None else context.membership.certificates)
 
 
-def _text(spiffe_id: object) -> str | None:
-    return None if spiffe_id is None else str(spiffe_id)
+def _identity(context: AdminContext) -> dict[str, object]:
+    """Who we are, in a mesh; null before the first certificate."""
+    if context.membership is None:
+        return {}
+    ours = context.membership.identity.spiffe_id
+    return {"spiffe_id": None if ours is None else str(ours)}
 
 
 def _listeners(context: AdminContext) -> list[dict[str, object]]:
