@@ -27,8 +27,8 @@ scrape_configs:
 `rule_files`; the tests run both through promtool, and `alerts-test.yaml` shows what sets each alert off.
 
 No label takes a value that a peer chooses: there is none for methods, hosts or paths, a status that is not registered
-is `other`, and so the number of series has a bound. `POST /reset_counters` on the admin port sets counters, histograms
-and peaks to zero; what is open or in use now stays.
+is `other`, a principal is given by an authority, and so the number of series has a bound. `POST /reset_counters` on
+the admin port sets counters, histograms and peaks to zero; what is open or in use now stays.
 """
 _LABELS = """\
 
@@ -36,8 +36,10 @@ _LABELS = """\
 
 `reporter` is `destination` for what came in on 15006, `source` for what the app sent out through 15001.
 `request_protocol` is `http` or `tcp`, `response_flags` one of [the response flags](response-flags.md) or `-`.
-`response_code` is `0` where no answer could be given. `connection_security_policy` is `none` at the destination and
-`unknown` at the source, as with Istio. The rest names the two ends, and says `unknown` as long as no identity tells:
+`response_code` is `0` where no answer could be given. `connection_security_policy` is `mutual_tls` or `none` at the
+destination and `unknown` at the source, as with Istio. The rest names the two ends, of which an identity tells the two
+principals: the SPIFFE ids of this proxy and of its peer (of the first 64 peers; then `other`). What nobody tells is
+`unknown`:
 """
 
 

@@ -67,7 +67,9 @@ class App:
     def __init__(self, settings: Settings, in_force: Sequence[InForce] = ()) -> None:
         self._settings = settings
         captured = settings.interception == "redirect"
-        self._telemetry = Telemetry(settings.access_log, settings.access_log_file, captured=captured)
+        self._telemetry = Telemetry(
+            settings.access_log, settings.access_log_file, captured=captured, mesh=settings.control is not None
+        )
         self._memory = MemoryGuard(settings.memory_limit)
         channels: set[Channel] = set()
         self._membership = _membership(settings, channels)

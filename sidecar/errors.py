@@ -78,8 +78,11 @@ class ProxyError(Exception):
     """A request or a connection that can't go on.
 
     ``reason`` decides what the peer is told; ``detail`` is one sentence for people, free of secrets and of bytes that
-    a peer chose (it goes into replies and logs).
+    a peer chose (it goes into replies and logs). ``rule`` is the word of the rule that was broken, where a reason
+    stands for many.
     """
+
+    rule = ""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)

@@ -6,6 +6,7 @@ Called once by ``app``; from then on ``Telemetry.read`` asks each reader when so
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from sidecar.admin.context import AdminContext
 from sidecar.admin.health import standing
@@ -15,6 +16,9 @@ from sidecar.settings import Settings
 from sidecar.telemetry.figures import Readings
 from sidecar.telemetry.memory import MemoryGuard, MemoryState
 from sidecar.telemetry.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from sidecar.membership import Membership
 
 _PRESSURE = {state: number for number, state in enumerate(MemoryState)}
 
@@ -52,6 +56,9 @@ def add_gauges(
         gauges.add("sidecar_interception_inbound_last_seen_timestamp_seconds", lambda: door.last_seen)
 
     if admin.membership is not None:
+        _add_handshakes(telemetry, admin.membership)
+
+    if admin.membership is not None:
         admin.membership.add_gauges(gauges)
 
     def pools(number: Callable[[PoolUse], int]) -> Callable[[], Readings]:
@@ -62,3 +69,17 @@ def add_gauges(
     gauges.add_labelled("sidecar_pool_waiting_requests", pools(lambda use: use.waiting))
     gauges.add_labelled("sidecar_pool_limit_connections", pools(lambda use: use.limit))
     gauges.add_labelled("sidecar_pool_upstreams", pools(lambda use: use.upstreams))
+
+
+def _add_handshakes(telemetry: Telemetry, membership: Membership) -> None:
+    gauges, gate = telemetry.gauges, membership.gate
+    gauges.add_labelled(
+        "sidecar_tls_handshakes",
+        lambda: [((outcome,), float(times)) for outcome, times in ({"ok": 0} | gate.outcomes).items()],
+    )
+    gauges.add_labelled(
+        "sidecar_tls_groups", lambda: [((group,), float(times)) for group, times in gate.groups.items()]
+    )
+    gauges.add("sidecar_tls_handshakes_open", lambda: gate.under_way)
+    gauges.add("sidecar_tls_connections_cut", lambda: membership.identity.cut)
+    telemetry.who = lambda: str(membership.identity.spiffe_id or "")

@@ -87,11 +87,14 @@ def row(record: Record) -> Row:
         "status": record.status,
         "flag": reason.flag if reason else "-",
         "reason": reason.word if reason else None,
+        "rule": record.rule or None,
         "detail": record.detail,
         "duration_ms": round(record.duration * 1000, 3),
         "bytes_received": record.bytes_received,
         "bytes_sent": record.bytes_sent,
         "upstream": record.upstream,
+        "downstream_peer": record.principal or None,
+        "upstream_peer": record.upstream_principal or None,
         "cluster": interception.cluster(record) or None,
         "original_destination": interception.original(record) or None,
         "authority_differs": bool(interception.difference(record)),
@@ -119,6 +122,8 @@ def line(record: Record) -> str:
             record.upstream or "-",
             _text(record.request_id) or "-",
             *([f"to {wanted}"] if (wanted := interception.original(record)) else []),
+            *([f"by {record.principal}"] if record.principal else []),
+            *([f"at {record.upstream_principal}"] if record.upstream_principal else []),
         )
     )
 

@@ -34,7 +34,7 @@ def totals(figures: RequestFigures, at: float) -> Totals:
     for (word, _), times in figures.errors:
         reasons[word] = reasons.get(word, 0.0) + times
     cells = figures.cells
-    for (direction, code, flag), at_cell in figures.series:
+    for (direction, code, flag, _), at_cell in figures.series:
         if code == OPAQUE_CODE:
             count = cells[at_cell + 2]
             opaque[direction] += count

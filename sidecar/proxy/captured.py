@@ -85,7 +85,8 @@ def refuse(channel: Channel, direction: str, error: ProxyError, original: str, s
     """Resets the connection and leaves a record of why; ``original`` is where it wanted to go, where that is known."""
     record = Record(direction, "TCP", channel.peer, time(), monotonic())
     record.origin = Origin(record.start, "nothing: refused at the door", 0.0, original)
-    record.reason, record.detail = error.reason, error.detail
+    record.request_id = shared.ids.new()  # to be explained by
+    record.blame(error)
     channel.reset()
     shared.telemetry.begin_opaque(direction)
     shared.telemetry.finish(record)

@@ -88,6 +88,11 @@ class Gate:
         self.outcomes: dict[str, int] = {}
         self.groups: dict[str, int] = {}
 
+    @property
+    def under_way(self) -> int:
+        """Handshakes that have begun and not ended."""
+        return len(self._under_way)
+
     async def admit(self, channel: Channel, port: int) -> Admitted:
         """Looks at the first bytes, and secures the connection where that is called for.
 
@@ -137,6 +142,9 @@ class Gate:
             raise
         except ChannelClosed:
             self.note("closed", "")
+            raise
+        except ProxyError as ended:  # to make room, or by a drain
+            self.note(ended.reason.word, "")
             raise
         finally:
             self._under_way.pop(channel, None)

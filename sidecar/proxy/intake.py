@@ -123,7 +123,7 @@ async def _detect(channel: Channel, host: str, target: Target, shared: Shared, a
         record = _record(channel, Detected.OPAQUE, target)
         record.origin = _origin("undecided: the client was silent", monotonic() - began, target, admitted)
         record.upstream = target.destination.name
-        record.reason, record.detail = error.reason, error.detail
+        _blame(record, error, shared)
         shared.telemetry.begin_opaque(target.direction)
         shared.telemetry.finish(record)
         channel.reset()
@@ -184,9 +184,10 @@ async def _relay(channel: Channel, found: Sniffed, origin: Origin, target: Targe
         if lease is None:
             lease = await target.destination.fresh()
         record.upstream = lease.channel.peer
+        record.upstream_principal = lease.principal
         await tunnel(channel, lease.channel, record, shared, to_upstream=found.data[found.sent :])
     except ProxyError as error:
-        record.reason, record.detail = error.reason, error.detail
+        _blame(record, error, shared)
         channel.reset()
     finally:
         if lease is not None:
@@ -196,3 +197,9 @@ async def _relay(channel: Channel, found: Sniffed, origin: Origin, target: Targe
 
 def _record(channel: Channel, kind: Detected, target: Target) -> Record:
     return Record(target.direction, _PROTOCOL.get(kind, "TCP"), channel.peer, time(), monotonic())
+
+
+def _blame(record: Record, error: ProxyError, shared: Shared) -> None:
+    """A connection that could not be relayed leaves a record with an id to be explained by."""
+    record.request_id = shared.ids.new()
+    record.blame(error)

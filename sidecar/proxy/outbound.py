@@ -125,6 +125,7 @@ class Outbound:
         record.upstream = destination.name
         lease = await destination.fresh()
         record.upstream = lease.channel.peer
+        record.upstream_principal = lease.principal
         record.status = 200
         try:
             await client.send_switch(_ESTABLISHED)

@@ -79,8 +79,7 @@ async def rescue(client: ClientStream, request: RequestHead | None, error: Proxy
 
     A reply that had begun can't be taken back: then the connection is reset, so that it does not look complete.
     """
-    record.reason = error.reason
-    record.detail = error.detail
+    record.blame(error)
     status = STATUS[error.reason]
     if client.reply_begun:
         client.closing = True

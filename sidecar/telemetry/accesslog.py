@@ -48,9 +48,11 @@ class Counting(Protocol):
 
 class AccessLog:
     """Formats records and hands the lines to a LogWriter. ``form`` is "text" or "json"; with ``captured`` each line
-    ends with where its connection wanted to go."""
+    ends with where its connection wanted to go, with ``mesh`` with who its peers have shown to be."""
 
-    def __init__(self, form: str, writer: LogWriter, counters: Counting, *, captured: bool = False) -> None:
+    def __init__(
+        self, form: str, writer: LogWriter, counters: Counting, *, captured: bool = False, mesh: bool = False
+    ) -> None:
         self.writer = writer
         self._counters = counters
         self._put = writer.put
@@ -58,6 +60,9 @@ class AccessLog:
             self._line = {"text": self.captured_text_line, "json": self.captured_json_line}[form]
         else:
             self._line = {"text": self.text_line, "json": self.json_line}[form]
+        if mesh:
+            self._plain_line = self._line
+            self._line = {"text": self.mesh_text_line, "json": self.mesh_json_line}[form]
         self._dropped_before = self._errors_before = 0  # the last reset
         self._second = -1
         self._stamp = b""
@@ -200,6 +205,25 @@ class AccessLog:
             b'"%b"' % _bytes(original) if original else b"null",
             b'"%b"' % _bytes(cluster) if cluster else b"null",
             b"true" if interception.difference(record) else b"false",
+        )
+
+    def mesh_text_line(self, record: Record) -> bytes:
+        """As without a mesh, then the SPIFFE ids of client and upstream, and the rule that was broken."""
+        return b'%b "%b" "%b" %b\n' % (
+            self._plain_line(record)[:-1],
+            _bytes(record.principal) or b"-",
+            _bytes(record.upstream_principal) or b"-",
+            _bytes(record.rule) or b"-",
+        )
+
+    def mesh_json_line(self, record: Record) -> bytes:
+        """As without a mesh, with the same three at its end."""
+        ours, theirs, rule = record.principal, record.upstream_principal, record.rule
+        return b'%b,"downstream_peer_uri_san":%b,"upstream_peer_uri_san":%b,"rule":%b}\n' % (
+            self._plain_line(record)[:-2],
+            b'"%b"' % _bytes(ours) if ours else b"null",
+            b'"%b"' % _bytes(theirs) if theirs else b"null",
+            b'"%b"' % _bytes(rule) if rule else b"null",
         )
 
     def _stamp_second(self, second: int) -> None:

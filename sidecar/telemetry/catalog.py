@@ -37,6 +37,7 @@ TCP_LABELS: Final = tuple(label for label in HTTP_LABELS if label != "response_c
 
 # Istio: only who reports as the destination can know how the connection was secured.
 SECURITY: Final = {"destination": "none", "source": UNKNOWN}
+MUTUAL_TLS: Final = "mutual_tls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,17 @@ READ: Final = (
     Metric(
         "sidecar_interception_inbound_last_seen_timestamp_seconds", "gauge",
         "When a redirected connection last came to the inbound port, since unix epoch in seconds; 0: never.",
+    ),
+    Metric(
+        "sidecar_tls_handshakes", "counter",
+        "TLS handshakes of the mesh, inbound and outbound, by how they ended: ok, or the rule that was broken.",
+        ("outcome",),
+    ),
+    Metric("sidecar_tls_groups", "counter", "Handshakes that ended well, by key agreement.", ("group",)),
+    Metric("sidecar_tls_handshakes_open", "gauge", "Handshakes with callers that are under way."),
+    Metric(
+        "sidecar_tls_connections_cut", "counter",
+        "Connections that were ended since a certificate was no longer good: revoked, expired, or of a root that went.",
     ),
     Metric("sidecar_connections_limit", "gauge", "Client connections that may be open, --max-connections."),
     Metric("sidecar_connections_open", "gauge", "Client connections open now, by direction.", ("direction",)),

@@ -35,6 +35,8 @@ def _connection(record: Record) -> Explanation:
         told["detected"] = origin.detected
         told["detected_after_ms"] = _ms(origin.after)
         told["opened_before_ms"] = _ms(max(0.0, record.start - origin.opened))
+        if origin.principal:
+            told["peer"] = origin.principal
         if origin.original:
             told["original_destination"] = origin.original
     if record.sni:
@@ -78,6 +80,7 @@ def _upstream(record: Record) -> Explanation:
         tries.append(
             {
                 "upstream": record.upstream,
+                **({"peer": record.upstream_principal} if record.upstream_principal else {}),
                 "connection": "reused" if record.reused else "new",
                 "first_byte_after_ms": _ms(record.first_byte - record.began) if record.first_byte else None,
                 "ended_after_ms": _ms(record.duration),
@@ -105,6 +108,7 @@ def _outcome(record: Record) -> Explanation:
     told.update(
         flag=reason.flag,
         reason=reason.word,
+        **({"rule": record.rule} if record.rule else {}),
         fault=reason.fault.value,
         detail=record.detail,
         means=meaning.means,

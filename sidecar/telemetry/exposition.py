@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from sidecar.errors import Reason
 from sidecar.telemetry import catalog, timings
-from sidecar.telemetry.catalog import PARTIES, SECURITY, UNKNOWN, Metric
+from sidecar.telemetry.catalog import MUTUAL_TLS, PARTIES, SECURITY, UNKNOWN, Metric
 from sidecar.telemetry.figures import Figures
 from sidecar.telemetry.metrics import (
     BUCKETS,
@@ -76,8 +76,8 @@ class _Page(Collector):
 
     def collect(self) -> Iterator[Family]:
         figures = self._figures
-        yield from _http(figures.requests)
-        yield from _tcp(figures.requests)
+        yield from _http(figures.requests, figures.principal)
+        yield from _tcp(figures.requests, figures.principal)
         errors = _counter(catalog.ERRORS)
         found = dict(figures.requests.errors)
         for reason in Reason:  # from the start: of a series that begins at 1 a scraper never sees the first increase
@@ -91,13 +91,13 @@ class _Page(Collector):
         yield InfoMetricFamily(build.name, build.help, value={"version": self._version})
 
 
-def _http(requests: RequestFigures) -> Iterator[Family]:
+def _http(requests: RequestFigures, ours: str) -> Iterator[Family]:
     total = _counter(catalog.REQUESTS)
     histograms = [_histogram(metric) for metric in catalog.REQUEST_HISTOGRAMS]
     for key, at in requests.series:
         if key[1] == OPAQUE_CODE:
             continue
-        labels = _http_labels(key)
+        labels = _http_labels(key, ours)
         for number, histogram in enumerate(histograms):
             begin = at + number * HISTOGRAM_CELLS
             buckets, count = _cumulated(_BOUNDS, requests.cells[begin : begin + HISTOGRAM_CELLS - 1])
@@ -108,16 +108,16 @@ def _http(requests: RequestFigures) -> Iterator[Family]:
     yield from histograms
 
 
-def _tcp(requests: RequestFigures) -> Iterator[Family]:
+def _tcp(requests: RequestFigures, ours: str) -> Iterator[Family]:
     opened = _counter(catalog.OPENED)
     for direction, count in requests.opened:
-        opened.add_metric(_tcp_labels(direction, "-"), count)
+        opened.add_metric(_tcp_labels(direction, "-", "", ours), count)
     yield opened
     for number, metric in enumerate(catalog.TCP_COUNTERS):
         family = _counter(metric)
-        for (direction, code, flag), at in requests.series:
+        for (direction, code, flag, peer), at in requests.series:
             if code == OPAQUE_CODE:
-                family.add_metric(_tcp_labels(direction, flag), requests.cells[at + number])
+                family.add_metric(_tcp_labels(direction, flag, peer, ours), requests.cells[at + number])
         yield family
 
 
@@ -146,15 +146,30 @@ def _read(figures: Figures) -> Iterator[Family]:
         yield family
 
 
-def _http_labels(key: SeriesKey) -> tuple[str, ...]:
-    direction, code, flag = key
-    reporter = REPORTERS[direction]
-    return (reporter, *_PARTIES, "http", "other" if code == OTHER_CODE else str(code), flag, SECURITY[reporter])
+def _http_labels(key: SeriesKey, ours: str) -> tuple[str, ...]:
+    direction, code, flag, peer = key
+    shown = "other" if code == OTHER_CODE else str(code)
+    return (REPORTERS[direction], *_parties(direction, peer, ours), "http", shown, flag, _security(direction, peer))
 
 
-def _tcp_labels(direction: str, flag: str) -> tuple[str, ...]:
+def _tcp_labels(direction: str, flag: str, peer: str, ours: str) -> tuple[str, ...]:
+    return (REPORTERS[direction], *_parties(direction, peer, ours), "tcp", flag, _security(direction, peer))
+
+
+def _parties(direction: str, peer: str, ours: str) -> tuple[str, ...]:
+    """The labels of both ends, of which the two principals are known where there is a mesh."""
+    if not ours:
+        return _PARTIES
+    known = dict.fromkeys(PARTIES, UNKNOWN)
+    ends = ("source_principal", "destination_principal")
+    theirs, own = ends if direction == "inbound" else ends[::-1]
+    known[theirs], known[own] = peer or UNKNOWN, ours
+    return tuple(known.values())
+
+
+def _security(direction: str, peer: str) -> str:
     reporter = REPORTERS[direction]
-    return (reporter, *_PARTIES, "tcp", flag, SECURITY[reporter])
+    return MUTUAL_TLS if peer and reporter == "destination" else SECURITY[reporter]
 
 
 def _family(metric: Metric) -> CounterMetricFamily | GaugeMetricFamily:

@@ -24,6 +24,7 @@ class Figures:
     requests: RequestFigures
     timings: tuple[tuple[str, tuple[tuple[Labels, SecondsFigures], ...]], ...]
     read: tuple[tuple[str, tuple[tuple[Labels, float], ...]], ...]
+    principal: str = ""  # who this proxy is; empty outside a mesh
 
 
 class Gauges:

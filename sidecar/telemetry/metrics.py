@@ -15,6 +15,7 @@ that is not registered is filed under "other", and past ``MAX_SERIES`` any new o
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -179,9 +180,12 @@ class Counters:
 
 
 # (direction, response code or -1 for an opaque connection, reason's flag)
-SeriesKey = tuple[str, int, str]
+Key = tuple[str, int, str]
+SeriesKey = tuple[str, int, str, str]  # and the peer's principal: empty where it showed none
 OPAQUE_CODE = -1
 OTHER_CODE = 1000  # shown as "other"
+OTHER_PEERS = "other"
+MAX_PEERS = 64  # principals with series of their own; those after them are "other"
 _CODES = frozenset((OPAQUE_CODE, OTHER_CODE, 0, *HTTPStatus))  # 0: no answer could be given
 
 
@@ -202,7 +206,7 @@ class RequestMetrics:
 
     def __init__(self) -> None:
         self._cells: list[float] = []
-        self._runs: dict[SeriesKey, int] = {}  # where each series' cells begin
+        self._runs: dict[Key, int] = {}  # where each series' cells begin
         self._opened = dict.fromkeys(REPORTERS, 0)
         self._errors: dict[tuple[str, str], int] = {}
 
@@ -246,7 +250,7 @@ class RequestMetrics:
         """All numbers as they are now."""
         return RequestFigures(
             cells=tuple(self._cells),
-            series=tuple(self._runs.items()),
+            series=tuple(self._series()),
             opened=tuple(self._opened.items()),
             errors=tuple(self._errors.items()),
         )
@@ -257,11 +261,14 @@ class RequestMetrics:
         self._opened = dict.fromkeys(self._opened, 0)
         self._errors = dict.fromkeys(self._errors, 0)
 
+    def _series(self) -> Iterator[tuple[SeriesKey, int]]:
+        return (((*key, ""), at) for key, at in self._runs.items())
+
     def _note_error(self, reason: Reason, direction: str) -> None:
         key = (reason.word, direction)
         self._errors[key] = self._errors.get(key, 0) + 1
 
-    def _run(self, key: SeriesKey) -> int:
+    def _run(self, key: Key) -> int:
         """Where the cells of a series begin; makes the series when it is new, or finds the one that stands for it."""
         found = self._runs.get(key)
         if found is not None:
@@ -272,3 +279,30 @@ class RequestMetrics:
         at = self._runs[key] = len(self._cells)
         self._cells.extend([0] * (TCP_CELLS if code == OPAQUE_CODE else HTTP_CELLS))
         return at
+
+
+class MeshMetrics(RequestMetrics):
+    """The same, told apart by who the peer has shown to be: each principal has a table of series of its own, so that a
+    proxy without peers does no more than it did. Authorities name their workloads, so there are not many; but past
+    ``MAX_PEERS`` they are filed together."""
+
+    __slots__ = ("_by_peer",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._by_peer = {"": self._runs}
+
+    def note(self, record: Record) -> None:
+        """As of ``RequestMetrics``."""
+        peer = record.principal if record.direction == "inbound" else record.upstream_principal
+        runs = self._by_peer.get(peer)
+        self._runs = self._runs_of(peer) if runs is None else runs
+        super().note(record)
+
+    def _runs_of(self, peer: str) -> dict[Key, int]:
+        if len(self._by_peer) > MAX_PEERS:
+            peer = OTHER_PEERS
+        return self._by_peer.setdefault(peer, {})
+
+    def _series(self) -> Iterator[tuple[SeriesKey, int]]:
+        return (((*key, peer), at) for peer, runs in self._by_peer.items() for key, at in runs.items())

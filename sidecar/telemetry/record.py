@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from sidecar.errors import Reason
+from sidecar.errors import ProxyError, Reason
 
 SERVER_ERROR: Final = 500  # statuses from here on are failures, whoever made them
 
@@ -78,6 +78,16 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     reused: bool = False
     stripped: tuple[str, ...] = ()  # names of fields that the client may not send
     tries: tuple[Try, ...] = ()  # those before the last one
+    rule: str = ""  # of those that the reason stands for, the one that was broken
+
+    @property
+    def principal(self) -> str:
+        """Who the client has shown to be; empty for an unauthenticated one."""
+        return "" if self.origin is None else self.origin.principal
+
+    def blame(self, error: ProxyError) -> None:
+        """It ended by this error."""
+        self.reason, self.detail, self.rule = error.reason, error.detail, error.rule
 
     @property
     def failed(self) -> bool:

@@ -6,6 +6,7 @@ sweeper ticks it; the admin server reads it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 
 from sidecar.errors import Fault
@@ -15,7 +16,7 @@ from sidecar.telemetry.complaints import Complaints
 from sidecar.telemetry.figures import Figures, Gauges
 from sidecar.telemetry.history import History, Taps
 from sidecar.telemetry.logwriter import LogWriter
-from sidecar.telemetry.metrics import Counters, RequestMetrics
+from sidecar.telemetry.metrics import Counters, MeshMetrics, RequestMetrics
 from sidecar.telemetry.pauses import Pauses
 from sidecar.telemetry.process import LoopLag
 from sidecar.telemetry.record import Record
@@ -31,12 +32,15 @@ _SHOULD_NOT_RISE = {
 
 class Telemetry:
     """A Sink for records: metrics, then the access log. ``log_form`` is "text", "json" or "off"; ``log_path`` a file or
-    ``-`` for standard output; ``captured``: its lines say where connections wanted to go. Raises StartError when the
-    file can't be opened."""
+    ``-`` for standard output; ``captured``: its lines say where connections wanted to go; ``mesh``: they and the
+    metrics say who the peers are. Raises StartError when the file can't be opened."""
 
-    def __init__(self, log_form: str = "off", log_path: str = "-", *, captured: bool = False) -> None:
+    def __init__(
+        self, log_form: str = "off", log_path: str = "-", *, captured: bool = False, mesh: bool = False
+    ) -> None:
         self.counters = Counters()
-        self.requests = RequestMetrics()
+        self.requests = MeshMetrics() if mesh else RequestMetrics()
+        self.who: Callable[[], str] = str  # who this proxy is; empty outside a mesh
         self.lag = LoopLag()
         self.detection = Seconds()
         self.pauses = Pauses()  # measured once installed
@@ -46,7 +50,9 @@ class Telemetry:
         self._complaints = Complaints()
         self._risen = dict.fromkeys(_SHOULD_NOT_RISE, 0)
         self.access_log = (
-            None if log_form == "off" else AccessLog(log_form, LogWriter(log_path), self.counters, captured=captured)
+            None
+            if log_form == "off"
+            else AccessLog(log_form, LogWriter(log_path), self.counters, captured=captured, mesh=mesh)
         )
 
     def begin_opaque(self, direction: str) -> None:
@@ -99,6 +105,7 @@ class Telemetry:
                 ),
             ),
             read=self.gauges.read(),
+            principal=self.who(),
         )
 
     def reset(self) -> None:

@@ -64,6 +64,16 @@ class Member(SidecarProcess):
                 answer += data
         return json.loads(answer)
 
+    def record_of(self, port: int) -> dict[str, Any]:
+        """The log's one record of a client that called from this port."""
+
+        def found() -> list[dict[str, Any]]:
+            return [each for each in self.log_records() if each["client"].endswith(f":{port}")]
+
+        wait_until(lambda: bool(found()), f"a record of the client at port {port}")
+        (record,) = found()
+        return record
+
     def install(self, papers: Papers, roots: Sequence[str] = ()) -> None:
         """Another certificate, or another bundle, from now on."""
         self.tell("install", key=str(papers.key), chain=str(papers.chain), roots=list(roots) or [str(papers.roots)])

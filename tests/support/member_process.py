@@ -67,8 +67,9 @@ def install(given: Credentials, socket: str) -> None:
                 nursery.start_soon(super().run)
                 nursery.start_soon(_listen, socket, self)
 
-    membership.Identity = lambda channels: Identity(channels, CLOCK)  # type: ignore[assignment,misc]
-    membership.Membership = Told  # type: ignore[misc]  # where ``app`` looks for it
+    # Where ``membership`` and ``app`` look for them.
+    setattr(membership, "Identity", lambda channels: Identity(channels, CLOCK))  # noqa: B010
+    setattr(membership, "Membership", Told)  # noqa: B010
 
 
 async def _listen(path: str, told: membership.Membership) -> None:
@@ -133,7 +134,7 @@ def _look(told: membership.Membership) -> dict[str, object]:
         "cut": told.identity.cut,
         "under_way": told.gate.under_way,
         "generation": 0 if generation is None else generation.number,
-        "contexts": sum(isinstance(each, SSL.Context) for each in gc.get_objects()),
+        "contexts": sum(type(each) is SSL.Context for each in gc.get_objects()),
     }
 
 

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tests.support.upstream import wait_until
 
@@ -84,7 +84,7 @@ class SidecarProcess:
                 self.ports.setdefault(found[1], int(found[3]))
             self.errors.append(text)
 
-    def __enter__(self) -> SidecarProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

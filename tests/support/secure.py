@@ -38,7 +38,7 @@ def client_context(
 
 
 class SecureClient(Client):
-    """``raw.Client`` within TLS. ``sock`` is the TLS socket once ``secure`` has come back; ``failed`` why it did not."""
+    """``raw.Client`` within TLS; ``failed`` says why there was no handshake, and is empty where there was one."""
 
     def __init__(self, port: int, context: ssl.SSLContext, *, sni: str | None = None, deadline: float = DEADLINE):
         super().__init__(port, deadline=deadline)
@@ -99,16 +99,22 @@ class SecureServer:
     returns. ``heard`` has the plain bytes of each, ``failed`` why handshakes failed."""
 
     def __init__(self, context: ssl.SSLContext, answer: Answer | None = None) -> None:
-        self._context = context
         self._answer = answer
         self.heard: list[bytearray] = []
         self.failed: list[str] = []
         self.alpn: list[str | None] = []
         self.sni: list[str | None] = []
-        context.sni_callback = lambda _sock, name, _context: self.sni.append(name)  # type: ignore[assignment]
+        self.use(context)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True, name="secure-server").start()
+
+    def use(self, context: ssl.SSLContext) -> None:
+        """From now on this is who it is; what was heard before is forgotten."""
+        self._context = context
+        context.sni_callback = lambda _sock, name, _context: self.sni.append(name)
+        for heard in (self.heard, self.failed, self.alpn, self.sni):
+            heard.clear()
 
     def __enter__(self) -> SecureServer:
         return self
