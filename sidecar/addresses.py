@@ -5,6 +5,7 @@ Pure: imports no socket. Text forms put IPv6 literals in brackets, as RFC 3986 s
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 
@@ -60,6 +61,7 @@ def parse_port(text: str, *, lowest: int = 1) -> int:
     return int(text)
 
 
+@functools.lru_cache(maxsize=1024)  # explicit callers name the same few again and again, in 256 bytes at most
 def parse_host_port(text: str, *, lowest_port: int = 1) -> Address:
     """``HOST:PORT`` or ``[IPv6]:PORT``; raises ValueError with a sentence for people."""
     host, colon, port = text.rpartition(":")

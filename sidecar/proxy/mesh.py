@@ -32,6 +32,7 @@ from sidecar.wire.head import RequestHead
 
 WAIT_SECONDS: Final = 3.0  # for a connection to an endpoint (F13)
 HTTP_OFFER: Final = (ALPN_HTTP1, ALPN_DETECT, b"http/1.1")
+_SPELLINGS: Final = 4096  # of names of services that are remembered; a service has a handful
 OPAQUE_OFFER: Final = (ALPN_OPAQUE, ALPN_DETECT)
 # Nothing of the request has been seen by anybody then: the next endpoint may have it.
 _NOT_REACHED: Final = frozenset({Reason.CONNECT_FAILED, Reason.CONNECT_TIMEOUT, Reason.UPSTREAM_HANDSHAKE})
@@ -193,6 +194,7 @@ class Services:
         self._forwarder = forwarder
         self._shared = shared
         self._callees: dict[tuple[str, str], MeshCallee] = {}
+        self._named: dict[tuple[str, int], MeshCallee] = {}  # as they were called, for the Snapshot that was seen
         self._seen: Snapshot | None = None
         mesh.secure.identity.follow(lambda _: self._renew())
 
@@ -200,10 +202,15 @@ class Services:
         """The service that this authority names. Raises ProxyError(NO_ROUTE) for a service that has no such port: what
         bears its name is never reached in another way."""
         snapshot = self._mesh.snapshot
+        if snapshot is self._seen and (known := self._named.get((host, port))) is not None:
+            return known
         found = snapshot.by_authority(host, port)
         if found is None and snapshot.by_name(host) is not None:
             raise ProxyError(Reason.NO_ROUTE, f"the service is known, and has no port {port}")
-        return self._callee(found, "")
+        callee = self._callee(found, "")
+        if callee is not None and len(self._named) < _SPELLINGS:
+            self._named[host, port] = callee
+        return callee
 
     def at(self, original: OriginalDst) -> MeshCallee | None:
         """The service at this original destination."""
@@ -227,6 +234,7 @@ class Services:
         """A new Snapshot: callees learn of their ports' endpoints; those of ports that are gone, or are now served by
         somebody else, begin anew."""
         self._seen = snapshot = self._mesh.snapshot
+        self._named.clear()
         now = {str(port): port for service in snapshot.services.values() for port in service.ports.values()}
         for key, callee in list(self._callees.items()):
             port = now.get(key[0])
