@@ -63,6 +63,7 @@ TIMEOUTS: Final = Timeouts(
     max_body=limits.BODY_BYTES,
 )
 POOL_IDLE_SECONDS: Final = 55.0  # less than the API keeps a connection
+_QUIET: Final = (Fault.OVERLOAD, Fault.DRAIN)  # the one is said already, the other is nobody's
 WAIT_SECONDS: Final = 1.0  # for a connection to the API
 RECHECK_SECONDS: Final = 1.0  # how often open connections are held against the clock
 _log = logging.getLogger(__name__)
@@ -230,7 +231,11 @@ class _Telling(Telemetry):
 
     def finish(self, record: Record) -> None:
         super().finish(record)
-        if record.reason is not None and record.reason.fault is not Fault.OVERLOAD:
+        if (
+            record.reason is not None
+            and record.reason is not Reason.CLIENT_CLOSED
+            and record.reason.fault not in _QUIET
+        ):
             detail = record.detail.removeprefix(f"{record.client}: ")
             self.tell(record.reason, f"{record.client}: {detail}")
 

@@ -1,7 +1,8 @@
 """A small app to put the sidecar in front of: HTTP/1.1 with keep-alive, the standard library only.
 
 GET / greets; GET /headers shows the headers that arrived, as JSON; GET /slow?seconds=2 takes its time; GET /stream
-sends chunks, one every half second; POST /echo returns the body. ``python examples/app.py [PORT]``, default 8080.
+sends chunks, one every half second; POST /echo returns the body. ``python examples/app.py [PORT [NAME]]``, default
+8080; NAME is how it calls itself.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ class App(BaseHTTPRequestHandler):
     """One connection of a client."""
 
     protocol_version = "HTTP/1.1"
+    name = "the app"
     disable_nagle_algorithm = True
     wbufsize = -1  # head and body leave together
     timeout = 300
@@ -24,7 +26,7 @@ class App(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         if url.path == "/":
-            self.reply(200, "text/plain", b"Hello from the app.\n")
+            self.reply(200, "text/plain", f"Hello from {self.name}.\n".encode())
         elif url.path == "/headers":
             shown = json.dumps(self.headers.items(), indent=2) + "\n"
             self.reply(200, "application/json", shown.encode())
@@ -92,6 +94,7 @@ class App(BaseHTTPRequestHandler):
 
 def main() -> int:
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
+    App.name = sys.argv[2] if len(sys.argv) > 2 else App.name
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), App)
     except OSError as error:
