@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from OpenSSL import SSL
 
 from certs.issue import crl
 from certs.keys import new_key
@@ -37,6 +40,24 @@ async def test_tls_14_each_renewal_has_a_key_of_its_own(tmp_path: Path) -> None:
             generation = proxy.identity.require()
             assert generation.credentials.key.public_key().public_numbers() == plane.keys[-1].public_numbers()
             assert not generation.leaving.active
+
+
+async def test_tls_14_a_hundred_renewals_leave_nothing_behind(tmp_path: Path) -> None:
+    def left() -> tuple[int, int]:
+        gc.collect()
+        return sum(type(each) is SSL.Context for each in gc.get_objects()), len(os.listdir("/proc/self/fd"))
+
+    async with plane_at(tmp_path) as plane, fed(plane) as proxy:
+        await proxy.until(lambda: proxy.feed.tally.lists_version)
+        proxy.identity.require().server(), proxy.identity.require().client()
+        before = left()
+        for times in range(2, 102):
+            proxy.feed.renew_now()
+            await proxy.renewed(times)
+            proxy.identity.require().server(), proxy.identity.require().client()
+        assert len({key.public_numbers() for key in plane.keys}) == 101 and not proxy.errors
+        contexts, descriptors = left()
+        assert contexts <= before[0] and descriptors <= before[1] + 2  # a connection that is being closed has two ends
 
 
 def told(answer: dict[str, str]) -> Reply:
