@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROXY_ID = 1337
 APP_ID = 1000
 _PLACE = Path("/var/tmp")
-_PACKAGES = ("sidecar", "init")
+_PACKAGES = ("sidecar", "init", "certs")
 _GOOD_ENOUGH = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))"
 
 

@@ -1,19 +1,24 @@
 """An app that speaks HTTP, on both families: ``web.py PORT``. A program.
 
-``GET /PATH`` is answered with a line of what it saw: the caller's address, the connection's own, and the path. It says
-``listening`` on standard output when it does.
+``GET /PATH`` is answered with a line of what it saw: the caller's address, the connection's own, and the path; so is a
+POST with a Content-Length. It says ``listening`` on standard output when it does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
+
+_LENGTH = re.compile(rb"^content-length: *([0-9]+)\r$", re.IGNORECASE | re.MULTILINE)
 
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     peer, here = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
     try:
         while head := await reader.readuntil(b"\r\n\r\n"):
+            if length := _LENGTH.search(head):
+                await reader.readexactly(int(length[1]))
             path = head.split(b" ", 2)[1].decode()
             body = f"from {peer[0]} to {here[0]} {here[1]} {path}\n".encode()
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
