@@ -128,7 +128,8 @@ class IdentityFeed:
                 detail = f"what the control plane answers is refused: {refused.detail}"
             failures += 1
             self._failed(call, word, detail, failures)
-            pause = retry_after(failures, self._chance(), self._left())
+            left = self._left() if call == "certificate" else None  # only that is pressing
+            pause = retry_after(failures, self._chance(), left)
             await trio.sleep(max(pause, min(after, 10.0)))
 
     def _failed(self, call: str, word: str, detail: str, failures: int) -> None:
