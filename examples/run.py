@@ -82,7 +82,7 @@ class Child:
     def pass_on(self, lines: IO[str], to: TextIO) -> None:
         """Shows what it says."""
         for line in lines:
-            to.write(f"{self.name:7} | {line}")
+            to.write(f"{self.name:10} | {line}")
             to.flush()
             if line in ("sidecar-control: ready\n", "sidecar: ready\n"):
                 self.ready.set()
@@ -95,21 +95,28 @@ def main() -> int:
 
     signal.signal(signal.SIGINT, ask)
     signal.signal(signal.SIGTERM, ask)
+    try:
+        with tempfile.TemporaryDirectory(prefix="sidecar-run-") as directory:
+            run(Path(directory))
+    except Ended:
+        return 0
+    except Failed as failed:
+        print(f"{failed} ended by itself; what it said is above", file=sys.stderr)
+    return 1
+
+
+def run(directory: Path) -> None:
+    """Until somebody asks for the end (Ended), or one of them ends by itself (Failed)."""
     children: list[Child] = []
-    with tempfile.TemporaryDirectory(prefix="sidecar-run-") as name:
-        directory = Path(name)
-        try:
-            start_all(directory, children)
-            sys.stderr.write(TRY.format(directory=directory))
-            sys.stderr.flush()
-            return wait_any(children)
-        except Ended:
-            return 0
-        except Failed as failed:
-            print(f"{failed} has ended; what it said is above", file=sys.stderr)
-            return 1
-        finally:
-            stop(children)
+    try:
+        start_all(directory, children)
+        sys.stderr.write(TRY.format(directory=directory))
+        sys.stderr.flush()
+        while True:
+            check(children)
+            time.sleep(0.25)
+    finally:
+        stop(children)
 
 
 def start_all(directory: Path, children: list[Child]) -> None:
@@ -120,13 +127,13 @@ def start_all(directory: Path, children: list[Child]) -> None:
         "--listen", ":".join(map(str, CONTROL)), "--tls-listen", CONTROL_TLS,
         "--audit-log", str(directory / "audit.jsonl"),
     )  # fmt: skip
-    wait_ready(control)
+    wait_ready(control, children)
     operator = (place / "operator-token").read_text().strip()
     mesh = directory / "mesh.yaml"
     mesh.write_text(mesh_file())
     for service in SERVICES:
         app = Path(__file__).with_name("app.py")
-        start(children, f"{service.name}'s", str(app), str(service.app), service.name)
+        start(children, f"{service.name}-app", str(app), str(service.app), service.name)
         token = directory / f"{service.name}.token"
         token.touch(mode=0o600)
         token.write_text(join_token(operator, service.name))
@@ -137,9 +144,9 @@ def start_all(directory: Path, children: list[Child]) -> None:
             "--service", service.name, "--service-account", service.name, "--mesh", str(mesh),
         )  # fmt: skip
     for service, child in zip(SERVICES, children[2::2], strict=True):
-        wait_ready(child)
+        wait_ready(child, children)
         while not has_certificate(service):
-            wait_ready(child)
+            check(children)
             time.sleep(0.1)
 
 
@@ -157,9 +164,15 @@ def start(children: list[Child], name: str, *words: str) -> Child:
     return child
 
 
-def wait_ready(child: Child) -> None:
-    """Until it says that it is; Failed where it has ended."""
+def wait_ready(child: Child, children: list[Child]) -> None:
+    """Until it says that it is. Raises Failed."""
     while not child.ready.wait(0.1):
+        check(children)
+
+
+def check(children: list[Child]) -> None:
+    """Raises Failed where one of them has ended, which none should."""
+    for child in children:
         if child.process.poll() is not None:
             raise Failed(child.name)
 
@@ -199,15 +212,6 @@ def has_certificate(service: Service) -> bool:
         return False
     finally:
         connection.close()
-
-
-def wait_any(children: list[Child]) -> int:
-    """Waits until one of them ends, which none should. Raises Failed."""
-    while True:
-        for child in children:
-            if child.process.poll() is not None:
-                raise Failed(child.name)
-        time.sleep(0.25)
 
 
 def stop(children: list[Child]) -> None:
