@@ -30,9 +30,8 @@ from certs.errors import IdentityError, Refusal
 from certs.keys import PrivateKey, key_from_pem, key_to_pem, new_key
 from certs.renew import renew_at, retry_after
 from certs.request import new_request
-from certs.revocation import Revocations
 from certs.spiffe import SpiffeId
-from certs.verify import check_own, verify_peer
+from certs.verify import Peer, check_own, recheck
 from sidecar.feed import answers
 from sidecar.feed.answers import BundleAnswer, CertificateAnswer, ListsAnswer, Malformed, Version
 from sidecar.feed.contact import Contact, pinned
@@ -88,6 +87,7 @@ class IdentityFeed:
         self._hurry = trio.Event()  # what we have is not good any more
         self._here = trio.Event()  # there is a certificate
         self._lists: ListsAnswer | None = None
+        self._peer: Peer | None = None  # ourselves, as others judge us
 
     @property
     def skew(self) -> float | None:
@@ -202,6 +202,7 @@ class IdentityFeed:
         self.tally.next_renewal = now + self._due - steady
         self.tally.bundle_version = bundle.version
         credentials = Credentials(ours, chain, key, bundles, peer.not_after, self.tally.next_renewal)
+        self._peer = peer
         self._identity.install(credentials)
         self._here.set()
 
@@ -284,11 +285,9 @@ class IdentityFeed:
 
     def _check_ours(self) -> None:
         """Nobody else will take ours where we would not: then another one is due now."""
-        ours = self._current()
-        revocations: Revocations = self._identity.revocations
+        assert self._peer is not None
         try:
-            expected = frozenset({ours.spiffe_id})
-            verify_peer(ours.chain, ours.bundles, revocations, self._clock(), expected=expected)
+            recheck(self._peer, self._current().bundles, self._identity.revocations, self._clock())
         except IdentityError as refused:
             _log.warning("our own certificate is not good any more (%s); asking for another", refused.detail)
             self.renew_now()
