@@ -51,6 +51,7 @@ from control.settings import Settings
 from control.store.sqlite import SqliteStore, open_store
 from sidecar.addresses import Address
 from sidecar.errors import StartError
+from sidecar.machine import keep_memory_private
 
 if TYPE_CHECKING:
     from control.front import Front
@@ -65,6 +66,7 @@ _log = logging.getLogger(__name__)
 
 def run(settings: Settings) -> int:
     """Runs until it is told to end; returns the exit code. Raises StartError before anything was served."""
+    keep_memory_private()  # the authority's key is in it
     with_lock = open_directory(settings.ca_dir)
     try:
         return trio.run(ControlPlane(settings, with_lock[0]).main)
