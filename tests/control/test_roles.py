@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from certs.spiffe import SpiffeId
 from control.calls import CALLS, Call, Role
 from tests.control.plane import BILLING, ORDERS, PLAIN, SOCKET, Plane, csr, running, with_another_secret
 
@@ -32,12 +33,12 @@ def test_every_call_is_in_the_second_table() -> None:
     assert {call.name for call in CALLS} == OPERATOR | EVERYONE | OPEN | {"certificates.issue"}
 
 
-async def ask_as(plane: Plane, who: str, call: Call) -> int:
-    """The status that this caller gets, for a request that is right in all else."""
+async def prepared(plane: Plane, call: Call, identity: SpiffeId) -> tuple[str, object]:
+    """Path and body of a request that is right in all but its caller; ``identity`` is whose certificate it asks for."""
     body: object = None
     path = call.path
     if call.name == "certificates.issue":
-        body = csr(ORDERS if who == "workload by certificate" else BILLING)
+        body = csr(identity)
     elif call.name == "tokens.create":
         body = {"role": "reader"}
     elif call.name == "revocations.add":
@@ -50,6 +51,14 @@ async def ask_as(plane: Plane, who: str, call: Call) -> int:
     elif call.name == "tokens.delete":
         made = await plane.ask("POST", "/v1/tokens", plane.operator, {"role": "reader"})
         path = path.replace("{id}", made.json["id"])
+    elif call.name == "ca.rotate":
+        body = {"voidTokens": True}
+    return path, body
+
+
+async def ask_as(plane: Plane, who: str, call: Call) -> int:
+    """The status that this caller gets, for a request that is right in all else."""
+    path, body = await prepared(plane, call, ORDERS if who == "workload by certificate" else BILLING)
     token, door, peer = "", PLAIN, None
     if who == "workload by token":
         token = await plane.token()
@@ -66,8 +75,6 @@ async def ask_as(plane: Plane, who: str, call: Call) -> int:
         peer = BILLING
     elif who == "a wrong token":
         token = with_another_secret(plane.operator)
-    if call.name == "ca.rotate":
-        body = {"voidTokens": True}
     return (await plane.ask(call.method, path, token, body, door=door, peer=peer)).status
 
 
