@@ -181,6 +181,8 @@ class Identity:
         ours_ended = now >= generation.credentials.not_after
         for channel in [each for each in self._channels if each.secured is not None]:
             assert channel.secured is not None
+            if channel.overdue is Reason.REVOKED:
+                continue  # cut before, and not given up yet
             peer = channel.secured.peer
             try:
                 if ours_ended or (0.0 < channel.secured.ends <= now):
@@ -193,4 +195,4 @@ class Identity:
     def _cut(self, channel: Channel, why: str) -> None:
         self.cut += 1
         _log.warning("%s: cut: %s", channel.peer, why)
-        channel.expire(Reason.REVOKED)
+        channel.cut(Reason.REVOKED)

@@ -120,6 +120,19 @@ class Channel:
             self.overdue = reason
             trio.lowlevel.notify_closing(self.fd)
 
+    def cut(self, reason: Reason) -> None:
+        """As ``expire``, and for good: whoever holds it, nothing goes out or comes in any more, and what was under way
+        for this peer ends at once. For a peer that is no longer good."""
+        if not self.closed:
+            self.expire(reason)
+            if self.watcher is not None:
+                self.watcher.abort(reason)
+            try:
+                self.sock.shutdown(socket.SHUT_RDWR)
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise self._gone(error) from None
+
     def revive(self) -> None:
         """Takes an ``Overdue`` back: its catcher decided to go on waiting."""
         self.overdue = None

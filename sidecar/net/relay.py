@@ -127,10 +127,10 @@ class _Relay:
                 raise SourceDied
         except SourceDied:
             ours.sink.reset()
-            self._end(source_died)
+            self._end(ours.source.overdue or source_died)  # it may have been cut on our side
         except ChannelClosed:
             ours.source.reset()
-            self._end(sink_died)
+            self._end(ours.sink.overdue or sink_died)
         except Overdue as error:
             self._end(error.reason)
         except OSError:  # the kernel has no watch or no memory left for the switchboard

@@ -81,13 +81,14 @@ class TlsFailure(ConnectionAbortedError):
 class TlsSocket:
     """A socket's ways with TLS inside: what ``Channel``, pool and relay use of ``socket.socket``."""
 
-    __slots__ = ("_connection", "_raw", "_silent", "_ssl", "unread")
+    __slots__ = ("_connection", "_cut", "_raw", "_silent", "_ssl", "unread")
 
     def __init__(self, connection: SSL.Connection, raw: socket.socket) -> None:
         self._connection = connection
         self._ssl = connection._ssl
         self._raw = raw
         self._silent = False  # no close_notify is owed any more
+        self._cut = False  # by us: not an end that the peer has said
         self.unread = b""  # decrypted by a peek, and taken by nobody
 
     def recv(self, size: int, flags: int = 0) -> bytes:
@@ -122,6 +123,8 @@ class TlsSocket:
         except (SSL.WantReadError, SSL.WantWriteError):
             raise BlockingIOError from None
         except SSL.ZeroReturnError:
+            if self._cut:
+                raise TlsFailure("the connection was cut on our side") from None
             return b""
         except SSL.SysCallError as error:
             self._silent = True
@@ -166,7 +169,13 @@ class TlsSocket:
         return sent
 
     def shutdown(self, how: int) -> None:
-        """close_notify, then FIN. Raises BlockingIOError where there is no room for the notice yet, or an OSError."""
+        """close_notify, then FIN. Raises BlockingIOError where there is no room for the notice yet, or an OSError.
+
+        SHUT_RDWR is a cut: no word is said, and nothing that has come already is taken."""
+        if how == socket.SHUT_RDWR:
+            self._silent = self._cut = True
+            self.unread = b""
+            self._connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
         if not self._silent:
             try:
                 self._connection.shutdown()

@@ -79,9 +79,12 @@ async def rescue(client: ClientStream, request: RequestHead | None, error: Proxy
 
     A reply that had begun can't be taken back: then the connection is reset, so that it does not look complete.
     """
+    cut = client.channel.overdue is Reason.REVOKED  # who is cut is told nothing
+    if cut:
+        error = ProxyError(Reason.REVOKED, f"{client.channel.peer}: cut: a certificate is no longer good")
     record.blame(error)
     status = STATUS[error.reason]
-    if client.reply_begun:
+    if cut or client.reply_begun:
         client.closing = True
         client.channel.reset()
         return

@@ -1,0 +1,120 @@
+"""A peer that is revoked while it is connected: whatever its connection is doing, it ends, and nothing more is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from certs.facts import read
+from certs.pem import from_pem
+from tests.support.member import SNI, Shop
+from tests.support.papers import Papers
+from tests.support.secure import OPAQUE
+from tests.support.upstream import hold, ok, send, wait_until
+
+BEGUN = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"
+_GET = b"GET %b HTTP/1.1\r\nHost: web\r\n\r\n"
+_SEVERAL = _GET % b"/script/holds" + _GET % b"/behind" * 5
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Shop]:
+    scripts = {"holds": (hold,), "begins": (send(BEGUN), hold), "plain": (send(ok()),)}
+    with Shop(scripts=scripts) as running:
+        yield running
+
+
+def revoke(shop: Shop, *papers: Papers) -> None:
+    """From now on web refuses these."""
+    pairs = []
+    for each in papers:
+        leaf, issuer = from_pem(each.chain.read_bytes())[:2]
+        pairs.append((read(issuer).key_id.hex(), leaf.serial_number))
+    shop.web.tell("revoke", serials=pairs)
+
+
+def _taken(shop: Shop, path: bytes) -> int:
+    return sum(request.target == path for each in shop.app.connections for request in each.requests)
+
+
+def _in_app(shop: Shop, path: bytes) -> Callable[[], bool]:
+    before = _taken(shop, path)
+    return lambda: _taken(shop, path) > before
+
+
+@pytest.mark.parametrize("sent", [_GET % b"/script/holds", _SEVERAL], ids=["one", "pipelined"])
+def test_while_the_app_thinks(shop: Shop, sent: bytes) -> None:
+    papers = shop.authority.issue("caller")
+    there = _in_app(shop, b"/script/holds")
+    with shop.stranger(papers) as client:
+        client.send(sent)
+        wait_until(there, "the request is in the app")
+        revoke(shop, papers)
+        client.read_to_end()
+        assert client.heard.end in ("cut", "reset") and not client.heard.raw
+    told = f"127.0.0.1:{client.heard.port}: cut"
+    wait_until(lambda: any(told in (each["detail"] or "") for each in shop.web.log_records()), "it is recorded")
+    (record,) = (each for each in shop.web.log_records() if told in (each["detail"] or ""))
+    assert record["response_code_details"] == "revoked" and record["response_code"] == 0
+    assert _taken(shop, b"/behind") == 0
+
+
+def test_in_the_middle_of_an_answer(shop: Shop) -> None:
+    papers = shop.authority.issue("caller")
+    with shop.stranger(papers) as client:
+        client.send(_GET % b"/script/begins")
+        client.read_until(lambda raw: raw.endswith(b"half"))
+        revoke(shop, papers)
+        client.read_to_end()
+        assert client.heard.end in ("cut", "reset") and client.heard.raw.endswith(b"half")
+
+
+def test_between_two_requests(shop: Shop) -> None:
+    papers = shop.authority.issue("caller")
+    with shop.stranger(papers) as client:
+        client.send(_GET % b"/script/plain")
+        client.replies((b"GET",), 1)
+        seen = shop.seen()
+        revoke(shop, papers)
+        client.send(_GET % b"/after")
+        client.read_to_end()
+        assert client.heard.end in ("cut", "reset") and bytes(client.heard.raw).count(b"HTTP/1.1") == 1
+    assert shop.seen() == seen
+
+
+def test_in_an_opaque_connection(shop: Shop) -> None:
+    papers = shop.authority.issue("caller")
+    with shop.stranger(papers, alpn=OPAQUE, sni=SNI[3306]) as client:
+        seen = shop.seen()
+        client.send(b"\0opaque")
+        wait_until(lambda: shop.seen() > seen, "it is in the app")
+        seen = shop.seen()
+        revoke(shop, papers)
+        client.read_to_end()
+        assert client.heard.end in ("cut", "reset")
+    assert shop.seen() == seen
+    port = f"127.0.0.1:{client.heard.port}"
+    wait_until(lambda: any(each["client"] == port for each in shop.web.log_records()), "it is recorded")
+    (record,) = (each for each in shop.web.log_records() if each["client"] == port)
+    assert record["response_code_details"] == "revoked"
+
+
+def test_another_connection_goes_on(shop: Shop) -> None:
+    papers, others = shop.authority.issue("caller"), shop.authority.issue("other")
+    with shop.stranger(papers) as revoked, shop.stranger(others) as good:
+        for client in (revoked, good):
+            client.send(_GET % b"/script/plain")
+            client.replies((b"GET",), 1)
+        revoke(shop, papers)
+        revoked.read_to_end()
+        good.send(_GET % b"/script/plain")
+        assert [each.status for each in good.replies((b"GET",) * 2, 2)] == [200, 200]
+    with shop.stranger(papers) as again:
+        again.send(_GET % b"/again")
+        again.read_to_end()
+        assert not again.heard.raw and again.heard.end in ("cut", "reset")
+    told = f"127.0.0.1:{again.heard.port}: its certificate is refused"
+    wait_until(lambda: any(told in (each["detail"] or "") for each in shop.web.log_records()), "it is recorded")
+    (record,) = (each for each in shop.web.log_records() if told in (each["detail"] or ""))
+    assert record["response_code_details"] == "peer_refused" and record["detail"].endswith("is revoked")
