@@ -1,4 +1,4 @@
-"""A peer that is revoked while it is connected: whatever its connection is doing, it ends, and nothing more is taken."""
+"""A peer that is revoked while it is connected: whatever its connection is doing, it ends, and no more is taken."""
 
 from __future__ import annotations
 
