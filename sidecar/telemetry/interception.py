@@ -5,6 +5,7 @@ Read by ``accesslog`` and ``explain`` and by ``/requests``. Pure. Names are Isti
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from sidecar.addresses import parse_host_port, parse_ip
@@ -15,6 +16,7 @@ from sidecar.wire.head import authority_parts
 PASSTHROUGH: Final = "PassthroughCluster"
 BLACK_HOLE: Final = "BlackHoleCluster"
 _HTTP_PORT: Final = 80
+_SHORT: Final = 300  # a name has 253 characters; what is longer is not worth a place in the memo
 
 
 def original(record: Record) -> str:
@@ -38,12 +40,16 @@ def difference(record: Record) -> str:
 
     What is compared is what needs no look-up: an address, and the port.
     """
-    where = original(record)
-    if not where or not record.authority:
+    where, authority = original(record), record.authority
+    if not where or not authority:
         return ""
+    return _seen(where, authority) if len(authority) <= _SHORT else _difference(where, authority)
+
+
+def _difference(where: str, authority: bytes) -> str:
     wanted = parse_host_port(where)
     try:
-        host, port = authority_parts(record.authority)
+        host, port = authority_parts(authority)
     except ValueError:  # a head that was refused may have any authority
         return ""
     address = parse_ip(host)
@@ -52,3 +58,7 @@ def difference(record: Record) -> str:
     if (port or _HTTP_PORT) != wanted.port:
         return f"the request names port {port or _HTTP_PORT}, and its connection was made to {where}"
     return ""
+
+
+# Reading addresses costs as much as half of a request, and most requests name what the last ones did.
+_seen = lru_cache(maxsize=512)(_difference)
