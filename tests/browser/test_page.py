@@ -19,7 +19,7 @@ LINKS = (
     "/requests", "/stats", "/stats/prometheus", "/clusters", "/listeners", "/config_dump", "/server_info", "/memory",
     "/help",
 )  # fmt: skip
-LONG_TASK = 200  # ms: a wait that a hand would feel; the browser's own mark is 50, on a machine with nothing else to do
+BUSY = 0.2  # of the page's thread, in CPU time: with a picture per second, 200 ms each, a wait that a hand would feel
 NUMBER = "parseFloat(document.querySelector('[data-direction={}] [data-figure={}]').innerText.replaceAll(',', ''))"
 
 
@@ -78,20 +78,27 @@ def test_figures_move_and_agree_with_the_load(
     assert tab.said == []
 
 
+def cpu_seconds(tab: Tab) -> float:
+    """What the page's thread has used so far. Not how long its tasks took, in which others on the machine take part."""
+    tab.ask("Performance.enable", timeDomain="threadTicks")
+    found = {each["name"]: each["value"] for each in tab.ask("Performance.getMetrics")["metrics"]}
+    return float(found["TaskDuration"])
+
+
 def test_the_page_stays_smooth(browser: Chromium, busy: SidecarProcess) -> None:
     tab = open_page(browser, busy)
     tab.wait("document.querySelectorAll('#failure-table tbody tr').length >= 10")
-    slow, frames, seconds = tab.run(
-        "new Promise(done => { const slow = []; let frames = 0;"
-        "new PerformanceObserver(list => list.getEntries().forEach(e => slow.push(e.duration)))"
-        "  .observe({type: 'longtask'});"
+    before = cpu_seconds(tab)
+    frames, seconds = tab.run(
+        "new Promise(done => { let frames = 0;"
         "const began = performance.now(); const frame = () => { frames += 1;"
         "  const passed = performance.now() - began;"
-        "  if (passed < 5000) requestAnimationFrame(frame); else done([slow, frames, passed / 1000]); };"
+        "  if (passed < 5000) requestAnimationFrame(frame); else done([frames, passed / 1000]); };"
         "requestAnimationFrame(frame); })"
     )
-    assert [duration for duration in slow if duration > LONG_TASK] == []
-    assert frames / seconds > 10, (frames, seconds)
+    used = cpu_seconds(tab) - before
+    assert 0 < used < BUSY * seconds, (used, seconds)
+    assert frames / seconds > 2, (frames, seconds)
     assert tab.said == []
 
 

@@ -99,6 +99,7 @@ class Rig:
         methods = _methods(expect)
         data = self.bytes_of(case)
         followed = False
+        self.wait_no_partial()  # of the case before, whose end the app may not have been told yet
         with Client(self.sidecar.ports[case.port]) as client:
             client.send(data, split)
             if case.finish:
