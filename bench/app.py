@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.processes import Process, fill, free_port, listens, which
+from bench.processes import Process, fill, held_port, listens, which
 
 PAGE_BYTES = 8 * 1024
 DOWNLOAD_BYTES = 10 * 1024 * 1024
@@ -21,8 +21,7 @@ GREETING = b"220 app.example ready\r\n"
 @contextlib.contextmanager
 def nginx(run: Path, core: int) -> Iterator[int]:
     """Run nginx with `configs/nginx.conf`; yields its port on 127.0.0.1. Raises BenchError where it does not start."""
-    port = free_port()
-    with start_nginx(run, core, f"127.0.0.1:{port}") as process:
+    with held_port() as port, start_nginx(run, core, f"127.0.0.1:{port}") as process:
         process.wait_until(lambda: listens(port), 10.0)
         yield port
 

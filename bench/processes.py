@@ -6,13 +6,14 @@ benchmark, and asks the kernel to be killed with it (setpriv --pdeathsig), so th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -42,12 +43,18 @@ def cores() -> tuple[int, int]:
     return usable[0], usable[1]
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@contextlib.contextmanager
+def held_port() -> Iterator[int]:
+    """A TCP port for a process that has to be told one: the kernel gives it to nobody else while the block lasts.
+
+    It is bound and nobody listens on it, so that who is told it can listen there, with SO_REUSEADDR as servers do. A
+    port that is found and let go may be the next one that a connection of the benchmark itself leaves from.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("0.0.0.0", 0))
+        port: int = holder.getsockname()[1]
+        yield port
 
 
 def fill(template: str, target: Path, **values: object) -> Path:

@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from bench import measure
-from bench.processes import ROOT, BenchError, Process, fill, free_port, listens, which
+from bench.processes import ROOT, BenchError, Process, fill, held_port, listens, which
 
 MITMPROXY_VENV = ROOT / "bench" / ".venv-mitmproxy"
 
@@ -89,8 +89,9 @@ def started(proxy: Proxy, mode: Mode, upstream: int, run: Path, core: int) -> It
     Raises BenchError where it is not installed or not ready within 20 s.
     """
     run.mkdir()
-    place = Place(run, free_port(), upstream)
-    with Process(proxy.command(mode, place), core, run, name=proxy.name) as process:
+    with contextlib.ExitStack() as stack:
+        place = Place(run, stack.enter_context(held_port()), upstream)
+        process = stack.enter_context(Process(proxy.command(mode, place), core, run, name=proxy.name))
         process.wait_until(lambda: proxy.ready_line in process.err.read_bytes() and listens(place.listen), 20.0)
         log = process.out if proxy is HAPROXY else place.log
         yield Running(proxy, process, place.listen, log, measure.rss_bytes(process.pid))

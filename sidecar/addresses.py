@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9])?\.?\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(msgspec.Struct, frozen=True, gc=False):
     """A host (name or IP literal without brackets) and a port in [0, 65535]."""
 
     host: str
@@ -28,22 +28,16 @@ class Address:
         return parse_ip(self.host)
 
 
-class ClientAddr(Address):
+class ClientAddr(Address, frozen=True, gc=False):
     """Who connected to us."""
 
-    __slots__ = ()
 
-
-class OriginalDst(Address):
+class OriginalDst(Address, frozen=True, gc=False):
     """Where a captured or explicit connection wanted to go."""
 
-    __slots__ = ()
 
-
-class Endpoint(Address):
+class Endpoint(Address, frozen=True, gc=False):
     """Where we dial."""
-
-    __slots__ = ()
 
 
 def parse_ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

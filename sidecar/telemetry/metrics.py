@@ -234,8 +234,11 @@ class RequestMetrics:
         sent = record.bytes_sent
         cells[at + bisect_left(BUCKETS, milliseconds)] += 1
         cells[at + _DURATION_SUM] += milliseconds
-        cells[at + _REQUEST_AT + bisect_left(_BYTE_BUCKETS, received)] += 1
-        cells[at + _REQUEST_SUM] += received
+        if received:
+            cells[at + _REQUEST_AT + bisect_left(_BYTE_BUCKETS, received)] += 1
+            cells[at + _REQUEST_SUM] += received
+        else:
+            cells[at + _REQUEST_AT] += 1
         cells[at + _RESPONSE_AT + bisect_left(_BYTE_BUCKETS, sent)] += 1
         cells[at + _RESPONSE_SUM] += sent
 

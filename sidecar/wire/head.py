@@ -168,6 +168,8 @@ def response_head(status: int, phrase: bytes, minor: int, fields: list[Field], m
 
 
 _ONLY_USUAL: Final = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})
+_KNOWN_GOOD: Final = 1024  # bound of the memo below, which peers can fill: of 256 bytes at most, by the pattern
+_GOOD: set[bytes] = set()
 _LENGTH_ONLY: Final = frozenset({headers.CONTENT_LENGTH})
 _ONCE: Final = frozenset({headers.HOST, headers.CONTENT_LENGTH, headers.TRANSFER_ENCODING, headers.EXPECT})
 
@@ -216,6 +218,8 @@ def _body_length(known: dict[bytes, bytes], minor: int) -> int:
 
 def check_authority(authority: bytes) -> None:
     """Raises ProxyError(BAD_REQUEST) unless it is host[:port] as RFC 3986 section 3.2 has it, without user info."""
+    if authority in _GOOD:
+        return
     match = _AUTHORITY.fullmatch(authority)
     if match is None:
         raise ProxyError(Reason.BAD_REQUEST, "Host is not HOST or HOST:PORT")
@@ -227,6 +231,8 @@ def check_authority(authority: bytes) -> None:
             ipaddress.IPv6Address(literal.decode("ascii"))
         except ValueError:
             raise ProxyError(Reason.BAD_REQUEST, "Host has brackets without an IPv6 address") from None
+    if len(_GOOD) < _KNOWN_GOOD:
+        _GOOD.add(authority)
 
 
 def canonical_authority(authority: bytes) -> bytes:

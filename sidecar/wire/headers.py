@@ -145,8 +145,15 @@ def trailers_allowed(fields: list[Field]) -> list[Field]:
 
 
 _TOKENS = re.compile(rb"[^\s,]+")
+_KNOWN_LISTS: Final = 256  # bound of the memo below, whose keys are a peer's choice, too
+_LISTS: dict[bytes, tuple[bytes, ...]] = {}
 
 
-def tokens(value: bytes) -> list[bytes]:
+def tokens(value: bytes) -> tuple[bytes, ...]:
     """The members of a comma-separated list of tokens, in lower case."""
-    return [member.lower() for member in _TOKENS.findall(value)]
+    found = _LISTS.get(value)
+    if found is None:
+        found = tuple([member.lower() for member in _TOKENS.findall(value)])
+        if len(_LISTS) < _KNOWN_LISTS and len(value) <= 64:
+            _LISTS[value] = found
+    return found

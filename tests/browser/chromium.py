@@ -28,7 +28,7 @@ FLAGS = (
     "--disable-dev-shm-usage", "--hide-scrollbars", "--force-color-profile=srgb", "--password-store=basic",
     "--disable-lcd-text", "--disable-font-subpixel-positioning", "--font-render-hinting=full",
 )  # fmt: skip
-PATIENCE = 20.0  # seconds for any one answer: chromium starts slowly on a busy machine
+PATIENCE = 60.0  # seconds for any one answer: chromium starts slowly on a busy machine
 _KEYS = {
     "Tab": ("Tab", 9, ""), "Enter": ("Enter", 13, "\r"), "Escape": ("Escape", 27, ""),
 }  # fmt: skip

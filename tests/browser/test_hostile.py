@@ -17,9 +17,9 @@ import pytest
 
 from sidecar.admin.page import POLICY
 from tests.browser.chromium import Chromium
+from tests.support.ports import held_port
 from tests.support.process import SidecarProcess
 from tests.support.raw import Client
-from tests.support.upstream import RecordingUpstream
 
 MARKUP = '</td><script>window.owned=1</script><img src=x onerror="window.owned=2">\'";window.owned=3//\x00\x1b[2J\u202e'
 TARGETS = (
@@ -76,9 +76,7 @@ class StandIn(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def attacked() -> Iterator[SidecarProcess]:
     """A sidecar that was asked for hostile things, and refused or failed each."""
-    with RecordingUpstream(strict=False) as app:
-        gone = app.port
-    with SidecarProcess(gone, access_log="off") as sidecar:
+    with held_port() as gone, SidecarProcess(gone, access_log="off") as sidecar:
         for target in TARGETS:
             head = b"GET %b HTTP/1.1\r\nHost: app\r\nUser-Agent: %b\r\nConnection: close\r\n\r\n" % (target, AGENT)
             with Client(sidecar.inbound) as client:

@@ -6,13 +6,14 @@ and whatever the case had sent to the app has arrived by then.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
 from tests.hostile.case import Case, Expect, Forwarded, Opaque, Refused, Told
+from tests.support.ports import held_port
 from tests.support.process import SidecarProcess
 from tests.support.raw import Client, Heard, Reply, ask, parse_replies
 from tests.support.strict import Request
@@ -50,16 +51,13 @@ class Rig:
         self.protocol = protocol
         self.name = name
         self.upstream = RecordingUpstream(scripts)
-        target = _closed_port() if name == "dead" else self.upstream.port
-        self.target = target
-        self.upstream.__enter__()
-        try:
+        with contextlib.ExitStack() as stack:
+            self.target = stack.enter_context(held_port()) if name == "dead" else self.upstream.port
+            stack.enter_context(self.upstream)
             self.sidecar = SidecarProcess(
-                target, "--protocol", protocol, *RIGS.get(name, ()), *flags, access_log=access_log
+                self.target, "--protocol", protocol, *RIGS.get(name, ()), *flags, access_log=access_log
             )
-        except BaseException:
-            self.upstream.close()
-            raise
+            self._others = stack.pop_all()  # what goes when the sidecar has gone
         self._sentinels = itertools.count(1)
 
     def __enter__(self) -> Rig:
@@ -69,10 +67,8 @@ class Rig:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with self._others:
             self.sidecar.__exit__(kind, error, trace)
-        finally:
-            self.upstream.close()
 
     def bytes_of(self, case: Case) -> bytes:
         """The case's bytes, with this rig's addresses in them."""
@@ -103,6 +99,8 @@ class Rig:
         methods = _methods(expect)
         data = self.bytes_of(case)
         followed = False
+        self.wait_no_partial()  # of the case before, whose end the app may not have been told yet
+        self.upstream.take()
         with Client(self.sidecar.ports[case.port]) as client:
             client.send(data, split)
             if case.finish:
@@ -119,7 +117,7 @@ class Rig:
     def wait_no_partial(self) -> None:
         """Every request that the app saw the beginning of has been ended by the proxy."""
         wait_until(
-            lambda: not any(connection.mid_request for connection in self.upstream.live()),
+            self.upstream.settled,
             "the proxy ends a request to the app that its client did not end",
         )
 
@@ -236,10 +234,3 @@ def _methods(expect: Sequence[Expect]) -> tuple[bytes, ...]:
         if len(found) > len(methods) or isinstance(one, Forwarded):
             methods = found
     return methods
-
-
-def _closed_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on: bound, and let go."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])

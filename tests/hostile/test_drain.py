@@ -148,7 +148,7 @@ def test_an_idle_keep_alive_connection_gets_one_more_answer_or_an_end(protocol: 
                     assert b"connection: close" in asking.heard.raw.lower()
                 idle.read_to_end()
                 assert idle.heard.end == "eof" and not idle.heard.raw
-            sidecar.wait_clean_exit(10)
+            sidecar.wait_clean_exit()
 
 
 @covers("CTL-8")
@@ -167,7 +167,7 @@ def test_tcp_waits_to_the_deadline() -> None:
                         client.finish()
                     client.read_to_end()
                     assert client.heard.end in ("eof", "reset")
-                    sidecar.wait_clean_exit(10)
+                    sidecar.wait_clean_exit()
                     if not ends:
                         assert time.monotonic() - began > 1.5, "cut before the deadline"
 
@@ -218,7 +218,7 @@ def test_with_an_app_that_hangs(protocol: str) -> None:
                 client.send(b"GET /script/hung HTTP/1.1\r\nHost: app\r\n\r\n")
                 wait_until(lambda: any(c.requests for c in upstream.live()), "the app has it")
                 sidecar.terminate()
-                sidecar.wait_clean_exit(10)
+                sidecar.wait_clean_exit()
                 client.read_to_end()
                 assert client.heard.end in ("eof", "reset")
 
@@ -257,7 +257,7 @@ def test_at_once_when_ready() -> None:
         for _ in range(3):
             with SidecarProcess(upstream.port, "--drain-seconds", "5") as sidecar:
                 sidecar.terminate()
-                sidecar.wait_clean_exit(10)
+                sidecar.wait_clean_exit()
 
 
 @covers("CTL-8")
@@ -274,7 +274,7 @@ def test_sigint_drains_too() -> None:
                 go.set()
                 replies = client.replies((b"GET",), 1)
                 assert [(reply.status, reply.closes) for reply in replies] == [(200, True)]
-            sidecar.wait_clean_exit(10)
+            sidecar.wait_clean_exit()
 
 
 def _accepts(port: int) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterator
 
 import pytest
 
 from tests.peer.programs import Nginx, run
+from tests.support.ports import held_port
 from tests.support.process import SidecarProcess
 from tests.support.raw import Client
 
@@ -25,10 +25,7 @@ BIG = b"".join(b"line %d of a longer file\n" % number for number in range(20_000
 
 @pytest.fixture(scope="module")
 def nginx() -> Iterator[Nginx]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with Nginx(port, CONFIG) as running:
+    with held_port() as port, Nginx(port, CONFIG) as running:
         (running.root / "big.txt").write_bytes(BIG)
         (running.root / "empty.txt").write_bytes(b"")
         yield running

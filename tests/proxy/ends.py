@@ -59,11 +59,12 @@ def descriptors() -> list[str]:
 
 
 @contextmanager
-def full_listener(host: str = "127.0.0.1") -> Iterator[int]:
+def full_listener(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
     """A port whose accept queue is full: the kernel drops every SYN to it, as a black hole does."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listener:
-        listener.bind((host, 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
         listener.listen(0)
         port = listener.getsockname()[1]
         with socket.create_connection((host, port)):

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.support.process import SidecarProcess
-from tests.support.raw import Client, Reply, ask
+from tests.support.raw import DEADLINE, Client, Reply, ask
 from tests.support.strict import Request
 from tests.support.upstream import Connection, RecordingUpstream, Step, wait_until
 
@@ -41,7 +41,7 @@ class Front:
         finally:
             self.app.close()
 
-    def client(self, deadline: float = 8.0, receive_buffer: int = 0) -> Client:
+    def client(self, deadline: float = DEADLINE, receive_buffer: int = 0) -> Client:
         """A connection to the inbound listener."""
         return Client(self.sidecar.inbound, deadline=deadline, receive_buffer=receive_buffer)
 

@@ -19,9 +19,15 @@ LARGEST_PAGE = 60_000  # bytes in all
 
 
 def finished(
-    telemetry: Any, *, status: int = 200, reason: Reason | None = None, seconds: float = 0.002, path: bytes = b"/a"
+    telemetry: Any,
+    *,
+    status: int = 200,
+    reason: Reason | None = None,
+    seconds: float = 0.002,
+    path: bytes = b"/a",
+    start: float = 1000.0,
 ) -> Record:
-    record = Record("inbound", "HTTP/1.1", "10.0.0.7:4242", 1000.0, 0.0)
+    record = Record("inbound", "HTTP/1.1", "10.0.0.7:4242", start, 0.0)
     record.duration, record.status, record.reason = seconds, status, reason
     record.method, record.path, record.upstream, record.request_id = b"GET", path, "127.0.0.1:80", b"id-1"
     telemetry.finish(record)
@@ -48,9 +54,9 @@ async def test_rates_are_differences_and_latencies_those_of_the_last_second() ->
         finished(telemetry, seconds=5.0)
         live.bring_up_to_date(latest, admin.context, 100.0)
         for milliseconds in range(1, 101):
-            record = finished(telemetry, seconds=milliseconds / 1000, status=500 if milliseconds == 1 else 200)
-            record.start = 4e9  # has ended since
-        finished(telemetry, reason=Reason.CONNECT_FAILED, status=503).start = 4e9
+            status = 500 if milliseconds == 1 else 200
+            finished(telemetry, seconds=milliseconds / 1000, status=status, start=4e9)  # has ended since
+        finished(telemetry, reason=Reason.CONNECT_FAILED, status=503, start=4e9)
         live.bring_up_to_date(latest, admin.context, 102.0)
         told = json.loads(latest.event.removeprefix(b"data: "))
     inbound = told["directions"]["inbound"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,6 +13,7 @@ from sidecar.admin import probes
 from sidecar.admin.server import serve_admin, serve_scrape
 from sidecar.probe import Probe, parse_probes
 from tests.proxy.adminport import get, port
+from tests.support.ports import held_port
 
 
 class App:
@@ -90,9 +90,8 @@ async def test_tcp() -> None:
 
 @pytest.mark.parametrize("path", ["", "/health"])
 async def test_nobody_there(path: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        at = listener.getsockname()[1]
-    assert await asked(Probe("web", at, path)) == (503, b"connect_failed\n")
+    with held_port() as at:
+        assert await asked(Probe("web", at, path)) == (503, b"connect_failed\n")
 
 
 async def test_an_app_that_hangs(autojump_clock: trio.testing.MockClock) -> None:

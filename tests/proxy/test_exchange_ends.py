@@ -140,6 +140,46 @@ async def test_a_body_that_fails_aborts_the_upstream_and_says_why(reason: Reason
     assert not upstream.finished.is_set()
 
 
+SILENT = ProxyError(Reason.UPSTREAM_TIMEOUT, "silent")
+
+
+async def test_a_client_that_stops_in_its_body_is_not_the_upstreams_fault() -> None:
+    """Both clocks run; here the upstream's is the one that is looked at first."""
+    for first, said in ((b"a", ()), (b"", ()), (b"a", (b"b",))):
+        client = MemoryClient(*said, first=first, body=True)
+        upstream = MemoryUpstream()
+        run = Run(client, question(b"POST", length=CHUNKED), upstream)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run.fails, Reason.CLIENT_IDLE)
+            await wait_all_tasks_blocked()
+            upstream.said.say(SILENT)
+
+
+async def test_a_go_ahead_that_does_not_come_is_not_the_clients_fault() -> None:
+    """Here its own clock is the one that is looked at first; once it has been told to go on, it is."""
+    for interim, reason in (((), Reason.UPSTREAM_TIMEOUT), ((answer(100),), Reason.CLIENT_IDLE)):
+        client = MemoryClient(body=True)
+        run = Run(client, question(b"POST", length=CHUNKED, expect=True), MemoryUpstream(*interim))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run.fails, reason)
+            await wait_all_tasks_blocked()
+            client.said.say(ProxyError(Reason.CLIENT_IDLE, "silent"))
+
+
+@pytest.mark.parametrize("way", ["complete", "stuck", "no go-ahead"])
+async def test_an_upstream_that_owes_something_is_at_fault_for_its_silence(way: str) -> None:
+    client = MemoryClient(first=b"a" if way == "stuck" else b"", body=True)
+    upstream = MemoryUpstream(stuck=trio.Event() if way == "stuck" else None)
+    run = Run(client, question(b"POST", length=CHUNKED, expect=way == "no go-ahead"), upstream)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run.fails, Reason.UPSTREAM_TIMEOUT)
+        await wait_all_tasks_blocked()
+        if way == "complete":
+            client.said.say(b"")
+            await wait_all_tasks_blocked()
+        upstream.said.say(SILENT)
+
+
 async def test_an_upstream_that_stops_reading_may_still_answer() -> None:
     client = MemoryClient(first=b"a", body=True)
     upstream = MemoryUpstream()

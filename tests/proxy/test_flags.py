@@ -14,6 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.errors import Reason
+from tests.support.ports import held_port
 from tests.support.process import SidecarProcess
 from tests.support.raw import Client, Reply, ask
 from tests.support.upstream import RecordingUpstream, Step, close, hold, ok, send, until, wait_until
@@ -43,7 +44,7 @@ class Stage:
         upstream = case.upstream(stack) if case.upstream is not None else self.app.port
         self.sidecar = stack.enter_context(SidecarProcess(upstream, *case.flags, entry=case.entry))
 
-    def ask(self, data: bytes, *, port: int = 0, deadline: float = 20.0) -> Reply | None:
+    def ask(self, data: bytes, *, port: int = 0, deadline: float = 60.0) -> Reply | None:
         """The reply to these bytes on a connection of their own, which stays open; None where there is no whole one."""
         try:
             client = self.stack.enter_context(Client(port or self.sidecar.inbound, deadline=deadline))
@@ -127,11 +128,7 @@ def _fault(stage: Stage) -> Reply | None:
 
 
 def _nobody(stack: ExitStack) -> int:
-    """A port on which nobody listens, and nobody will: it is taken."""
-    sock = stack.enter_context(closing(socket.socket()))
-    sock.bind(("127.0.0.1", 0))
-    port: int = sock.getsockname()[1]
-    return port
+    return stack.enter_context(held_port())
 
 
 def _silent(stack: ExitStack) -> int:

@@ -20,7 +20,8 @@ from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.telemetry import Telemetry
 from tests.proxy.front import Front
 from tests.proxy.tlspeer import TlsEcho, tls_over
-from tests.support.raw import Client, Reply, ask, parse_replies
+from tests.support.ports import held_port
+from tests.support.raw import DEADLINE, Client, Reply, ask, parse_replies
 from tests.support.upstream import RecordingUpstream, ok, send
 
 
@@ -37,7 +38,7 @@ def other() -> Iterator[RecordingUpstream]:
         yield running
 
 
-def _get(front: Front, url: bytes, *, host: bytes = b"", deadline: float = 8.0) -> Reply:
+def _get(front: Front, url: bytes, *, host: bytes = b"", deadline: float = DEADLINE) -> Reply:
     authority = host or url.split(b"/")[2]
     head = b"GET %b HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % (url, authority)
     (reply,) = ask(front.sidecar.outbound, head, deadline=deadline)
@@ -102,9 +103,8 @@ def test_origin_form_has_no_route(front: Front) -> None:
 
 
 def test_destination_that_is_not_there(front: Front) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        reply = _get(front, b"http://127.0.0.1:%d/not-there" % taken.getsockname()[1])
+    with held_port() as gone:
+        reply = _get(front, b"http://127.0.0.1:%d/not-there" % gone)
     assert (reply.status, json.loads(reply.body)["flag"]) == (503, "UF")
 
 
@@ -180,9 +180,8 @@ def test_connect_to_what_is_no_destination(front: Front, authority: bytes) -> No
 
 
 def test_connect_to_what_is_not_there(front: Front) -> None:
-    with socket.socket() as taken, Client(front.sidecar.outbound) as client:
-        taken.bind(("127.0.0.1", 0))
-        assert _connect(client, b"127.0.0.1:%d" % taken.getsockname()[1]).status == 503
+    with held_port() as gone, Client(front.sidecar.outbound) as client:
+        assert _connect(client, b"127.0.0.1:%d" % gone).status == 503
 
 
 def test_no_proxy_request_within_a_tunnel(front: Front, other: RecordingUpstream) -> None:

@@ -241,18 +241,18 @@ async def test_idle_relay_ends():
     async with linked(idle=0.3) as link:
         began = trio.current_time()
         assert (await link.outcome()).reason is Reason.CLIENT_IDLE
-        assert 0.25 < trio.current_time() - began < 1
+        assert 0.25 < trio.current_time() - began < 5
 
 
 async def test_any_byte_in_either_direction_puts_the_idle_time_off():
-    async with linked(idle=0.5) as link:
+    async with linked(idle=1.5) as link:
         began = trio.current_time()
         for stream, other in [(link.client, link.server), (link.server, link.client)] * 2:
-            await trio.sleep(0.3)  # the time is what is tested
+            await trio.sleep(0.6)  # the time is what is tested
             await stream.send_all(b"x")
             assert await exactly(other, 1) == b"x"
         assert (await link.outcome()).reason is Reason.CLIENT_IDLE
-        assert trio.current_time() - began > 1.6
+        assert trio.current_time() - began > 3.6
 
 
 @pytest.mark.parametrize(("ended", "reason"), [("client", Reason.UPSTREAM_IDLE), ("server", Reason.CLIENT_IDLE)])
@@ -261,7 +261,7 @@ async def test_idle_time_after_a_half_close(ended, reason):
         began = trio.current_time()
         await (link.client if ended == "client" else link.server).send_eof()
         assert (await link.outcome()).reason is reason
-        assert 0.25 < trio.current_time() - began < 1
+        assert 0.25 < trio.current_time() - began < 5
 
 
 async def test_a_sink_that_takes_nothing_is_idle_too():

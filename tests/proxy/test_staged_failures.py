@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 
 from examples.failures import STAGES, App
+from tests.support.ports import held_port
 from tests.support.process import SidecarProcess
 from tests.support.upstream import wait_until
 
@@ -89,9 +89,8 @@ def test_the_admin_port_says_why(name: str) -> None:
     expected = EXPECTED[name]
     answer = STAGES[name].answer
     if answer is None:
-        with socket.create_server(("127.0.0.1", 0)) as once:
-            port: int = once.getsockname()[1]
-        rows, stories, stats = staged(name, port)
+        with held_port() as gone:
+            rows, stories, stats = staged(name, gone)
     else:
         with App(answer) as app:
             rows, stories, stats = staged(name, app.port)

@@ -23,6 +23,7 @@ from typing import Any
 from tests.support.upstream import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
+START_WITHIN = 60.0  # seconds; half a second on a machine that is its own
 _LISTENING = re.compile(r"sidecar: (inbound|outbound|admin|scrape|dns) listening on (\S+):(\d+)")
 _UNSEEN = re.compile(r"Traceback|Error\b.*:|Exception|Task was destroyed|ResourceWarning")
 
@@ -63,8 +64,17 @@ class SidecarProcess:
         self._reader = threading.Thread(target=self._read_errors, daemon=True, name="sidecar-stderr")
         self._reader.start()
         if wait_ready:
-            wait_until(lambda: self.ready or self.process.poll() is not None, "sidecar: ready", 20.0)
-            assert self.ready, f"{' '.join(self.command)} did not start:\n" + "\n".join(self.errors)
+            try:
+                self._wait_ready()
+            except BaseException:
+                self._clean_up()
+                raise
+
+    def _wait_ready(self) -> None:
+        wait_until(lambda: self.ready or self.process.poll() is not None, "sidecar: ready", START_WITHIN)
+        if not self.ready:
+            self._reader.join(5)  # what it said last says why
+            raise AssertionError(f"{' '.join(self.command)} did not start:\n" + "\n".join(self.errors))
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None
@@ -84,13 +94,17 @@ class SidecarProcess:
             if kind is None and not self._waited:
                 self.stop()
         finally:
-            if self.process.poll() is None:
-                self.process.kill()
-            self.process.wait()
-            self._reader.join(5)
-            if self.process.stderr is not None:
-                self.process.stderr.close()
-            self.directory.cleanup()
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        """Nothing of it is left behind: no process, no pipe, no directory."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join(5)
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+        self.directory.cleanup()
 
     @property
     def ready(self) -> bool:
@@ -111,7 +125,7 @@ class SidecarProcess:
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
-    def wait_exit(self, deadline: float = 20.0) -> int:
+    def wait_exit(self, deadline: float = 60.0) -> int:
         """The exit code, or AssertionError where it does not come in time. The end of the block stops it no more."""
         try:
             code = self.process.wait(deadline)
@@ -121,13 +135,13 @@ class SidecarProcess:
         self._reader.join(5)
         return code
 
-    def wait_clean_exit(self, deadline: float = 20.0) -> None:
+    def wait_clean_exit(self, deadline: float = 60.0) -> None:
         """Exit code 0 in time, and nothing unseen on standard error."""
         code = self.wait_exit(deadline)
         assert code == 0, f"exit code {code}:\n" + "\n".join(self.errors[-40:])
         self.check_errors()
 
-    def stop(self, deadline: float = 45.0) -> None:
+    def stop(self, deadline: float = 60.0) -> None:
         """SIGTERM; exit code 0 and nothing unseen on standard error."""
         assert self.process.poll() is None, f"exited early with {self.process.returncode}:\n" + "\n".join(self.errors)
         self.terminate()

@@ -21,6 +21,7 @@ _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xf
 SPLITS = ("whole", "halves", "bytes")
 _PACE = 0.00005  # lets the other end read between two pieces
 _PACED = 2048  # above this many bytes the pieces follow each other at once
+DEADLINE = 30.0  # seconds after which a test gives up; no measure of anything
 
 
 class BadReply(AssertionError):
@@ -70,14 +71,20 @@ def pieces(data: bytes, split: str) -> Iterator[bytes]:
 class Client:
     """One connection; a context manager. Reading and writing share one deadline, in seconds from the start."""
 
-    def __init__(self, port: int, *, host: str = "127.0.0.1", deadline: float = 8.0, receive_buffer: int = 0) -> None:
+    def __init__(
+        self, port: int, *, host: str = "127.0.0.1", deadline: float = DEADLINE, receive_buffer: int = 0
+    ) -> None:
         self._until = time.monotonic() + deadline
+        self._reset = False  # the kernel tells of a reset once: to a write, or to a read
         self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(deadline)
         try:
-            self.sock.connect((host, port))
+            try:
+                self.sock.connect((host, port))
+            except ConnectionResetError:  # it was there, and refused before connect() had returned
+                self._reset = True
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.heard = Heard(port=self.sock.getsockname()[1])
         except OSError:
@@ -102,6 +109,9 @@ class Client:
                 self.sock.sendall(piece)
                 if split == "halves" or (split == "bytes" and len(data) < _PACED):
                     select.select([self.sock], [], [], _PACE)
+        except ConnectionResetError:
+            self._reset = True
+            return False
         except (ConnectionError, TimeoutError):
             return False
         return True
@@ -124,7 +134,7 @@ class Client:
         except TimeoutError:
             return False
         if not data:
-            self.heard.end = "eof"
+            self.heard.end = "reset" if self._reset else "eof"
             return False
         self.heard.raw += data
         return True
@@ -144,7 +154,7 @@ class Client:
         return parse_replies(self.heard.raw, methods, ended=self.heard.end != "open")
 
 
-def ask(port: int, data: bytes, methods: Sequence[bytes] = (b"GET",), *, deadline: float = 8.0) -> list[Reply]:
+def ask(port: int, data: bytes, methods: Sequence[bytes] = (b"GET",), *, deadline: float = DEADLINE) -> list[Reply]:
     """One connection, these bytes, and every reply until the proxy closes."""
     with Client(port, deadline=deadline) as client:
         client.send(data)

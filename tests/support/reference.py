@@ -6,6 +6,7 @@ refuse: what matters is that nothing which we forward is split in another way by
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ from typing import Protocol
 
 import h11
 
+from tests.support.ports import held_port
 from tests.support.raw import Client
 from tests.support.upstream import RecordingUpstream, wait_until
 
@@ -77,7 +79,8 @@ class ProxyReference:
         self.name = name
         self.upstream = RecordingUpstream(strict=False)
         self._directory = tempfile.TemporaryDirectory(prefix=f"{name}-")
-        self._port = _free_port()
+        self._held = contextlib.ExitStack()
+        self._port = self._held.enter_context(held_port())
         directory = Path(self._directory.name)
         directory.chmod(0o755)
         config = directory / f"{name}.conf"
@@ -100,6 +103,7 @@ class ProxyReference:
     ) -> None:
         self._process.terminate()
         self._process.wait(10)
+        self._held.close()
         self.upstream.close()
         self._directory.cleanup()
 
@@ -158,9 +162,3 @@ def send_and_read_to_end(port: int, data: bytes, quiet: float = 0.05) -> None:
         except TimeoutError:
             client.finish()
             client.read_to_end()
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])

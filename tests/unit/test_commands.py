@@ -16,6 +16,7 @@ import pytest
 from sidecar import cli
 from sidecar.flags import COMMANDS
 from sidecar.options import OPTIONS
+from tests.support.ports import held_port
 
 READY = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nLIVE\n"
 DRAINING = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 9\r\n\r\nDRAINING\n"
@@ -70,12 +71,6 @@ def listener() -> Iterator[Callable[..., Listener]]:
         each.close()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
-
-
 # -- wait ------------------------------------------------------------------------------------------------------------
 
 
@@ -122,7 +117,8 @@ def test_wait_gives_up_and_says_what_was_there(listener, answer, state, capsys) 
 
 
 def test_wait_where_nobody_listens(capsys) -> None:
-    assert cli.main(["wait", "--admin", f"127.0.0.1:{free_port()}", "--timeout", "250ms"]) == 1
+    with held_port() as port:
+        assert cli.main(["wait", "--admin", f"127.0.0.1:{port}", "--timeout", "250ms"]) == 1
     assert capsys.readouterr().err.endswith("; last: connection refused\n")
 
 

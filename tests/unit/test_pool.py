@@ -171,7 +171,7 @@ async def test_waiting_too_long() -> None:
         with pytest.raises(ProxyError) as late:
             await b.pool.acquire()
         assert late.value.reason is Reason.POOL_TIMEOUT
-        assert monotonic() - began < 1
+        assert monotonic() - began < 5  # without a wait of its own it would be for ever
         lease.release(reusable=True)
         assert b.pool.take_idle() is lease
 
