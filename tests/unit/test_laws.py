@@ -28,6 +28,7 @@ BREACHES = {
     "pure": ("sidecar/policy/authorize.py", "import socket\n"),
     "net": ("sidecar/net/timers.py", "def later():\n    from sidecar.telemetry import record\n"),
     "directions": ("sidecar/proxy/rescue.py", "from sidecar.proxy import inbound, outbound\n"),
+    "callee": ("sidecar/proxy/intake.py", "def later():\n    from sidecar.proxy import callee\n"),
     "dns": ("sidecar/dns/server.py", "from sidecar.telemetry import metrics\n"),
     "dns_on_demand": ("sidecar/net/dial.py", "def later():\n    import sidecar.dns.names\n"),
     "app": ("sidecar/proxy/inbound.py", "import sidecar.app\n"),
