@@ -7,7 +7,7 @@ One ``Inbound`` serves all connections of port 15006 for one app that it was tol
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from sidecar.addresses import Address, OriginalDst
 from sidecar.errors import ProxyError, Reason
@@ -17,7 +17,7 @@ from sidecar.net.listener import is_own
 from sidecar.net.pool import Lease, Pool, PoolUse, pool_use
 from sidecar.policy.authorize import Permit, authorize_inbound
 from sidecar.proxy.client import ClientStream
-from sidecar.proxy.destination import Destination, Destinations
+from sidecar.proxy.destination import MAX_DESTINATIONS, Destination, Destinations
 from sidecar.proxy.exchange import exchange
 from sidecar.proxy.forwarding import Forwarder
 from sidecar.proxy.intake import serve_target
@@ -80,30 +80,15 @@ class CapturedPort(AppPort):
     tells the rules to let the connection through.
     """
 
-    def __init__(self, address: OriginalDst, protocol: str, shared: Shared) -> None:
+    def __init__(self, address: OriginalDst, protocol: str, shared: Shared, listens: Callable[[Address], None]) -> None:
         super().__init__(address, protocol, shared)
         self.original = str(address)
-        self.reached = False  # somebody has listened there
+        self._listens = listens  # is told that somebody does there
 
     async def _dial(self) -> Channel:
-        shared, address = self._shared, self.address
-        channel = await dial(
-            [address.host],
-            address.port,
-            timeout=shared.connect_timeout,
-            registry=shared.channels,
-            source=source_for(address.host),
-        )
-        self.reached = True
+        channel = await _dial_app(self.address, self._shared)
+        self._listens(self.address)
         return channel
-
-    async def is_gone(self) -> bool:
-        """Whether nobody listens there any more."""
-        try:
-            (await self._dial()).close()
-        except ProxyError:
-            return True
-        return False
 
 
 class Inbound:
@@ -143,8 +128,9 @@ class CapturedInbound:
     def __init__(self, protocol: str, shared: Shared) -> None:
         self._shared = shared
         self._ports: Destinations[OriginalDst, CapturedPort] = Destinations(
-            lambda address: CapturedPort(address, protocol, shared)
+            lambda address: CapturedPort(address, protocol, shared, self._note_listens)
         )
+        self._reached: set[Address] = set()  # stays when a destination makes room: whoever tries all ports makes it
         self.sweep = self._ports.sweep
         self.close = self._ports.close
 
@@ -163,13 +149,25 @@ class CapturedInbound:
             port.destination.users -= 1
             channel.close()
 
+    @property
+    def app_was_seen(self) -> bool:
+        """Whether somebody has listened at a port that others wanted."""
+        return bool(self._reached)
+
     async def app_is_gone(self) -> bool:
-        """Whether there was an app, and now nobody listens at any port of it that was reached."""
-        reached = [port for port in self._ports.values() if port.reached]
-        for port in reached:
-            if not await port.is_gone():
-                return False
-        return bool(reached)
+        """Whether nobody listens any more at any port where somebody was seen to."""
+        for address in tuple(self._reached):
+            try:
+                (await _dial_app(address, self._shared)).close()
+            except ProxyError as error:
+                if error.reason is Reason.CONNECT_FAILED:
+                    continue  # whoever is only slow to accept has not gone
+            return False
+        return True
+
+    def _note_listens(self, address: Address) -> None:
+        if len(self._reached) < MAX_DESTINATIONS:
+            self._reached.add(address)
 
     def pools(self) -> dict[str, Pool]:
         """The pools of all ports, by a name for people."""
@@ -178,6 +176,17 @@ class CapturedInbound:
     def uses(self) -> dict[str, PoolUse]:
         """How the pools of all ports are used together, by name."""
         return pool_uses(self._ports.values(), self._shared.max_pool)
+
+
+async def _dial_app(address: Address, shared: Shared) -> Channel:
+    """A connection to the app as the rules let it through. Raises ProxyError."""
+    return await dial(
+        [address.host],
+        address.port,
+        timeout=shared.connect_timeout,
+        registry=shared.channels,
+        source=source_for(address.host),
+    )
 
 
 def named_pools(ports: Collection[AppPort]) -> dict[str, Pool]:

@@ -240,3 +240,27 @@ def test_outbound_serves_until_the_app_is_gone(make_pod: MakePod) -> None:
     app.kill()
     assert proxy.wait(10) == 0
     proxy.check_errors()
+
+
+def test_an_app_that_was_never_seen_to_listen_is_waited_for_by_what_it_sends(make_pod: MakePod) -> None:
+    """And what somebody outside tries at the reserved port is no app."""
+    a, other = make_pod("a"), make_pod("other")
+    other.web(8080)
+    a.init()
+    proxy = a.sidecar("--drain-seconds", "60s")
+    for host in a.addresses:
+        with contextlib.suppress(ConnectionResetError):
+            other.connect(host, 15005).close()
+        refused = a.record(original_destination=authority(host, 15005))
+        assert (refused["response_code_details"], refused["direction"]) == ("own_listener", "inbound")
+    with other.listen(9090) as listener, a.connect(other.v4, 9090) as client:
+        client.sendall(b"\x00\x01 a batch")
+        listener.settimeout(10)
+        accepted, _ = listener.accept()
+        with accepted:
+            proxy.signal(signal.SIGTERM)
+            wait_until(lambda: "(drained)" in a.get("/listeners")[1], "inbound has closed")
+            assert status(a, other.url(8080)) == "200"  # while it sends anything it may begin more
+            client.close()
+    assert proxy.wait(10) == 0
+    proxy.check_errors()
