@@ -103,6 +103,21 @@ def test_a_connection_made_to_the_inbound_port_itself(pods: tuple[Pod, Pod], loo
     assert sum(counted.values()) >= 1, counted
 
 
+@pytest.mark.parametrize(("family", "foreign"), [("v4", "198.51.100.7/32"), ("v6", "2001:db8::7/128")])
+def test_what_was_addressed_to_another_host_is_refused(pods: tuple[Pod, Pod], family: str, foreign: str) -> None:
+    """A neighbour may send what it likes to this pod's door: it does not become a way to others."""
+    a, other = pods
+    other.run("ip", "route", "replace", foreign, "via", getattr(a, family))
+    with other.make_socket(socket.AF_INET6 if family == "v6" else socket.AF_INET) as client:
+        client.settimeout(10)
+        with contextlib.suppress(ConnectionResetError):
+            client.connect((foreign.partition("/")[0], 8080))
+            assert exchanged(client, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") in ("reset", b"")
+        record = told_of(a, client)
+    assert (record["response_code_details"], record["direction"]) == ("not_this_pod", "inbound")
+    other.run("ip", "route", "del", foreign)
+
+
 # -- where it dials ----------------------------------------------------------------------------------------------------
 
 

@@ -73,7 +73,7 @@ def test_a_reset_leaves_what_is_open_and_begins_the_rest_anew() -> None:
     telemetry.reset()
 
     kept = {meter.attribute for meter in METERS if meter.kind == "gauge"}
-    assert kept == {"connections_active", "requests_active"}
+    assert kept == {"connections_active", "requests_active", "dns_active"}
     for meter in METERS:
         assert getattr(telemetry.counters, meter.attribute) == (7 if meter.attribute in kept else 0)
     requests = telemetry.requests.read()
