@@ -6,6 +6,8 @@ to the address that it was made to, whatever name is spoken on it.
 
 from __future__ import annotations
 
+from functools import partial
+
 from sidecar.addresses import OriginalDst
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel
@@ -38,7 +40,9 @@ class Callee:
         self._shared = shared
         self._forwarder = forwarder
         self._allowed = shared.egress.allows(address.host, address.port)
-        self.destination = Destination(self.original, self._dial, shared, wait_seconds=WAIT_SECONDS, apart=False)
+        self.destination = Destination(
+            self.original, partial(_dial, address, shared), shared, wait_seconds=WAIT_SECONDS, apart=False
+        )
 
     def permit_address(self) -> None:
         """Refuses a captured connection to a listener of ours, before anything is read of it. Raises ProxyError."""
@@ -87,11 +91,12 @@ class Callee:
         own = is_own(self._shared.listeners, self.address.host, self.address.port)
         return authorize_outbound(loopback=True, destination_is_own=own, allowed=allowed)
 
-    async def _dial(self) -> Channel:
-        shared, address = self._shared, self.address
-        found = await shared.resolver.resolve(address.host)
-        # Judged for each connection: a name may lead somewhere else than it did for the last one.
-        authorize_outbound(
-            loopback=True, destination_is_own=any(is_own(shared.listeners, host, address.port) for host in found)
-        )
-        return await dial(found, address.port, timeout=shared.connect_timeout, registry=shared.channels)
+
+async def _dial(address: OriginalDst, shared: Shared) -> Channel:
+    """Raises ProxyError."""
+    found = await shared.resolver.resolve(address.host)
+    # Judged for each connection: a name may lead somewhere else than it did for the last one.
+    authorize_outbound(
+        loopback=True, destination_is_own=any(is_own(shared.listeners, host, address.port) for host in found)
+    )
+    return await dial(found, address.port, timeout=shared.connect_timeout, registry=shared.channels)

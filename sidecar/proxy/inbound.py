@@ -7,7 +7,7 @@ One ``Inbound`` serves all connections of port 15006 for one app that it was tol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from sidecar.addresses import Address, OriginalDst
 from sidecar.errors import ProxyError, Reason
@@ -29,6 +29,8 @@ from sidecar.wire.head import RequestHead
 
 WAIT_SECONDS = 1.0  # for a connection to the app (F13)
 
+Dial = Callable[[], Awaitable[Channel]]
+
 
 class AppPort:
     """One address and port of the app: a ``Target``. ``protocol`` is auto, http or tcp."""
@@ -36,14 +38,15 @@ class AppPort:
     direction = "inbound"
     original = ""
 
-    def __init__(self, address: Address, protocol: str, shared: Shared) -> None:
+    def __init__(self, address: Address, protocol: str, shared: Shared, dial_app: Dial | None = None) -> None:
         self.address = address
         self.protocol = protocol
         self._shared = shared
         self._is_own = False  # as of the last look-up of its name; each dial looks again
         self._forwarder = Forwarder(shared, appends_caller=True)
         self.trusts = shared.trusts
-        self.destination = Destination(str(address), self._dial, shared, wait_seconds=WAIT_SECONDS, apart=True)
+        dial_app = dial_app or self._dial
+        self.destination = Destination(str(address), dial_app, shared, wait_seconds=WAIT_SECONDS, apart=True)
 
     async def lease_early(self) -> Lease:
         """See ``Target``."""
@@ -81,14 +84,13 @@ class CapturedPort(AppPort):
     """
 
     def __init__(self, address: OriginalDst, protocol: str, shared: Shared, listens: Callable[[Address], None]) -> None:
-        super().__init__(address, protocol, shared)
-        self.original = str(address)
-        self._listens = listens  # is told that somebody does there
+        async def dial_app() -> Channel:  # knows nothing of this object: whoever makes room is gone at once
+            channel = await _dial_app(address, shared)
+            listens(address)  # tells that somebody does
+            return channel
 
-    async def _dial(self) -> Channel:
-        channel = await _dial_app(self.address, self._shared)
-        self._listens(self.address)
-        return channel
+        super().__init__(address, protocol, shared, dial_app)
+        self.original = str(address)
 
 
 class Inbound:
@@ -140,7 +142,7 @@ class CapturedInbound:
 
     async def serve_captured(self, channel: Channel, host: str, original: OriginalDst) -> None:
         """Serves one connection from ``host`` that was redirected here on its way to ``original``, an address of this
-        pod. Raises ProxyError(POOL_FULL) where it can't be served at all; else it closes the channel."""
+        pod, and closes it."""
         port = self._ports.find(original)
         port.destination.users += 1
         try:

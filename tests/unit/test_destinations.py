@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
+from sidecar.addresses import OriginalDst
+from sidecar.net.pipes import Pipes
+from sidecar.net.resolve import Resolver
+from sidecar.proxy.callee import Callee
+from sidecar.proxy.client import Timeouts
 from sidecar.proxy.destination import MAX_DESTINATIONS, ROOM, Destinations
+from sidecar.proxy.forwarding import Forwarder
+from sidecar.proxy.inbound import CapturedPort
+from sidecar.proxy.shared import Shared
+from sidecar.telemetry.memory import MemoryGuard
+from sidecar.telemetry.telemetry import Telemetry
 
 
 class Place:
@@ -32,6 +45,13 @@ def table() -> tuple[Destinations[int, Place], list[Place]]:  # type: ignore[typ
         return made[-1]
 
     return Destinations(make), made  # type: ignore[type-var]
+
+
+def _shared() -> Shared:
+    telemetry = Telemetry("off", "/dev/null")
+    timeouts = Timeouts(5.0, 5.0, 5.0, 1, 5.0, 1 << 20)
+    overload, resolver, pipes = MemoryGuard(0), Resolver(), Pipes()
+    return Shared(timeouts, 5.0, 5.0, 8, 8, (), False, telemetry, overload, resolver, pipes)
 
 
 def test_each_is_made_once() -> None:
@@ -82,6 +102,20 @@ def test_looking_for_room_in_vain_is_not_done_at_each() -> None:
         places.find(number).__class__ = Busy
         made[number].at_rest = False
     assert asked <= 9 * (MAX_DESTINATIONS + 8 * ROOM)
+
+
+def test_whoever_makes_room_is_gone_at_once() -> None:
+    """The collector comes by too seldom for thousands of them."""
+    shared = _shared()
+    address = OriginalDst("10.0.0.5", 80)
+    gc.collect()
+    gc.disable()
+    try:
+        port = weakref.ref(CapturedPort(address, "auto", shared, lambda _: None))
+        callee = weakref.ref(Callee(address, Forwarder(shared, appends_caller=False), shared))
+        assert port() is None and callee() is None
+    finally:
+        gc.enable()
 
 
 def test_all_of_them_are_swept_and_closed() -> None:
