@@ -126,7 +126,7 @@ _ALL = (
     Scenario("start", "memory when ready or after http1", "largest_rss_mb", "MB RSS", http1, 0.5, None, 3, of="http1"),
     Scenario("server-first", "time to the app's greeting", "greeting_ms", "ms", server_first, rounds=1, limit=150.0),
     Scenario(
-        "captured", "small GET through two captured pods", "captured_ratio", "times explicit", captured, rounds=4,
+        "captured", "small GET from pod to pod, captured", "captured_ratio", "times explicit", captured, rounds=3,
         proxies=frozenset({"ours"}), limit=1.1, root=True,
     ),
     Scenario("mesh", "small GET through two sidecars", "cpu_us", "CPU us/hop", mesh, 1.4, 1.0, 99, _PAIRS),

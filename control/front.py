@@ -19,6 +19,7 @@ from typing import Final
 
 import trio
 
+from certs.errors import IdentityError
 from control import limits
 from control.authority import Authority
 from control.figures import Figures
@@ -103,7 +104,7 @@ class Front:
         """Gets the first certificate; before anybody is served. Raises StartError."""
         try:
             await self._papers.renew()
-        except (StoreFailed, OSError) as error:
+        except (StoreFailed, IdentityError, OSError) as error:
             raise StartError(f"--tls-listen: no certificate can be issued for it: {error}") from None
 
     def close(self) -> None:
@@ -113,31 +114,35 @@ class Front:
 
     async def serve(self, closing: trio.Event, grace: float) -> None:
         """Serves until ``closing`` is set; then what is under way has ``grace`` seconds. Closes the listeners."""
-        counters = self._telemetry.counters
-        sweeper = Sweeper(self._shared.channels, [self._tick])
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(sweeper.run)
-            nursery.start_soon(self._papers.run)
-            nursery.start_soon(self._recheck)
-            connections = Connections(
-                nursery, self._serve, self._shared.channels, counters, lambda active: active < self._most, self._full
-            )
-            for listener in self._listeners:
-                nursery.start_soon(listener.accept, counters, connections.take)
-            await closing.wait()
-            self._shared.drain.active = True
-            self._identity.drain()
-            with trio.move_on_after(grace):
-                for listener in self._listeners:
-                    listener.refuse_new()
-                await trio.sleep(HANDSHAKE_SECONDS)
-                for listener in self._listeners:
-                    listener.close_losslessly(counters, connections.take)
-                await connections.wait_drained()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(Sweeper(self._shared.channels, [self._tick]).run)
+                nursery.start_soon(self._papers.run)
+                nursery.start_soon(self._recheck)
+                await self._serve_until(closing, grace, nursery)
+                nursery.cancel_scope.cancel()
+        finally:
             for listener in self._listeners:
                 listener.close()
-            nursery.cancel_scope.cancel()
-        self._api.destination.close()
+            self._api.destination.close()
+
+    async def _serve_until(self, closing: trio.Event, grace: float, nursery: trio.Nursery) -> None:
+        counters = self._telemetry.counters
+        connections = Connections(
+            nursery, self._serve, self._shared.channels, counters, lambda active: active < self._most, self._full
+        )
+        for listener in self._listeners:
+            nursery.start_soon(listener.accept, counters, connections.take)
+        await closing.wait()
+        self._shared.drain.active = True
+        self._identity.drain()
+        with trio.move_on_after(grace):
+            for listener in self._listeners:
+                listener.refuse_new()
+            await trio.sleep(HANDSHAKE_SECONDS)
+            for listener in self._listeners:
+                listener.close_losslessly(counters, connections.take)
+            await connections.wait_drained()
 
     async def _serve(self, channel: Channel, host: str) -> None:
         try:

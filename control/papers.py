@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -22,6 +23,7 @@ from control.authority import RETRY_SECONDS, Authority
 from control.store import StoreFailed
 from sidecar.identity import Credentials, Identity
 
+SOONEST_SECONDS: Final = 0.5  # where little is left, as when the authority's own certificate ends
 _log = logging.getLogger(__name__)
 
 
@@ -44,7 +46,7 @@ class Papers:
             try:
                 await self._look()
                 due = self._renew_at
-            except (StoreFailed, OSError) as error:
+            except (StoreFailed, IdentityError, OSError) as error:  # also: the authority's own certificate has ended
                 _log.error("--tls-listen: no new certificate, tried again in %g s: %s", RETRY_SECONDS, error)
                 due = self._clock() + RETRY_SECONDS
             with trio.move_on_after(max(0.0, due - self._clock())):
@@ -65,7 +67,7 @@ class Papers:
         bundle = Bundle.from_pem(authority.control_id.trust_domain, granted.roots)
         now = self._clock()
         self._issuer, self._roots = issuer, granted.roots
-        self._renew_at = now + max(0.0, granted.expires - now) / 2
+        self._renew_at = now + max(SOONEST_SECONDS, (granted.expires - now) / 2)
         self._identity.install(
             Credentials(
                 authority.control_id, pem.from_pem(granted.chain), key, Bundles.of(bundle), granted.expires,

@@ -40,6 +40,7 @@ _WHO: Final = {
 UNTOLD: Final = {
     Reason.CLIENT_CLOSED: "none",
     Reason.CONNECTION_IDLE: "none; closed",
+    Reason.UPSTREAM_IDLE: "the app's, then a reset",
     Reason.TOO_MANY_CONNECTIONS: "none; reset",
     Reason.DRAIN_DEADLINE: "none; reset",
 }

@@ -7,6 +7,7 @@ difference, not a blind spot. Handles and counters are the kernel's own, and set
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from pyroute2.netlink import nla_base
 from pyroute2.netlink.nfnetlink import nfgen_msg, nftsocket
 
 from init import netlink
-from init.conversation import Changing, Conversation
+from init.conversation import Changing, Conversation, Refused
 from init.rules import TABLE, NamedSet, Plan
 
 _TRIES = 20
@@ -50,7 +51,10 @@ def read(kernel: Conversation) -> Seen | None:
             return _read(kernel)
         except Changing:
             continue
-    raise Changing
+        except Refused as error:
+            if error.code != errno.ENOENT:  # that is what it says of a set of a table that has just been taken away
+                raise
+    raise Refused(errno.EBUSY, "somebody else keeps changing the table")
 
 
 def expected(plan: Plan) -> Seen:

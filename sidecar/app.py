@@ -3,8 +3,8 @@
 Nothing imports this but the command line. Order of starting: bind everything (what can't be bound is an error of one
 line), then serve, then say so. Order of ending, on one clock from ``--drain-seconds``: not ready any more, and each
 reply says ``connection: close``; after ``--drain-delay`` the inbound ports close without losing a connection that was
-made; when inbound is empty (and, with interception, the app is gone) outbound likewise; what is left at the deadline is
-reset.
+made; when inbound is empty (and, with interception, the app is gone, or was never seen to listen and calls nobody)
+outbound likewise; what is left at the deadline is reset.
 """
 
 from __future__ import annotations
@@ -252,7 +252,7 @@ class App:
             self._membership.identity.drain()
         await trio.sleep(self._settings.drain_delay)
         await self._empty("inbound")
-        await self._directions.wait_app_gone()
+        await self._directions.wait_app_gone(self._connections["outbound"].wait_drained)
         self._directions.stop_watching()
         await self._empty("outbound")
 

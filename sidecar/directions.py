@@ -83,10 +83,13 @@ class Directions:
 
         return meet_or_take
 
-    async def wait_app_gone(self) -> None:
+    async def wait_app_gone(self, outbound_idle: Callable[[], Awaitable[None]]) -> None:
         """With interception: waits until nobody listens at the app's ports any more, as far as any was ever reached; an
-        app that never listened can't be seen to go, and is waited for until this is cancelled."""
+        app that was never seen to listen can't be seen to go, and is waited for by ``outbound_idle``."""
         if self.captured is None:
+            return
+        if not self.captured.app_was_seen:
+            await outbound_idle()
             return
         while True:
             if await self.captured.app_is_gone():

@@ -212,7 +212,7 @@ def _listening_socket(host: str, port: int) -> socket.socket:
 
 def is_own(listeners: Sequence[Listener], host: str, port: int) -> bool:
     """Whether ``host`` (an IP literal) is this machine's and ``port`` one of ``listeners``', at whatever address it is
-    bound: a connection to one of our ports would only lead here again."""
+    bound: a connection to one of our ports would only lead here again. Raises ProxyError where that can't be told."""
     if all(listener.address.port != port for listener in listeners):
         return False
     wanted = parse_ip(host)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import socket
 import struct
 from contextlib import suppress
+
+from sidecar.errors import ProxyError, Reason
 
 _SIOCGIFFLAGS = 0x8913
 _SIOCGIFADDR = 0x8915
@@ -22,13 +25,22 @@ _GONE = {errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENXIO}
 
 
 def is_local(host: str) -> bool:
-    """Whether this IP literal is an address of this machine: only such a one can be bound. Costs a few system calls."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+    """Whether this IP literal is an address of this machine: only such a one can be bound. Costs a few system calls.
+
+    Raises ProxyError where no descriptor is left to ask with: then nobody may take it for one or the other.
+    """
+    try:
+        probe = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    except OSError as error:
+        if error.errno == errno.EAFNOSUPPORT:  # a machine without IPv6 has no such address
+            return False
+        detail = f"whose address the destination is can't be found out ({os.strerror(error.errno or 0).lower()})"
+        raise ProxyError(Reason.CONNECT_FAILED, detail) from None
+    with probe:
         try:
             probe.bind((host, 0))
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE  # ours, and all its ports are taken
     return True
 
 

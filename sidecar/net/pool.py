@@ -238,7 +238,8 @@ class Pool:
 
     def _note(self, error: ProxyError) -> ProxyError:
         self.failures += 1
-        self.last_failure = monotonic(), error
+        # A copy: what is raised collects a traceback, whose frames know this pool, and all would wait for a collector.
+        self.last_failure = monotonic(), ProxyError(error.reason, error.detail)
         return error
 
     def _abandon(self, turn: _Turn) -> None:

@@ -7,6 +7,7 @@ to the address that it was made to, whatever name is spoken on it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from sidecar.addresses import OriginalDst
 from sidecar.errors import ProxyError, Reason
@@ -91,20 +92,22 @@ class Callee:
     # -- both --------------------------------------------------------------------------------------------------------
 
     def _made(self) -> Destination:
-        return Destination(self.original, self._dial, self._shared, wait_seconds=WAIT_SECONDS, apart=False)
+        dial_it = partial(_dial, self.address, self._shared)  # no bound method: whoever makes room is gone at once
+        return Destination(self.original, dial_it, self._shared, wait_seconds=WAIT_SECONDS, apart=False)
 
     def _permit(self, allowed: bool) -> Permit:
         own = is_own(self._shared.listeners, self.address.host, self.address.port)
         return authorize_outbound(loopback=True, destination_is_own=own, allowed=allowed)
 
-    async def _dial(self) -> Channel:
-        shared, address = self._shared, self.address
-        found = await shared.resolver.resolve(address.host)
-        # Judged for each connection: a name may lead somewhere else than it did for the last one.
-        authorize_outbound(
-            loopback=True, destination_is_own=any(is_own(shared.listeners, host, address.port) for host in found)
-        )
-        return await dial(found, address.port, timeout=shared.connect_timeout, registry=shared.channels)
+
+async def _dial(address: OriginalDst, shared: Shared) -> Channel:
+    """Raises ProxyError."""
+    found = await shared.resolver.resolve(address.host)
+    # Judged for each connection: a name may lead somewhere else than it did for the last one.
+    authorize_outbound(
+        loopback=True, destination_is_own=any(is_own(shared.listeners, host, address.port) for host in found)
+    )
+    return await dial(found, address.port, timeout=shared.connect_timeout, registry=shared.channels)
 
 
 def _nowhere(_: RequestHead) -> Callee | None:

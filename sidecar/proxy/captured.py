@@ -50,7 +50,9 @@ class InboundDoor:
         authorize_captured(
             redirected=original is not None
             and not any(each.name == "inbound" and each.address.port == original.port for each in listening),
-            own_listener=original is not None and any(each.address.port == original.port for each in listening),
+            # The reserved port is ours as well: from here the rules would lead a dial of it to our own outbound side.
+            own_listener=original is not None
+            and (original.port == ports.DRIFT or any(each.address.port == original.port for each in listening)),
             came_back=host in SOURCES,
             local=original is not None and (self._knows(original) or _is_of_pod(original.host)),
         )

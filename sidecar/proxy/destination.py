@@ -16,7 +16,7 @@ from sidecar.proxy.origin import PoolOrigin
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Habits
 
-MAX_DESTINATIONS = 1024  # kept in a table; those that nobody uses make room
+MAX_DESTINATIONS = 1024  # kept in a table while nobody uses them
 ROOM = 64  # made at a time, since looking for it walks all of them
 
 
@@ -100,21 +100,26 @@ V = TypeVar("V", bound=Led)
 
 
 class Destinations(Generic[K, V]):
-    """At most MAX_DESTINATIONS of them, made as they are asked for."""
+    """Made as they are asked for. Beyond MAX_DESTINATIONS those that nobody uses make room.
+
+    Those in use are never refused: there are no more of them than connections, which are bounded elsewhere. Were they
+    counted here, whoever tries all ports of a pod, and stays, would keep everybody else out.
+    """
 
     def __init__(self, make: Callable[[K], V]) -> None:
         self._make = make
         self._known: dict[K, V] = {}
+        self._look_at = MAX_DESTINATIONS  # of them, for some to make room
 
     def get(self, key: K) -> V | None:
         """The one that is there already."""
         return self._known.get(key)
 
     def find(self, key: K) -> V:
-        """The one there is, or a new one. Raises ProxyError(POOL_FULL) where there is no room, as all are in use."""
+        """The one there is, or a new one."""
         found = self._known.get(key)
         if found is None:
-            if len(self._known) >= MAX_DESTINATIONS:
+            if len(self._known) >= self._look_at:
                 self._make_room()
             found = self._known[key] = self._make(key)
         return found
@@ -139,8 +144,8 @@ class Destinations(Generic[K, V]):
 
     def _make_room(self) -> None:
         """The oldest of those that nobody uses go, with their idle connections."""
+        wanted = len(self._known) - MAX_DESTINATIONS + ROOM
         at_rest = [key for key, each in self._known.items() if each.destination.at_rest]
-        for key in at_rest[:ROOM]:
+        for key in at_rest[:wanted]:
             self._known.pop(key).destination.close()
-        if len(self._known) >= MAX_DESTINATIONS:
-            raise ProxyError(Reason.POOL_FULL, f"{MAX_DESTINATIONS} destinations are in use already")
+        self._look_at = max(MAX_DESTINATIONS, len(self._known) + ROOM)

@@ -143,7 +143,12 @@ async def _push_what_is_there(client: Downstream, upstream: Upstream, sent: bool
 
 
 async def _final_head(
-    client: Downstream, request: RequestHead, upstream: Upstream, record: Record, head: ResponseHead
+    client: Downstream,
+    request: RequestHead,
+    upstream: Upstream,
+    record: Record,
+    head: ResponseHead,
+    upload: _Upload | None = None,
 ) -> ResponseHead:
     """The answer's final head, or 101, beginning with ``head``; other interim heads are passed on."""
     interim = 0
@@ -158,43 +163,57 @@ async def _final_head(
             raise ProxyError(Reason.UPSTREAM_PROTOCOL, f"the upstream sent more than {INTERIM_HEADS} interim answers")
         interim += 1
         await client.send_interim(head)
+        if upload is not None and head.status == 100:
+            upload.invited = True
         head = await upstream.read_head()
 
 
 @dataclass(slots=True)
 class _Upload:
-    """How the pump of a body is, for who reads the answer beside it; ``moved``: it has got a piece from the client."""
+    """How the pump of a body is, for who reads the answer beside it.
 
+    ``invited``: it is the client's turn to send. It is not while the client waits for the go-ahead that it asked for.
+    """
+
+    invited: bool
     failure: ProxyError | None = None
     waits_for_client: bool = False
-    moved: bool = False
+
+    def blame(self, error: ProxyError) -> ProxyError:
+        """Whose fault it is that reading the answer ended with ``error``.
+
+        Both sides' clocks run while nobody says anything, and either may be looked at first. An upstream that has not
+        got the whole request owes no answer; one that was asked for a go-ahead does.
+        """
+        if self.failure is not None:
+            if self.failure.reason is Reason.CLIENT_IDLE and not self.invited:
+                return ProxyError(Reason.UPSTREAM_TIMEOUT, "no answer, and no 100 for the client to go on")
+            return self.failure
+        if error.reason is Reason.UPSTREAM_TIMEOUT and self.waits_for_client and self.invited:
+            return ProxyError(Reason.CLIENT_IDLE, "the client stopped in the middle of its body")
+        return error
 
 
 async def _both_ways(client: Downstream, request: RequestHead, upstream: Upstream, record: Record) -> ResponseHead:
     """The body's rest goes up while the answer comes down; an answer that comes early ends the upload with it."""
-    upload = _Upload()
+    upload = _Upload(invited=not request.expects_continue)
     caught: ProxyError | None = None
     head: ResponseHead | None = None
     client.watch(None)  # the pump reads from the client, and so sees it go
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_pump, client, upstream, upload)
         try:
-            head = await _final_head(client, request, upstream, record, await upstream.read_head())
+            head = await _final_head(client, request, upstream, record, await upstream.read_head(), upload)
             if not client.body_done:
                 client.close_after_reply()  # the rest of the body must never be read as a request; the reply says so
             if head.status != 101:
                 await _reply(client, upstream, head)
         except ProxyError as error:
             caught = error
-            # Both sides' clocks run while the client says nothing, and either may be looked at first. An upstream that
-            # has not got the whole request owes no answer; one that was asked for a go-ahead does.
-            invited = upload.moved or not request.expects_continue
-            if error.reason is Reason.UPSTREAM_TIMEOUT and upload.waits_for_client and invited and not upload.failure:
-                upload.failure = ProxyError(Reason.CLIENT_IDLE, "the client stopped in the middle of its body")
         nursery.cancel_scope.cancel()
     try:
         if caught is not None:
-            raise upload.failure or caught
+            raise upload.blame(caught)
         assert head is not None
         return head
     finally:
@@ -215,7 +234,7 @@ async def _pump(client: Downstream, upstream: Upstream, upload: _Upload) -> None
             upload.waits_for_client = True
             piece = await client.read_body()
             upload.waits_for_client = False
-            upload.moved = True
+            upload.invited = True
             sent = not piece or upstream.push(piece)
         client.watch(upstream)
         await upstream.finish_request(client.request_trailers)

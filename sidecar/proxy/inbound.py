@@ -7,7 +7,7 @@ One ``Inbound`` serves all connections of port 15006 for one app that it was tol
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from sidecar.addresses import Address, OriginalDst
 from sidecar.errors import ProxyError, Reason
@@ -19,7 +19,7 @@ from sidecar.policy.authorize import Permit, authorize_inbound
 from sidecar.proxy.admitted import TlsWaiting
 from sidecar.proxy.captured import refuse
 from sidecar.proxy.client import ClientStream
-from sidecar.proxy.destination import Destination, Destinations
+from sidecar.proxy.destination import MAX_DESTINATIONS, Destination, Destinations
 from sidecar.proxy.exchange import exchange
 from sidecar.proxy.forwarding import Forwarder
 from sidecar.proxy.intake import serve_target
@@ -32,6 +32,8 @@ from sidecar.wire.head import RequestHead
 WAIT_SECONDS = 1.0  # for a connection to the app (F13)
 _ALERTED = frozenset({Reason.HANDSHAKE_FAILED, Reason.PEER_REFUSED})
 
+Dial = Callable[[], Awaitable[Channel]]
+
 
 class AppPort:
     """One address and port of the app: a ``Target``. ``protocol`` is auto, http or tcp."""
@@ -39,14 +41,15 @@ class AppPort:
     direction = "inbound"
     original = ""
 
-    def __init__(self, address: Address, protocol: str, shared: Shared) -> None:
+    def __init__(self, address: Address, protocol: str, shared: Shared, dial_app: Dial | None = None) -> None:
         self.address = address
         self.protocol = protocol
         self._shared = shared
         self._is_own = False  # as of the last look-up of its name; each dial looks again
         self._forwarder = Forwarder(shared, appends_caller=True)
         self.trusts = shared.trusts
-        self.destination = Destination(str(address), self._dial, shared, wait_seconds=WAIT_SECONDS, apart=True)
+        dial_app = dial_app or self._dial
+        self.destination = Destination(str(address), dial_app, shared, wait_seconds=WAIT_SECONDS, apart=True)
 
     async def lease_early(self) -> Lease:
         """See ``Target``."""
@@ -83,30 +86,14 @@ class CapturedPort(AppPort):
     tells the rules to let the connection through.
     """
 
-    def __init__(self, address: OriginalDst, protocol: str, shared: Shared) -> None:
-        super().__init__(address, protocol, shared)
+    def __init__(self, address: OriginalDst, protocol: str, shared: Shared, listens: Callable[[Address], None]) -> None:
+        async def dial_app() -> Channel:  # knows nothing of this object: whoever makes room is gone at once
+            channel = await _dial_app(address, shared)
+            listens(address)  # tells that somebody does
+            return channel
+
+        super().__init__(address, protocol, shared, dial_app)
         self.original = str(address)
-        self.reached = False  # somebody has listened there
-
-    async def _dial(self) -> Channel:
-        shared, address = self._shared, self.address
-        channel = await dial(
-            [address.host],
-            address.port,
-            timeout=shared.connect_timeout,
-            registry=shared.channels,
-            source=source_for(address.host),
-        )
-        self.reached = True
-        return channel
-
-    async def is_gone(self) -> bool:
-        """Whether nobody listens there any more."""
-        try:
-            (await self._dial()).close()
-        except ProxyError:
-            return True
-        return False
 
 
 class Inbound:
@@ -146,8 +133,9 @@ class CapturedInbound:
     def __init__(self, protocol: str, shared: Shared) -> None:
         self._shared = shared
         self._ports: Destinations[OriginalDst, CapturedPort] = Destinations(
-            lambda address: CapturedPort(address, protocol, shared)
+            lambda address: CapturedPort(address, protocol, shared, self._note_listens)
         )
+        self._reached: set[Address] = set()  # stays when a destination makes room: whoever tries all ports makes it
         self.sweep = self._ports.sweep
         self.close = self._ports.close
 
@@ -157,7 +145,7 @@ class CapturedInbound:
 
     async def serve_captured(self, channel: Channel, host: str, original: OriginalDst) -> None:
         """Serves one connection from ``host`` that was redirected here on its way to ``original``, an address of this
-        pod. Raises ProxyError(POOL_FULL) where it can't be served at all; else it closes the channel."""
+        pod, and closes it."""
         port = self._ports.find(original)
         port.destination.users += 1
         try:
@@ -166,13 +154,25 @@ class CapturedInbound:
             port.destination.users -= 1
             channel.close()
 
+    @property
+    def app_was_seen(self) -> bool:
+        """Whether somebody has listened at a port that others wanted."""
+        return bool(self._reached)
+
     async def app_is_gone(self) -> bool:
-        """Whether there was an app, and now nobody listens at any port of it that was reached."""
-        reached = [port for port in self._ports.values() if port.reached]
-        for port in reached:
-            if not await port.is_gone():
-                return False
-        return bool(reached)
+        """Whether nobody listens any more at any port where somebody was seen to."""
+        for address in tuple(self._reached):
+            try:
+                (await _dial_app(address, self._shared)).close()
+            except ProxyError as error:
+                if error.reason is Reason.CONNECT_FAILED:
+                    continue  # whoever is only slow to accept has not gone
+            return False
+        return True
+
+    def _note_listens(self, address: Address) -> None:
+        if len(self._reached) < MAX_DESTINATIONS:
+            self._reached.add(address)
 
     def pools(self) -> dict[str, Pool]:
         """The pools of all ports, by a name for people."""
@@ -202,6 +202,17 @@ async def _serve_at(channel: Channel, host: str, port: AppPort, shared: Shared) 
         refuse(channel, "inbound", refused, port.original, shared)
     except ChannelClosed:
         shared.telemetry.counters.detect_nothing += 1
+
+
+async def _dial_app(address: Address, shared: Shared) -> Channel:
+    """A connection to the app as the rules let it through. Raises ProxyError."""
+    return await dial(
+        [address.host],
+        address.port,
+        timeout=shared.connect_timeout,
+        registry=shared.channels,
+        source=source_for(address.host),
+    )
 
 
 def named_pools(ports: Collection[AppPort]) -> dict[str, Pool]:

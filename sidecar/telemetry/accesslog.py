@@ -190,22 +190,11 @@ class AccessLog:
 
     def captured_text_line(self, record: Record) -> bytes:
         """As ``text_line``, then the original destination, the cluster, and whether the request named another place."""
-        return b'%b "%b" %b %b\n' % (
-            self.text_line(record)[:-1],
-            _bytes(interception.original(record)) or b"-",
-            _bytes(interception.cluster(record)) or b"-",
-            b"authority_differs" if interception.difference(record) else b"-",
-        )
+        return self.text_line(record)[:-1] + interception.ending(record, "text")
 
     def captured_json_line(self, record: Record) -> bytes:
         """As ``json_line``, with the same three at its end."""
-        original, cluster = interception.original(record), interception.cluster(record)
-        return b'%b,"original_destination":%b,"upstream_cluster":%b,"authority_differs":%b}\n' % (
-            self.json_line(record)[:-2],
-            b'"%b"' % _bytes(original) if original else b"null",
-            b'"%b"' % _bytes(cluster) if cluster else b"null",
-            b"true" if interception.difference(record) else b"false",
-        )
+        return self.json_line(record)[:-2] + interception.ending(record, "json")
 
     def mesh_text_line(self, record: Record) -> bytes:
         """As without a mesh, then the SPIFFE ids of client and upstream, and the rule that was broken."""

@@ -5,13 +5,16 @@ Called by the admin server for ``/explain/<request-id>``. Pure: a Record in, pla
 
 from __future__ import annotations
 
-from sidecar.errors import ProxyError
+from sidecar.errors import ProxyError, Reason
 from sidecar.telemetry import interception
 from sidecar.telemetry.meanings import APP_ERROR, MEANINGS
 from sidecar.telemetry.record import Record
 from sidecar.wire import paths
 
 Explanation = dict[str, object]
+_NOT_CONNECTED = frozenset(
+    {Reason.DNS_FAILED, Reason.CONNECT_FAILED, Reason.CONNECT_TIMEOUT, Reason.POOL_FULL, Reason.POOL_TIMEOUT}
+)
 
 
 def explain(record: Record) -> Explanation:
@@ -69,7 +72,7 @@ def _upstream(record: Record) -> Explanation:
     tries: list[Explanation] = [
         {
             "upstream": attempt.upstream,
-            "connection": "reused" if attempt.reused else "new",
+            "connection": _carried(attempt.reused, attempt.reason),
             "ended_after_ms": _ms(attempt.seconds),
             "outcome": attempt.reason.word,
             "detail": attempt.detail,
@@ -81,13 +84,20 @@ def _upstream(record: Record) -> Explanation:
             {
                 "upstream": record.upstream,
                 **({"peer": record.upstream_principal} if record.upstream_principal else {}),
-                "connection": "reused" if record.reused else "new",
+                "connection": _carried(record.reused, record.reason),
                 "first_byte_after_ms": _ms(record.first_byte - record.began) if record.first_byte else None,
                 "ended_after_ms": _ms(record.duration),
                 "outcome": record.reason.word if record.reason else "answered",
             }
         )
     return {"cluster": interception.cluster(record) or None, "tries": tries}
+
+
+def _carried(reused: bool, reason: Reason | None) -> str:
+    """What connection a try went over: "none" where there was none to be had."""
+    if reason in _NOT_CONNECTED:
+        return "none"
+    return "reused" if reused else "new"
 
 
 def _outcome(record: Record) -> Explanation:

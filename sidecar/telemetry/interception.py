@@ -5,6 +5,7 @@ Read by ``accesslog`` and ``explain`` and by ``/requests``. Pure. Names are Isti
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from sidecar.addresses import parse_host_port, parse_ip
@@ -15,6 +16,7 @@ from sidecar.wire.head import authority_parts
 PASSTHROUGH: Final = "PassthroughCluster"
 BLACK_HOLE: Final = "BlackHoleCluster"
 _HTTP_PORT: Final = 80
+_SHORT: Final = 300  # a name has 253 characters; what is longer is not worth a place in the memo
 
 
 def original(record: Record) -> str:
@@ -25,12 +27,16 @@ def original(record: Record) -> str:
 def cluster(record: Record) -> str:
     """Where what the app sends went, or would have gone; the app's own port for what it was sent. Empty where neither
     is known."""
-    if record.direction == "inbound":
-        where = original(record) or record.upstream
-        return f"inbound|{where.rpartition(':')[2]}||" if where else ""
-    if record.reason is Reason.BLACK_HOLE:
+    reached = original(record) or record.upstream if record.direction == "inbound" else record.upstream
+    return _cluster(record.direction, reached, record.reason is Reason.BLACK_HOLE)
+
+
+def _cluster(direction: str, reached: str, refused: bool) -> str:
+    if direction == "inbound":
+        return f"inbound|{reached.rpartition(':')[2]}||" if reached else ""
+    if refused:
         return BLACK_HOLE
-    return PASSTHROUGH if record.upstream else ""
+    return PASSTHROUGH if reached else ""
 
 
 def difference(record: Record) -> str:
@@ -38,12 +44,42 @@ def difference(record: Record) -> str:
 
     What is compared is what needs no look-up: an address, and the port.
     """
-    where = original(record)
-    if not where or not record.authority:
+    where, authority = original(record), record.authority
+    if not where or not authority:
         return ""
+    return _seen(where, authority) if len(authority) <= _SHORT else _difference(where, authority)
+
+
+def ending(record: Record, form: str) -> bytes:
+    """What the access log says of it at the end of a line, in ``form``: original destination, cluster, difference."""
+    authority = record.authority
+    refused = record.reason is Reason.BLACK_HOLE
+    where = original(record)
+    reached = where or record.upstream
+    if record.direction == "outbound":
+        reached = "somewhere" if record.upstream else ""  # where exactly makes no other cluster
+    worked_out = _ending if len(authority) <= _SHORT else _ending.__wrapped__
+    return worked_out(form, record.direction, where, reached, refused, authority)
+
+
+@lru_cache(maxsize=512)
+def _ending(form: str, direction: str, where: str, reached: str, refused: bool, authority: bytes) -> bytes:
+    """Nearly all requests end as the last ones did."""
+    named = _cluster(direction, reached, refused).encode()
+    differs = bool(where and authority and _difference(where, authority))
+    if form == "text":
+        return b' "%b" %b %b\n' % (where.encode() or b"-", named or b"-", b"authority_differs" if differs else b"-")
+    return b',"original_destination":%b,"upstream_cluster":%b,"authority_differs":%b}\n' % (
+        b'"%b"' % where.encode() if where else b"null",
+        b'"%b"' % named if named else b"null",
+        b"true" if differs else b"false",
+    )
+
+
+def _difference(where: str, authority: bytes) -> str:
     wanted = parse_host_port(where)
     try:
-        host, port = authority_parts(record.authority)
+        host, port = authority_parts(authority)
     except ValueError:  # a head that was refused may have any authority
         return ""
     address = parse_ip(host)
@@ -52,3 +88,7 @@ def difference(record: Record) -> str:
     if (port or _HTTP_PORT) != wanted.port:
         return f"the request names port {port or _HTTP_PORT}, and its connection was made to {where}"
     return ""
+
+
+# Reading addresses costs as much as half of a request, and most requests name what the last ones did.
+_seen = lru_cache(maxsize=512)(_difference)

@@ -30,7 +30,7 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
         "Mend the client; the detail names the line. Nothing reached the app.",
     ),
     Reason.BAD_FRAMING: Meaning(
-        "The request's length could be read in more than one way, or its body broke off or was malformed.",
+        "The request's length could be read in more than one way, or the chunks of its body were malformed.",
         "Mend the client, or the proxy before this one: one Content-Length, or chunked alone. The detail has the rule, "
         "the connection's client the sender; without method and path the head itself was in doubt. Nothing of such a "
         "head reached the app.",
@@ -43,7 +43,7 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
         "Let it speak HTTP/1.1; with --protocol auto, HTTP/2 is relayed to the app as opaque bytes.",
     ),
     Reason.METHOD_REFUSED: Meaning(
-        "CONNECT, or a proxy request, was sent where none is served.",
+        "CONNECT came to the inbound port, or a proxy request came inside a CONNECT tunnel.",
         "Send proxy requests to the outbound port (15001), from loopback.",
     ),
     Reason.HEAD_TOO_LARGE: Meaning(
@@ -62,24 +62,31 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
         "A very slow network, or an attack. Lower --body-min-rate if such clients are real.",
     ),
     Reason.CLIENT_IDLE: Meaning(
-        "The client stopped sending its body, or stopped reading the reply.",
-        "Look at the client. --stream-idle-timeout gives more time.",
+        "The client stopped sending its body or reading the reply; or neither side of a connection that is relayed as "
+        "bytes (TCP in the log) said anything.",
+        "Look at the client. --stream-idle-timeout gives more time to a request, --idle-timeout to relayed bytes; "
+        "there, it may only mean that nobody had anything to say.",
     ),
     Reason.CONNECTION_IDLE: Meaning(
-        "The connection was idle for --idle-timeout.", "Nothing is wrong; clients connect again."
+        "The connection was idle between requests for --idle-timeout. No request has failed, so no record, log line or "
+        "metric says so.",
+        "Nothing is wrong; clients connect again.",
     ),
     Reason.CLIENT_CLOSED: Meaning(
         "The client went away before its reply was complete.",
-        "Compare the duration with the client's own time-out: mostly the app was slower than the client would wait. If "
-        "first_byte_after_ms is empty, the app had not begun to answer.",
+        "If the detail says that it was in the middle of its body, look at the client and the network. Else compare "
+        "the duration with the client's own time-out: mostly the app was slower than the client would wait. If no "
+        "first byte came from the upstream, the app had not begun to answer.",
     ),
     Reason.NO_ROUTE: Meaning(
         "The outbound port got a request that names no destination.",
-        "Send an absolute URL or CONNECT: set HTTP_PROXY=http://127.0.0.1:15001, or curl -x.",
+        "Send an absolute URL or CONNECT: set http_proxy=http://127.0.0.1:15001 and https_proxy likewise (curl knows "
+        "the first in lower case only), or curl -x.",
     ),
     Reason.CALLER_REFUSED: Meaning(
-        "Somebody other than a loopback client used the outbound port.",
-        "Only processes beside this proxy may call through it; keep --outbound on loopback.",
+        "A client whose own address is no loopback address used the outbound port.",
+        "Only processes beside this proxy may call through it, from 127.0.0.1 or ::1: let them bind no other address, "
+        "and remove rules that lead other machines here.",
     ),
     Reason.OWN_LISTENER: Meaning(
         "The destination is a listener of this very proxy, which would be a loop.", "Call the app's own port instead."
@@ -169,8 +176,10 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
         "long, raise --stream-idle-timeout.",
     ),
     Reason.UPSTREAM_IDLE: Meaning(
-        "The upstream stopped in the middle of its answer for --stream-idle-timeout.",
-        "The app hangs in the middle of a stream; let it send something now and then, or raise the time-out.",
+        "The upstream stopped in the middle of its answer for --stream-idle-timeout. The client had its status by "
+        "then; its connection was reset, so that what it got does not look whole. Of relayed bytes (TCP in the log): "
+        "nothing came for five minutes after the client had said its last.",
+        "The app hangs in the middle of a stream; let it send something now and then, or raise --stream-idle-timeout.",
     ),
     Reason.POOL_FULL: Meaning(
         "All connections to the upstream are in use, and --max-waiting requests wait already.",
@@ -183,7 +192,8 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
         "/clusters shows how many are open and waiting now.",
     ),
     Reason.MEMORY: Meaning(
-        "The proxy is near its memory limit and takes on nothing new until it is below 85 % of it.",
+        "The proxy is near its memory limit: until it is below 85 % of it, it serves one at a time, refuses further "
+        "requests with 503, and resets further connections.",
         "Raise --memory-limit or the container's limit; /memory shows what is used.",
     ),
     Reason.TOO_MANY_CONNECTIONS: Meaning(

@@ -11,19 +11,26 @@ import trio
 
 from certs import jointoken, pem
 from certs.bundle import Bundle, Bundles
+from certs.errors import IdentityError, Refusal
 from certs.facts import key_id_of
 from certs.issue import new_root
-from certs.keys import key_to_pem, new_key, new_serial
+from certs.keys import PublicKey, key_to_pem, new_key, new_serial
 from certs.revocation import Revocations
 from certs.verify import verify_peer
 from certs.xfcc import element
+from control.authority import Granted
+from control.calls import CALLS
+from control.store import StoreFailed
 from sidecar.addresses import Address
 from sidecar.errors import StartError
 from tests.control.overtls import Papers, ask, curl, enrol, front, port, s_client, said, secured
-from tests.control.plane import BILLING, ORDERS, Plane, csr, exchange, running
+from tests.control.plane import BILLING, ORDERS, Plane, csr, exchange, running, with_another_secret
 from tests.control.test_certificates import HOSTILE
+from tests.control.test_roles import MAY
 from tests.control.test_rotation import eventually
 from tests.support.papers import Authority, web_certificate
+
+UNAUTHENTICATED = {"type": "about:blank", "title": "Unauthenticated", "status": 401}
 
 
 def outcomes(plane: Plane) -> dict[str, int]:
@@ -134,8 +141,7 @@ async def test_a_revoked_certificate_is_refused_and_its_connection_cut(tmp_path:
             made = await plane.ask("POST", "/v1/revocations", plane.operator, {"spiffeId": str(BILLING)})
             assert made.status == 201
             with trio.fail_after(5):
-                heard = b"".join([bytes(piece) async for piece in stream])
-            assert heard.startswith(b"HTTP/1.1 403 ") and b'"reason":"revoked"' in heard
+                assert await stream.receive_some() == b""
         await refused(plane, papers, "revoked")
         assert (await ask(plane, "GET", "/v1/bundle", papers=other)).status == 200
 
@@ -184,8 +190,42 @@ async def test_ctl1_requests_for_more_than_ones_own_are_refused_alike(tmp_path: 
     async with front(tmp_path) as plane:
         papers = await enrol(plane, tmp_path)
         asked = await ask(plane, "POST", "/v1/certificates", {"csr": HOSTILE[what]()}, papers=papers)
-        assert (asked.status, asked.json) == (401, {"type": "about:blank", "title": "Unauthenticated", "status": 401})
+        assert (asked.status, asked.json) == (401, UNAUTHENTICATED)
         assert plane.audit()[-1]["verdict"] == "refused"
+
+
+async def test_ctl1_a_token_that_is_not_good_gets_nothing_over_tls_either(tmp_path: Path) -> None:
+    async with front(tmp_path) as plane:
+        once = await plane.token(singleUse=True)
+        assert (await ask(plane, "POST", "/v1/certificates", csr(), token=once)).status == 201
+        short = await plane.token(ttl="1h")
+        for token in (once, with_another_secret(await plane.token()), "eyJhbGciOiJub25lIn0.e30.", "sct1.a.b.c.d"):
+            refusal = await ask(plane, "POST", "/v1/certificates", csr(), token=token)
+            assert (refusal.status, refusal.json) == (401, UNAUTHENTICATED)
+        plane.clock.ahead = 3601.0
+        assert (await ask(plane, "POST", "/v1/certificates", csr(), token=short)).status == 401
+
+
+@pytest.mark.parametrize("who", ["workload by certificate", "workload by token", "operator", "reader", "nobody"])
+async def test_over_tls_a_caller_can_do_what_its_role_lists_and_nothing_else(tmp_path: Path, who: str) -> None:
+    async with front(tmp_path) as plane:
+        papers, token = None, ""
+        if who == "workload by certificate":
+            papers = await enrol(plane, tmp_path)
+        elif who == "workload by token":
+            token = await plane.token()
+        elif who == "operator":
+            token = plane.operator
+        elif who == "reader":
+            token = (await plane.ask("POST", "/v1/tokens", plane.operator, {"role": "reader"})).json["token"]
+        allowed = set()
+        for call in CALLS:
+            body = csr() if call.name == "certificates.issue" else {} if call.method == "POST" else None
+            path = call.path.replace("{id}", "nothing")
+            reply = await ask(plane, call.method, path, body, papers=papers, token=token)
+            if reply.status not in (401, 403):
+                allowed.add(call.name)
+        assert allowed == MAY[who]
 
 
 # -- what is not spoken --------------------------------------------------------------------------------------------
@@ -291,6 +331,30 @@ async def test_its_certificate_is_renewed_at_half_of_its_life(tmp_path: Path) ->
 
         await eventually(renewed)
         assert (await shown(plane))[1] == root
+
+
+async def test_a_renewal_that_fails_is_tried_again_and_the_old_one_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("control.papers.RETRY_SECONDS", 0.05)
+    async with front(tmp_path, leaf_ttl=2.0) as plane:
+        authority, failures = plane.control.authority, [IdentityError(Refusal.EXPIRED, "ended"), StoreFailed("full")]
+        issue_own = authority.issue_own
+
+        async def failing(key: PublicKey) -> Granted:
+            if failures:
+                raise failures.pop(0)
+            return await issue_own(key)
+
+        first, _ = await shown(plane)
+        monkeypatch.setattr(authority, "issue_own", failing)
+
+        async def renewed() -> bool:
+            return (await shown(plane))[0] != first
+
+        await eventually(renewed)
+        assert not failures
+        assert caplog.text.count("--tls-listen: no new certificate, tried again in 0.05 s: ") == 2
 
 
 async def test_the_end_is_orderly(tmp_path: Path) -> None:

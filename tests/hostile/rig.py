@@ -99,6 +99,8 @@ class Rig:
         methods = _methods(expect)
         data = self.bytes_of(case)
         followed = False
+        self.wait_no_partial()  # of the case before, whose end the app may not have been told yet
+        self.upstream.take()
         with Client(self.sidecar.ports[case.port]) as client:
             client.send(data, split)
             if case.finish:
@@ -115,7 +117,7 @@ class Rig:
     def wait_no_partial(self) -> None:
         """Every request that the app saw the beginning of has been ended by the proxy."""
         wait_until(
-            lambda: not any(connection.mid_request for connection in self.upstream.live()),
+            self.upstream.settled,
             "the proxy ends a request to the app that its client did not end",
         )
 

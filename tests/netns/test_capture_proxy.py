@@ -103,6 +103,21 @@ def test_a_connection_made_to_the_inbound_port_itself(pods: tuple[Pod, Pod], loo
     assert sum(counted.values()) >= 1, counted
 
 
+@pytest.mark.parametrize(("family", "foreign"), [("v4", "198.51.100.7/32"), ("v6", "2001:db8::7/128")])
+def test_what_was_addressed_to_another_host_is_refused(pods: tuple[Pod, Pod], family: str, foreign: str) -> None:
+    """A neighbour may send what it likes to this pod's door: it does not become a way to others."""
+    a, other = pods
+    other.run("ip", "route", "replace", foreign, "via", getattr(a, family))
+    with other.make_socket(socket.AF_INET6 if family == "v6" else socket.AF_INET) as client:
+        client.settimeout(10)
+        with contextlib.suppress(ConnectionResetError):
+            client.connect((foreign.partition("/")[0], 8080))
+            assert exchanged(client, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") in ("reset", b"")
+        record = told_of(a, client)
+    assert (record["response_code_details"], record["direction"]) == ("not_this_pod", "inbound")
+    other.run("ip", "route", "del", foreign)
+
+
 # -- where it dials ----------------------------------------------------------------------------------------------------
 
 
@@ -238,5 +253,29 @@ def test_outbound_serves_until_the_app_is_gone(make_pod: MakePod) -> None:
     other.curl(a.url(8080), code=7)
     assert status(a, other.url(8080)) == "200"  # its last words
     app.kill()
+    assert proxy.wait(10) == 0
+    proxy.check_errors()
+
+
+def test_an_app_that_was_never_seen_to_listen_is_waited_for_by_what_it_sends(make_pod: MakePod) -> None:
+    """And what somebody outside tries at the reserved port is no app."""
+    a, other = make_pod("a"), make_pod("other")
+    other.web(8080)
+    a.init()
+    proxy = a.sidecar("--drain-seconds", "60s")
+    for host in a.addresses:
+        with contextlib.suppress(ConnectionResetError):
+            other.connect(host, 15005).close()
+        refused = a.record(original_destination=authority(host, 15005))
+        assert (refused["response_code_details"], refused["direction"]) == ("own_listener", "inbound")
+    with other.listen(9090) as listener, a.connect(other.v4, 9090) as client:
+        client.sendall(b"\x00\x01 a batch")
+        listener.settimeout(10)
+        accepted, _ = listener.accept()
+        with accepted:
+            proxy.signal(signal.SIGTERM)
+            wait_until(lambda: "(drained)" in a.get("/listeners")[1], "inbound has closed")
+            assert status(a, other.url(8080)) == "200"  # while it sends anything it may begin more
+            client.close()
     assert proxy.wait(10) == 0
     proxy.check_errors()

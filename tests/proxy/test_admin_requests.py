@@ -149,7 +149,7 @@ async def test_the_story_of_a_request() -> None:
     assert story["headers_stripped"] == ["x-envoy-force"]
     first, last = story["upstream"]["tries"]
     assert (first["connection"], first["outcome"], first["ended_after_ms"]) == ("reused", "upstream_closed", 2.0)
-    assert (last["connection"], last["outcome"]) == ("new", "connect_failed")
+    assert (last["connection"], last["outcome"]) == ("none", "connect_failed")
     outcome = story["outcome"]
     assert (outcome["status"], outcome["flag"], outcome["fault"]) == (503, "UF", "upstream")
     assert outcome["means"]

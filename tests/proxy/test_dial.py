@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import trio
@@ -12,7 +13,7 @@ import trio.testing
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel
-from sidecar.net.dial import dial
+from sidecar.net.dial import dial, dial_unix
 from tests.proxy.ends import descriptors, full_listener, sweeping
 from tests.support.ports import held_port
 
@@ -160,3 +161,32 @@ async def test_no_descriptor_left(listening):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert caught.value.reason is Reason.CONNECT_FAILED
     assert "this proxy has no descriptor or memory left" in caught.value.detail
+
+
+async def test_a_unix_socket_is_there_at_once_or_not_at_all(tmp_path: Path) -> None:
+    path, registry = tmp_path / "api.sock", set[Channel]()
+    before = descriptors()
+
+    def refusal() -> str:
+        with pytest.raises(ProxyError) as caught:
+            dial_unix(str(path), "api", registry)
+        assert caught.value.reason is Reason.CONNECT_FAILED
+        return caught.value.detail
+
+    assert refusal() == "api: no such file or directory"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        assert refusal() == "api: connection refused"
+        listener.listen(0)
+        channel = dial_unix(str(path), "api", registry)
+        assert refusal() == "api: resource temporarily unavailable"  # nobody accepts, and one may wait
+        assert registry == {channel} and channel.peer == "api"
+        served, _ = listener.accept()
+        with served:
+            await channel.send_all(b"ping")
+            assert served.recv(10) == b"ping"
+            served.sendall(b"pong")
+            assert await channel.recv() == b"pong"
+        channel.close()
+    assert not registry
+    assert descriptors() == before

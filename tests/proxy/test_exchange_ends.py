@@ -155,6 +155,17 @@ async def test_a_client_that_stops_in_its_body_is_not_the_upstreams_fault() -> N
             upstream.said.say(SILENT)
 
 
+async def test_a_go_ahead_that_does_not_come_is_not_the_clients_fault() -> None:
+    """Here its own clock is the one that is looked at first; once it has been told to go on, it is."""
+    for interim, reason in (((), Reason.UPSTREAM_TIMEOUT), ((answer(100),), Reason.CLIENT_IDLE)):
+        client = MemoryClient(body=True)
+        run = Run(client, question(b"POST", length=CHUNKED, expect=True), MemoryUpstream(*interim))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run.fails, reason)
+            await wait_all_tasks_blocked()
+            client.said.say(ProxyError(Reason.CLIENT_IDLE, "silent"))
+
+
 @pytest.mark.parametrize("way", ["complete", "stuck", "no go-ahead"])
 async def test_an_upstream_that_owes_something_is_at_fault_for_its_silence(way: str) -> None:
     client = MemoryClient(first=b"a" if way == "stuck" else b"", body=True)

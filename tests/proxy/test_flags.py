@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.errors import Reason
 from tests.support.ports import held_port
-from tests.support.process import SidecarProcess
+from tests.support.process import ROOT, SidecarProcess
 from tests.support.raw import Client, Reply, ask
 from tests.support.upstream import RecordingUpstream, Step, close, hold, ok, send, until, wait_until
 
@@ -144,6 +144,7 @@ def _silent(stack: ExitStack) -> int:
     return port
 
 
+_PLAIN_ABSOLUTE = b"GET http://192.0.2.1/ HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n"
 _QUICK = ("--stream-idle-timeout", "400ms")
 CASES: dict[Reason, Case] = {
     Reason.BAD_REQUEST: Case(400, _sent(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n")),
@@ -162,6 +163,9 @@ CASES: dict[Reason, Case] = {
     Reason.NO_ROUTE: Case(404, _outbound(_PLAIN), direction="outbound"),
     Reason.CALLER_REFUSED: Case(403, _outbound(_PLAIN), direction="outbound", entry=("-c", _STRANGER)),
     Reason.OWN_LISTENER: Case(403, _own_listener, direction="outbound"),
+    Reason.BLACK_HOLE: Case(
+        502, _outbound(_PLAIN_ABSOLUTE), ("--outbound-policy", "REGISTRY_ONLY"), direction="outbound"
+    ),
     Reason.DNS_FAILED: Case(
         503, _outbound(b"GET http://nobody.invalid/ HTTP/1.1\r\nHost: nobody.invalid\r\n\r\n"), direction="outbound"
     ),
@@ -182,11 +186,18 @@ CASES: dict[Reason, Case] = {
 }
 # A connection that ends between two requests fails nobody: there is no request that a record could be of.
 QUIET = {Reason.CONNECTION_IDLE}
+# What takes a namespace with rules of its own to come about.
+ELSEWHERE = {
+    Reason.NOT_REDIRECTED: "tests/netns/test_capture_proxy.py",
+    Reason.NOT_THIS_POD: "tests/netns/test_capture_proxy.py",
+}
 
 
 def test_none_is_forgotten() -> None:
-    assert set(CASES) | QUIET == set(Reason)
-    assert not set(CASES) & QUIET
+    assert set(CASES) | QUIET | set(ELSEWHERE) == set(Reason)
+    assert len(CASES) + len(QUIET) + len(ELSEWHERE) == len(Reason)
+    for reason, where in ELSEWHERE.items():
+        assert f'"{reason.word}"' in (ROOT / where).read_text(), f"{where} does not look for {reason.word}"
 
 
 @pytest.mark.parametrize("reason", CASES, ids=lambda reason: reason.word)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sidecar.proxy.outbound import MAX_DESTINATIONS
+from sidecar.proxy.destination import MAX_DESTINATIONS
 from tests.support.process import SidecarProcess
 from tests.support.raw import Client
 from tests.support.upstream import ok, wait_until

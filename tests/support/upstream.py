@@ -8,6 +8,7 @@ was understood. Bytes that are no canonical request are recorded as such, read t
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 import threading
@@ -186,6 +187,19 @@ class RecordingUpstream:
             requests, self._requests = self._requests, []
         return Seen(tuple(requests), partial, tuple(strays), tuple(violations))
 
+    def settled(self) -> bool:
+        """Nothing has come that was not read yet, and no request has begun on a connection that is still open."""
+        waiting = select.poll()
+        with self._lock:
+            for connection in self.connections:
+                if connection.finished:
+                    continue
+                if connection.mid_request:
+                    return False
+                if (fd := connection.sock.fileno()) >= 0:
+                    waiting.register(fd, select.POLLIN)
+            return not any(events & select.POLLIN for _, events in waiting.poll(0))
+
     def live(self) -> list[Connection]:
         """The connections that are still open."""
         with self._lock:
@@ -219,9 +233,14 @@ class RecordingUpstream:
     def _talk(self, connection: Connection) -> None:
         reader = StrictReader(connection.number, strict=self.strict, mesh=self.mesh)
         started = False
-        while data := connection.read():
+        readable = select.poll()
+        readable.register(connection.sock, select.POLLIN)
+        while True:
+            readable.poll()
             try:
-                with self._lock:
+                with self._lock:  # reading as well: nobody may ask between a byte's arrival and what it means
+                    if not (data := connection.read()):
+                        return
                     done = reader.feed(data)
                     connection.requests += done
                     self._requests += done

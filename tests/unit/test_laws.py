@@ -34,6 +34,7 @@ BREACHES = {
     "control-decides": ("control/limits.py", "import trio\n"),
     "net": ("sidecar/net/timers.py", "def later():\n    from sidecar.telemetry import record\n"),
     "directions": ("sidecar/proxy/rescue.py", "from sidecar.proxy import inbound, outbound\n"),
+    "callee": ("sidecar/proxy/intake.py", "def later():\n    from sidecar.proxy import callee\n"),
     "app": ("sidecar/proxy/inbound.py", "import sidecar.app\n"),
     "command": ("sidecar/app.py", "from sidecar.cli import main\n"),
     "dns": ("sidecar/dns/server.py", "from sidecar.telemetry import metrics\n"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -265,3 +267,23 @@ async def test_closing() -> None:
         one.release(reusable=True)
         assert one.channel.closed
         assert b.pool.unused
+
+
+async def test_a_pool_that_failed_goes_at_once_when_nobody_has_it() -> None:
+    """Whoever tries all ports of a pod makes thousands of them; the collector comes by too seldom for that."""
+
+    async def dial() -> Channel:
+        raise ProxyError(Reason.CONNECT_FAILED, "nobody is there")
+
+    gc.collect()
+    gc.disable()
+    try:
+        pool = Pool(dial, limit=1, max_waiting=0, wait_seconds=1.0, idle_seconds=1.0, counters=Counted())
+        gone = weakref.ref(pool)
+        with pytest.raises(ProxyError):
+            await pool.acquire()
+        assert pool.last_failure is not None and pool.last_failure[1].detail == "nobody is there"
+        del pool
+        assert gone() is None
+    finally:
+        gc.enable()

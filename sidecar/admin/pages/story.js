@@ -26,7 +26,7 @@ function connection(told) {
     ['from', mono(told.client)],
     ['speaks', told.detected ?? told.protocol],
     ['found out after', told.detected_after_ms ? milliseconds(told.detected_after_ms) : null],
-    ['opened before', told.opened_before_ms === undefined ? null : milliseconds(told.opened_before_ms)],
+    ['opened', told.opened_before_ms === undefined ? null : `${milliseconds(told.opened_before_ms)} before this`],
     ['server name', mono(told.requested_server_name)],
   ]));
 }
@@ -46,9 +46,9 @@ function request(told) {
 }
 
 function stripped(names) {
-  if (!names.length) return step('Headers stripped', make('p', { class: 'note' }, 'None: it sent nothing that only a mesh may set.'));
+  if (!names.length) return step('Headers stripped', make('p', { class: 'note' }, 'None: it sent nothing that is for one hop alone, or that only a mesh may set.'));
   return step('Headers stripped', make('p', {}, mono(names.join(', '))),
-    make('p', { class: 'note' }, 'Only a mesh may set these, so what the client sent did not go on.'));
+    make('p', { class: 'note' }, 'These are for one hop alone, or only a mesh may set them: what the client sent did not go on.'));
 }
 
 function attempts(tries) {
@@ -57,8 +57,9 @@ function attempts(tries) {
   return step(title, ...tries.map((each, at) => make('div', { class: 'try' }, facts([
     ['try', tries.length > 1 ? count(at + 1) : null],
     ['to', mono(each.upstream)],
-    ['connection', each.connection],
-    ['first byte after', each.first_byte_after_ms ? milliseconds(each.first_byte_after_ms) : null],
+    ['connection', each.connection === 'none' ? 'none: it could not be had' : each.connection],
+    ['first byte after', each.first_byte_after_ms ? milliseconds(each.first_byte_after_ms)
+      : each.connection === 'none' || each.outcome === 'answered' ? null : 'none came'],
     ['ended after', milliseconds(each.ended_after_ms)],
     ['outcome', each.outcome.replaceAll('_', ' ')],
     ['detail', each.detail],
