@@ -153,7 +153,12 @@ def start_all(directory: Path, children: list[Child]) -> None:
 def start(children: list[Child], name: str, *words: str) -> Child:
     """A process of this interpreter."""
     process = subprocess.Popen(
-        [sys.executable, *words], start_new_session=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, *words],
+        start_new_session=True,
+        text=True,
+        errors="backslashreplace",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     child = Child(name, process)
     children.append(child)
