@@ -11,6 +11,7 @@ from types import TracebackType
 
 import pytest
 
+from sidecar.proxy.gate import AT_ONCE
 from tests.support.member import SNI, Shop
 from tests.support.raw import Reply, ask
 from tests.support.upstream import wait_until
@@ -161,3 +162,21 @@ def test_without_its_service_in_the_mesh_file_an_app_is_refused_and_not_helped(s
         "the other end refuses it",
     )
     assert shop.seen() == before
+
+
+def test_who_begins_handshakes_and_ends_none_keeps_nobody_out(shop: Shop, trace: Trace) -> None:
+    """So many may be under way; one more ends the oldest, and who goes on with its handshake is served at once."""
+    before = shop.web.tell("look")["outcomes"].get("too_many_connections", 0)
+    with contextlib.ExitStack() as stack:
+        for _ in range(AT_ONCE + 20):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", shop.web.inbound), 10))
+            sock.sendall(b"\x16\x03\x01")
+        wait_until(
+            lambda: shop.web.tell("look")["outcomes"].get("too_many_connections", 0) - before >= 20,
+            "the oldest have made room",
+        )
+        assert shop.web.tell("look")["under_way"] <= AT_ONCE
+        shop.caller.install(shop.papers["caller"])  # its connections of before are let go
+        known = len(trace.connections)
+        assert called(shop, b"/crowded").status == 200
+        assert len(trace.connections) == known + 1
