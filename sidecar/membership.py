@@ -19,7 +19,7 @@ from sidecar.identity import Identity
 from sidecar.machine import keep_memory_private
 from sidecar.net.channel import Channel
 from sidecar.proxy.gate import Gate
-from sidecar.proxy.mesh import Secure
+from sidecar.proxy.secure import Secure
 from sidecar.resources.snapshot import Snapshot, effective
 from sidecar.resources.sni import parse_sni
 from sidecar.settings import Settings
@@ -47,7 +47,7 @@ class Membership:
 
     @property
     def snapshot(self) -> Snapshot:
-        """See ``proxy.mesh.Mesh``."""
+        """See ``proxy.secure.Mesh``."""
         return self.current.snapshot
 
     @property

@@ -2,32 +2,28 @@
 
 Called by ``outbound`` for destinations that the Snapshot knows. There are two ways to dial, since ALPN says what is
 inside: HTTP for the pool, opaque bytes one to one. All endpoints of a port have the same identities, server name and
-ALPN, so their connections share a pool. The server's SPIFFE id is held against
-those that may serve the service before a byte of the app's goes out; a failed handshake never falls back to plaintext.
+ALPN, so their connections share a pool. ``secure`` dials them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
-
-import msgspec
+from typing import Final
 
 from certs.spiffe import SpiffeId
 from sidecar.addresses import OriginalDst
 from sidecar.errors import ProxyError, Reason
-from sidecar.identity import ALPN_DETECT, ALPN_HTTP1, ALPN_OPAQUE, Generation, Identity
-from sidecar.net.channel import Channel, ChannelClosed
-from sidecar.net.dial import dial
+from sidecar.identity import ALPN_DETECT, ALPN_HTTP1, ALPN_OPAQUE
+from sidecar.net.channel import Channel
 from sidecar.net.pool import Lease
-from sidecar.net.tls import HANDSHAKE_SECONDS, HandshakeFailed, secure_client
 from sidecar.policy.authorize import Permit, authorize_service
 from sidecar.proxy.callee import Callee
 from sidecar.proxy.destination import Destination
 from sidecar.proxy.forwarding import Forwarder
+from sidecar.proxy.secure import Mesh, Secure
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
-from sidecar.resources.snapshot import Endpoint, ServicePort, Snapshot
+from sidecar.resources.snapshot import ServicePort, Snapshot
 from sidecar.wire.head import RequestHead
 
 WAIT_SECONDS: Final = 3.0  # for a connection to an endpoint (F13)
@@ -36,74 +32,6 @@ _SPELLINGS: Final = 4096  # of names of services that are remembered; a service 
 OPAQUE_OFFER: Final = (ALPN_OPAQUE, ALPN_DETECT)
 # Nothing of the request has been seen by anybody then: the next endpoint may have it.
 _NOT_REACHED: Final = frozenset({Reason.CONNECT_FAILED, Reason.CONNECT_TIMEOUT, Reason.UPSTREAM_HANDSHAKE})
-
-
-class Outcomes(Protocol):
-    """Where handshakes are counted by how they ended."""
-
-    def note(self, outcome: str, group: str) -> None: ...
-
-
-class Secure:
-    """What dials the mesh: our identity, and where the outcomes are counted. One per process."""
-
-    def __init__(self, identity: Identity, outcomes: Outcomes, connect_timeout: float, channels: set[Channel]) -> None:
-        self.identity = identity
-        self._outcomes = outcomes
-        self._connect_timeout = connect_timeout
-        self._channels = channels
-
-    async def dial(
-        self, endpoint: Endpoint, expected: frozenset[SpiffeId], sni: bytes, offer: Sequence[bytes]
-    ) -> Channel:
-        """A secured connection to ``endpoint``, whose server is one of ``expected``.
-
-        Raises ProxyError: what ``net.dial`` raises, NO_IDENTITY, UPSTREAM_HANDSHAKE, UPSTREAM_IDENTITY.
-        """
-        generation = self.identity.require()
-        channel = await dial([endpoint.address], endpoint.port, timeout=self._connect_timeout, registry=self._channels)
-        try:
-            await self._secure(channel, generation, expected, sni, offer)
-        except BaseException:
-            channel.reset()
-            raise
-        return channel
-
-    async def _secure(
-        self,
-        channel: Channel,
-        generation: Generation,
-        expected: frozenset[SpiffeId],
-        sni: bytes,
-        offer: Sequence[bytes],
-    ) -> None:
-        judge = self.identity.judge(generation, expected)
-        try:
-            secured = await secure_client(
-                channel, generation.client(), judge, sni=sni, alpn=offer, seconds=HANDSHAKE_SECONDS
-            )
-        except HandshakeFailed as failed:
-            self._outcomes.note(failed.rule, "")
-            raise
-        except ChannelClosed as gone:
-            self._outcomes.note("closed", "")
-            detail = f"{channel.peer}: closed in the handshake: {gone.detail}"
-            raise ProxyError(Reason.UPSTREAM_HANDSHAKE, detail) from None
-        self._outcomes.note("ok", secured.group)
-        assert secured.peer is not None
-        ends = min(secured.peer.not_after, generation.credentials.not_after)
-        channel.secured = msgspec.structs.replace(secured, ends=ends, generation=generation.number)
-
-
-class Mesh(Protocol):
-    """What this proxy knows of its mesh."""
-
-    secure: Secure
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """The one of this moment."""
-        ...
 
 
 class MeshCallee(Callee):

@@ -22,7 +22,7 @@ from sidecar.proxy.ids import RequestIds
 from sidecar.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from sidecar.proxy.mesh import Mesh
+    from sidecar.proxy.secure import Mesh
 
 HALF_CLOSE_IDLE = 300.0  # seconds that one direction may be silent once the other has ended
 
