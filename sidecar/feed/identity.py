@@ -39,7 +39,7 @@ from sidecar.feed.control_client import Answer, ControlClient, ControlError, Way
 from sidecar.feed.identity_dir import IdentityDir, Kept
 from sidecar.identity import Credentials, Identity
 
-WAIT: Final = 30.0  # s of a long poll
+WAIT: Final = 30.0  # s of a long poll, at most
 PACE: Final = 0.5  # s between two polls at least: a control plane that answers at once, for ever, costs little
 LOOK: Final = 5.0  # s between two looks at the wall clock while a certificate is good
 BUNDLE_BYTES: Final = 1024 * 1024
@@ -145,6 +145,11 @@ class IdentityFeed:
         generation = self._identity.generation
         return None if generation is None else generation.credentials.not_after - self._clock()
 
+    def _patience(self) -> float:
+        """How long a poll may last (s). Its connection ends with our certificate, or theirs; one that was cut each time
+        would count as failing, and would be followed by the pause of those that do."""
+        return min(WAIT, max(1.0, (self._left() or 0.0) / 2))
+
     async def _ask(
         self, method: str, target: str, body: bytes = b"", *, most: int, wait: float = 0.0
     ) -> tuple[Answer, Way]:
@@ -230,9 +235,9 @@ class IdentityFeed:
 
     async def _poll_bundle(self) -> None:
         await self._here.wait()
-        began = self._steady()
+        began, wait = self._steady(), self._patience()
         held = self.tally.bundle_version
-        answer, way = await self._ask("GET", _since("/v1/bundle", held), most=BUNDLE_BYTES, wait=WAIT)
+        answer, way = await self._ask("GET", _since("/v1/bundle", held, wait), most=BUNDLE_BYTES, wait=wait)
         if answer.status == 200:
             told = answers.decode(answer.body, BundleAnswer)
             ours = self._current()
@@ -255,9 +260,9 @@ class IdentityFeed:
 
     async def _poll_lists(self) -> None:
         await self._here.wait()
-        began = self._steady()
+        began, wait = self._steady(), self._patience()
         held = self.tally.lists_version
-        answer, _ = await self._ask("GET", _since("/v1/crl", held), most=LISTS_BYTES, wait=WAIT)
+        answer, _ = await self._ask("GET", _since("/v1/crl", held, wait), most=LISTS_BYTES, wait=wait)
         if answer.status == 200:
             told = answers.decode(answer.body, ListsAnswer)
             if answers.older(answers.version(told.version), held):
@@ -340,8 +345,8 @@ class IdentityFeed:
         _log.info("certificate: %s, kept from before, until %s", ours, _moment(self._current().not_after))
 
 
-def _since(path: str, version: Version | None) -> str:
-    return path if version is None else f"{path}?version={version[0]}.{version[1]}&wait={WAIT:g}s"
+def _since(path: str, version: Version | None, wait: float) -> str:
+    return path if version is None else f"{path}?version={version[0]}.{version[1]}&wait={wait:.1f}s"
 
 
 def _moment(when: float) -> str:
