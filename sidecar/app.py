@@ -101,7 +101,7 @@ class App:
     async def _run(self) -> None:
         sweeper = Sweeper(self._shared.channels, [self._tick])
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_signals, nursery.cancel_scope)
+            await nursery.start(self._watch_signals, nursery.cancel_scope)  # before anybody is told that it is ready
             nursery.start_soon(sweeper.run)
             inbound = self._serve(nursery, "inbound", self._directions.serve_inbound, self._admits)
             outbound = self._serve(nursery, "outbound", self._directions.serve_outbound, self._admits)
@@ -217,8 +217,11 @@ class App:
     def _count_lost_lines(self) -> None:
         self._telemetry.counters.app_log_dropped += self._log.newly_dropped()
 
-    async def _watch_signals(self, everything: trio.CancelScope) -> None:
+    async def _watch_signals(
+        self, everything: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
             async for number in signals:
                 if number == signal.SIGHUP:
                     self._telemetry.reopen()

@@ -5,7 +5,9 @@ import { count, gist, percent, rate, say } from './words.js';
 const WINDOW = 60; // seconds
 const ENOUGH = 10; // seconds of figures that a share can be told from
 const MANY = 0.01; // of the requests: from here on it is bad
+const QUIET = 10000; // ms between two announcements: whoever listens has a page to read
 let announced = '';
+let announcedAt = -QUIET;
 
 function sum(past, name) {
   const directions = past.flatMap((told) => Object.values(told.directions));
@@ -70,6 +72,9 @@ export function showVerdict(past) {
   say(element.querySelector('.advice'), advice);
   document.title = kind === 'bad' ? '(!) sidecar' : 'sidecar';
   const told = kind + advice.replace(/\d+/g, '');
-  if (told !== announced) document.getElementById('announce').textContent = `${headline} ${advice}`;
-  announced = told;
+  if (told !== announced && performance.now() - announcedAt >= QUIET) {
+    document.getElementById('announce').textContent = `${headline} ${advice}`;
+    announced = told;
+    announcedAt = performance.now();
+  }
 }
