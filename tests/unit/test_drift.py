@@ -42,7 +42,13 @@ class Pod:
     async def accept(self) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._listener)
-            sock, client = self._listener.accept()
+            try:
+                sock, client = self._listener.accept()
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                await trio.sleep(FAST)  # as the proxy's own listener does
+                continue
             if not self.redirects or not self.drift.meets(sock, ClientAddr(*client[:2])):
                 self.others.append(sock)
 

@@ -5,7 +5,10 @@ import { count, gist, percent, rate, say } from './words.js';
 const WINDOW = 60; // seconds
 const ENOUGH = 10; // seconds of figures that a share can be told from
 const MANY = 0.01; // of the requests: from here on it is bad
+const QUIET = 10000; // ms between two announcements: whoever listens has a page to read
 let announced = '';
+let announcedAt = -QUIET;
+let lost = false;
 
 function sum(past, name) {
   const directions = past.flatMap((told) => Object.values(told.directions));
@@ -50,6 +53,8 @@ function judge(past) {
   if (last.state === 'draining') return ['warn', 'Draining: it ends when its connections have ended.', `${count(last.limits.connections.used)} client connections are still open.`];
   if (last.state === 'healthcheck_failed') return ['warn', 'Its health check was failed by hand, so it is sent no new traffic.', 'POST /healthcheck/ok takes that back.'];
   if (last.state === 'listeners_drained') return ['warn', 'Its listeners were drained by hand: nobody can connect any more.', 'What is connected is still served. Only a restart takes that back.'];
+  if (last.state === 'not_intercepting') return ['bad', 'The rules that lead connections here are gone or changed.', 'What the app sends goes past this proxy. Run sidecar-init again; sidecar-init --verify tells what differs.'];
+  if (last.state === 'no_certificate') return ['bad', 'It has no certificate that is good now, and serves nothing that needs one.', '/certs and the application log say why.'];
   if (last.state !== 'live') return ['waiting', 'Starting.', ''];
   const found = limits(last) ?? failures(past, last);
   if (found) return found;
@@ -70,6 +75,11 @@ export function showVerdict(past) {
   say(element.querySelector('.advice'), advice);
   document.title = kind === 'bad' ? '(!) sidecar' : 'sidecar';
   const told = kind + advice.replace(/\d+/g, '');
-  if (told !== announced) document.getElementById('announce').textContent = `${headline} ${advice}`;
-  announced = told;
+  const news = (past === null) !== lost; // the stream went, or came back
+  if (told !== announced && (news || performance.now() - announcedAt >= QUIET)) {
+    document.getElementById('announce').textContent = `${headline} ${advice}`;
+    announced = told;
+    announcedAt = performance.now();
+    lost = past === null;
+  }
 }
