@@ -1,12 +1,13 @@
 """Long runs: does anything grow, and does a drain under load ever lose something?
 
-    python -m tests.soak [leak|drain|prometheus|all] [--times N]
+    python -m tests.soak [leak|drain|prometheus|mesh|outage|all] [--times N]
 
 ``leak``: after a warm-up of 10,000 requests, 100,000 on 64 keep-alive connections and then 20,000 with a connection
 each; no error, and afterwards memory within 2 MB, tasks and descriptors as before. ``drain``: SIGTERM under a steady
 load of 16 connections, again and again; no request that was sent is lost, no body is cut, exit code 0 in time.
 ``prometheus``: a minute of even load that Prometheus scrapes; its counts are those of the sender, its rates within 1 %.
-``tests/proxy/test_soak.py`` and ``tests/peer/test_prometheus.py`` run them in short.
+``mesh`` and ``outage`` are those of ``tests.soak_mesh``. ``tests/proxy/test_soak.py``, ``tests/mesh/test_soak.py`` and
+``tests/peer/test_prometheus.py`` run them in short.
 """
 
 from __future__ import annotations
@@ -106,13 +107,15 @@ def ask(sock: socket.socket, number: int, *, close: bool = False) -> bool:
     return take_one(sock, number)
 
 
-def send_one(sock: socket.socket, number: int, *, close: bool = False) -> None:
+def send_one(sock: socket.socket, number: int, *, close: bool = False, base: bytes = b"", host: bytes = b"app") -> None:
+    """``base`` stands before the path, as explicit proxies want it."""
     extra = b"Connection: close\r\n" if close else b""
+    target = b"%b/%d" % (base, number)
     if number % 3 == 0:
-        head = b"POST /%d HTTP/1.1\r\nHost: app\r\nContent-Length: 4096\r\n%b\r\n" % (number, extra)
+        head = b"POST %b HTTP/1.1\r\nHost: %b\r\nContent-Length: 4096\r\n%b\r\n" % (target, host, extra)
         sock.sendall(head + bytes(4096))
     else:
-        sock.sendall(b"GET /%d HTTP/1.1\r\nHost: app\r\n%b\r\n" % (number, extra))
+        sock.sendall(b"GET %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (target, host, extra))
 
 
 def take_one(sock: socket.socket, number: int) -> bool:
@@ -272,9 +275,13 @@ def drain(times: int) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Long runs; see the module's text.")
-    parser.add_argument("what", nargs="?", choices=["leak", "drain", "prometheus", "all"], default="all")
+    parser.add_argument(
+        "what", nargs="?", choices=["leak", "drain", "prometheus", "mesh", "outage", "all"], default="all"
+    )
     parser.add_argument("--times", type=int, default=20, help="drains (default 20)")
     options = parser.parse_args()
+    from tests import soak_mesh  # which takes its clients and its app from here
+
     try:
         if options.what in ("leak", "all"):
             print(leak(), flush=True)
@@ -286,6 +293,10 @@ def main() -> int:
             print(
                 f"{seen.counted:.0f} of {seen.sent} requests counted, {seen.rate:.2f} of {seen.sent_rate:.2f} a second"
             )
+        if options.what in ("mesh", "all"):
+            print(soak_mesh.mesh(), flush=True)
+        if options.what in ("outage", "all"):
+            print(soak_mesh.outage(), flush=True)
     except (Failed, AssertionError) as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
