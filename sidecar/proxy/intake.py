@@ -10,7 +10,7 @@ from time import monotonic, time
 from typing import Protocol
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import Channel, ChannelClosed, Overdue
+from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
 from sidecar.net.pool import Lease
 from sidecar.policy.authorize import Permit
 from sidecar.proxy.admitted import AS_IT_CAME, Admitted, TlsWaiting, let_go
@@ -19,7 +19,7 @@ from sidecar.proxy.destination import Destination
 from sidecar.proxy.opaque import tunnel
 from sidecar.proxy.serve import serve_http
 from sidecar.proxy.shared import Shared
-from sidecar.proxy.sniff import Sniffed, greets, note_detected, sniff
+from sidecar.proxy.sniff import Sniffed, first_of, greets, note_detected, sniff
 from sidecar.telemetry.record import Origin, Record
 from sidecar.wire.detect import Detected
 from sidecar.wire.head import RequestHead
@@ -77,12 +77,30 @@ async def serve_target(
         protocol, said = admitted.inside, "its ALPN"
     if protocol == "tcp":
         origin = _origin(f"opaque bytes, as {said} says", 0.0, target, admitted)
-        await _relay(channel, Sniffed(Detected.OPAQUE, b"", None), origin, target, shared)
+        found = Sniffed(Detected.OPAQUE, b"", None)
+        if admitted.guarded:
+            found = await _after_silence(channel, found, target, shared)
+        await _relay(channel, found, origin, target, shared)
     elif protocol == "http":
         origin = _origin(f"HTTP, as {said} says", 0.0, target, admitted)
         await _http(channel, host, b"", origin, target, shared, admitted)
     else:
         await _detect(channel, host, target, shared, admitted)
+
+
+async def _after_silence(channel: Channel, found: Sniffed, target: Target, shared: Shared) -> Sniffed:
+    """Who speaks first, a client that the gate has let through in its silence, or the app? Raises TlsWaiting where the
+    client does, with a handshake; ProxyError; ChannelClosed."""
+    await target.permit(found)
+    lease = await target.destination.fresh_at_once()
+    try:
+        data = await first_of(channel, lease.channel, b"", NEVER, shared.timeouts.idle)
+    except BaseException:
+        lease.release(reusable=False)
+        raise
+    channel.deadline = NEVER
+    let_go(channel)
+    return Sniffed(Detected.OPAQUE, data or b"", lease)
 
 
 def _origin(words: str, after: float, target: Target, admitted: Admitted) -> Origin:

@@ -114,7 +114,7 @@ async def sniff(
                 until = monotonic() + head_timeout
             more: bytes | None
             if lease is not None and kind is not Detected.LIKELY_OPAQUE:
-                more = await _first_of(client, lease.channel, data, until, idle)
+                more = await first_of(client, lease.channel, data, until, idle)
                 if more is None:
                     greeted = greets(lease.channel)
                     if not greeted and lease.channel.secured is not None:
@@ -129,7 +129,7 @@ async def sniff(
                     lease = lease or await connect()
                     await _send(lease.channel, data[sent:])
                     sent = len(data)
-                    more = await _first_of(client, lease.channel, b"", until, idle)
+                    more = await first_of(client, lease.channel, b"", until, idle)
                     if more is None:
                         return Sniffed(Detected.OPAQUE, data, lease, sent=sent)
                 elif more is None and data:
@@ -192,7 +192,7 @@ async def _recv_within(client: Channel, seconds: float) -> bytes | None:
         client.deadline = NEVER
 
 
-async def _first_of(client: Channel, server: Channel, data: bytes, until: float, idle: float) -> bytes | None:
+async def first_of(client: Channel, server: Channel, data: bytes, until: float, idle: float) -> bytes | None:
     """The client's next bytes (b"": FIN), or None as soon as the server has something to say."""
     more: bytes | None = None
     failure: Exception | None = None

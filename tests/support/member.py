@@ -100,6 +100,7 @@ class Shop:
         authority: Authority | None = None,
         web_roots: Sequence[str] = (),
     ) -> None:
+        self.mode, self.protocol = mode, protocol
         with contextlib.ExitStack() as stack:
             self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shop-")))
             self.authority = authority or Authority(self.directory)

@@ -102,6 +102,10 @@ class Client:
     def left(self) -> float:
         return self._until - time.monotonic()
 
+    def give_up_in(self, seconds: float) -> None:
+        """What has not come by then is not waited for."""
+        self._until = time.monotonic() + seconds
+
     def send(self, data: bytes, split: str = "whole") -> bool:
         """Write; stops early when the other end spoke its last word. False when the connection was gone."""
         try:
