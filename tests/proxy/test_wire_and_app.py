@@ -23,10 +23,14 @@ X25519MLKEM768 = 0x11EC
 
 @dataclass
 class Trace:
-    """A relay to ``target`` that keeps every byte, per connection, of either side; a context manager."""
+    """A relay to ``target`` that keeps every byte, per connection, of either side; a context manager.
+
+    ``spoil``: in the next bytes of that direction (0: the client's) one bit is changed.
+    """
 
     target: int = 0
     connections: list[tuple[bytearray, bytearray]] = field(default_factory=list)
+    spoil: int | None = None
 
     def __post_init__(self) -> None:
         self._threads: list[threading.Thread] = []
@@ -62,22 +66,24 @@ class Trace:
         self.connections.append(kept)
         with client, socket.create_connection(("127.0.0.1", self.target), 10) as server:
             server.settimeout(None)
-            up = threading.Thread(target=_pass, args=(client, server, kept[0]), daemon=True)
+            up = threading.Thread(target=self._pass, args=(client, server, kept, 0), daemon=True)
             up.start()
-            _pass(server, client, kept[1])
+            self._pass(server, client, kept, 1)
             up.join(10)
 
-
-def _pass(source: socket.socket, sink: socket.socket, kept: bytearray) -> None:
-    try:
-        while data := source.recv(65536):
-            kept += data
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
-    except OSError:
-        for one in (source, sink):  # a reset of one end is the end of both
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+    def _pass(self, source: socket.socket, sink: socket.socket, kept: tuple[bytearray, ...], direction: int) -> None:
+        try:
+            while data := bytearray(source.recv(65536)):
+                kept[direction].extend(data)
+                if self.spoil == direction:
+                    self.spoil = None
+                    data[len(data) // 2] ^= 1
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            for one in (source, sink):  # a reset of one end is the end of both
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
 
 
 def extensions(server_hello: bytes) -> dict[int, bytes]:
@@ -139,6 +145,18 @@ def test_the_keys_of_a_trace_are_gone_with_its_connection(shop: Shop, trace: Tra
         found = extensions(bytes(received))
         assert int.from_bytes(found[KEY_SHARE][:2], "big") == X25519MLKEM768
         assert PRE_SHARED_KEY not in found
+
+
+@pytest.mark.parametrize("direction", [0, 1], ids=["of a request", "of an answer"])
+def test_a_bit_that_is_changed_on_the_way_ends_the_connection(shop: Shop, trace: Trace, direction: int) -> None:
+    assert called(shop, b"/unspoiled").status == 200  # from now on there is a connection to spoil
+    path = b"/spoiled/%d" % direction
+    trace.spoil = direction
+    reply = called(shop, path, b"x-marker: 1")
+    assert reply.status == 503 and trace.spoil is None
+    heard = b"".join(bytes(connection.raw) for connection in shop.app.connections)
+    assert (path in heard) == (direction == 1)  # the request had come whole where the answer was changed
+    assert called(shop, b"/again").status == 200
 
 
 def test_an_app_can_not_say_that_it_is_somebody_else(shop: Shop) -> None:
