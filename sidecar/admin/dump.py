@@ -43,11 +43,7 @@ async def clusters(context: AdminContext, request: Request) -> Reply:
     shown = {name: _cluster(pool) for name, pool in sorted(context.clusters().items())}
     if request.json:
         return as_json([{"name": name, **facts} for name, facts in shown.items()])
-    lines = [
-        f"{name}::{what}::{'-' if value is None else value}\n"
-        for name, facts in shown.items()
-        for what, value in facts.items()
-    ]
+    lines = [f"{name}::{what}::{_plain(value)}\n" for name, facts in shown.items() for what, value in facts.items()]
     return Reply(200, "".join(lines).encode())
 
 
@@ -110,6 +106,10 @@ def _listeners(context: AdminContext) -> list[dict[str, object]]:
     ]
 
 
+def _plain(value: object) -> str:
+    return "-" if value is None else ", ".join(value) if isinstance(value, list) else str(value)
+
+
 def _cluster(pool: Pool) -> dict[str, object]:
     facts: dict[str, object] = {
         "open": pool.open,
@@ -127,4 +127,6 @@ def _cluster(pool: Pool) -> dict[str, object]:
         at, error = pool.last_failure
         facts["last_failure"] = f"{error.reason.word}: {error.detail}"
         facts["last_failure_seconds_ago"] = round(monotonic() - at, 3)
+    if pool.identities:
+        facts["identities"] = list(pool.identities)
     return facts

@@ -98,6 +98,7 @@ class Pool:
         self.open = 0
         self.generation = 0  # what is open from before the last ``renew`` serves what it serves, and nobody else
         self.closed = False
+        self.identities: tuple[str, ...] = ()  # who may be at the other end, for people; empty: anybody
         self.failures = 0  # of dialing, and of waiting in vain
         self.last_failure: tuple[float, ProxyError] | None = None  # when, on the monotonic clock, and what
 

@@ -83,7 +83,7 @@ class MeshCallee(Callee):
         return self.permit_named()
 
     def _made(self) -> Destination:
-        return Destination(
+        made = Destination(
             str(self.port),
             self._dial,
             self._shared,
@@ -91,6 +91,9 @@ class MeshCallee(Callee):
             apart=True,
             dial_opaque=self._dial_opaque,
         )
+        who = tuple(sorted(map(str, self.port.identities)))
+        made.pool.identities = made.opaque.identities = who
+        return made
 
     async def _dial(self) -> Channel:
         return await self._dial_one(HTTP_OFFER)

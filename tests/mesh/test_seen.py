@@ -1,0 +1,57 @@
+"""Who the peers are is seen: log, /requests, /explain, /clusters, metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.member import Shop
+from tests.support.raw import Client
+
+WEB, CALLER = "spiffe://cluster.local/ns/shop/sa/web", "spiffe://cluster.local/ns/shop/sa/caller"
+RECORD: dict[str, Any] = {}  # of the one request, in the caller's log
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Shop]:
+    with Shop() as shop:
+        with Client(shop.caller.outbound) as client:
+            client.send(b"GET http://web.shop/seen HTTP/1.1\r\nHost: web.shop\r\nConnection: close\r\n\r\n")
+            assert client.replies((b"GET",), 1)[0].status == 200
+        RECORD.update(shop.caller.record_of(client.heard.port))
+        yield shop
+
+
+def test_log_and_explain_name_both_ends(shop: Shop) -> None:
+    assert RECORD["upstream_peer_uri_san"] == WEB
+    assert RECORD["downstream_peer_uri_san"] is None
+    status, text = shop.web.admin_get(f"/explain/{RECORD['request_id']}")
+    assert status == 200
+    assert json.loads(text)["connection"]["peer"] == CALLER
+    _, text = shop.caller.admin_get(f"/explain/{RECORD['request_id']}")
+    assert json.loads(text)["upstream"]["tries"][0]["peer"] == WEB
+    _, text = shop.caller.admin_get("/requests?format=json")
+    assert WEB in text
+
+
+def test_metrics_are_told_apart_by_principal_and_count_handshakes(shop: Shop) -> None:
+    _, page = shop.web.admin_get("/metrics")
+    (line,) = [each for each in page.splitlines() if each.startswith("istio_requests_total{")]
+    for label in (f'source_principal="{CALLER}"', f'destination_principal="{WEB}"',
+                  'connection_security_policy="mutual_tls"'):  # fmt: skip
+        assert label in line
+    assert 'sidecar_tls_handshakes_total{outcome="ok"} 1.0' in page
+    assert 'sidecar_tls_groups_total{group="' in page
+    _, page = shop.caller.admin_get("/metrics")
+    (line,) = [each for each in page.splitlines() if each.startswith("istio_requests_total{")]
+    assert f'destination_principal="{WEB}"' in line
+    assert f'source_principal="{CALLER}"' in line
+    assert 'connection_security_policy="unknown"' in line
+
+
+def test_clusters_say_who_may_answer(shop: Shop) -> None:
+    _, text = shop.caller.admin_get("/clusters")
+    assert f"outbound|http|web.shop.svc.cluster.local:80::identities::{WEB}\n" in text
