@@ -31,6 +31,7 @@ from sidecar.wire.head import RequestHead, ResponseHead, authority_parts, canoni
 if TYPE_CHECKING:
     from sidecar.proxy.mesh import Services
 
+_DECLARED = {"http": Detected.HTTP1, "tcp": Detected.OPAQUE}  # such a port takes nothing else, and is not looked into
 _ESTABLISHED = ResponseHead(200, b"Connection established", [], {}, 0, 1, True)
 
 
@@ -123,7 +124,7 @@ class Outbound:
         destination = callee.destination
         record.attempts = 1
         record.upstream = destination.name
-        lease = await destination.fresh()
+        lease = await (destination.pool.acquire() if callee.protocol == "http" else destination.fresh())
         record.upstream = lease.channel.peer
         record.upstream_principal = lease.principal
         record.status = 200
@@ -132,29 +133,37 @@ class Outbound:
         except BaseException:
             lease.release(reusable=False)
             raise
-        shared = self._shared
         began = monotonic()
+        found = await self._look_inside(client, callee, lease)
+        if found.kind is Detected.HTTP1 and (callee.protocol == "http" or not greets(lease.channel)):
+            # Each tunnel dials: were all of these kept, the pool would fill with connections that nobody needs.
+            one_pool = lease.pool is destination.pool
+            lease.release(reusable=one_pool and lease.quiet() and not destination.pool.has_idle)
+            words = "HTTP, as the service's port says" if callee.protocol == "http" else found.words
+            origin = Origin(time(), f"{words}, within CONNECT", monotonic() - began)
+            await self._http_within(client, found.data, callee, origin)
+        else:
+            await self._relay(client, found, lease, record)
+
+    async def _look_inside(self, client: ClientStream, callee: Callee, lease: Lease) -> Sniffed:
+        """What the tunnel carries: as it is declared, else by its first bytes."""
+        if callee.protocol in _DECLARED:
+            return Sniffed(_DECLARED[callee.protocol], client.take_buffer(), None)
+        timeouts, began = self._shared.timeouts, monotonic()
         try:
             found = await sniff(
                 client.channel,
                 client.take_buffer(),
-                destination.fresh,
-                destination.habits,
+                callee.destination.fresh,
+                callee.destination.habits,
                 lease=lease,
-                head_timeout=shared.timeouts.request_head,
-                idle=shared.timeouts.idle,
+                head_timeout=timeouts.request_head,
+                idle=timeouts.idle,
             )
         except ChannelClosed as gone:
             raise ProxyError(Reason.CLIENT_CLOSED, f"the tunnel's client went away: {gone.detail}") from None
-        note_detected(found, monotonic() - began, shared.telemetry)
-        if found.kind is Detected.HTTP1 and not greets(lease.channel):
-            # Each tunnel dials: were all of these kept, the pool would fill with connections that nobody needs.
-            one_pool = lease.pool is destination.pool
-            lease.release(reusable=one_pool and lease.quiet() and not destination.pool.has_idle)
-            origin = Origin(time(), f"{found.words}, within CONNECT", monotonic() - began)
-            await self._http_within(client, found.data, callee, origin)
-        else:
-            await self._relay(client, found, lease, record)
+        note_detected(found, monotonic() - began, self._shared.telemetry)
+        return found
 
     async def _http_within(self, client: ClientStream, data: bytes, callee: Callee, origin: Origin) -> None:
         async def handle(inner: ClientStream, request: RequestHead, record: Record) -> None:

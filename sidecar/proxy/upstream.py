@@ -11,7 +11,7 @@ from time import monotonic
 import trio
 
 from sidecar.errors import Fault, ProxyError, Reason
-from sidecar.net.channel import NEVER, ChannelClosed
+from sidecar.net.channel import NEVER, ChannelClosed, Overdue
 from sidecar.net.pool import Lease
 from sidecar.wire import headers
 from sidecar.wire.body import BodyReader, chunk, last_chunk, reader_for
@@ -142,6 +142,8 @@ class UpstreamStream:
                 data = await channel.recv()
             except ChannelClosed as gone:
                 raise self._gone(gone.detail) from None
+            except Overdue as overdue:
+                raise self._cut(overdue) from None
             channel.deadline = NEVER
             if not data:
                 raise _left("before its answer was complete")
@@ -232,6 +234,8 @@ class UpstreamStream:
             data = await channel.recv()
         except ChannelClosed as gone:
             raise _left(gone.detail) from None
+        except Overdue as overdue:
+            raise self._cut(overdue) from None
         channel.deadline = NEVER
         if data:
             self.answered = True
@@ -249,6 +253,12 @@ class UpstreamStream:
         if self.channel.secured is not None and not self.reused and "alert" in how:
             return ProxyError(Reason.UPSTREAM_HANDSHAKE, f"the upstream refused this proxy's certificate: {how}")
         return _left(how)
+
+    def _cut(self, overdue: Overdue) -> ProxyError:
+        """What was cut since the server is no longer good is no fault of the caller's."""
+        if overdue.reason is not Reason.REVOKED:
+            return overdue
+        return ProxyError(Reason.UPSTREAM_IDENTITY, f"{self.channel.peer}: cut: a certificate is no longer good")
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,9 @@ import pytest
 
 from certs.facts import read
 from certs.pem import from_pem
-from tests.support.member import SNI, Shop
+from tests.support.member import SNI, Member, Shop
 from tests.support.papers import Papers
+from tests.support.raw import Client
 from tests.support.secure import OPAQUE
 from tests.support.upstream import hold, ok, send, wait_until
 
@@ -25,13 +26,10 @@ def shop() -> Iterator[Shop]:
         yield running
 
 
-def revoke(shop: Shop, *papers: Papers) -> None:
-    """From now on web refuses these."""
-    pairs = []
-    for each in papers:
-        leaf, issuer = from_pem(each.chain.read_bytes())[:2]
-        pairs.append((read(issuer).key_id.hex(), leaf.serial_number))
-    shop.web.tell("revoke", serials=pairs)
+def revoke(member: Member, papers: Papers) -> None:
+    """From now on this sidecar refuses these."""
+    leaf, issuer = from_pem(papers.chain.read_bytes())[:2]
+    member.tell("revoke", serials=[(read(issuer).key_id.hex(), leaf.serial_number)])
 
 
 def _taken(shop: Shop, path: bytes) -> int:
@@ -50,7 +48,7 @@ def test_while_the_app_thinks(shop: Shop, sent: bytes) -> None:
     with shop.stranger(papers) as client:
         client.send(sent)
         wait_until(there, "the request is in the app")
-        revoke(shop, papers)
+        revoke(shop.web, papers)
         client.read_to_end()
         assert client.heard.end in ("cut", "reset") and not client.heard.raw
     told = f"127.0.0.1:{client.heard.port}: cut"
@@ -65,7 +63,7 @@ def test_in_the_middle_of_an_answer(shop: Shop) -> None:
     with shop.stranger(papers) as client:
         client.send(_GET % b"/script/begins")
         client.read_until(lambda raw: raw.endswith(b"half"))
-        revoke(shop, papers)
+        revoke(shop.web, papers)
         client.read_to_end()
         assert client.heard.end in ("cut", "reset") and client.heard.raw.endswith(b"half")
 
@@ -76,7 +74,7 @@ def test_between_two_requests(shop: Shop) -> None:
         client.send(_GET % b"/script/plain")
         client.replies((b"GET",), 1)
         seen = shop.seen()
-        revoke(shop, papers)
+        revoke(shop.web, papers)
         client.send(_GET % b"/after")
         client.read_to_end()
         assert client.heard.end in ("cut", "reset") and bytes(client.heard.raw).count(b"HTTP/1.1") == 1
@@ -90,7 +88,7 @@ def test_in_an_opaque_connection(shop: Shop) -> None:
         client.send(b"\0opaque")
         wait_until(lambda: shop.seen() > seen, "it is in the app")
         seen = shop.seen()
-        revoke(shop, papers)
+        revoke(shop.web, papers)
         client.read_to_end()
         assert client.heard.end in ("cut", "reset")
     assert shop.seen() == seen
@@ -106,7 +104,7 @@ def test_another_connection_goes_on(shop: Shop) -> None:
         for client in (revoked, good):
             client.send(_GET % b"/script/plain")
             client.replies((b"GET",), 1)
-        revoke(shop, papers)
+        revoke(shop.web, papers)
         revoked.read_to_end()
         good.send(_GET % b"/script/plain")
         assert [each.status for each in good.replies((b"GET",) * 2, 2)] == [200, 200]
@@ -118,3 +116,14 @@ def test_another_connection_goes_on(shop: Shop) -> None:
     wait_until(lambda: any(told in (each["detail"] or "") for each in shop.web.log_records()), "it is recorded")
     (record,) = (each for each in shop.web.log_records() if told in (each["detail"] or ""))
     assert record["response_code_details"] == "peer_refused" and record["detail"].endswith("is revoked")
+
+
+def test_the_caller_of_a_server_that_is_revoked_gets_503(shop: Shop) -> None:
+    there = _in_app(shop, b"/script/holds")
+    url = b"http://web.shop.svc.cluster.local/script/holds"
+    with Client(shop.caller.outbound) as client:
+        client.send(_GET.replace(b"Host: web", b"Host: web.shop.svc.cluster.local") % url)
+        wait_until(there, "the request is in the app")
+        revoke(shop.caller, shop.papers["web"])
+        (reply,) = client.replies((b"GET",), 1)
+    assert reply.status == 503 and b"upstream_identity" in reply.body

@@ -1,0 +1,55 @@
+"""CONNECT to a port of a service: what the port is declared to speak decides, and its first bytes only otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.member import PORTS, WEB, Shop
+from tests.support.raw import Client
+from tests.support.upstream import ok, send, wait_until
+
+_GET = b"GET /script/plain HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Shop]:
+    with Shop(scripts={"plain": (send(ok()),)}, strict=False) as running:
+        yield running
+
+
+def _through(shop: Shop, name: str, data: bytes) -> bytes:
+    """What comes back through a tunnel to this port."""
+    authority = f"{WEB}:{PORTS[name]}".encode()
+    with Client(shop.caller.outbound) as client:
+        client.send(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (authority, authority))
+        client.replies((b"CONNECT",), 1)
+        client.heard.raw.clear()
+        client.send(data)
+        client.finish()
+        return bytes(client.read_to_end().raw)
+
+
+@pytest.mark.parametrize(("name", "protocol"), [("http", "HTTP/1.1"), ("auto", "HTTP/1.1"), ("tcp", "TCP")])
+def test_http_through_a_tunnel(shop: Shop, name: str, protocol: str) -> None:
+    before = len(shop.web.log_records())
+
+    def served() -> list[str]:
+        return [each["protocol"] for each in shop.web.log_records()[before:] if each["bytes_sent"]]
+
+    assert _through(shop, name, _GET).startswith(b"HTTP/1.1 200 ")
+    wait_until(lambda: served() == [protocol], f"{name}: {protocol}")
+    assert all(
+        each["downstream_peer_uri_san"] == shop.papers["caller"].spiffe_id for each in shop.web.log_records()[before:]
+    )
+
+
+@pytest.mark.parametrize(("name", "taken"), [("http", False), ("auto", True), ("tcp", True)])
+def test_other_bytes_through_a_tunnel(shop: Shop, name: str, taken: bool) -> None:
+    seen = shop.seen()
+    answer = _through(shop, name, b"\0opaque bytes\r\n\r\n")
+    if taken:
+        wait_until(lambda: shop.seen() == seen + len(b"\0opaque bytes\r\n\r\n"), "they are in the app")
+    else:
+        assert answer.startswith(b"HTTP/1.1 400 ") and shop.seen() == seen
