@@ -24,6 +24,7 @@ function step(title, ...content) {
 function connection(told) {
   return step('The client connected', facts([
     ['from', mono(told.client)],
+    ['has shown to be', mono(told.peer)],
     ['speaks', told.detected ?? told.protocol],
     ['found out after', told.detected_after_ms ? milliseconds(told.detected_after_ms) : null],
     ['opened', told.opened_before_ms === undefined ? null : `${milliseconds(told.opened_before_ms)} before this`],
@@ -57,6 +58,7 @@ function attempts(tries) {
   return step(title, ...tries.map((each, at) => make('div', { class: 'try' }, facts([
     ['try', tries.length > 1 ? count(at + 1) : null],
     ['to', mono(each.upstream)],
+    ['which has shown to be', mono(each.peer)],
     ['connection', each.connection === 'none' ? 'none: it could not be had' : each.connection],
     ['first byte after', each.first_byte_after_ms ? milliseconds(each.first_byte_after_ms)
       : each.connection === 'none' || each.outcome === 'answered' ? null : 'none came'],
