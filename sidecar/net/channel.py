@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -127,11 +128,8 @@ class Channel:
             self.expire(reason)
             if self.watcher is not None:
                 self.watcher.abort(reason)
-            try:
+            with suppress(OSError):  # it is gone already
                 self.sock.shutdown(socket.SHUT_RDWR)
-            except OSError as error:
-                if error.errno not in _GONE:
-                    raise self._gone(error) from None
 
     def revive(self) -> None:
         """Takes an ``Overdue`` back: its catcher decided to go on waiting."""
