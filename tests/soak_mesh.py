@@ -267,6 +267,8 @@ def _closed(joined: Joined, load: Load, leaf_ttl: float) -> str:
     assert load.total == good, "a request was served without a certificate"
     assert joined.wire.passed == passed, "something was sent without a certificate"
     assert "503" in load.failures[-1][1], load.failures[-1]
+    joined.restart("keeps")  # what it has kept has ended as well
+    assert joined.ready("keeps")[0] == 503, joined.ready("keeps")
     return "nothing passed the wire"
 
 
