@@ -186,10 +186,19 @@ CASES: dict[Reason, Case] = {
 }
 # A connection that ends between two requests fails nobody: there is no request that a record could be of.
 QUIET = {Reason.CONNECTION_IDLE}
-# What takes a namespace with rules of its own to come about.
+# What takes a namespace with rules of its own, or a mesh, to come about.
 ELSEWHERE = {
     Reason.NOT_REDIRECTED: "tests/netns/test_capture_proxy.py",
     Reason.NOT_THIS_POD: "tests/netns/test_capture_proxy.py",
+    Reason.PEER_REFUSED: "tests/mesh/test_cut.py",
+    Reason.PLAINTEXT_REFUSED: "tests/netns/test_mesh.py",
+    Reason.REVOKED: "tests/mesh/test_cut.py",
+    Reason.NO_IDENTITY: "tests/hostile/test_tls_transport.py",
+    Reason.UPSTREAM_IDENTITY: "tests/hostile/test_tls_certificates.py",
+    Reason.HANDSHAKE_FAILED: "tests/mesh/test_reasons.py",
+    Reason.HANDSHAKE_TIMEOUT: "tests/mesh/test_reasons.py",
+    Reason.UPSTREAM_HANDSHAKE: "tests/mesh/test_reasons.py",
+    Reason.NO_ENDPOINT: "tests/mesh/test_reasons.py",
 }
 
 
