@@ -78,7 +78,7 @@ def test_a_page_that_is_not_is_found_out() -> None:
 
 @pytest.mark.parametrize("headers", [{}, OPENMETRICS], ids=["text", "openmetrics"])
 def test_the_page_is_what_the_catalog_says(sidecar: SidecarProcess, headers: dict[str, str]) -> None:
-    """Every metric of the table is there, under its kind, and no other; of interception and identity there is no number."""
+    """Every metric of the table is there, under its kind, and no other; what is off has no number."""
     _, page = sidecar.admin_get("/metrics", headers=headers)
     families = {each.name: each for each in (parse_openmetrics if headers else parse_text)(page)}
     wanted = {each.name: each for each in catalog.METRICS}
