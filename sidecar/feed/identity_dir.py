@@ -46,9 +46,10 @@ class IdentityDir:
     def __init__(self, path: str) -> None:
         self._directory = Path(path)
         try:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
-            found = self._directory.lstat()
-            kind = file_system(path)
+            kind = file_system(str(self._directory if self._directory.exists() else self._directory.parent))
+            if kind == _TMPFS:
+                self._directory.mkdir(mode=0o700, exist_ok=True)
+                found = self._directory.lstat()
         except OSError as error:
             raise StartError(
                 f"--identity-dir: {path} can't be made or read ({error.strerror}); name one that can"

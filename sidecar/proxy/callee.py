@@ -34,6 +34,7 @@ class Callee:
 
     direction = "outbound"
     protocol = "auto"
+    cluster = ""
 
     def __init__(self, address: OriginalDst, forwarder: Forwarder, shared: Shared) -> None:
         self.route: Callable[[RequestHead], Callee | None] = _nowhere

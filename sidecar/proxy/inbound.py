@@ -40,6 +40,7 @@ class AppPort:
 
     direction = "inbound"
     original = ""
+    cluster = ""
 
     def __init__(self, address: Address, protocol: str, shared: Shared, dial_app: Dial | None = None) -> None:
         self.address = address

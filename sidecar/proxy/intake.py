@@ -46,6 +46,11 @@ class Target(Protocol):
         ...
 
     @property
+    def cluster(self) -> str:
+        """What a service of the mesh is called in records; empty for all others."""
+        ...
+
+    @property
     def destination(self) -> Destination: ...
 
     def trusts(self, host: str) -> bool:
@@ -199,6 +204,7 @@ async def _relay(channel: Channel, found: Sniffed, origin: Origin, target: Targe
             raise ProxyError(Reason.MEMORY, "the proxy is near its memory limit")
         record.attempts = 1
         record.upstream = target.destination.name
+        record.cluster = target.cluster
         if lease is None:
             lease = await target.destination.fresh()
         record.upstream = lease.channel.peer

@@ -18,12 +18,14 @@ from sidecar.net.channel import Channel
 from sidecar.net.pool import Lease
 from sidecar.policy.authorize import Permit, authorize_service
 from sidecar.proxy.callee import Callee
+from sidecar.proxy.client import ClientStream
 from sidecar.proxy.destination import Destination
 from sidecar.proxy.forwarding import Forwarder
 from sidecar.proxy.secure import Mesh, Secure
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
 from sidecar.resources.snapshot import ServicePort, Snapshot
+from sidecar.telemetry.record import Record
 from sidecar.wire.head import RequestHead
 
 WAIT_SECONDS: Final = 3.0  # for a connection to an endpoint (F13)
@@ -53,6 +55,7 @@ class MeshCallee(Callee):
         super().__init__(address, forwarder, shared)
         self.original = original
         self.protocol = port.protocol
+        self.cluster = f"outbound|{port.port}||{port.host}"
 
     @property
     def terms(self) -> tuple[frozenset[SpiffeId], bytes, str]:
@@ -66,6 +69,10 @@ class MeshCallee(Callee):
             if gone:
                 self.destination.renew()
         self.port = port
+
+    async def forward(self, client: ClientStream, request: RequestHead, record: Record, permit: Permit) -> None:
+        record.cluster = self.cluster
+        await super().forward(client, request, record, permit)
 
     def permit_address(self) -> None:
         """See ``Callee``: whatever is dialed is an endpoint of the service."""

@@ -124,6 +124,7 @@ class Outbound:
         destination = callee.destination
         record.attempts = 1
         record.upstream = destination.name
+        record.cluster = callee.cluster
         lease = await (destination.pool.acquire() if callee.protocol == "http" else destination.fresh())
         record.upstream = lease.channel.peer
         record.upstream_principal = lease.principal

@@ -146,7 +146,7 @@ class UpstreamStream:
                 raise self._cut(overdue) from None
             channel.deadline = NEVER
             if not data:
-                raise _left("before its answer was complete")
+                raise self._gone("before its answer was complete")
             self.answered = True
         while True:
             try:
@@ -249,10 +249,12 @@ class UpstreamStream:
                 self._lease.idle_limit = min(self._lease.pool.idle_seconds, max(0.0, int(value) - 1.0))
 
     def _gone(self, how: str) -> ProxyError:
-        """Under TLS 1.3 a server judges our certificate after our handshake is over: an alert is its verdict, then."""
-        if self.channel.secured is not None and not self.reused and "alert" in how:
-            return ProxyError(Reason.UPSTREAM_HANDSHAKE, f"the upstream refused this proxy's certificate: {how}")
-        return _left(how)
+        """Under TLS 1.3 a server judges our certificate after our handshake is over: an alert is its verdict, then, and
+        an end without a word may be."""
+        if self.channel.secured is None or self.reused:
+            return _left(how)
+        verdict = "refused this proxy's certificate" if "alert" in how else "left, or may have refused our certificate"
+        return ProxyError(Reason.UPSTREAM_HANDSHAKE, f"right after the handshake the upstream {verdict}: {how}")
 
     def _cut(self, overdue: Overdue) -> ProxyError:
         """What was cut since the server is no longer good is no fault of the caller's."""

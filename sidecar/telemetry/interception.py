@@ -27,6 +27,8 @@ def original(record: Record) -> str:
 def cluster(record: Record) -> str:
     """Where what the app sends went, or would have gone; the app's own port for what it was sent. Empty where neither
     is known."""
+    if record.cluster:
+        return record.cluster
     reached = original(record) or record.upstream if record.direction == "inbound" else record.upstream
     return _cluster(record.direction, reached, record.reason is Reason.BLACK_HOLE)
 
@@ -59,13 +61,15 @@ def ending(record: Record, form: str) -> bytes:
     if record.direction == "outbound":
         reached = "somewhere" if record.upstream else ""  # where exactly makes no other cluster
     worked_out = _ending if len(authority) <= _SHORT else _ending.__wrapped__
-    return worked_out(form, record.direction, where, reached, refused, authority)
+    return worked_out(form, record.direction, where, reached, refused, authority, record.cluster)
 
 
 @lru_cache(maxsize=512)
-def _ending(form: str, direction: str, where: str, reached: str, refused: bool, authority: bytes) -> bytes:
+def _ending(
+    form: str, direction: str, where: str, reached: str, refused: bool, authority: bytes, service: str
+) -> bytes:
     """Nearly all requests end as the last ones did."""
-    named = _cluster(direction, reached, refused).encode()
+    named = (service or _cluster(direction, reached, refused)).encode()
     differs = bool(where and authority and _difference(where, authority))
     if form == "text":
         return b' "%b" %b %b\n' % (where.encode() or b"-", named or b"-", b"authority_differs" if differs else b"-")

@@ -73,6 +73,7 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     bytes_received: int = 0
     bytes_sent: int = 0
     upstream: str = ""
+    cluster: str = ""  # of a service of the mesh, by its name; others are known by where they are
     upstream_principal: str = ""  # who the upstream has shown to be; empty for plaintext
     attempts: int = 0
     reused: bool = False
