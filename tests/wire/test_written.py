@@ -36,6 +36,8 @@ class Paper:
         self.written = b""
         self.channel = self  # it is its own lease, too
         self.reused = False
+        self.principal = ""
+        self.secured = None
 
     def send_nowait(self, data: bytes) -> int:
         self.written += data

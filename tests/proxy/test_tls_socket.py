@@ -1,0 +1,174 @@
+"""What one connection's end does to others under the same OpenSSL: nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from time import time
+
+import pytest
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
+from OpenSSL.crypto import FILETYPE_ASN1, load_certificate
+
+from certs import issue, keys, spiffe
+from certs.keys import PrivateKey
+from certs.verify import Peer
+from sidecar.net.channel import Channel
+from sidecar.net.contexts import client_context, first_contact_context, server_context
+from sidecar.net.tls import HandshakeFailed, TlsFailure, TlsSocket, secure_client
+
+_ROOT = issue.new_root("cluster.local", keys.new_key(), keys.new_serial(), time(), 3600.0)
+_RESET = b"\x01\0\0\0\0\0\0\0"
+
+
+def _issued(name: str) -> tuple[PrivateKey, x509.Certificate]:
+    key, who = keys.new_key(), spiffe.workload("cluster.local", "shop", name)
+    return key, issue.leaf(_ROOT, key.public_key(), who, keys.new_serial(), time(), 600.0)
+
+
+def _connected() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+    near.setblocking(False)
+    far.setblocking(False)
+    return near, far
+
+
+class Pair:
+    """Two ends of one secured connection."""
+
+    def __init__(self) -> None:
+        (caller_key, caller), (web_key, web) = _issued("caller"), _issued("web")
+        roots = [_ROOT.certificate]
+        self.raw, self.far_raw = _connected()
+        near = SSL.Connection(client_context([caller], caller_key, roots), self.raw)
+        near.set_connect_state()
+        far = SSL.Connection(server_context([web], web_key, roots, (b"istio",), certificate_needed=True), self.far_raw)
+        far.set_accept_state()
+        shaking = [near, far]
+        while shaking:
+            for each in tuple(shaking):
+                try:
+                    each.do_handshake()
+                    shaking.remove(each)
+                except SSL.WantReadError:
+                    continue
+        self.near, self.far = TlsSocket(near, self.raw), TlsSocket(far, self.far_raw)
+
+    def die(self) -> None:
+        """The far end is gone with a reset, as this end's kernel knows already."""
+        self.far_raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.far_raw.close()
+
+    def close(self) -> None:
+        self.near.close()
+        self.far_raw.close()
+
+
+@pytest.fixture
+def pairs() -> Iterator[tuple[Pair, Pair]]:
+    both = Pair(), Pair()
+    yield both
+    for each in both:
+        each.close()
+
+
+def _fail(pair: Pair, how: str) -> None:
+    pair.die()
+    with pytest.raises(OSError):
+        if how == "read":
+            pair.near.recv(100)
+        else:
+            pair.near.send(b"x")
+    pair.near.close()
+
+
+class TestAfterAnotherHasFailed:
+    def test_a_clean_end_is_one(self, pairs: tuple[Pair, Pair], how: str) -> None:
+        dead, alive = pairs
+        alive.far.shutdown(socket.SHUT_WR)
+        _fail(dead, how)
+        assert alive.near.recv(100) == b""
+
+    def test_one_that_waits_says_goodbye_later(self, pairs: tuple[Pair, Pair], how: str) -> None:
+        dead, alive = pairs
+        _fail(dead, how)
+        with pytest.raises(BlockingIOError):
+            alive.near.recv(100)
+        alive.near.shutdown(socket.SHUT_WR)
+        assert alive.far.recv(100) == b""
+
+    def test_no_byte_is_sent_twice(self, pairs: tuple[Pair, Pair], how: str) -> None:
+        dead, alive = pairs
+        _fail(dead, how)
+        data = os.urandom(16_000_000)  # more than both kernels hold
+        sent = alive.near.send(data)
+        assert 0 < sent < len(data)
+        got = bytearray()
+        while len(got) < sent:
+            got += alive.far.recv(65_536)
+        assert bytes(got) == data[: len(got)]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_closed_one_leaves_its_number_alone(cut: bool) -> None:
+    pair = Pair()
+    near, far = _connected()
+    number = pair.near.fileno()
+    if cut:
+        pair.near.shutdown(socket.SHUT_RDWR)
+    pair.near.close()
+    try:
+        os.dup2(near.fileno(), number)  # somebody else has it now
+        far.send(b"\x17\x03\x03\x00\x01x")
+        with pytest.raises(OSError):
+            pair.near.send(b"x" * 100)
+        with pytest.raises(TlsFailure):
+            pair.near.recv(100)
+        with pytest.raises(OSError):
+            pair.near.shutdown(socket.SHUT_WR)
+        with pytest.raises(BlockingIOError):
+            far.recv(100)
+        assert near.recv(100) == b"\x17\x03\x03\x00\x01x"
+    finally:
+        os.close(number)
+        near.close()
+        far.close()
+        pair.far_raw.close()
+
+
+async def test_a_certificate_that_only_openssl_can_read_is_refused() -> None:
+    key, good = _issued("web")
+    # Version 4: OpenSSL reads on, and first contact lets it pass until it is judged.
+    der = good.public_bytes(Encoding.DER).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x03", 1)
+    near, far = _connected()
+    channels: set[Channel] = set()
+    channel = Channel(near, "control", channels)
+
+    def serve() -> None:
+        context = SSL.Context(SSL.TLS_METHOD)
+        context.use_certificate(load_certificate(FILETYPE_ASN1, der))
+        context.use_privatekey(key)
+        far.setblocking(True)
+        server = SSL.Connection(context, far)
+        server.set_accept_state()
+        with contextlib.suppress(SSL.Error):
+            server.do_handshake()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, serve)
+        with pytest.raises(HandshakeFailed) as failed:
+            await secure_client(channel, first_contact_context(), _never, sni=b"", alpn=(b"http/1.1",), seconds=5.0)
+    channel.close()
+    far.close()
+    assert failed.value.rule == "unreadable"
+
+
+def _never(chain: Sequence[x509.Certificate]) -> Peer:
+    raise AssertionError("nothing of it could be read")
