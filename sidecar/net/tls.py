@@ -44,6 +44,7 @@ _read: Final = _library.SSL_read
 _write: Final = _library.SSL_write
 _pointer: Final = _foreign.from_buffer
 _unpack: Final = _foreign.unpack
+_forget_errors: Final = _library.ERR_clear_error
 _PLAIN: Final = _foreign.new("char[]", RECORD_BYTES)  # one loop, one thread, and nothing waits between read and unpack
 
 Judge = Callable[[Sequence[x509.Certificate]], Peer]
@@ -181,6 +182,9 @@ class TlsSocket:
                 self._connection.shutdown()
             except (SSL.WantReadError, SSL.WantWriteError):
                 raise BlockingIOError from None
+            except SSL.SysCallError as error:
+                self._silent = True
+                raise _from_system(error) from None
             except SSL.Error as error:
                 self._silent = True
                 raise TlsFailure(words_of(error)) from None
@@ -214,6 +218,11 @@ class TlsSocket:
                 self._connection.shutdown()
             except SSL.Error:
                 pass  # the peer is gone or takes nothing: it learns of the end by FIN
+            _forget_errors()
+        # OpenSSL knows the descriptor's number, which may be another's from here on: it must not read or write there.
+        self._cut = True
+        self.unread = b""
+        self._connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
         self._raw.close()
 
 
@@ -309,7 +318,11 @@ def _judged(channel: Channel, connection: SSL.Connection, judge: Judge | None, s
         raise HandshakeFailed(side.failed, f"{channel.peer}: key agreement by {group or 'nothing'}", "group")
     peer = None
     if judge is not None:
-        chain = connection.get_verified_chain(as_cryptography=True)
+        try:
+            chain = connection.get_verified_chain(as_cryptography=True)
+        except (ValueError, TypeError, x509.InvalidVersion):  # OpenSSL reads what is no DER, too
+            detail = f"{channel.peer}: its certificate can't be read as X.509"
+            raise HandshakeFailed(side.refused, detail, Refusal.UNREADABLE.word) from None
         # A resumed session has no chain either; there are none, and if there were, this is where they end.
         if not chain and connection.get_context().get_verify_mode() & SSL.VERIFY_FAIL_IF_NO_PEER_CERT:
             raise HandshakeFailed(side.refused, f"{channel.peer}: it shows no certificate", "no_certificate")
@@ -335,7 +348,9 @@ def _raw(channel: Channel) -> socket.socket:
 
 
 def _from_system(error: SSL.SysCallError) -> OSError:
-    """pyOpenSSL's (-1, "Unexpected EOF") or (errno, text)."""
+    """pyOpenSSL's (-1, "Unexpected EOF") or (errno, text). It leaves OpenSSL's own note of it in the thread's queue,
+    where the next connection that would only have to wait would find it, and take it for its own."""
+    _forget_errors()
     code, words = error.args if len(error.args) == 2 else (errno.ECONNRESET, "closed")
     if code == -1:
         return TlsFailure("the connection was cut without a TLS close_notify")

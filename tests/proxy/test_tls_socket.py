@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from time import time
 
 import pytest
@@ -13,7 +14,7 @@ import trio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
-from OpenSSL.crypto import FILETYPE_ASN1, load_certificate
+from OpenSSL.crypto import FILETYPE_ASN1
 
 from certs import issue, keys, spiffe
 from certs.keys import PrivateKey
@@ -89,6 +90,7 @@ def _fail(pair: Pair, how: str) -> None:
     pair.near.close()
 
 
+@pytest.mark.parametrize("how", ["read", "write"])
 class TestAfterAnotherHasFailed:
     def test_a_clean_end_is_one(self, pairs: tuple[Pair, Pair], how: str) -> None:
         dead, alive = pairs
@@ -143,17 +145,19 @@ def test_a_closed_one_leaves_its_number_alone(cut: bool) -> None:
         pair.far_raw.close()
 
 
-async def test_a_certificate_that_only_openssl_can_read_is_refused() -> None:
+async def test_a_certificate_that_only_openssl_can_read_is_refused(tmp_path: Path) -> None:
     key, good = _issued("web")
     # Version 4: OpenSSL reads on, and first contact lets it pass until it is judged.
     der = good.public_bytes(Encoding.DER).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x03", 1)
+    file = tmp_path / "web.der"
+    file.write_bytes(der)
     near, far = _connected()
     channels: set[Channel] = set()
     channel = Channel(near, "control", channels)
 
     def serve() -> None:
         context = SSL.Context(SSL.TLS_METHOD)
-        context.use_certificate(load_certificate(FILETYPE_ASN1, der))
+        context.use_certificate_file(str(file), FILETYPE_ASN1)
         context.use_privatekey(key)
         far.setblocking(True)
         server = SSL.Connection(context, far)
