@@ -117,7 +117,7 @@ async def sniff(
                 more = await first_of(client, lease.channel, data, until, idle)
                 if more is None:
                     greeted = greets(lease.channel)
-                    if not greeted and lease.channel.secured is not None:
+                    if not greeted and lease.channel.secured is not None and _waits(lease.channel):
                         continue  # something of TLS's own, a ticket perhaps
                     habits.server_first = habits.server_first or greeted
                     return Sniffed(Detected.OPAQUE, data, lease, server_first=greeted)
@@ -168,6 +168,17 @@ def greets(server: Channel) -> bool:
     return bool(said) and said != b"HTTP/1."
 
 
+def _waits(server: Channel) -> bool:
+    """Whether a server has neither said anything nor left."""
+    try:
+        server.sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 async def _send(server: Channel, data: bytes) -> None:
     try:
         await server.send_all(data)
@@ -202,6 +213,8 @@ async def first_of(client: Channel, server: Channel, data: bytes, until: float, 
         async def listen() -> None:
             try:
                 await server.wait_readable()
+            except (ChannelClosed, ProxyError):
+                pass  # it was cut; whoever goes on with it finds out
             finally:
                 nursery.cancel_scope.cancel()
 

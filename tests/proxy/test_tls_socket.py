@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from time import time
+from typing import cast
 
 import pytest
 import trio
@@ -21,7 +23,11 @@ from certs.keys import PrivateKey
 from certs.verify import Peer
 from sidecar.net.channel import Channel
 from sidecar.net.contexts import client_context, first_contact_context, server_context
-from sidecar.net.tls import HandshakeFailed, TlsFailure, TlsSocket, secure_client
+from sidecar.net.pool import Lease, Pool
+from sidecar.net.tls import HandshakeFailed, Secured, TlsFailure, TlsSocket, secure_client
+from sidecar.proxy.sniff import Habits, sniff
+from sidecar.telemetry.metrics import Counters
+from sidecar.wire.detect import Detected
 
 _ROOT = issue.new_root("cluster.local", keys.new_key(), keys.new_serial(), time(), 3600.0)
 _RESET = b"\x01\0\0\0\0\0\0\0"
@@ -82,11 +88,9 @@ def pairs() -> Iterator[tuple[Pair, Pair]]:
 
 def _fail(pair: Pair, how: str) -> None:
     pair.die()
+    fails: Callable[[], object] = partial(pair.near.recv, 100) if how == "read" else partial(pair.near.send, b"x")
     with pytest.raises(OSError):
-        if how == "read":
-            pair.near.recv(100)
-        else:
-            pair.near.send(b"x")
+        fails()
     pair.near.close()
 
 
@@ -176,3 +180,29 @@ async def test_a_certificate_that_only_openssl_can_read_is_refused(tmp_path: Pat
 
 def _never(chain: Sequence[x509.Certificate]) -> Peer:
     raise AssertionError("nothing of it could be read")
+
+
+async def test_a_server_that_leaves_a_silent_client_is_no_reason_to_look_again_and_again() -> None:
+    pair = Pair()
+    near, far = _connected()
+    channels: set[Channel] = set()
+    client, server = Channel(near, "client", channels), Channel(pair.raw, "server", channels)
+    server.sock = cast(socket.socket, pair.near)
+    server.secured = Secured(None, b"", b"", "", "")
+    pair.far.close()
+
+    async def connect() -> Lease:
+        return Lease(pool, server)
+
+    async def dial() -> Channel:
+        raise AssertionError("there is a connection")
+
+    pool = Pool(dial, limit=1, max_waiting=1, wait_seconds=1.0, idle_seconds=1.0, counters=Counters())
+    habits = Habits()
+    habits.server_first = True  # it is dialed at once
+    with trio.fail_after(5):
+        found = await sniff(client, b"", connect, habits, lease=None, head_timeout=60.0, idle=60.0)
+    assert found.kind is Detected.OPAQUE and not found.server_first and not found.data
+    for each in (client, server):
+        each.close()
+    far.close()
