@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import msgspec
+
 from certs.spiffe import SpiffeId
 from sidecar.addresses import OriginalDst
 from sidecar.errors import ProxyError, Reason
@@ -69,6 +71,11 @@ class MeshCallee(Callee):
             if gone:
                 self.destination.renew()
         self.port = port
+
+    def retire(self, port: ServicePort | None) -> None:
+        """Others serve this port from now on, or (None) nobody does. Whoever holds on to this gets to them alone."""
+        self.destination.close()
+        self.port = msgspec.structs.replace(self.port, endpoints=()) if port is None else port
 
     async def forward(self, client: ClientStream, request: RequestHead, record: Record, permit: Permit) -> None:
         record.cluster = self.cluster
@@ -179,7 +186,7 @@ class Services:
             if port is not None and (port.identities, port.sni, port.protocol) == callee.terms:
                 callee.take(port)
             else:
-                self._callees.pop(key).destination.close()
+                self._callees.pop(key).retire(port)
 
     def _renew(self) -> None:
         for callee in self._callees.values():
@@ -190,7 +197,9 @@ class Services:
         return self._callees.values()
 
     def sweep(self, now: float) -> None:
-        """Closes connections that have been idle for too long."""
+        """Closes connections that have been idle for too long, and follows the Snapshot where nobody asks."""
+        if self._mesh.snapshot is not self._seen:
+            self._refresh()
         for callee in self._callees.values():
             callee.destination.sweep(now)
 

@@ -53,3 +53,24 @@ def test_other_bytes_through_a_tunnel(shop: Shop, name: str, taken: bool) -> Non
         wait_until(lambda: shop.seen() == seen + len(b"\0opaque bytes\r\n\r\n"), "they are in the app")
     else:
         assert answer.startswith(b"HTTP/1.1 400 ") and shop.seen() == seen
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["served by others", "gone"])
+def test_a_tunnel_does_not_outlive_what_its_service_was(gone: bool) -> None:
+    get = b"GET /script/plain HTTP/1.1\r\nHost: web\r\n\r\n"
+    authority = f"{WEB}:{PORTS['http']}".encode()
+    with Shop(scripts={"plain": (send(ok()),)}, strict=False) as shop, Client(shop.caller.outbound) as client:
+        client.send(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (authority, authority))
+        client.replies((b"CONNECT",), 1)
+
+        def status() -> int:
+            client.heard.raw.clear()
+            client.send(get)
+            return client.replies((b"GET",), 1)[0].status
+
+        assert status() == 200
+        mesh = shop.directory / "caller.yaml"
+        text = mesh.read_text()
+        mesh.write_text("services: []\n" if gone else text.replace("[web]", "[other]"))
+        wait_until(lambda: any("version 0.2" in line for line in shop.caller.errors), "the caller knows of it")
+        wait_until(lambda: status() == 503, "requests go to nobody else")
