@@ -193,6 +193,7 @@ class ApiPort:
     direction = "inbound"
     protocol = "http"
     original = ""
+    cluster = ""
 
     def __init__(self, private: str, shared: Shared) -> None:
         self._private = private
