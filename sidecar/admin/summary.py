@@ -21,9 +21,10 @@ from sidecar.admin.health import standing
 from sidecar.admin.totals import APP_WORD, DIRECTIONS, Totals
 from sidecar.errors import Reason
 from sidecar.telemetry import redact
+from sidecar.telemetry.history import Glance
 from sidecar.telemetry.meanings import APP_ERROR, MEANINGS
 from sidecar.telemetry.process import resident_bytes
-from sidecar.telemetry.record import SERVER_ERROR, Record
+from sidecar.telemetry.record import Record
 
 FAILURES: Final = 20  # rows of the page
 RECENT: Final = 60.0  # seconds
@@ -31,6 +32,7 @@ SHARES: Final = 8  # sources and destinations that are named; the rest is one li
 SWITCHING: Final = 101
 _BY_WORD: Final = {reason.word: reason for reason in Reason}
 
+Seen = Record | Glance
 Plain = dict[str, object]
 Gauges = Mapping[str, Mapping[tuple[str, ...], float]]
 
@@ -39,8 +41,8 @@ def summarize(context: AdminContext, before: Totals | None, now: Totals, wall: f
     """The summary of the time between two totals, in values that JSON has. ``wall`` is the time of day in seconds;
     rates and latencies are null where there is no ``before``."""
     telemetry = context.telemetry
-    records, failed = telemetry.history.newest_first(), telemetry.history.failed_newest_first()
-    failures = [record for record in records if record.reason is not None or record.status >= SERVER_ERROR]
+    records, failed = telemetry.history.glances(), telemetry.history.failed_newest_first()
+    failures = [record for record in records if isinstance(record, Record) and record.failed]
     gauges = {name: dict(readings) for name, readings in telemetry.gauges.read()}
     seconds = now.at - before.at if before is not None else 0.0
     return {
@@ -62,7 +64,7 @@ def summarize(context: AdminContext, before: Totals | None, now: Totals, wall: f
 # -- by direction ----------------------------------------------------------------------------------------------------
 
 
-def _directions(records: Sequence[Record], before: Totals | None, now: Totals, since: float, gauges: Gauges) -> Plain:
+def _directions(records: Sequence[Seen], before: Totals | None, now: Totals, since: float, gauges: Gauges) -> Plain:
     durations: dict[str, list[float]] = {direction: [] for direction in DIRECTIONS}
     if before is not None:
         for record in records:
@@ -147,7 +149,7 @@ def _failure(record: Record) -> Plain:
 # -- who calls whom --------------------------------------------------------------------------------------------------
 
 
-def _shares(records: Sequence[Record], failed: Sequence[Record], attribute: str) -> list[Plain]:
+def _shares(records: Sequence[Seen], failed: Sequence[Record], attribute: str) -> list[Plain]:
     """Requests by direction and by what ``attribute`` says; of a client only its host, since ports come and go."""
     requests, failures = _counted(records, attribute), _counted(failed, attribute)
     return [
@@ -156,7 +158,7 @@ def _shares(records: Sequence[Record], failed: Sequence[Record], attribute: str)
     ]
 
 
-def _counted(records: Iterable[Record], attribute: str) -> Counter[tuple[str, str]]:
+def _counted(records: Iterable[Seen], attribute: str) -> Counter[tuple[str, str]]:
     # Counted as they are first: that is done in C, and leaves one look per connection instead of one per record.
     counted: Counter[tuple[str, str]] = Counter(map(attrgetter("direction", attribute), records))
     if attribute != "client":
@@ -173,7 +175,7 @@ def _calmly(share: tuple[tuple[str, str], int]) -> tuple[int, tuple[str, str]]:
     return -round(2 * log2(count)), name
 
 
-def _window(records: Sequence[Record], wall: float) -> Plain:
+def _window(records: Sequence[Seen], wall: float) -> Plain:
     if not records:
         return {"records": 0, "seconds": 0.0}
     oldest = records[-1]

@@ -56,10 +56,12 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     client: str
     start: float
     began: float
-    origin: Origin | None = None
-    first_byte: float = 0.0
     duration: float = 0.0
     method: bytes = b""
+    status: int = 0
+    upstream: str = ""  # up to here as in ``history.Glance``
+    origin: Origin | None = None
+    first_byte: float = 0.0
     path: bytes = b""
     sent_target: bytes = b""  # as it came; ``path`` is as it went on
     authority: bytes = b""
@@ -67,12 +69,10 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     forwarded_for: bytes = b""
     request_id: bytes = b""
     sni: bytes = b""
-    status: int = 0
     reason: Reason | None = None
     detail: str = ""
     bytes_received: int = 0
     bytes_sent: int = 0
-    upstream: str = ""
     cluster: str = ""  # of a service of the mesh, by its name; others are known by where they are
     upstream_principal: str = ""  # who the upstream has shown to be; empty for plaintext
     attempts: int = 0
