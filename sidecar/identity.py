@@ -34,7 +34,6 @@ from sidecar.net.contexts import client_context, server_context
 from sidecar.proxy.client import DrainState
 
 ALPN_HTTP1: Final = b"istio-http/1.1"
-ALPN_HTTP2: Final = b"istio-h2"
 ALPN_DETECT: Final = b"istio"
 ALPN_OPAQUE: Final = b"sidecar-tcp"
 # What an inbound listener serves. HTTP/2 is not served yet, so ``istio-h2`` is passed over for the ``istio`` behind it.

@@ -49,7 +49,7 @@ def difference(record: Record) -> str:
     where, authority = original(record), record.authority
     if not where or not authority:
         return ""
-    return _seen(where, authority) if len(authority) <= _SHORT else _difference(where, authority)
+    return _difference(where, authority)
 
 
 def ending(record: Record, form: str) -> bytes:
@@ -68,7 +68,7 @@ def ending(record: Record, form: str) -> bytes:
 def _ending(
     form: str, direction: str, where: str, reached: str, refused: bool, authority: bytes, service: str
 ) -> bytes:
-    """Nearly all requests end as the last ones did."""
+    """Nearly all requests end as the last ones did, and reading addresses costs as much as half of a request."""
     named = (service or _cluster(direction, reached, refused)).encode()
     differs = bool(where and authority and _difference(where, authority))
     if form == "text":
@@ -92,7 +92,3 @@ def _difference(where: str, authority: bytes) -> str:
     if (port or _HTTP_PORT) != wanted.port:
         return f"the request names port {port or _HTTP_PORT}, and its connection was made to {where}"
     return ""
-
-
-# Reading addresses costs as much as half of a request, and most requests name what the last ones did.
-_seen = lru_cache(maxsize=512)(_difference)
