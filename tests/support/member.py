@@ -52,10 +52,8 @@ class Member(SidecarProcess):
 
     def tell(self, do: str, **words: Any) -> Any:
         """Gives an order (see ``member_process``), waits until it is done, and returns the answer."""
-        wait_until(lambda: Path(self._socket).exists(), "the member takes orders")
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(30)
-            sock.connect(self._socket)
+        with contextlib.ExitStack() as stack:
+            sock = self._connected(stack)
             sock.sendall(json.dumps({"do": do, **words}).encode() + b"\n")
             answer = b""
             while not answer.endswith(b"\n"):
@@ -63,6 +61,24 @@ class Member(SidecarProcess):
                 assert data, f"no answer to {do}:\n" + "\n".join(self.errors[-20:])
                 answer += data
         return json.loads(answer)
+
+    def _connected(self, stack: contextlib.ExitStack) -> socket.socket:
+        """To where the member takes orders: its socket is a file a moment before anybody listens there."""
+        taken: list[socket.socket] = []
+
+        def connect() -> bool:
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(30)
+            try:
+                sock.connect(self._socket)
+            except (FileNotFoundError, ConnectionRefusedError):
+                sock.close()
+                return False
+            taken.append(stack.enter_context(sock))
+            return True
+
+        wait_until(connect, "the member takes orders")
+        return taken[0]
 
     def record_of(self, port: int) -> dict[str, Any]:
         """The log's one record of a client that called from this port."""
