@@ -17,7 +17,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -181,7 +181,7 @@ class ControlPlane:
         guards = Guards(callers, self.audit, self.figures, clock)
         api = Api(self.authority, tokens, ledger, self.waiters, self.figures, clock, operator)
         self._add_gauges(ledger)
-        return router(api, guards)
+        return router([api], guards)
 
     def _authority(self, store: SqliteStore, ledger: Ledger) -> Authority:
         settings, now = self._settings, self._clock()
@@ -248,16 +248,21 @@ class ControlPlane:
         figures.gauge("sidecar_control_waiters", "Calls that wait.", lambda: float(self.waiters.waiting))
 
 
-def router(api: Api, guards: Guards) -> AsgiApp:
-    """The table of calls, each with its gate; whatever is in no row is 404 or 405 for whoever is known, else 401."""
-    routes = [
-        Route(call.path, Gate(call, getattr(api, call.name.replace(".", "_")), guards), methods=[call.method])
-        for call in CALLS
-    ]
+def router(apis: Sequence[object], guards: Guards) -> AsgiApp:
+    """The table of calls, each with its gate, before the one of ``apis`` that has a method of its name; whatever is in no
+    row is 404 or 405 for whoever is known, else 401."""
+    routes = [Route(call.path, Gate(call, _handler(call, apis), guards), methods=[call.method]) for call in CALLS]
     wrong_method = Gate(Call("unknown", "", "", ANYONE, "another method"), _refusing(405), guards)
     routes += [Route(path, wrong_method) for path in dict.fromkeys(call.path for call in CALLS)]
     unknown = Gate(Call("unknown", "", "", ANYONE, "no call"), _refusing(404), guards)
     return Router(routes, redirect_slashes=False, default=unknown)
+
+
+def _handler(call: Call, apis: Sequence[object]) -> Handler:
+    name = call.name.replace(".", "_")
+    (found,) = (getattr(api, name) for api in apis if hasattr(api, name))
+    handler: Handler = found
+    return handler
 
 
 def _refusing(status: int) -> Handler:
