@@ -1,47 +1,22 @@
 """Whom to trust at the control plane, and what to show there: a certificate once there is one, a token before.
 
-Who calls it: ``feed.identity``, before each call. A join token says by itself who the control plane must be and which
-root its chain must end in; a token of another kind is taken to whoever ``--control-ca`` and ``--control-id`` say. Both
-are read again at each use, so that they can be replaced while the process runs. A token is never logged.
+Who calls it: ``feed.identity``, before each call. What a token says of whom to trust is read in ``feed.first_contact``,
+at each use, so that it can be replaced while the process runs.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable
 
-import msgspec
 import trio
-from cryptography import x509
 
-from certs import jointoken, spiffe
-from certs.bundle import Bundle, Bundles
-from certs.errors import IdentityError, Refusal
-from certs.facts import key_id_of
-from certs.pem import PEM_BYTES, from_pem
-from certs.revocation import Revocations
+from certs import spiffe
 from certs.spiffe import SpiffeId
-from certs.verify import Peer, verify_peer
 from sidecar.errors import ProxyError
 from sidecar.feed.control_client import ControlError, Way
+from sidecar.feed.first_contact import first_way
 from sidecar.identity import Identity
-from sidecar.net.contexts import first_contact_context
-from sidecar.net.tls import Judge
 from sidecar.settings import Settings
-
-TOKEN_BYTES: Final = 16 * 1024  # of the file; a Kubernetes token has 1 to 2 KiB
-
-
-class Shown(msgspec.Struct, frozen=True):
-    """A token that was read. ``pins`` are there for join tokens alone."""
-
-    text: str
-    control_id: SpiffeId
-    pins: tuple[bytes, ...] = ()
-
-    def __repr__(self) -> str:
-        return f"Shown(for {self.control_id})"
 
 
 class Contact:
@@ -76,70 +51,5 @@ class Contact:
         """By the token. Raises ControlError where it, or the file with the roots, can't be read."""
         if not self._settings.token_file:
             raise ControlError("no_token", "there is no good certificate to show, and no --token-file")
-        return await trio.to_thread.run_sync(self._first)  # files may be slow
-
-    def _first(self) -> Way:
-        shown = self._read_token()
-        self.control_id = shown.control_id
-        assert self._settings.control is not None
-        if not self._settings.control.secure:
-            return Way(token=shown.text, pins=shown.pins)
-        roots = self._read_roots()
-        if not roots and not shown.pins:
-            raise ControlError("no_trust", "--token-file does not say whom to trust, and there is no --control-ca")
-        return Way(first_contact_context(), self._judge(shown, roots), shown.text)
-
-    def _judge(self, shown: Shown, roots: tuple[x509.Certificate, ...]) -> Judge:
-        def judge(chain: Sequence[x509.Certificate]) -> Peer:
-            trusted = roots or pinned(chain, shown.pins)
-            bundles = Bundles.of(Bundle(shown.control_id.trust_domain, trusted))
-            expected = frozenset({shown.control_id})
-            return verify_peer(chain, bundles, Revocations(), self._clock(), expected=expected)
-
-        return judge
-
-    def _read_token(self) -> Shown:
-        data = _read(self._settings.token_file, "--token-file", TOKEN_BYTES).strip()
-        try:
-            text = data.decode("ascii")
-        except UnicodeDecodeError:
-            text = ""
-        if not text or not text.isprintable() or " " in text:
-            raise ControlError("no_token", "--token-file: there is no token in it")
-        if not text.startswith(f"{jointoken.PREFIX}."):
-            return Shown(text, spiffe.parse(self._settings.control_id))
-        try:
-            token = jointoken.parse(text)
-            return Shown(text, spiffe.parse(token.control_id), token.pins)
-        except (ValueError, IdentityError):
-            raise ControlError("no_token", "--token-file: its join token is damaged; copy it again") from None
-
-    def _read_roots(self) -> tuple[x509.Certificate, ...]:
-        if not self._settings.control_ca:
-            return ()
-        try:
-            roots = from_pem(_read(self._settings.control_ca, "--control-ca", PEM_BYTES))
-        except IdentityError as error:
-            raise ControlError("no_trust", f"--control-ca: {error.detail}") from None
-        if not roots:
-            raise ControlError("no_trust", "--control-ca: there is no certificate in it")
-        return roots
-
-
-def pinned(certificates: Sequence[x509.Certificate], pins: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
-    """Those whose public key is pinned. IdentityError(UNKNOWN_AUTHORITY) where there is none."""
-    found = tuple(each for each in certificates if key_id_of(each) in pins)
-    if not found:
-        raise IdentityError(Refusal.UNKNOWN_AUTHORITY, "it shows no root that the join token names")
-    return found
-
-
-def _read(path: str, flag: str, most: int) -> bytes:
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            data = file.read(most + 1)
-    except OSError as error:
-        raise ControlError("no_token" if flag == "--token-file" else "no_trust", f"{flag}: {error.strerror}") from None
-    if len(data) > most:
-        raise ControlError("no_token" if flag == "--token-file" else "no_trust", f"{flag}: more than {most} bytes")
-    return data
+        way, self.control_id = await trio.to_thread.run_sync(first_way, self._settings, self._clock)
+        return way

@@ -1,8 +1,9 @@
 """A call to the control plane: one connection, one request, one bounded answer, by a deadline.
 
-Who calls it: ``feed.identity``. h11 frames; bytes go over our own ``dial`` and TLS. What a control plane may send is
-bounded here (head, body, time), and every way in which it can fail is a :class:`ControlError` with a word, which is the
-metric's label. A token goes out in one header and never into an error or a log.
+Who calls it: ``feed.identity``, and ``control.ctl`` for people. h11 frames; bytes go over our own ``dial`` and TLS.
+What a control plane may send is bounded here (head, body, time), and every way in which it can fail is a
+:class:`ControlError` with a word, which is the metric's label. A token goes out in one header and never into an error
+or a log.
 
 A connection is made anew for each call: there are two at a time, each for half a minute, and a new certificate is used
 at once.
@@ -11,7 +12,7 @@ at once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import h11
@@ -61,6 +62,14 @@ class Way(msgspec.Struct, frozen=True):
         return f"Way(tls={self.context is not None}, token={bool(self.token)})"
 
 
+class Reply(msgspec.Struct, frozen=True):
+    """What came, whatever its status. ``fields`` have lower-case names; of a name that came twice the last."""
+
+    status: int
+    fields: dict[str, str]
+    body: bytes
+
+
 class Answer(msgspec.Struct, frozen=True):
     """200, 201 or 304; anything else is a ControlError."""
 
@@ -86,11 +95,26 @@ class ControlClient:
 
         Raises ControlError. Cancelling it closes the connection.
         """
+        return self._judge(await self.ask(way, method, target, body, most=most, wait=wait))
+
+    async def ask(
+        self,
+        way: Way,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        *,
+        most: int,
+        wait: float = 0.0,
+        fields: Sequence[tuple[str, str]] = (),
+    ) -> Reply:
+        """As ``call``, with further ``fields`` in the request, and whatever the status is: for who wants to know why
+        not. Raises ControlError where no answer came."""
         with trio.move_on_after(CALL_SECONDS + wait):
             try:
                 channel = await self._connect(way)
                 try:
-                    return await self._exchange(channel, self._request(way, method, target, body), body, most)
+                    return await self._exchange(channel, self._request(way, method, target, body, fields), body, most)
                 finally:
                     channel.close()
             except HandshakeFailed as failed:
@@ -121,19 +145,24 @@ class ControlClient:
             raise
         return channel
 
-    def _request(self, way: Way, method: str, target: str, body: bytes) -> h11.Request:
+    def _request(
+        self, way: Way, method: str, target: str, body: bytes, fields: Sequence[tuple[str, str]]
+    ) -> h11.Request:
         headers = [
             ("Host", f"{self.url.host}:{self.url.port}"),
             ("Connection", "close"),
             ("Accept-Encoding", "identity"),
+            *fields,
         ]
         if way.token:
             headers.append(("Authorization", f"Bearer {way.token}"))
         if body:
-            headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+            headers += [("Content-Length", str(len(body)))]
+            if all(name.lower() != "content-type" for name, _ in fields):
+                headers.append(("Content-Type", "application/json"))
         return h11.Request(method=method, target=target, headers=headers)
 
-    async def _exchange(self, channel: Channel, request: h11.Request, body: bytes, most: int) -> Answer:
+    async def _exchange(self, channel: Channel, request: h11.Request, body: bytes, most: int) -> Reply:
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES)
         data = connection.send(request) or b""
         if body:
@@ -156,15 +185,15 @@ class ControlClient:
             elif not isinstance(event, h11.InformationalResponse):
                 raise ControlError("bad_answer", f"{self.url}: it closed before it answered")
         assert response is not None  # h11: no end of a message before its head
-        return self._judge(response, bytes(received))
+        told = {bytes(name).decode("ascii"): bytes(value).decode("latin-1") for name, value in response.headers}
+        self._measure(told.get("date"))
+        return Reply(response.status_code, told, bytes(received))
 
-    def _judge(self, response: h11.Response, body: bytes) -> Answer:
-        fields = {bytes(name): bytes(value).decode("latin-1") for name, value in response.headers}
-        self._measure(fields.get(b"date"))
-        status = response.status_code
+    def _judge(self, reply: Reply) -> Answer:
+        status = reply.status
         if status in (200, 201, 304):
-            return Answer(status, body)
-        after = fields.get(b"retry-after", "")
+            return Answer(status, reply.body)
+        after = reply.fields.get("retry-after", "")
         seconds = float(after) if after.isascii() and after.isdigit() and len(after) < 6 else 0.0
         word = "unauthenticated" if status == 401 else f"status_{status}" if status in _TOLD else "status_other"
         detail = f"{self.url}: it refuses what we show" if status == 401 else f"{self.url}: it answers {status}"

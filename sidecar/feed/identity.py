@@ -34,8 +34,9 @@ from certs.spiffe import SpiffeId
 from certs.verify import Peer, check_own, recheck
 from sidecar.feed import answers
 from sidecar.feed.answers import BundleAnswer, CertificateAnswer, ListsAnswer, Malformed, Version
-from sidecar.feed.contact import Contact, pinned
+from sidecar.feed.contact import Contact
 from sidecar.feed.control_client import Answer, ControlClient, ControlError, Way
+from sidecar.feed.first_contact import pinned
 from sidecar.feed.identity_dir import IdentityDir, Kept
 from sidecar.identity import Credentials, Identity
 
