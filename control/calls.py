@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from control import limits
+
 
 class Role(Enum):
     """What a caller is, which says all that it may do. A caller has one."""
@@ -29,6 +31,7 @@ class Call:
     """One call. ``roles`` None: open to whoever reaches the port, known or not; it shows nothing of the mesh.
 
     ``changes``: a line in the audit log for each that was granted, too. ``waits``: it may take up to a minute.
+    ``body``: how many bytes it takes.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Call:
     does: str
     changes: bool = False
     waits: bool = False
+    body: int = limits.BODY_BYTES
 
 
 CALLS: Final = (

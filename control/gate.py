@@ -5,8 +5,8 @@ Who makes it: ``control.app``, one per row of the table of calls. The stages, to
 1. room: so many at work at once (calls that wait are bounded by ``control.published``)
 2. who: ``control.callers``; nothing of the request but its head has been read by then
 3. role: the row's, and no other
-4. rate: the caller's
-5. body: its length and its time are bounded
+4. rate: the caller's, and its share of the room
+5. body: its length and its time are bounded, and how many long ones there are at once
 6. the call itself
 7. the audit log, before the answer leaves
 
@@ -18,15 +18,15 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
 import msgspec
 import trio
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from control import limits, problems
 from control.audit import AuditFailed, AuditLog, Line, moment
@@ -56,12 +56,18 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a handler gives. ``body`` is encoded as JSON unless it is bytes; ``subject`` is for the audit log."""
+    """What a handler gives. ``body`` is encoded as JSON unless it is bytes; ``subject`` is for the audit log.
+
+    ``stream`` is sent in place of a body, piece by piece; it is closed in any case. ``etag`` is without its quotes.
+    """
 
     status: int = 200
     body: object = None
     subject: str = ""
     content_type: str = "application/json"
+    etag: str = ""
+    headers: Mapping[str, str] = {}
+    stream: AsyncIterator[bytes] | None = None
 
 
 Handler = Callable[[Asked], Awaitable[Answer]]
@@ -76,9 +82,10 @@ class Guards:
     figures: Figures
     clock: Callable[[], float]
     calls: limits.Buckets = field(default_factory=lambda: limits.Buckets(limits.CALLS))
+    names: limits.Buckets = field(default_factory=lambda: limits.Buckets(limits.NAMES))
     certificates: limits.Buckets = field(default_factory=lambda: limits.Buckets(limits.CERTIFICATES))
     refusals: limits.Buckets = field(default_factory=lambda: limits.Buckets(limits.REFUSALS))
-    at_work: int = 0
+    room: limits.Room = field(default_factory=limits.Room)
     unwritten: int = 0  # refusals since the last line
 
 
@@ -128,7 +135,9 @@ class _Passage:
             if self._call.changes:
                 self._try_to_write("invalid", invalid.status)
             self._guards.figures.called(self._call.name, "invalid")
-            return _problem(invalid.status, problems.body(invalid.status, invalid.detail, invalid.more))
+            return _problem(
+                invalid.status, problems.body(invalid.status, self._id, invalid.detail, invalid.more, invalid.kind)
+            )
         except (StoreFailed, AuditFailed) as error:
             _log.error("%s %s: %s", self._call.name, self._id, error)
             return self._fail(503)
@@ -139,16 +148,48 @@ class _Passage:
             return self._fail(500)
 
     async def _answer(self) -> Answer:
-        guards = self._guards
-        if not self._call.waits and guards.at_work >= limits.REQUESTS:
-            raise Refused(503, "too many calls at once", 1.0)
-        guards.at_work += not self._call.waits
-        try:
+        with self._room():
             caller = await self._identify() if self._call.roles is not None else None
-            body = await self._body()
-            return await self._handler(Asked(self._request, caller, body))
+            with self._share(caller), self._long():
+                body = await self._body()
+                return await self._handler(Asked(self._request, caller, body))
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """A place among all that are at work."""
+        room = self._guards.room
+        if not self._call.waits and room.full():
+            raise Refused(503, "too many calls at once", 1.0)
+        room.at_work += not self._call.waits
+        try:
+            yield
         finally:
-            guards.at_work -= not self._call.waits
+            room.at_work -= not self._call.waits
+
+    @contextmanager
+    def _share(self, caller: Caller | None) -> Iterator[None]:
+        """A place among the caller's own."""
+        if caller is None or self._call.waits:
+            yield
+            return
+        if not self._guards.room.enter(caller.key, caller.name):
+            raise Refused(503, "too many calls of this caller at once", 1.0)
+        try:
+            yield
+        finally:
+            self._guards.room.leave(caller.key, caller.name)
+
+    @contextmanager
+    def _long(self) -> Iterator[None]:
+        """A place among those whose body may be long."""
+        room, long = self._guards.room, self._call.body > limits.BODY_BYTES
+        if long and room.long >= limits.LONG:
+            raise Refused(503, "too many long bodies at once", 1.0)
+        room.long += long
+        try:
+            yield
+        finally:
+            room.long -= long
 
     async def _identify(self) -> Caller:
         authorization = self._request.headers.getlist("authorization")
@@ -156,10 +197,12 @@ class _Passage:
         self._who = caller.name
         if self._call.roles is None or caller.role not in self._call.roles:
             raise Refused(403, f"not for the role {caller.role.value}")
-        now = self._guards.clock()
-        tables = [self._guards.calls] + [self._guards.certificates] * (self._call.name == "certificates.issue")
-        for table in tables:
-            wait = table.take(caller.name, now)
+        now, guards = self._guards.clock(), self._guards
+        asked = [(guards.calls, caller.key), (guards.names, caller.name)]
+        if self._call.name == "certificates.issue":
+            asked.append((guards.certificates, caller.name))
+        for table, key in asked:
+            wait = table.take(key, now)
             if wait:
                 raise Refused(429, "asks too often", wait)
         return caller
@@ -171,12 +214,12 @@ class _Passage:
     async def _body(self) -> bytes:
         """The whole body, or Refused (408, 413)."""
         body = bytearray()
-        with trio.move_on_after(limits.BODY_SECONDS) as patience:
+        with trio.move_on_after(limits.body_seconds(self._call.body)) as patience:
             async with aclosing(self._request.stream()) as pieces:
                 async for piece in pieces:
                     body += piece
-                    if len(body) > limits.BODY_BYTES:
-                        raise Refused(413, f"more than {limits.BODY_BYTES} bytes")
+                    if len(body) > self._call.body:
+                        raise Refused(413, f"more than {self._call.body} bytes")
         if patience.cancelled_caught:
             raise Refused(408, "its body did not come in time")
         return bytes(body)
@@ -194,7 +237,7 @@ class _Passage:
         else:
             self._try_to_write("refused", status, reason=refused.reason)
         self._guards.figures.called(self._call.name, "refused")
-        reply = _problem(status, problems.body(status))
+        reply = _problem(status, problems.body(status, self._id))
         if status == HTTPStatus.UNAUTHORIZED:
             reply.headers["www-authenticate"] = "Bearer"
         if retry_after:
@@ -204,7 +247,7 @@ class _Passage:
     def _fail(self, status: int) -> Response:
         self._try_to_write("failed", status)
         self._guards.figures.called(self._call.name, "failed")
-        return _problem(status, problems.body(status))
+        return _problem(status, problems.body(status, self._id))
 
     def _try_to_write(self, verdict: str, status: int, reason: str = "") -> None:
         """A line about what was not granted: where it can't be written nothing was given away."""
@@ -231,10 +274,13 @@ class _Passage:
 
 
 def _success(answer: Answer) -> Response:
+    headers = dict(answer.headers) | ({"etag": f'"{answer.etag}"'} if answer.etag else {})
+    if answer.stream is not None:
+        return StreamingResponse(answer.stream, answer.status, headers, answer.content_type)
     if answer.body is None:
-        return Response(status_code=answer.status)
+        return Response(status_code=answer.status, headers=headers)
     data = answer.body if isinstance(answer.body, bytes) else msgspec.json.encode(answer.body)
-    return Response(data, answer.status, media_type=answer.content_type)
+    return Response(data, answer.status, headers, answer.content_type)
 
 
 def _problem(status: int, body: bytes) -> Response:

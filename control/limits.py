@@ -3,17 +3,25 @@
 Who calls it: ``control.gate``, before anything that costs. Token buckets by key, in a table that forgets the one that
 was quiet longest; a key that is forgotten starts full, so a table of this size can't be used to be limited less by
 whoever has one identity, and whoever has many is bounded by what each of them may do.
+
+**A caller is counted twice**: by its key, which tells the replicas of one identity apart where their certificates do,
+and by its name, which they share. Hundreds of replicas that send heartbeats are no crowd then, and whoever holds one
+identity still can't take everything by getting certificate after certificate for it.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-BODY_BYTES: Final = 64 * 1024  # a request for a certificate has 1 KiB; documents will want more, by a call of their own
+BODY_BYTES: Final = 64 * 1024  # a request for a certificate has 1 KiB; documents want more, and their calls say so
 BODY_SECONDS: Final = 10.0  # from the head to the end of the body
+SLOWEST: Final = 256 * 1024  # bytes a second that are waited for on top of that, where a call takes long bodies
 REQUESTS: Final = 256  # at work at once; each costs a task and, at most, a body
+LONG: Final = 4  # of these with a long body: each may hold some hundred MB while it is read as YAML
+OF_ONE_CALLER: Final = 32  # at work at once: an operator's script in parallel, and an eighth of the room
+OF_ONE_NAME: Final = 128  # replicas of one identity together: half of the room
 KEYS: Final = 10_000  # callers remembered by a table: about 2 MB
 
 
@@ -27,8 +35,11 @@ class Rate:
 
 # A workload renews at half-life, and its replicas share its name: a deployment of 100 may restart at once.
 CERTIFICATES: Final = Rate(10.0, 100)
-# All calls of one caller. A proxy has two long polls open, and comes back after each change.
+# All calls of one caller. A proxy has three long polls open, comes back after each change, and sends heartbeats.
 CALLS: Final = Rate(50.0, 200)
+# All calls under one name: a thousand replicas that each send a heartbeat every 5 s, and all of which may come at once
+# with a few calls each when something has changed.
+NAMES: Final = Rate(500.0, 5000)
 # Refusals by one address: whoever guesses is slow, and the audit log is not filled by him.
 REFUSALS: Final = Rate(5.0, 50)
 
@@ -59,3 +70,42 @@ class Buckets:
     def _tokens(self, key: str, now: float) -> float:
         tokens, then = self._levels.get(key, (float(self._rate.burst), now))
         return min(float(self._rate.burst), tokens + max(0.0, now - then) * self._rate.per_second)
+
+
+class Room:
+    """Who is at work: so many in all, so many of one caller, and so many under one name."""
+
+    def __init__(self) -> None:
+        self.at_work = 0
+        self.long = 0
+        self._keys: Counter[str] = Counter()
+        self._names: Counter[str] = Counter()
+
+    def full(self) -> bool:
+        """Whether there is none for anybody."""
+        return self.at_work >= REQUESTS
+
+    def enter(self, key: str, name: str) -> bool:
+        """Takes a place for this caller, or says that it has enough; ``leave`` gives it back."""
+        if self._keys[key] >= OF_ONE_CALLER or self._names[name] >= OF_ONE_NAME:
+            self._forget(key, name)
+            return False
+        self._keys[key] += 1
+        self._names[name] += 1
+        return True
+
+    def leave(self, key: str, name: str) -> None:
+        """See ``enter``."""
+        self._keys[key] -= 1
+        self._names[name] -= 1
+        self._forget(key, name)
+
+    def _forget(self, key: str, name: str) -> None:
+        for table, one in ((self._keys, key), (self._names, name)):
+            if not table[one]:
+                del table[one]
+
+
+def body_seconds(most: int) -> float:
+    """How long a body of at most so many bytes is waited for."""
+    return BODY_SECONDS if most <= BODY_BYTES else BODY_SECONDS + most / SLOWEST

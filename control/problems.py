@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
+TYPES = "urn:sidecar:problem:"  # in front of the types that are ours
 TITLES = {
     400: "Bad Request",
     401: "Unauthenticated",
@@ -18,7 +19,11 @@ TITLES = {
     405: "Method Not Allowed",
     408: "Request Timeout",
     409: "Conflict",
+    410: "Gone",
+    412: "Precondition Failed",
     413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
     429: "Too Many Requests",
     500: "Internal Server Error",
     503: "Service Unavailable",
@@ -36,13 +41,19 @@ class Refused(Exception):
 
 
 class Invalid(Exception):
-    """The caller may, and what it asked for can't be: ``detail`` is told to it, with ``more`` as further members."""
+    """The caller may, and what it asked for can't be: ``detail`` is told to it, with ``more`` as further members.
 
-    def __init__(self, detail: str, status: int = 400, more: dict[str, object] | None = None) -> None:
+    ``kind`` is a word by which a program tells this from others of the same status; it stands in ``type``.
+    """
+
+    def __init__(
+        self, detail: str, status: int = 400, more: dict[str, object] | None = None, *, kind: str = ""
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.more = more or {}
+        self.kind = kind
 
 
 def unauthenticated(reason: str) -> Refused:
@@ -50,9 +61,16 @@ def unauthenticated(reason: str) -> Refused:
     return Refused(401, reason)
 
 
-def body(status: int, detail: str = "", more: dict[str, object] | None = None) -> bytes:
-    """The document."""
-    members: dict[str, object] = {"type": "about:blank", "title": TITLES[status], "status": status}
+def body(
+    status: int, request_id: str, detail: str = "", more: dict[str, object] | None = None, kind: str = ""
+) -> bytes:
+    """The document. ``request_id`` is that of the reply's ``x-request-id`` and of the audit log."""
+    members: dict[str, object] = {
+        "type": f"{TYPES}{kind}" if kind else "about:blank",
+        "title": TITLES[status],
+        "status": status,
+        "request_id": request_id,
+    }
     if detail:
         members["detail"] = detail
     return msgspec.json.encode(members | (more or {}))

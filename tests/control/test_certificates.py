@@ -89,7 +89,7 @@ async def test_ctl_1_a_request_for_more_is_refused(tmp_path: Path, name: str) ->
     async with running(tmp_path) as plane:
         token = await plane.token(singleUse=True)
         reply = await plane.ask("POST", "/v1/certificates", token, {"csr": HOSTILE[name]()})
-        assert (reply.status, reply.body) == await refusal(plane)
+        assert (reply.status, reply.told) == await refusal(plane)
         line = plane.audit()[-2]
         assert (line["what"], line["verdict"], line["status"]) == ("certificates.issue", "refused", 401)
         assert line["who"].startswith("token:") and line["reason"].startswith("its request: ")
@@ -100,7 +100,7 @@ async def test_ctl_1_a_request_for_more_is_refused(tmp_path: Path, name: str) ->
 async def refusal(plane: Plane) -> tuple[int, bytes]:
     """What a caller gets that shows nothing at all."""
     reply = await plane.ask("POST", "/v1/certificates", body=csr())
-    return reply.status, reply.body
+    return reply.status, reply.told
 
 
 async def unknown(plane: Plane) -> str:
@@ -150,10 +150,10 @@ async def test_ctl_1_a_token_that_is_not_good_is_refused_like_none(tmp_path: Pat
     async with running(tmp_path) as plane:
         token = await make(plane)
         reply = await plane.ask("POST", "/v1/certificates", token, csr())
-        assert (reply.status, reply.body) == await refusal(plane)
+        assert (reply.status, reply.told) == await refusal(plane)
         assert reply.headers["www-authenticate"] == "Bearer"
         bundle = await plane.ask("GET", "/v1/bundle", token)
-        assert (bundle.status, bundle.body) == (reply.status, reply.body)
+        assert (bundle.status, bundle.told) == (reply.status, reply.told)
         reasons = [line["reason"] for line in plane.audit() if line["verdict"] == "refused"]
         assert len(set(reasons)) == 2, "the audit log tells the two apart"
 
@@ -191,7 +191,7 @@ async def test_a_certificate_of_somebody_who_is_no_workload_here_is_refused(tmp_
     async with running(tmp_path) as plane:
         who = spiffe.parse(identity)
         reply = await plane.ask("POST", "/v1/certificates", body=csr(who), door=SOCKET, peer=who)
-        assert (reply.status, reply.body) == await refusal(plane)
+        assert (reply.status, reply.told) == await refusal(plane)
 
 
 async def test_a_bad_token_is_not_mended_by_a_good_certificate(tmp_path: Path) -> None:

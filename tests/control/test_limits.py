@@ -33,7 +33,7 @@ async def test_whoever_is_refused_too_often_waits_and_no_longer_fills_the_log(tm
         replies = [await plane.ask("GET", "/v1/bundle", "sct1.x") for _ in range(limits.REFUSALS.burst + 30)]
         late = [reply for reply in replies if reply.status == 429]
         assert late and {reply.status for reply in replies} == {401, 429}
-        assert len({reply.body for reply in late}) == 1 and "retry-after" in late[0].headers
+        assert len({reply.told for reply in late}) == 1 and "retry-after" in late[0].headers
         # A caller that is known comes through from the same address, and its line says how much was not written.
         assert (await plane.ask("POST", "/v1/tokens", plane.operator, {"role": "reader"})).status == 201
         refused = [line for line in plane.audit() if line["verdict"] == "refused"]

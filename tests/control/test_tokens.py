@@ -59,7 +59,7 @@ async def test_of_many_at_once_one_gets_a_certificate_for_a_single_use_token(tmp
             for _ in range(10):
                 nursery.start_soon(ask)
         assert sorted(reply.status for reply in replies) == [201] + [401] * 9
-        assert len({reply.body for reply in replies if reply.status == 401}) == 1
+        assert len({reply.told for reply in replies if reply.status == 401}) == 1
 
 
 async def test_a_single_use_token_stays_spent_after_a_restart(tmp_path: Path) -> None:
