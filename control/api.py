@@ -11,12 +11,9 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-import trio
-from starlette.requests import Request
-
 from certs import spiffe
 from certs.errors import IdentityError
-from control import bodies, figures, rotation
+from control import bodies, figures, polling, rotation
 from control.access import Token, Tokens
 from control.authority import Authority
 from control.bodies import moment
@@ -28,9 +25,7 @@ from control.problems import Invalid, Refused
 from control.published import Published, Waiters
 from control.rotation import Generation
 from control.version import Version
-from sidecar import values
 
-LONGEST_WAIT: Final = 60.0
 LONGEST_DEADLINE: Final = 30 * 86400.0
 _SERIAL: Final = re.compile(r"[0-9a-fA-F]{1,40}", re.ASCII)
 _T = TypeVar("_T")
@@ -93,7 +88,7 @@ class Api:
 
     async def bundle_get(self, asked: Asked) -> Answer:
         """The roots; with ``version``, once there are others than in that."""
-        version = _version(asked.request)
+        version = polling.version_of(asked.request)
         if version is not None and asked.who.role is Role.WORKLOAD and asked.who.identity is not None:
             self._authority.confirm(asked.who.key, asked.who.identity, version)
         if not await self._newer(asked, self._authority.bundle, version):
@@ -103,25 +98,15 @@ class Api:
 
     async def crl_get(self, asked: Asked) -> Answer:
         """The lists of what was taken back; with ``version``, once there are others than in that."""
-        if not await self._newer(asked, self._authority.lists, _version(asked.request)):
+        if not await self._newer(asked, self._authority.lists, polling.version_of(asked.request)):
             return Answer(304)
         held = self._authority.lists
         return Answer(body=bodies.Lists(str(held.version), [bodies.List(one.crl, one.chain) for one in held.value]))
 
     async def _newer(self, asked: Asked, published: Published[_T], version: Version | None) -> bool:
         """Waits for another version, as long as the caller says and stays."""
-        wait = _wait(asked.request)
-        if version is None or version != published.version:
-            return True
-        if not wait:
-            return False
-        newer = False
-        with self._waiters.one(asked.who.name), trio.move_on_after(wait):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_until_gone, asked.request, nursery.cancel_scope)
-                newer = await published.wait_other_than(version, self._waiters)
-                nursery.cancel_scope.cancel()
-        return newer
+        held = () if version is None else (version,)
+        return await polling.wait_other_than(held, published, self._waiters, asked.request, asked.who.name)
 
     # -- revocations -------------------------------------------------------------------------------------------------
 
@@ -223,28 +208,6 @@ class Api:
         if not await self._tokens.void(token_id):
             raise Invalid("there is no token with this id", 404)
         return Answer(204, subject=f"token:{token_id}")
-
-
-async def _until_gone(request: Request, scope: trio.CancelScope) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
-
-
-def _version(request: Request) -> Version | None:
-    text = request.query_params.get("version")
-    try:
-        return None if text is None else Version.parse(text)
-    except ValueError as error:
-        raise Invalid(f"version: {error}") from None
-
-
-def _wait(request: Request) -> float:
-    """Seconds; none where it is not said. More than LONGEST_WAIT is taken for that."""
-    try:
-        return min(LONGEST_WAIT, values.duration(request.query_params.get("wait", "0")))
-    except ValueError as error:
-        raise Invalid(f"wait: {error}; write for example 30s") from None
 
 
 def _revocation(entry: Revocation) -> bodies.RevocationShown:

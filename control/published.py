@@ -1,6 +1,6 @@
-"""A value that has a version and that others wait for: the bundle, the lists of what is revoked.
+"""A value that has a version and that others wait for: the bundle, the lists of what is revoked, a snapshot.
 
-Who calls it: ``control.authority`` sets, ``control.api`` waits. A waiter is woken by the change itself; nothing is
+Who calls it: ``control.authority`` and ``control.distribution`` set, ``control.polling`` waits. A waiter is woken by the change itself; nothing is
 asked again and again. Waiters are bounded together, since each holds a connection and a task; who comes when there are
 too many is told to come later, and still has what it holds.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import resource
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Final, Generic, TypeVar
 
@@ -73,12 +73,12 @@ class Published(Generic[_T]):
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
-    async def wait_other_than(self, version: Version, waiters: Waiters) -> bool:
-        """Waits until the version is not this one; False where waiting was ended by ``waiters``.
+    async def wait_other_than(self, held: Collection[Version], waiters: Waiters) -> bool:
+        """Waits until the version is none of these; False where waiting was ended by ``waiters``.
 
         To be cancelled by whoever has a limit; nothing is left behind.
         """
-        while self.version == version:
+        while self.version in held:
             if waiters.closing.is_set():
                 return False
             async with trio.open_nursery() as nursery:
