@@ -16,7 +16,7 @@ from sidecar.resources.snapshot import Reach
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
     """A mapping whose every field is known."""
 
 

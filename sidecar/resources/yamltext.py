@@ -1,14 +1,14 @@
 """YAML text -> plain values, each with the line where it stands. Strict, and bounded.
 
-Who calls it: ``load``, with text from a file. PyYAML reads the text into events (by libyaml where that is there) and no
-further: what they mean is decided here, since its own loaders take more than anyone means. Here
+Who calls it: ``load`` and ``documents``, with text from a file. PyYAML reads the text into events (by libyaml where
+that is there) and no further: what they mean is decided here, since its own loaders take more than anyone means. Here
 
 - a plain ``null``, ``true``, ``false``, a decimal number is that; every other word is text (``on``, ``yes``, ``0x1f``,
   ``1:30`` and dates too, as in YAML 1.2);
 - tags are refused: no text makes an object;
 - a key stands once in its mapping, and is text or a number;
-- one document, no deeper than DEPTH, of no more than NODES values. An alias counts as often as it is used, so that ten
-  lines can't grow into a billion values.
+- nothing is deeper than DEPTH, and all documents of a text together have no more than NODES values. An alias counts as
+  often as it is used, so that ten lines can't grow into a billion values, and its anchor stands in the same document.
 
 PyYAML is imported at the first call: a proxy without such files has no need of it.
 """
@@ -57,17 +57,18 @@ class BadText(Exception):
 class Text:
     """A text that was read: ``root`` is what it says. Lines are known as long as this object lives."""
 
-    __slots__ = ("_lines", "root")
+    __slots__ = ("_begins", "_lines", "root")
 
-    def __init__(self, root: object, lines: Lines) -> None:
+    def __init__(self, root: object, lines: Lines, begins: int = 1) -> None:
         self.root = root
         self._lines = lines
+        self._begins = begins
 
     def line(self, path: Sequence[Key]) -> int:
         """The line of the value at this path (keys and indices from the root down), or of the last part of the path
         that is there."""
         at: Any = self.root
-        line = self._lines.get((id(at), None), 1)
+        line = self._lines.get((id(at), None), self._begins)
         for key in path:
             if (id(at), key) not in self._lines:
                 break
@@ -77,12 +78,27 @@ class Text:
 
 
 def read(text: str | bytes) -> Text:
-    """What the text says. Raises BadText for the first place where it can't be read."""
+    """What the text says, which is one document. Raises BadText for the first place where it can't be read."""
+    reader = _read(text, several=False)
+    return Text(reader.roots[0], reader.lines)
+
+
+def read_all(text: str | bytes) -> list[Text]:
+    """What each document of the text says, but for empty ones. Raises BadText as ``read`` does, and where all are."""
+    reader = _read(text, several=True)
+    found = [Text(root, reader.lines, line) for root, line in zip(reader.roots, reader.begins, strict=True)]
+    said = [each for each in found if each.root is not None]
+    if not said:
+        raise BadText(0, "there is nothing in it")
+    return said
+
+
+def _read(text: str | bytes, *, several: bool) -> _Reader:
     import yaml
 
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     events: Any = yaml.parse(text, Loader=loader)
-    reader = _Reader()
+    reader = _Reader(several)
     try:
         for event in events:
             reader.take(event)
@@ -91,9 +107,9 @@ def read(text: str | bytes) -> Text:
         raise BadText(mark.line + 1 if mark else 0, f"this is no YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:  # a character that no text may have
         raise BadText(0, f"this is no YAML: {str(error).splitlines()[0]}") from None
-    if not reader.documents:
+    if not reader.roots:
         raise BadText(0, "there is nothing in it")
-    return Text(reader.root, reader.lines)
+    return reader
 
 
 class _Open:
@@ -110,11 +126,13 @@ class _Open:
 
 
 class _Reader:
-    """Makes values of events, one after the other."""
+    """Makes values of events, one after the other. ``roots`` are what the documents say, ``begins`` their first
+    lines."""
 
-    def __init__(self) -> None:
-        self.root: object = None
-        self.documents = 0
+    def __init__(self, several: bool) -> None:
+        self._several = several
+        self.roots: list[object] = []
+        self.begins: list[int] = []
         self.lines: Lines = {}
         self._open: list[_Open] = []
         self._anchors: dict[str, tuple[Any, int]] = {}  # the value, and how many values it is
@@ -142,9 +160,9 @@ class _Reader:
             self._count(nodes, line)
             self._put(value, line)
         elif kind == "DocumentStartEvent":
-            self.documents += 1
-            if self.documents > 1:
+            if self.roots and not self._several:
                 raise BadText(line, "a second document begins here, and only one is read")
+            self._anchors = {}
 
     def _begin(self, value: list[Any] | dict[Key, Any], event: _Event, line: int) -> None:
         if event.tag is not None:
@@ -159,7 +177,8 @@ class _Reader:
 
     def _put(self, value: Any, line: int) -> None:
         if not self._open:
-            self.root = value
+            self.roots.append(value)
+            self.begins.append(line)
             return
         parent = self._open[-1]
         if isinstance(parent.value, list):

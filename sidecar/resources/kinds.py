@@ -1,0 +1,148 @@
+"""The kinds of documents, as frozen structs: what may be written below ``spec``, and in ``metadata``.
+
+Names and forms are the field's own: Istio's for the kinds that it has, Kubernetes' for metadata; ``Service`` is ours,
+since here a service says itself who may serve it. ``documents`` makes these of plain values, ``known`` has what is
+known of each kind but not supported, ``values`` judges what stands in the fields.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from sidecar.resources.schema import EndpointSpec, MutualTls, Port, PortSpec
+from sidecar.resources.scoped import Policy, Resolution
+
+ROOT_NAMESPACE: Final = "sidecar-system"  # where a document without a selector is for the whole mesh
+
+_ISTIO_SECURITY: Final = ("security.istio.io/v1", "security.istio.io/v1beta1")
+_ISTIO_NETWORKING: Final = (
+    "networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3",
+)  # fmt: skip
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
+    """A mapping whose every field is known."""
+
+
+class Metadata(_Part, frozen=True):
+    """Who a document is. ``annotations`` are kept, and mean nothing here."""
+
+    name: str
+    namespace: str = "default"
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class Service(_Part, frozen=True):
+    """A service of the mesh: its ports, and who may serve it. ``metadata.labels`` are those of its workloads, for the
+    selectors of other documents. ``endpoints`` are those that nobody has to register."""
+
+    ports: list[PortSpec]
+    service_accounts: list[str] = []
+    subject_alt_names: list[str] = []
+    addresses: list[str] = []
+    endpoints: list[EndpointSpec] = []
+    export_to: list[str] = []
+
+
+class Selector(_Part, frozen=True):
+    """Workloads by their labels; without any: all."""
+
+    match_labels: dict[str, str] = {}
+
+
+class PeerAuthentication(_Part, frozen=True):
+    """What callers have to bring: to the workloads selected, else to all of its namespace, else to all of the mesh."""
+
+    selector: Selector = Selector()
+    mtls: MutualTls = MutualTls()
+    port_level_mtls: dict[Port, MutualTls] = {}
+
+
+class EntryPort(_Part, frozen=True):
+    """A port of a ServiceEntry. ``protocol`` left out: by the name. ``target_port``: the endpoints' own, where it is
+    another."""
+
+    number: Port
+    name: str
+    protocol: str = ""
+    target_port: Port | None = None
+
+
+class Host(_Part, frozen=True):
+    """An endpoint of a ServiceEntry: an IP address, or with resolution DNS a name. ``ports`` by the names of the
+    entry's."""
+
+    address: str
+    ports: dict[str, Port] = {}
+    labels: dict[str, str] = {}
+
+
+class WorkloadSelector(_Part, frozen=True):
+    """Workloads of the document's own namespace that have all of these labels."""
+
+    labels: dict[str, str]
+
+
+class ServiceEntry(_Part, frozen=True):
+    """Hosts without a sidecar, which are spoken to as the app speaks, without mutual TLS."""
+
+    hosts: list[str]
+    ports: list[EntryPort]
+    addresses: list[str] = []
+    location: Literal["MESH_EXTERNAL"] = "MESH_EXTERNAL"
+    resolution: Resolution = "NONE"
+    endpoints: list[Host] = []
+    workload_selector: WorkloadSelector | None = None
+    export_to: list[str] = []
+
+
+class WorkloadEntry(_Part, frozen=True):
+    """A machine without a sidecar, which ServiceEntries of its namespace select by its labels."""
+
+    address: str
+    ports: dict[str, Port] = {}
+    labels: dict[str, str] = {}
+
+
+class Egress(_Part, frozen=True):
+    """What may be known: ``NAMESPACE/HOST``, where ``.`` is the own namespace, ``*`` any, and a host ``*`` all of
+    them."""
+
+    hosts: list[str]
+
+
+class OutboundTrafficPolicy(_Part, frozen=True):
+    """Whether hosts that nobody described may be called."""
+
+    mode: Policy
+
+
+class Sidecar(_Part, frozen=True):
+    """What the selected proxies are to know, and whom else their apps may call. A field that is left out is taken from
+    the next wider document: a namespace's, then the mesh's."""
+
+    workload_selector: WorkloadSelector | None = None
+    egress: list[Egress] = []
+    outbound_traffic_policy: OutboundTrafficPolicy | None = None
+
+
+Spec = Service | PeerAuthentication | ServiceEntry | WorkloadEntry | Sidecar
+Kind = Literal["Service", "PeerAuthentication", "ServiceEntry", "WorkloadEntry", "Sidecar"]
+
+KINDS: Final[dict[str, type[Spec]]] = {
+    "Service": Service,
+    "PeerAuthentication": PeerAuthentication,
+    "ServiceEntry": ServiceEntry,
+    "WorkloadEntry": WorkloadEntry,
+    "Sidecar": Sidecar,
+}
+API_VERSIONS: Final[dict[str, tuple[str, ...]]] = {
+    "Service": ("sidecar/v1",),
+    "PeerAuthentication": _ISTIO_SECURITY,
+    "ServiceEntry": _ISTIO_NETWORKING,
+    "WorkloadEntry": _ISTIO_NETWORKING,
+    "Sidecar": _ISTIO_NETWORKING,
+}

@@ -1,0 +1,106 @@
+"""What is known of documents and not supported: each is an error that names it, and never passed over in silence.
+
+The tables are Istio's reference of these kinds and Kubernetes' of metadata. A key is a field, or ``field=value`` where
+only one value of it is not supported.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sidecar.resources.kinds import (
+    Egress,
+    EntryPort,
+    Host,
+    Metadata,
+    OutboundTrafficPolicy,
+    PeerAuthentication,
+    Selector,
+    Service,
+    ServiceEntry,
+    Sidecar,
+    WorkloadEntry,
+    WorkloadSelector,
+)
+from sidecar.resources.schema import KNOWN as OF_MESH_FILES
+from sidecar.resources.schema import EndpointSpec, PortSpec
+
+_LATER: Final = "is not supported yet; leave it out"
+_PLAIN: Final = (
+    "is not supported yet: hosts of a ServiceEntry have no sidecar, so nobody shows an identity; leave it out"
+)
+
+SET_BY_SERVERS: Final = frozenset(
+    {"uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "selfLink"}
+)
+"""Of metadata: what is left aside, since a server adds it to what it shows."""
+
+_WORKLOAD: Final = {
+    "weight": _LATER, "locality": _LATER, "network": _LATER, "serviceAccount": _PLAIN,
+    "port": "is written ports here, by the names of the ports",
+    "mode": "is not a field here: nobody of these has a sidecar",
+}  # fmt: skip
+
+KNOWN: Final[dict[type, dict[str, str]]] = {
+    PortSpec: OF_MESH_FILES[PortSpec],
+    EndpointSpec: OF_MESH_FILES[EndpointSpec],
+    Metadata: {
+        "ownerReferences": _LATER, "finalizers": _LATER, "generateName": "is not supported yet; give it a name",
+        "deletionTimestamp": _LATER, "deletionGracePeriodSeconds": _LATER, "clusterName": _LATER,
+    },
+    Service: {
+        "selector": "is not supported yet; endpoints are registered, or listed in endpoints",
+        "clusterIP": "is written addresses here, a list", "clusterIPs": "is written addresses here",
+        "type": _LATER, "externalName": "is not supported; write a ServiceEntry", "externalIPs": _LATER,
+        "sessionAffinity": _LATER, "sessionAffinityConfig": _LATER, "loadBalancerIP": _LATER,
+        "loadBalancerClass": _LATER, "loadBalancerSourceRanges": _LATER, "allocateLoadBalancerNodePorts": _LATER,
+        "externalTrafficPolicy": _LATER, "internalTrafficPolicy": _LATER, "healthCheckNodePort": _LATER,
+        "ipFamilies": _LATER, "ipFamilyPolicy": _LATER, "publishNotReadyAddresses": _LATER,
+        "trafficDistribution": _LATER, "hosts": "is not a field here; a service has a name and a namespace",
+        "name": "is written in metadata", "namespace": "is written in metadata", "labels": "is written in metadata",
+    },
+    Selector: {"matchExpressions": "is not supported yet; write matchLabels"},
+    PeerAuthentication: {"targetRef": _LATER, "targetRefs": _LATER},
+    ServiceEntry: {
+        "subjectAltNames": _PLAIN,
+        "location=MESH_INTERNAL": "is not supported yet: where there are sidecars write a Service, and where there are "
+                                  "none MESH_EXTERNAL, since plaintext goes there",
+        "resolution=DNS_ROUND_ROBIN": "is not supported yet; write DNS",
+        "resolution=DYNAMIC_DNS": "is not supported yet; write NONE",
+    },
+    EntryPort: {
+        "port": "is written number here", "appProtocol": "is written protocol here",
+        "protocol=UDP": "is not supported yet",
+    },
+    Host: _WORKLOAD,
+    WorkloadEntry: _WORKLOAD,
+    WorkloadSelector: {"matchLabels": "is written labels here", "matchExpressions": _LATER},
+    Sidecar: {
+        "ingress": _LATER, "inboundConnectionPool": _LATER,
+        "selector": "is written workloadSelector here",
+    },
+    Egress: {
+        "port": "is not supported yet: all ports of a host are meant; leave it out",
+        "bind": _LATER, "captureMode": _LATER,
+    },
+    OutboundTrafficPolicy: {"egressProxy": _LATER},
+}  # fmt: skip
+
+_KIND_LATER: Final = "is not supported yet"
+
+OTHER_KINDS: Final[dict[str, str]] = {
+    kind: f"{kind} {_KIND_LATER}"
+    for kind in (
+        "AuthorizationPolicy", "DestinationRule", "EnvoyFilter", "Gateway", "GatewayClass", "GRPCRoute", "HTTPRoute",
+        "ProxyConfig", "RateLimitPolicy", "ReferenceGrant", "RequestAuthentication", "TCPRoute", "Telemetry",
+        "TLSRoute", "VirtualService", "WasmPlugin", "WorkloadGroup",
+    )
+} | {
+    "List": "List is not supported yet; write the documents one after the other, with --- between them",
+    **dict.fromkeys(
+        ("ConfigMap", "Deployment", "Endpoints", "EndpointSlice", "Ingress", "Namespace", "Pod", "Secret",
+         "ServiceAccount", "StatefulSet"),
+        "is a kind of Kubernetes', which nobody reads here",
+    ),
+}  # fmt: skip
+"""Kinds that people have, and what to say of them."""
