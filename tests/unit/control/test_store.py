@@ -28,7 +28,7 @@ async def test_what_was_put_is_there(store: SqliteStore) -> None:
     assert first < second < third
     assert await store.get("a", "x") == Entry("x", b"3", third)
     assert await store.list("a") == (third, (Entry("x", b"3", third),))
-    assert (await store.list("b")).version == second, "a kind's version is that of its own last write"
+    assert await store.list("b") == (third, (Entry("x", b"2", second),)), "the store's version, to watch from"
 
 
 async def test_one_of_many_wins(store: SqliteStore) -> None:
@@ -72,17 +72,17 @@ async def test_two_at_once_are_one_too_many(tmp_path: Path) -> None:
 
 async def test_a_store_that_fails_says_so_and_changes_nothing(store: SqliteStore) -> None:
     version = await store.put("a", "x", b"1")
-    store._connection.execute("PRAGMA query_only = ON")
+    store._connections[0].execute("PRAGMA query_only = ON")
     with pytest.raises(StoreFailed):
         await store.put("a", "x", b"2")
-    store._connection.execute("PRAGMA query_only = OFF")
+    store._connections[0].execute("PRAGMA query_only = OFF")
     assert await store.get("a", "x") == Entry("x", b"1", version)
 
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "store.db")
     store = open_store(path, 1.0)
-    store._connection.execute("PRAGMA user_version = 7")
+    store._connections[0].execute("PRAGMA user_version = 7")
     store.close()
     with pytest.raises(StartError, match="another version"):
         open_store(path, 1.0)
