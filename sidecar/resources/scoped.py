@@ -1,23 +1,22 @@
 """The mesh as one proxy is to see it: what the control plane sends, and what documents amount to without one. Pure.
 
-Who makes it: ``scope``, from documents and endpoints. Who reads it: ``compile``, which makes the Snapshot. On the wire it
-is JSON, ``{"schema": "1.0", "version": "EPOCH.N", "proxy": "spiffe://...", "issued": SECONDS, ...}``; a field that is not
-known is refused, since something may have to be enforced by it.
+Who makes it: ``scope``, from documents and endpoints. Who reads it: ``compile``, which makes the Snapshot. On the wire
+it is JSON, ``{"schema": "1.0", "version": "EPOCH.N", "proxy": "spiffe://...", "issued": SECONDS, ...}``; a field that
+is not known is refused, since something may have to be enforced by it.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
 from sidecar.resources.schema import EndpointSpec, PeerAuthenticationSpec, PortSpec, ServiceSpec
+from sidecar.resources.snapshot import Policy as Policy
+from sidecar.resources.snapshot import Resolution as Resolution
 
-Policy = Literal["ALLOW_ANY", "REGISTRY_ONLY"]
-Resolution = Literal["NONE", "STATIC", "DNS"]
 
-
-class EntrySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+class EntrySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
     """Hosts without a sidecar, as a ServiceEntry has them: spoken to as the app speaks, without mutual TLS.
 
     ``hosts`` are names, the first of which stands for all; ``*.`` in front takes every name below. ``addresses`` are IP
@@ -34,9 +33,9 @@ class EntrySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     endpoints: list[EndpointSpec] = []
 
 
-class ScopedMesh(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """All that one proxy obeys. ``version`` is ``EPOCH.N``; ``proxy`` the SPIFFE id that it is for; ``issued`` in seconds
-    since the epoch. ``outbound_policy`` None: nobody says anything of it."""
+class ScopedMesh(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
+    """All that one proxy obeys. ``version`` is ``EPOCH.N``; ``proxy`` the SPIFFE id that it is for; ``issued`` in
+    seconds since the epoch. ``outbound_policy`` None: nobody says anything of it."""
 
     schema: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$")]
     version: str

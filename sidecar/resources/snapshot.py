@@ -18,7 +18,7 @@ from typing import Final, Literal
 import msgspec
 
 from certs.spiffe import SpiffeId
-from sidecar.addresses import parse_ip
+from sidecar.addresses import Address, parse_ip
 from sidecar.resources.sni import Sni
 
 SCHEMA: Final = "1.0"
@@ -26,6 +26,8 @@ SCHEMA: Final = "1.0"
 Reach = Literal["captured", "direct"]
 Protocol = Literal["http", "tcp", "auto"]
 Source = Literal["none", "file", "control", "last good"]
+Resolution = Literal["NONE", "STATIC", "DNS"]
+Policy = Literal["ALLOW_ANY", "REGISTRY_ONLY"]
 
 
 class Mode(StrEnum):
@@ -83,10 +85,11 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
     labels: tuple[tuple[str, str], ...] = ()
 
 
-class ServicePort(msgspec.Struct, frozen=True):
+class ServicePort(msgspec.Struct, frozen=True, gc=False):
     """A port of a service: what is spoken there, where it is dialed, and who may answer. ``identities`` are never
-    empty, and come from the service's own definition. ``sni`` is the server name of a connection to it, without a
-    subset; it is different for each service port, so it can stand for it as a key."""
+    empty (there is no ServicePort that has none), and come from the service's own definition. ``sni`` is the server
+    name of a connection to it, without a subset; it is different for each service port, so it can stand for it as a
+    key."""
 
     service: str
     namespace: str
@@ -99,6 +102,8 @@ class ServicePort(msgspec.Struct, frozen=True):
     sni: bytes = b""  # made from the others, once
 
     def __post_init__(self) -> None:
+        if not self.identities:
+            raise ValueError("a service port that anybody may serve")
         msgspec.structs.force_setattr(self, "sni", sni(self))
 
     @property
@@ -115,7 +120,7 @@ def sni(target: ServicePort, subset: str = "") -> bytes:
     return bytes(Sni(target.port, subset, target.service, target.namespace, target.trust_domain))
 
 
-class Service(msgspec.Struct, frozen=True):
+class Service(msgspec.Struct, frozen=True, gc=False):
     """A service, its ports by number, and the virtual addresses that stand for it (in canonical form)."""
 
     name: str
@@ -125,11 +130,41 @@ class Service(msgspec.Struct, frozen=True):
     addresses: tuple[str, ...] = ()
 
 
+class EntryPort(msgspec.Struct, frozen=True, gc=False):
+    """A port of a host without a sidecar, spoken to in plaintext by an operator's document. No service of the mesh is
+    one, and none can be made from one: the two have nothing in common but a number.
+
+    ``host`` is as written, ``*.`` in front takes every name below. ``places`` are where it is dialed: IP addresses, or
+    names with DNS; empty with NONE, and with DNS where the name that was called is looked up. ``addresses`` stand for
+    it.
+    """
+
+    host: str
+    port: int
+    name: str
+    protocol: Protocol
+    resolution: Resolution
+    places: tuple[Address, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """A service entry: one port of each number for each of its hosts."""
+
+    name: str
+    namespace: str
+    ports: tuple[EntryPort, ...]
+
+
 class Snapshot(msgspec.Struct, frozen=True):
-    """What the proxy obeys. Made by ``resources.compile``; the tables at the end are its own.
+    """What the proxy obeys. Made by ``resources.compile`` or ``resources.slices``; the tables at the end are its own.
 
     ``services`` is by (namespace, name); ``own`` the app's own service, if it is among them. ``modes`` are by the port
-    that callers reach, and in force as they stand: what the command line said is in them.
+    that callers reach, and in force as they stand: what the command line said is in them. ``outbound_policy`` is what
+    documents say of it; see ``policy.egress`` for what is in force.
     """
 
     source: Source = "none"
@@ -139,8 +174,11 @@ class Snapshot(msgspec.Struct, frozen=True):
     services: Mapping[tuple[str, str], Service] = {}
     default_mode: Mode = Mode.STRICT
     modes: Mapping[int, Mode] = {}
-    names: Mapping[bytes, Service] = {}
     targets: Mapping[tuple[str, int], ServicePort] = {}
+    entries: Mapping[tuple[str, str], Entry] = {}
+    hosts: Mapping[bytes, Mapping[int, EntryPort]] = {}
+    entry_targets: Mapping[tuple[str, int], EntryPort] = {}
+    outbound_policy: Policy | None = None
     schema: str = SCHEMA
 
     @property
@@ -151,17 +189,17 @@ class Snapshot(msgspec.Struct, frozen=True):
     def by_name(self, host: bytes | str) -> Service | None:
         """The service of this name: its bare name (for callers of its own namespace), ``name.namespace``, that with
         ``.svc``, or that with ``.svc.<trust-domain>``; in any case, with or without a dot at the end."""
-        return self.names.get(_key(host))
+        return self._named(_key(host))
 
     def by_authority(self, host: bytes | str, port: int) -> ServicePort | None:
         """The service port that an authority names. ``host`` is a name as ``by_name`` takes it, or an IP address in any
         spelling, without brackets, which is looked up as ``by_address`` does."""
         key = _key(host)
-        service = self.names.get(key)
+        service = self._named(key)
         if service is not None:
             return service.ports.get(port)
         if key[:1].isdigit() or b":" in key:  # no name of a service looks like an address
-            address = parse_ip(key.decode("ascii"))
+            address = parse_ip(key.decode("ascii", "replace"))
             return None if address is None else self.targets.get((str(address), port))
         return None
 
@@ -170,9 +208,36 @@ class Snapshot(msgspec.Struct, frozen=True):
         ``address`` is in canonical form, as the kernel's own are."""
         return self.targets.get((address, port))
 
+    def entry_by_authority(self, host: bytes | str, port: int) -> EntryPort | None:
+        """The port of a service entry that an authority names, by the most exact of its hosts that has this port, or by
+        an address that stands for it. Whoever asks has asked for a service first."""
+        key = _key(host)
+        if not self.hosts:
+            return None
+        if key[:1].isdigit() or b":" in key:
+            address = parse_ip(key.decode("ascii", "replace"))
+            if address is not None:
+                return self.entry_targets.get((str(address), port))
+        found = self.hosts.get(key, {}).get(port)
+        below = key
+        while found is None and b"." in below:
+            below = below.partition(b".")[2]
+            found = self.hosts.get(b"*." + below, {}).get(port)
+        return found
+
+    def entry_by_address(self, address: str, port: int) -> EntryPort | None:
+        """The port of a service entry for which this address was written down. Likewise."""
+        return self.entry_targets.get((address, port))
+
     def mode_for(self, port: int) -> Mode:
         """What callers of this port of the app have to bring; the port is the one that is dialed."""
         return self.modes.get(port, self.default_mode)
+
+    def _named(self, key: bytes) -> Service | None:
+        name, *rest = key.decode("ascii", "replace").split(".", 3)  # no label has a dot, but a trust domain may
+        if rest[1:] not in ([], ["svc"], ["svc", self.trust_domain]):
+            return None
+        return self.services.get((rest[0] if rest else self.me.namespace, name))
 
 
 def _key(host: bytes | str) -> bytes:
