@@ -47,6 +47,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     single_use: bool = False
     spent: bool = False
     pins: tuple[str, ...]
+    addresses: tuple[str, ...] = ()  # networks in which its workload may register beside where its calls come from
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +116,13 @@ class Tokens:
         *,
         bound_to: tuple[str, str] = ("", ""),
         single_use: bool = False,
+        addresses: tuple[str, ...] = (),
     ) -> tuple[Token, str]:
         """A new token, and its text, which nobody will know again. ``bound_to``: (namespace, service account).
 
         Invalid: a workload's without a name, or with the control plane's own; another role's with one; too long a life.
         """
-        self._check_binding(role, bound_to, single_use)
+        self._check_binding(role, bound_to, single_use or bool(addresses))
         if not 0 < ttl <= LONGEST:
             raise Invalid(f"a token lives at most {LONGEST / 86400:g} days")
         if len((await self._store.list(KIND)).entries) >= MOST:
@@ -138,6 +140,7 @@ class Tokens:
             expires=now + ttl,
             single_use=single_use,
             pins=tuple(pin.hex() for pin in pins),
+            addresses=addresses,
         )
         await self._store.put(KIND, token.id, msgspec.json.encode(token), if_version=0)
         return token, str(shown)
@@ -146,6 +149,18 @@ class Tokens:
         """Those that are still good for something, oldest first."""
         tokens = [_read(entry) for entry in (await self._store.list(KIND)).entries]
         return sorted((t for t in tokens if t.expires > now and not t.spent), key=lambda token: token.created)
+
+    async def addresses(self, namespace: str, service_account: str, now: float) -> tuple[str, ...]:
+        """The networks that any token of this workload names, until it expires or is voided: also a single-use one that
+        was spent, since what it was spent for is the certificate."""
+        tokens = [_read(entry) for entry in (await self._store.list(KIND)).entries]
+        own = (namespace, service_account)
+        return tuple(
+            network
+            for token in tokens
+            if token.expires > now and (token.namespace, token.service_account) == own
+            for network in token.addresses
+        )
 
     async def void(self, token_id: str) -> bool:
         """Makes it worthless at once; says whether there was one."""
@@ -162,10 +177,12 @@ class Tokens:
             if _read(entry).expires <= now:
                 await self._store.delete(KIND, entry.name)
 
-    def _check_binding(self, role: Role, bound_to: tuple[str, str], single_use: bool) -> None:
+    def _check_binding(self, role: Role, bound_to: tuple[str, str], more: bool) -> None:
+        """``more``: it was said what only a workload's token can be."""
         if role is not Role.WORKLOAD:
-            if any(bound_to) or single_use:
-                raise Invalid(f"a token for the role {role.value} is bound to no workload, and is not single-use")
+            if any(bound_to) or more:
+                what = "is bound to no workload, is not single-use and has no addresses"
+                raise Invalid(f"a token for the role {role.value} {what}")
             return
         if not all(bound_to):
             raise Invalid("a workload's token needs a namespace and a serviceAccount")

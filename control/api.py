@@ -23,6 +23,7 @@ from control.ledger import Ledger, Revocation
 from control.operatortoken import OperatorToken
 from control.problems import Invalid, Refused
 from control.published import Published, Waiters
+from control.registry import place
 from control.rotation import Generation
 from control.version import Version
 
@@ -193,6 +194,7 @@ class Api:
                 bodies.seconds(wanted.ttl, "ttl"),
                 bound_to=(wanted.namespace, wanted.service_account),
                 single_use=wanted.single_use,
+                addresses=place.networks(wanted.addresses),
             )
         except IdentityError as error:
             raise Invalid(error.detail) from None
@@ -229,5 +231,6 @@ def _token(token: Token, text: str = "") -> bodies.TokenShown:
         namespace=token.namespace,
         service_account=token.service_account,
         single_use=token.single_use,
+        addresses=token.addresses,
         token=text,
     )

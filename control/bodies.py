@@ -45,6 +45,7 @@ class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     service_account: str = ""
     ttl: str = "24h"
     single_use: bool = False
+    addresses: tuple[str, ...] = ()
 
 
 class Certificate(msgspec.Struct, frozen=True, rename="camel"):
@@ -89,6 +90,7 @@ class TokenShown(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     namespace: str = ""
     service_account: str = ""
     single_use: bool = False
+    addresses: tuple[str, ...] = ()
     token: str = ""
 
 

@@ -2,6 +2,6 @@
 a service.
 
 ``registered`` (what an endpoint is, and what a registration may say; pure), ``place`` (whose address; pure),
-``ageing`` (who goes; pure), ``virtual`` (which address is free; pure), ``services`` (who may serve, from documents),
+``virtual`` (which address is free; pure), ``services`` (who may serve, from documents),
 ``table`` (the view that others read), ``keeper`` (what runs), ``calls`` (what sidecars and people ask).
 """

@@ -16,6 +16,7 @@ import trio
 
 from control.registry.ageing import Hearing, anew, heard, unheard
 from control.registry.registered import Registered
+from control.registry.virtual import Virtual
 from control.store import Event, Store, TooOld
 from sidecar.resources.schema import EndpointSpec
 
@@ -25,13 +26,6 @@ _log = logging.getLogger(__name__)
 
 Key = tuple[str, str]  # (namespace, name) of a service
 Follower = Callable[[frozenset[Key], int], None]
-
-
-class Virtual(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The addresses that stand for a service."""
-
-    v4: str
-    v6: str
 
 
 class Registry:
