@@ -12,7 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from sidecar.resources.schema import EndpointSpec, MutualTls, Port, PortSpec
-from sidecar.resources.scoped import Policy, Resolution
+from sidecar.resources.snapshot import Policy, Resolution
 
 ROOT_NAMESPACE: Final = "sidecar-system"  # where a document without a selector is for the whole mesh
 

@@ -8,7 +8,7 @@ documents costs a millisecond or two, and a table of ten thousand services some 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from certs.errors import IdentityError
 from certs.spiffe import parse
@@ -25,11 +25,17 @@ _NONE: Final[Mapping[Place, Document]] = {}
 class Mesh:
     """The documents, one of each kind, namespace and name: of several the last one given. Nobody changes it."""
 
-    __slots__ = ("_kinds", "_tables", "trust_domain")
+    __slots__ = ("_before", "_kinds", "_remembered", "_tables", "trust_domain")
 
     def __init__(self, documents: Iterable[Document] = (), trust_domain: str = "cluster.local") -> None:
         self.trust_domain = trust_domain
         self._tables: dict[tuple[str, str], object] = {}
+        self._remembered: dict[str, Any] = {}
+        self._before: tuple[dict[str, Any], list[Document], list[Document]] = (
+            {},
+            [],
+            [],
+        )  # its tables, what went, what came
         self._kinds: dict[str, dict[Place, Document]] = {kind: {} for kind in KINDS}
         for document in documents:
             kind, namespace, name = document.key
@@ -55,6 +61,8 @@ class Mesh:
         mesh = Mesh(trust_domain=self.trust_domain)
         mesh._kinds = dict(self._kinds)
         touched: set[str] = set()
+        went: list[Document] = []
+        came: dict[Key, Document] = {}
 
         def open_for(kind: str) -> dict[Place, Document]:
             if kind not in touched:
@@ -63,10 +71,15 @@ class Mesh:
             return mesh._kinds[kind]
 
         for kind, namespace, name in gone:
-            open_for(kind).pop((namespace, name), None)
+            old = open_for(kind).pop((namespace, name), None)
+            went += [] if old is None else [old]
         for document in documents:
-            open_for(document.kind)[document.key[1:]] = document
+            found = open_for(document.kind)
+            old = found.get(document.key[1:])
+            went += [] if old is None or document.key in came else [old]
+            found[document.key[1:]] = came[document.key] = document
         mesh._tables = {key: table for key, table in self._tables.items() if key[0] not in touched}
+        mesh._before = self._remembered, went, list(came.values())
         return mesh
 
     def with_(self, document: Document) -> Mesh:
@@ -103,11 +116,21 @@ class Mesh:
         table = self._table(kind, "namespaces", lambda: _by_namespace(self.of(kind)))
         return table.get(namespace, [])
 
+    def remembered(
+        self, name: str, make: Callable[[], T], update: Callable[[T, list[Document], list[Document]], T]
+    ) -> T:
+        """A table of another room's that is made once, and after a change from the one before: ``update`` gets that,
+        what went and what came."""
+        if name not in self._remembered:
+            before, went, came = self._before
+            self._remembered[name] = update(before[name], went, came) if name in before else make()
+        return cast(T, self._remembered[name])
+
     def _table(self, kind: str, name: str, make: Callable[[], T]) -> T:
         found = self._tables.get((kind, name))
         if found is None:
             found = self._tables[kind, name] = make()
-        return found  # type: ignore[return-value]  # each name has one type
+        return cast(T, found)  # each name has one type
 
     def _hosts_of_service(self, document: Document) -> list[str]:
         return [self.host_of(document.key[1:])]

@@ -33,16 +33,16 @@ from sidecar.resources.kinds import (
 )
 from sidecar.resources.mesh import Exports, Mesh, Place
 from sidecar.resources.schema import EndpointSpec, MutualTls, PeerAuthenticationSpec, PortSpec, ServiceSpec
-from sidecar.resources.scoped import EntrySpec, Policy, ScopedMesh
+from sidecar.resources.scoped import EntrySpec, ScopedMesh
+from sidecar.resources.snapshot import SCHEMA, Policy
 from sidecar.resources.values import service_of
-
-SCHEMA = "1.0"
 
 Labels = Mapping[str, str]
 
 
 class Scope(msgspec.Struct, frozen=True):
-    """What an identity is to see, by documents alone. ``services`` and ``entries`` are (namespace, name), sorted."""
+    """What an identity is to see, by documents alone. ``services`` and ``entries`` are (namespace, name), sorted; of
+    entries those of the own namespace first, since the first one counts where two have the same host."""
 
     services: tuple[Place, ...]
     entries: tuple[Place, ...]
@@ -64,7 +64,7 @@ def scope_of(mesh: Mesh, namespace: str, service_account: str) -> Scope:
     )
     return Scope(
         tuple(sorted(services.union(own))),
-        tuple(sorted(entries)),
+        tuple(sorted(entries, key=lambda place: (place[0] != namespace, place))),
         _peer_authentication(_ranked(mesh, "PeerAuthentication", namespace, labels)),
         policy,
     )

@@ -7,7 +7,7 @@ here, and are Istio's validation where it has one.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from sidecar.addresses import parse_ip
@@ -250,12 +250,9 @@ def is_subdomain(text: str) -> bool:
 
 
 def is_host(text: str) -> bool:
-    """A host name in lower case, without a dot at the end, and no address."""
-    return len(text) <= NAME_CHARS and all(map(_HOST.fullmatch, text.split("."))) and not _all_numbers(text.split("."))
-
-
-def _all_numbers(labels: Iterable[str]) -> bool:
-    return all(label.isdigit() for label in labels)
+    """A host name in lower case, without a dot at the end; what ends in a number many would take for an address."""
+    labels = text.split(".")
+    return len(text) <= NAME_CHARS and all(map(_HOST.fullmatch, labels)) and not labels[-1].isdigit()
 
 
 _CHECKS: Final[dict[type, Callable[[Metadata, Any], Found]]] = {
