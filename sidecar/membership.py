@@ -14,7 +14,7 @@ from sidecar.errors import ProxyError
 from sidecar.feed.current import Current
 from sidecar.feed.mesh_file import MeshFile
 from sidecar.feed.shown import add_gauges, certificates
-from sidecar.feed.start import identity_feed
+from sidecar.feed.start import control_caller, identity_feed
 from sidecar.identity import Identity
 from sidecar.machine import keep_memory_private
 from sidecar.net.channel import Channel
@@ -35,7 +35,8 @@ class Membership:
     def __init__(self, settings: Settings, channels: set[Channel]) -> None:
         self._mtls = settings.me.mtls
         self.identity = Identity(channels)
-        self.feed = identity_feed(settings, self.identity, channels)
+        self.caller = control_caller(settings, self.identity, channels)
+        self.feed = identity_feed(settings, self.identity, self.caller)
         self.current = Current()
         self._mesh_file = MeshFile(settings.mesh, settings.me, self.current) if settings.mesh else None
         if self._mesh_file is not None:
@@ -62,20 +63,23 @@ class Membership:
     @property
     def certificates(self) -> dict[str, object]:
         """What ``/certs`` shows; no key."""
-        return certificates(self.identity, self.feed, self.gate)
+        return certificates(self.identity, self.feed, self.caller, self.gate)
 
     def add_gauges(self, gauges: Gauges) -> None:
         """Gives the metrics of the identity their readers."""
-        add_gauges(gauges, self.identity, self.feed)
+        add_gauges(gauges, self.identity, self.feed, self.caller)
 
     async def run(self) -> None:
         """Feeds and looks after all of it, until it is cancelled."""
         keep_memory_private()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._look_after)
-            nursery.start_soon(self.feed.run)
-            if self._mesh_file is not None:
-                nursery.start_soon(self._mesh_file.watch)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._look_after)
+                nursery.start_soon(self.feed.run)
+                if self._mesh_file is not None:
+                    nursery.start_soon(self._mesh_file.watch)
+        finally:
+            self.caller.close()
 
     async def _look_after(self) -> None:
         """Ends connections whose time is over."""

@@ -7,17 +7,15 @@ Who calls it: ``feed.start``. Three tasks, each of which goes on through whateve
   is due at half of what is left, on the monotonic clock; at once where the wall clock says that ours has ended.
 - *the bundle* and *the lists*, by long polls: each change is a new generation, or cuts connections.
 
-A failure is counted by its word, told at ever longer distances, and followed by another try within 10 s. When the
-certificate ends before one succeeds, ``Identity.require`` refuses by itself.
+Failures are ``feed.caller``'s to count, to tell and to follow by another try. When the certificate ends before one
+succeeds, ``Identity.require`` refuses by itself.
 """
 
 from __future__ import annotations
 
 import logging
-import random
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from time import monotonic, time
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -28,20 +26,18 @@ from certs import pem
 from certs.bundle import Bundle, Bundles
 from certs.errors import IdentityError, Refusal
 from certs.keys import PrivateKey, key_from_pem, key_to_pem, new_key
-from certs.renew import renew_at, retry_after
+from certs.renew import renew_at
 from certs.request import new_request
 from certs.spiffe import SpiffeId
 from certs.verify import Peer, check_own, recheck
 from sidecar.feed import answers
 from sidecar.feed.answers import BundleAnswer, CertificateAnswer, ListsAnswer, Malformed, Version
-from sidecar.feed.contact import Contact
-from sidecar.feed.control_client import Answer, ControlClient, ControlError, Way
+from sidecar.feed.caller import Caller
+from sidecar.feed.control_client import Way
 from sidecar.feed.first_contact import pinned
 from sidecar.feed.identity_dir import IdentityDir, Kept
 from sidecar.identity import Credentials, Identity
 
-WAIT: Final = 30.0  # s of a long poll, at most
-PACE: Final = 0.5  # s between two polls at least: a control plane that answers at once, for ever, costs little
 LOOK: Final = 5.0  # s between two looks at the wall clock while a certificate is good
 BUNDLE_BYTES: Final = 1024 * 1024
 LISTS_BYTES: Final = 8 * 1024 * 1024
@@ -49,13 +45,11 @@ _log = logging.getLogger(__name__)
 
 
 class Tally:
-    """What is told of it: ``renewals`` by outcome, ``errors`` by (call, word). ``next_renewal`` in seconds since the
-    epoch; ``overdue``: a list has not been followed by its next one."""
+    """What is told of it: ``renewals`` by outcome; ``next_renewal`` in seconds since the epoch; ``overdue``: a list has
+    not been followed by its next one."""
 
     def __init__(self) -> None:
         self.renewals: dict[str, int] = {}
-        self.errors: dict[tuple[str, str], int] = {}
-        self.last_error = ""
         self.next_renewal = 0.0
         self.bundle_version: Version | None = None
         self.lists_version: Version | None = None
@@ -63,37 +57,22 @@ class Tally:
 
 
 class IdentityFeed:
-    """``clock`` is the wall clock, ``steady`` the monotonic one, ``chance`` in [0, 1)."""
+    """``caller`` asks the control plane."""
 
-    def __init__(
-        self,
-        identity: Identity,
-        contact: Contact,
-        client: ControlClient,
-        directory: IdentityDir | None = None,
-        *,
-        clock: Callable[[], float] = time,
-        steady: Callable[[], float] = monotonic,
-        chance: Callable[[], float] = random.random,
-    ) -> None:
+    def __init__(self, identity: Identity, caller: Caller, directory: IdentityDir | None = None) -> None:
         self.tally = Tally()
         self._identity = identity
-        self._contact = contact
-        self._client = client
+        self._caller = caller
+        self._contact = caller.contact
         self._directory = directory
-        self._clock = clock
-        self._steady = steady
-        self._chance = chance
+        self._clock = caller.clock
+        self._steady = caller.steady
+        self._chance = caller.chance
         self._due = 0.0  # of the next renewal, on the monotonic clock
         self._hurry = trio.Event()  # what we have is not good any more
-        self._here = trio.Event()  # there is a certificate
+        self._looked = False  # for what was kept
         self._lists: ListsAnswer | None = None
         self._peer: Peer | None = None  # ourselves, as others judge us
-
-    @property
-    def skew(self) -> float | None:
-        """How far the control plane's clock is ahead of ours, in seconds; None before it told."""
-        return self._client.skew
 
     @property
     def control_id(self) -> SpiffeId:
@@ -102,73 +81,22 @@ class IdentityFeed:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        self._take_kept()
+        self.take_kept()
+        persist = self._caller.persist
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._persist, "certificate", self._renew)
-            nursery.start_soon(self._persist, "bundle", self._poll_bundle)
-            nursery.start_soon(self._persist, "crl", self._poll_lists)
+            nursery.start_soon(partial(persist, "certificate", self._renew, pressing=self._left, failed=self._count))
+            nursery.start_soon(persist, "bundle", self._poll_bundle)
+            nursery.start_soon(persist, "crl", self._poll_lists)
 
     def renew_now(self) -> None:
         """Has the next certificate asked for at once."""
         self._hurry.set()
 
-    # -- going on ----------------------------------------------------------------------------------------------------
-
-    async def _persist(self, call: str, once: Callable[[], Awaitable[None]]) -> None:
-        failures = 0
-        while True:
-            after = 0.0
-            try:
-                await once()
-                failures = 0
-                continue
-            except ControlError as error:
-                word, detail, after = error.word, error.detail, error.retry_after
-            except (IdentityError, Malformed) as refused:
-                word = refused.reason.word if isinstance(refused, IdentityError) else refused.word
-                detail = f"what the control plane answers is refused: {refused.detail}"
-            failures += 1
-            self._failed(call, word, detail, failures)
-            left = self._left() if call == "certificate" else None  # only that is pressing
-            pause = retry_after(failures, self._chance(), left)
-            await trio.sleep(max(pause, min(after, 10.0)))
-
-    def _failed(self, call: str, word: str, detail: str, failures: int) -> None:
-        tally = self.tally
-        tally.errors[call, word] = tally.errors.get((call, word), 0) + 1
-        tally.last_error = f"{call}: {detail}"
-        if call == "certificate":
-            tally.renewals[word] = tally.renewals.get(word, 0) + 1
-        if not failures & (failures - 1):  # the 1st, 2nd, 4th, 8th, ... in a row
-            _log.warning("%s: %s (%d in a row)", call, detail, failures)
+    def _count(self, outcome: str) -> None:
+        self.tally.renewals[outcome] = self.tally.renewals.get(outcome, 0) + 1
 
     def _left(self) -> float | None:
-        generation = self._identity.generation
-        return None if generation is None else generation.credentials.not_after - self._clock()
-
-    def _patience(self) -> float:
-        """How long a poll may last (s). Its connection ends with our certificate, or theirs; one that was cut each time
-        would count as failing, and would be followed by the pause of those that do."""
-        return min(WAIT, max(1.0, (self._left() or 0.0) / 2))
-
-    async def _ask(
-        self, method: str, target: str, body: bytes = b"", *, most: int, wait: float = 0.0
-    ) -> tuple[Answer, Way]:
-        """By our certificate, and where that is refused by the token."""
-        way = self._contact.known()
-        if way is not None:
-            try:
-                return await self._client.call(way, method, target, body, most=most, wait=wait), way
-            except ControlError as error:
-                if not error.refused:
-                    raise
-                try:
-                    way = await self._contact.first()
-                except ControlError:
-                    raise error from None
-        else:
-            way = await self._contact.first()
-        return await self._client.call(way, method, target, body, most=most, wait=wait), way
+        return self._caller.left()
 
     # -- the certificate ---------------------------------------------------------------------------------------------
 
@@ -179,11 +107,11 @@ class IdentityFeed:
             await self._contact.first()  # the token says in which trust domain we are
         ours, key = self._contact.ours(), new_key()
         body = msgspec.json.encode({"csr": new_request(key, ours)})
-        answer, by = await self._ask("POST", "/v1/certificates", body, most=BUNDLE_BYTES)
+        answer, by = await self._caller.ask("POST", "/v1/certificates", body, most=BUNDLE_BYTES, once=True)
         told = answers.decode(answer.body, CertificateAnswer)
         bundle = self._bundle(ours.trust_domain, told.bundle, told.bundle_version, by)
         self._take(ours, pem.from_pem(told.chain), key, bundle)
-        self.tally.renewals["ok"] = self.tally.renewals.get("ok", 0) + 1
+        self._count("ok")
         self._keep()
         _log.info("certificate: %s, until %s", ours, _moment(self._current().not_after))
 
@@ -210,7 +138,6 @@ class IdentityFeed:
         credentials = Credentials(ours, chain, key, bundles, peer.not_after, self.tally.next_renewal)
         self._peer = peer
         self._identity.install(credentials)
-        self._here.set()
 
     def _current(self) -> Credentials:
         assert self._identity.generation is not None
@@ -235,10 +162,10 @@ class IdentityFeed:
         return bundle
 
     async def _poll_bundle(self) -> None:
-        await self._here.wait()
-        began, wait = self._steady(), self._patience()
+        await self._caller.wait_certificate()
+        began, wait = self._steady(), self._caller.patience()
         held = self.tally.bundle_version
-        answer, way = await self._ask("GET", _since("/v1/bundle", held, wait), most=BUNDLE_BYTES, wait=wait)
+        answer, way = await self._caller.ask("GET", _since("/v1/bundle", held, wait), most=BUNDLE_BYTES, wait=wait)
         if answer.status == 200:
             told = answers.decode(answer.body, BundleAnswer)
             ours = self._current()
@@ -249,7 +176,7 @@ class IdentityFeed:
             bundle = self._bundle(told.trust_domain, told.bundle, told.version, way)
             if bundle is not self._held():
                 self._take_bundle(bundle)
-        await self._pace(began)
+        await self._caller.pace(began)
 
     def _take_bundle(self, bundle: Bundle) -> None:
         ours = self._current()
@@ -260,10 +187,10 @@ class IdentityFeed:
         self._keep()
 
     async def _poll_lists(self) -> None:
-        await self._here.wait()
-        began, wait = self._steady(), self._patience()
+        await self._caller.wait_certificate()
+        began, wait = self._steady(), self._caller.patience()
         held = self.tally.lists_version
-        answer, _ = await self._ask("GET", _since("/v1/crl", held, wait), most=LISTS_BYTES, wait=wait)
+        answer, _ = await self._caller.ask("GET", _since("/v1/crl", held, wait), most=LISTS_BYTES, wait=wait)
         if answer.status == 200:
             told = answers.decode(answer.body, ListsAnswer)
             if answers.older(answers.version(told.version), held):
@@ -271,7 +198,7 @@ class IdentityFeed:
             self._take_lists(told)
             self._keep()
         self._watch_overdue()
-        await self._pace(began)
+        await self._caller.pace(began)
 
     def _take_lists(self, told: ListsAnswer) -> None:
         bundle = self._held()
@@ -298,9 +225,6 @@ class IdentityFeed:
             _log.warning("our own certificate is not good any more (%s); asking for another", refused.detail)
             self.renew_now()
 
-    async def _pace(self, began: float) -> None:
-        await trio.sleep(max(0.0, began + PACE - self._steady()))
-
     # -- what a restart keeps ----------------------------------------------------------------------------------------
 
     def _keep(self) -> None:
@@ -322,10 +246,12 @@ class IdentityFeed:
         try:
             self._directory.store(kept)
         except OSError as error:
-            self._failed("identity_dir", "not_written", f"--identity-dir: {error.strerror}", 1)
+            self._caller.failed("identity_dir", "not_written", f"--identity-dir: {error.strerror}")
 
-    def _take_kept(self) -> None:
-        kept = self._directory.load() if self._directory is not None else None
+    def take_kept(self) -> None:
+        """Goes on with what was kept, where there is something good; ``run`` begins with it, if nobody did before."""
+        kept = self._directory.load() if self._directory is not None and not self._looked else None
+        self._looked = True
         if kept is None or self._directory is None:
             return
         try:

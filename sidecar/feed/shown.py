@@ -12,13 +12,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from certs.bundle import Bundle
+from sidecar.feed.caller import Caller
 from sidecar.feed.identity import IdentityFeed, Tally
 from sidecar.identity import Generation, Identity
 from sidecar.proxy.gate import Gate
 from sidecar.telemetry.figures import Gauges
 
 
-def certificates(identity: Identity, feed: IdentityFeed, gate: Gate) -> dict[str, object]:
+def certificates(identity: Identity, feed: IdentityFeed, caller: Caller, gate: Gate) -> dict[str, object]:
     """As JSON, with Envoy's words where it has them."""
     generation, tally = identity.generation, feed.tally
     return {
@@ -26,8 +27,8 @@ def certificates(identity: Identity, feed: IdentityFeed, gate: Gate) -> dict[str
         "renewal": {
             "next": _moment(tally.next_renewal),
             "outcomes": dict(tally.renewals),
-            "last_error": tally.last_error,
-            "control_plane_clock_ahead_seconds": feed.skew,
+            "last_error": caller.last_error,
+            "control_plane_clock_ahead_seconds": caller.skew,
         },
         "trust": {
             "control_plane": str(feed.control_id),
@@ -40,7 +41,7 @@ def certificates(identity: Identity, feed: IdentityFeed, gate: Gate) -> dict[str
     }
 
 
-def add_gauges(gauges: Gauges, identity: Identity, feed: IdentityFeed) -> None:
+def add_gauges(gauges: Gauges, identity: Identity, feed: IdentityFeed, caller: Caller) -> None:
     """Gives the metrics of the feed their readers."""
     tally: Tally = feed.tally
 
@@ -53,9 +54,9 @@ def add_gauges(gauges: Gauges, identity: Identity, feed: IdentityFeed) -> None:
         lambda: [((outcome,), float(times)) for outcome, times in ({"ok": 0} | tally.renewals).items()],
     )
     gauges.add_labelled(
-        "sidecar_control_plane_errors", lambda: [(key, float(times)) for key, times in tally.errors.items()]
+        "sidecar_control_plane_errors", lambda: [(key, float(times)) for key, times in caller.errors.items()]
     )
-    gauges.add("sidecar_control_plane_clock_skew_seconds", lambda: feed.skew or 0.0)
+    gauges.add("sidecar_control_plane_clock_skew_seconds", lambda: caller.skew or 0.0)
     gauges.add("sidecar_revocation_list_overdue", lambda: tally.overdue)
 
 

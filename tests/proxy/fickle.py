@@ -18,8 +18,9 @@ from certs.issue import Issuer, crl, leaf, new_intermediate, new_root
 from certs.jointoken import JoinToken
 from certs.keys import PublicKey, new_key, new_serial
 from certs.spiffe import SpiffeId, workload
+from sidecar.feed.caller import Caller
 from sidecar.feed.identity import IdentityFeed
-from sidecar.feed.start import identity_feed
+from sidecar.feed.start import control_caller, identity_feed
 from sidecar.identity import Identity
 from sidecar.joining import CONTROL_ID
 from sidecar.net.channel import Channel
@@ -65,6 +66,8 @@ class Fickle:
         self.date_ahead = 0.0
         self.wrong: dict[str, Callable[[bytes], Reply]] = {}
         self.asked: list[str] = []
+        self.lines = 0  # connections
+        self.last_answer = False  # each is the last on its connection, and does not say so
         self.shown: set[str] = set()
         self.keys: list[PublicKey] = []
         self.changed = trio.Event()
@@ -106,33 +109,43 @@ class Fickle:
             return  # the feed has hung up
 
     async def _serve(self, stream: trio.SocketStream) -> None:
+        self.lines += 1
         connection, body = h11.Connection(h11.SERVER), b""
         while True:
             event = connection.next_event()
             if event is h11.NEED_DATA:
                 connection.receive_data(await stream.receive_some())
             elif isinstance(event, h11.Request):
-                request = event
+                request, body = event, b""
             elif isinstance(event, h11.Data):
                 body += event.data
             elif isinstance(event, h11.EndOfMessage):
-                break
+                if not await self._answer(stream, connection, request, body):
+                    return
+                connection.start_next_cycle()
             else:
                 return
+
+    async def _answer(
+        self, stream: trio.SocketStream, connection: h11.Connection, request: h11.Request, body: bytes
+    ) -> bool:
+        """Whether another request may follow."""
         path, _, query = request.target.decode().partition("?")
         self.asked.append(path)
         self.shown |= {value.decode() for name, value in request.headers if name == b"authorization"}
         reply = await self._reply(path, query, body)
         if reply is None:
             await trio.sleep_forever()
-        elif isinstance(reply, bytes):
+        if isinstance(reply, bytes):
             await stream.send_all(reply)
-        else:
-            date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + self.date_ahead))
-            fields = [("date", date), ("content-length", str(len(reply[1])))]
-            head = connection.send(h11.Response(status_code=reply[0], headers=fields)) or b""
-            data = connection.send(h11.Data(data=reply[1])) if reply[1] else b""
-            await stream.send_all(head + (data or b""))
+            return False
+        date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + self.date_ahead))
+        fields = [("date", date), ("content-length", str(len(reply[1])))]
+        data = connection.send(h11.Response(status_code=reply[0], headers=fields)) or b""
+        if reply[1]:
+            data += connection.send(h11.Data(data=reply[1])) or b""
+        await stream.send_all(data + (connection.send(h11.EndOfMessage()) or b""))
+        return connection.our_state is h11.DONE and not self.last_answer
 
     async def _reply(self, path: str, query: str, body: bytes) -> Reply:
         if path in self.wrong:
@@ -150,12 +163,12 @@ class Fickle:
 class Fed:
     """A feed that runs, and what it feeds."""
 
-    def __init__(self, plane: Fickle, identity: Identity, feed: IdentityFeed, clock: Clock) -> None:
-        self.plane, self.identity, self.feed, self.clock = plane, identity, feed, clock
+    def __init__(self, plane: Fickle, identity: Identity, feed: IdentityFeed, caller: Caller, clock: Clock) -> None:
+        self.plane, self.identity, self.feed, self.caller, self.clock = plane, identity, feed, caller, clock
 
     @property
     def errors(self) -> set[tuple[str, str]]:
-        return set(self.feed.tally.errors)
+        return set(self.caller.errors)
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Waits until it holds."""
@@ -189,9 +202,11 @@ async def fed(plane: Fickle, directory: str = "none") -> AsyncIterator[Fed]:
     channels: set[Channel] = set()
     clock = Clock()
     identity = Identity(channels, clock)
-    feed = identity_feed(load(flags, {}), identity, channels, clock, chance=lambda: 0.0)
+    caller = control_caller(load(flags, {}), identity, channels, clock, chance=lambda: 0.0)
+    feed = identity_feed(load(flags, {}), identity, caller)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(feed.run)
-        yield Fed(plane, identity, feed, clock)
+        yield Fed(plane, identity, feed, caller, clock)
         nursery.cancel_scope.cancel()
+    caller.close()
     assert not channels, "a connection is left behind"

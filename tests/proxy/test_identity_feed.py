@@ -182,7 +182,7 @@ async def test_tls_18_a_clock_that_is_set_does_not_move_the_renewal(tmp_path: Pa
         plane.publish()
         await proxy.until(lambda: proxy.feed.tally.bundle_version == (EPOCH, 2))
         assert proxy.feed.tally.renewals == {"ok": 1} and not proxy.errors
-        assert proxy.feed.skew == pytest.approx(-ahead, abs=5)
+        assert proxy.caller.skew == pytest.approx(-ahead, abs=5)
 
 
 async def test_a_clock_past_the_end_asks_at_once(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ async def test_clocks_that_differ_are_told_once(tmp_path: Path, caplog: pytest.L
         plane.date_ahead = 90.0
         async with fed(plane) as proxy:
             await proxy.until(lambda: proxy.feed.tally.lists_version)
-            assert proxy.feed.skew == pytest.approx(90, abs=3)
+            assert proxy.caller.skew == pytest.approx(90, abs=3)
     assert len([each for each in caplog.messages if "clock is 9" in each and "ahead of" in each]) == 1
 
 
@@ -342,3 +342,25 @@ async def test_tls_19_no_log_of_ours_has_the_token(tmp_path: Path, caplog: pytes
         logging.getLogger("planted").warning("%s", plane.token)
         found = [record.name for record in caplog.records if plane.token.split(".")[2] in record.getMessage()]
         assert found == ["planted"]
+
+
+async def test_calls_follow_each_other_on_few_lines(tmp_path: Path) -> None:
+    async with plane_at(tmp_path) as plane, fed(plane) as proxy:
+        await proxy.until(lambda: proxy.feed.tally.lists_version and proxy.feed.tally.bundle_version)
+        for number in range(2, 6):
+            plane.bundle_n = plane.lists_n = number
+            plane.publish()
+            await proxy.until(lambda: proxy.feed.tally.lists_version == (EPOCH, plane.lists_n))
+            await proxy.until(lambda: proxy.feed.tally.bundle_version == (EPOCH, plane.bundle_n))
+        assert len(plane.asked) >= 10 and plane.lines <= 3  # the certificate's, and one for each that waits
+
+
+async def test_a_line_that_ended_while_it_rested_is_no_failure(tmp_path: Path) -> None:
+    async with plane_at(tmp_path) as plane, fed(plane) as proxy:
+        await proxy.until(lambda: proxy.feed.tally.lists_version)
+        plane.last_answer = True
+        for number in range(2, 5):
+            plane.lists_n = number
+            plane.publish()
+            await proxy.until(lambda: proxy.feed.tally.lists_version == (EPOCH, plane.lists_n))
+        assert not proxy.errors

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from certs import jointoken
-from sidecar.feed.start import identity_feed
+from sidecar.feed.start import control_caller, identity_feed
 from sidecar.identity import Identity
 from sidecar.joining import CONTROL_ID
 from sidecar.settings import load
@@ -30,11 +30,13 @@ async def joined(plane: Plane, path: Path, token: str, **flags: str) -> AsyncIte
     }  # fmt: skip
     clock = Clock()
     identity = Identity(set(), clock)
-    feed = identity_feed(load(told, {}), identity, set(), clock, chance=lambda: 0.0)
+    caller = control_caller(load(told, {}), identity, set(), clock, chance=lambda: 0.0)
+    feed = identity_feed(load(told, {}), identity, caller)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(feed.run)
-        yield Fed(Fickle(path / "unused"), identity, feed, clock)
+        yield Fed(Fickle(path / "unused"), identity, feed, caller, clock)
         nursery.cancel_scope.cancel()
+    caller.close()
 
 
 def callers(plane: Plane, what: str) -> list[str]:
