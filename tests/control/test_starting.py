@@ -242,13 +242,13 @@ async def test_what_the_store_does_not_take_is_not_granted(tmp_path: Path) -> No
     async with running(tmp_path) as plane:
         token, single = await plane.token(), await plane.token(singleUse=True)
         store = plane.control.store
-        store._connections[0].execute("PRAGMA query_only = ON")
+        store._opened.writing.execute("PRAGMA query_only = ON")
         for shown in (token, single):
             reply = await plane.ask("POST", "/v1/certificates", shown, csr())
             assert reply.status == 503 and b"BEGIN" not in reply.body
         reply = await plane.ask("POST", "/v1/revocations", plane.operator, {"serial": "1"})
         assert reply.status == 503
-        store._connections[0].execute("PRAGMA query_only = OFF")
+        store._opened.writing.execute("PRAGMA query_only = OFF")
         assert (await plane.ask("GET", "/v1/revocations", plane.operator)).json == {"revocations": []}
         assert (await plane.ask("POST", "/v1/certificates", token, csr())).status == 201
         assert (await plane.ask("POST", "/v1/certificates", single, csr())).status == 201

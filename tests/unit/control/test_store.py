@@ -72,22 +72,22 @@ async def test_two_at_once_are_one_too_many(tmp_path: Path) -> None:
 
 async def test_a_store_that_fails_says_so_and_changes_nothing(store: SqliteStore) -> None:
     version = await store.put("a", "x", b"1")
-    store._connections[0].execute("PRAGMA query_only = ON")
+    store._opened.writing.execute("PRAGMA query_only = ON")
     with pytest.raises(StoreFailed):
         await store.put("a", "x", b"2")
-    store._connections[0].execute("PRAGMA query_only = OFF")
+    store._opened.writing.execute("PRAGMA query_only = OFF")
     assert await store.get("a", "x") == Entry("x", b"1", version)
 
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "store.db")
     store = open_store(path, 1.0)
-    store._connections[0].execute("PRAGMA user_version = 7")
+    store._opened.writing.execute("PRAGMA user_version = 7")
     store.close()
-    with pytest.raises(StartError, match="another version"):
+    with pytest.raises(StartError, match="newer version"):
         open_store(path, 1.0)
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match=r"--store: .*/none/store\.db can't be opened"):
+    with pytest.raises(StartError, match=r"--store: .*/none/store\.db can.t be made"):
         open_store(str(tmp_path / "none" / "store.db"), 1.0)

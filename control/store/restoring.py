@@ -1,0 +1,118 @@
+"""A copy put in the place of a store, and a new epoch for one.
+
+Who calls it: ``control.recovery``, for an operator. Nothing else uses the store meanwhile; its lock is held.
+
+The copy is checked and made ready under another name beside the place where it goes: so a copy that can't be used, a
+full disk or a process that was killed leaves what was there. That is kept: it gets another name, and the copy takes the
+place in one step (``rename``).
+
+**A new epoch**, higher than those of the copy and of what was there, since versions are counted on from the copy's: the
+same number would stand for two states. Where what was there is gone or can't be read, the time sees to that: an epoch is
+the millisecond in which it began.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+from control.store import opening, schema
+from control.store.copies import sync
+from control.store.opening import beside
+from control.store.tables import Tables
+from sidecar.errors import StartError
+
+
+def make_ready(copy: Path, path: Path, now: float) -> Path:
+    """A copy of ``copy`` beside ``path``, in our schema and with a new epoch; to be changed further, then put in place.
+    ``path``'s lock is held, where it is there. Raises StartError: it is no store, or damaged; no room for it."""
+    ready = path.with_name(f".{path.name}.restored")
+    discard(ready)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            _take(beside(copy, "-wal"), beside(ready, "-wal"))
+        _take(copy, ready)
+    except OSError as error:
+        discard(ready)
+        raise StartError(f"{copy} can't be copied to {path.parent} ({error.strerror})") from None
+    try:
+        with contextlib.closing(opening.connect(str(ready))) as connection:
+            opening.prepare(connection, copy, keep=False)
+            _renew(connection, now, _epoch_at(path))
+    except (sqlite3.Error, StartError) as error:
+        discard(ready)
+        raise StartError(str(opening.failure(error, copy)).replace("--store: ", "", 1)) from None
+    return ready
+
+
+def put_in_place(ready: Path, path: Path, kept: Path) -> bool:
+    """``ready``, which nobody uses, becomes ``path``; what was there becomes ``kept``. Says whether anything was.
+
+    Raises StartError, and nothing has changed then.
+    """
+    there = path.exists()
+    try:
+        sync(ready)
+        if there:
+            _fold(path)
+            os.link(path, kept)
+        for end in ("-wal", "-shm"):  # a journal that could not be folded in must not meet the new one
+            if beside(path, end).exists():
+                beside(path, end).rename(beside(kept, end))
+        ready.rename(path)
+        sync(path.parent)
+    except OSError as error:
+        raise StartError(f"--store: {path} can't be replaced ({error.strerror})") from None
+    return there
+
+
+def discard(ready: Path) -> None:
+    """Away with it, and with what is beside it."""
+    for end in ("", "-wal", "-shm"):
+        beside(ready, end).unlink(missing_ok=True)
+
+
+def renew_epoch(path: Path, now: float) -> int:
+    """Gives the store at ``path`` a new epoch, which it returns. Raises StartError."""
+    opened = opening.open_file(path, now)
+    try:
+        return _renew(opened.writing, now, 0)
+    except sqlite3.Error as error:
+        raise opening.failure(error, path) from None
+    finally:
+        opened.close()
+
+
+def _renew(connection: sqlite3.Connection, now: float, other: int) -> int:
+    held, _ = Tables(connection).state()
+    epoch = max(int(now * 1000), held + 1, other + 1)
+    connection.execute("UPDATE meta SET epoch = ?", (epoch,))
+    return epoch
+
+
+def _take(source: Path, target: Path) -> None:
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as into, source.open("rb") as out:
+        shutil.copyfileobj(out, into)
+
+
+def _epoch_at(path: Path) -> int:
+    """That of what is there; 0 where there is nothing, or nothing of ours that can be read."""
+    if not path.exists():
+        return 0
+    try:
+        with contextlib.closing(opening.connect(str(path))) as connection:
+            ours = schema.identify(connection)[0] == schema.APPLICATION
+            return Tables(connection).state()[0] if ours else 0
+    except (sqlite3.Error, TypeError):  # TypeError: there is no row
+        return 0
+
+
+def _fold(path: Path) -> None:
+    """Brings the journal's contents into the file, so that it is whole by itself; not where it is damaged."""
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(opening.connect(str(path))) as connection:
+        if schema.identify(connection)[0] == schema.APPLICATION:
+            connection.execute("PRAGMA journal_mode = DELETE")
