@@ -6,14 +6,15 @@ The copy is checked and made ready under another name beside the place where it 
 full disk or a process that was killed leaves what was there. That is kept: it gets another name, and the copy takes the
 place in one step (``rename``).
 
-**A new epoch**, higher than those of the copy and of what was there, since versions are counted on from the copy's: the
-same number would stand for two states. Where what was there is gone or can't be read, the time sees to that: an epoch is
-the millisecond in which it began.
+**A new epoch**, higher than those of the copy and of what was there, since versions are counted on from the copy's:
+the same number would stand for two states. Where what was there is gone or can't be read, the time sees to that: an
+epoch is the millisecond in which it began.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -32,9 +33,14 @@ def make_ready(copy: Path, path: Path, now: float) -> Path:
     ready = path.with_name(f".{path.name}.restored")
     discard(ready)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            _take(beside(copy, "-wal"), beside(ready, "-wal"))
+        if copy.stat().st_size == 0:
+            raise StartError(f"{copy} is empty, so it was cut short; take another copy")
         _take(copy, ready)
+        if beside(copy, "-wal").exists():  # no backup has one; a file that somebody copied while it was in use may
+            _take(beside(copy, "-wal"), beside(ready, "-wal"))
+    except BlockingIOError:
+        discard(ready)
+        raise StartError(f"{copy} is in use by another process; make a backup of it, and restore that") from None
     except OSError as error:
         discard(ready)
         raise StartError(f"{copy} can't be copied to {path.parent} ({error.strerror})") from None
@@ -55,17 +61,20 @@ def put_in_place(ready: Path, path: Path, kept: Path) -> bool:
     """
     there = path.exists()
     try:
+        _fold(ready)
         sync(ready)
         if there:
-            _fold(path)
+            with contextlib.suppress(sqlite3.Error):  # damaged: it is kept as it is
+                _fold(path)
             os.link(path, kept)
         for end in ("-wal", "-shm"):  # a journal that could not be folded in must not meet the new one
             if beside(path, end).exists():
                 beside(path, end).rename(beside(kept, end))
         ready.rename(path)
         sync(path.parent)
-    except OSError as error:
-        raise StartError(f"--store: {path} can't be replaced ({error.strerror})") from None
+    except (OSError, sqlite3.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise StartError(f"--store: {path} can't be replaced ({why})") from None
     return there
 
 
@@ -94,9 +103,12 @@ def _renew(connection: sqlite3.Connection, now: float, other: int) -> int:
 
 
 def _take(source: Path, target: Path) -> None:
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as into, source.open("rb") as out:
-        shutil.copyfileobj(out, into)
+    """Copies bytes, where nobody writes them at this moment (BlockingIOError: a store that is in use)."""
+    with source.open("rb") as out:
+        fcntl.flock(out.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as into:
+            shutil.copyfileobj(out, into)
 
 
 def _epoch_at(path: Path) -> int:
@@ -112,7 +124,7 @@ def _epoch_at(path: Path) -> int:
 
 
 def _fold(path: Path) -> None:
-    """Brings the journal's contents into the file, so that it is whole by itself; not where it is damaged."""
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(opening.connect(str(path))) as connection:
+    """Brings the journal's contents into the file of a store, so that it is whole by itself. Raises sqlite3.Error."""
+    with contextlib.closing(opening.connect(str(path))) as connection:
         if schema.identify(connection)[0] == schema.APPLICATION:
             connection.execute("PRAGMA journal_mode = DELETE")

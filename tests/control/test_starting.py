@@ -97,7 +97,7 @@ async def test_a_second_start_goes_on_where_the_first_ended(tmp_path: Path) -> N
 async def test_a_store_that_is_new_has_another_epoch_which_is_later(tmp_path: Path) -> None:
     async with running(tmp_path) as plane:
         first = (await plane.ask("GET", "/v1/bundle", plane.operator)).json["version"]
-        (tmp_path / "ca" / "store.db").rename(tmp_path / "old.db")
+    (tmp_path / "ca" / "store.db").rename(tmp_path / "old.db")
     async with running(tmp_path) as plane:
         second = (await plane.ask("GET", "/v1/bundle", plane.operator)).json["version"]
     assert Version.parse(second).epoch > Version.parse(first).epoch
