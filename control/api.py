@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from certs import spiffe
+from certs import facts, spiffe
 from certs.errors import IdentityError
 from control import bodies, figures, polling, rotation
 from control.access import Token, Tokens
@@ -218,7 +218,8 @@ def _revocation(entry: Revocation) -> bodies.RevocationShown:
 
 def _root(one: Generation) -> bodies.RootShown:
     until = moment(one.until) if one.until else ""
-    return bodies.RootShown(one.id, one.phase.value, moment(one.since), moment(one.issuer.not_after), until)
+    pin = facts.key_id_of(one.issuer.root).hex()
+    return bodies.RootShown(one.id, one.phase.value, moment(one.since), moment(one.issuer.not_after), pin, until)
 
 
 def _token(token: Token, text: str = "") -> bodies.TokenShown:

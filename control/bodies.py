@@ -105,12 +105,14 @@ class RevocationShown(msgspec.Struct, frozen=True, rename="camel", omit_defaults
 
 
 class RootShown(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A root as operators see it. ``until``: when its phase ends at the latest."""
+    """A root as operators see it. ``until``: when its phase ends at the latest; ``pin``: SHA-256 of its public key, in
+    hex, as tokens have it."""
 
     id: str
     phase: str
     since: str
     expires: str
+    pin: str
     until: str = ""
 
 
@@ -127,7 +129,7 @@ def read(body: bytes, kind: type[_T]) -> _T:
     """The body as one of these; Invalid where it is not."""
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Invalid(f"the body is not what this call takes: {error}") from None
 
 

@@ -1,0 +1,118 @@
+"""Which columns things have when they are listed: a table per kind of thing. Pure, but for the time of day.
+
+Who uses it: the commands, with ``printing``. Rows are what the control plane says, read as JSON; what it does not say
+is empty, so that an older or newer one can be listed as well.
+"""
+
+from __future__ import annotations
+
+import time
+from calendar import timegm
+from collections.abc import Callable
+from typing import Any, Final
+
+from control.ctl.printing import Column, Row
+
+
+def field(*path: str) -> Callable[[Row], str]:
+    """The value at this path, as a word; lists with commas between."""
+
+    def of(row: Row) -> str:
+        return word(at(row, *path))
+
+    return of
+
+
+def at(row: Any, *path: str) -> Any:
+    """The value at this path; None where there is none."""
+    for name in path:
+        row = row.get(name) if isinstance(row, dict) else None
+    return row
+
+
+def word(value: object) -> str:
+    """A value in a cell."""
+    if value is None or value in ([], {}):
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ",".join(map(word, value))
+    if isinstance(value, dict):
+        return ",".join(f"{name}={word(each)}" for name, each in value.items())
+    return str(value)
+
+
+def moment(text: object) -> float | None:
+    """Seconds since the epoch from RFC 3339 in UTC, with or without a fraction; None for anything else."""
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        return float(text)
+    try:
+        return float(timegm(time.strptime(str(text)[:19], "%Y-%m-%dT%H:%M:%S")))
+    except ValueError:
+        return None
+
+
+def span(seconds: float) -> str:
+    """A length of time, in one or two units: 12s, 5m30s, 3h, 12d."""
+    left = max(0, int(seconds))
+    for unit, size, below in (("d", 86400, 3600), ("h", 3600, 60), ("m", 60, 1)):
+        if left >= size:
+            whole, rest = divmod(left, size)
+            smaller = {"d": "h", "h": "m", "m": "s"}[unit]
+            return f"{whole}{unit}" + (f"{rest // below}{smaller}" if rest // below and whole < 10 else "")
+    return f"{left}s"
+
+
+def ago(*path: str) -> Callable[[Row], str]:
+    """How long ago that was."""
+
+    def of(row: Row) -> str:
+        when = moment(at(row, *path))
+        return "" if when is None else span(time.time() - when)
+
+    return of
+
+
+def ahead(*path: str) -> Callable[[Row], str]:
+    """In how long that will be."""
+
+    def of(row: Row) -> str:
+        when = moment(at(row, *path))
+        return "" if when is None else span(when - time.time())
+
+    return of
+
+
+TOKENS: Final = (
+    Column("ID", field("id")),
+    Column("ROLE", field("role")),
+    Column("NAMESPACE", field("namespace")),
+    Column("SERVICE ACCOUNT", field("serviceAccount")),
+    Column("EXPIRES IN", ahead("expires")),
+    Column("SINGLE USE", field("singleUse"), wide=True),
+    Column("ADDRESSES", field("addresses"), wide=True),
+    Column("AGE", ago("created")),
+    Column("CREATED BY", field("createdBy"), wide=True),
+)
+ROOTS: Final = (
+    Column("ROOT", field("id")),
+    Column("PHASE", field("phase")),
+    Column("SINCE", ago("since")),
+    Column("NEXT STEP IN", ahead("until")),
+    Column("EXPIRES IN", ahead("expires")),
+    Column("PIN", field("pin"), wide=True),
+)
+REVOCATIONS: Final = (
+    Column("ID", field("id")),
+    Column("SPIFFE ID", field("spiffeId")),
+    Column("SERIAL", field("serial")),
+    Column("AGE", ago("at")),
+    Column("BY", field("by"), wide=True),
+)
+CONTEXTS: Final = (
+    Column("CURRENT", field("current")),
+    Column("NAME", field("name")),
+    Column("SERVER", field("server")),
+    Column("TOKEN FILE", field("tokenFile"), wide=True),
+)

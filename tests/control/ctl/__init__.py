@@ -1,0 +1,1 @@
+"""``sidecarctl``, as people and scripts use it: a process against processes."""
