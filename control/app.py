@@ -34,6 +34,9 @@ from control.audit import AuditLog
 from control.authority import Authority
 from control.callers import Callers
 from control.calls import ANYONE, CALLS, Call
+from control.documents.calls import DocumentCalls
+from control.documents.table import Documents
+from control.documents.writer import Writer
 from control.doors import App as AsgiApp
 from control.doors import PlainDoor, SocketDoor
 from control.fetch import Fetcher
@@ -128,6 +131,7 @@ class ControlPlane:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.authority.run)
+                nursery.start_soon(self.documents.run)
                 nursery.start_soon(self._end_waits)
                 nursery.start_soon(self._serve_front, front_is_gone)
                 _log.info("ready")
@@ -180,8 +184,11 @@ class ControlPlane:
         callers = Callers(tokens, ledger, self.control_id, reviewer(settings), clock)
         guards = Guards(callers, self.audit, self.figures, clock)
         api = Api(self.authority, tokens, ledger, self.waiters, self.figures, clock, operator)
+        self.documents = Documents(store, settings.trust_domain)
+        await self.documents.load()
+        document_calls = DocumentCalls(store, self.documents, Writer(store, self.documents, clock))
         self._add_gauges(ledger)
-        return router([api], guards)
+        return router([api, document_calls], guards)
 
     def _authority(self, store: SqliteStore, ledger: Ledger) -> Authority:
         settings, now = self._settings, self._clock()
@@ -245,6 +252,14 @@ class ControlPlane:
             lambda: float(sum(1 for _ in ledger.live(self._clock()))),
         )
         figures.gauge("sidecar_control_revocations", "Revocations that hold.", lambda: float(len(ledger.revocations())))
+        figures.gauge(
+            "sidecar_control_documents", "Documents that count.", lambda: float(len(self.documents.state.effective))
+        )
+        figures.gauge(
+            "sidecar_control_documents_unreadable",
+            "Documents in the store that this version can't read.",
+            lambda: float(self.documents.unreadable),
+        )
         figures.gauge("sidecar_control_waiters", "Calls that wait.", lambda: float(self.waiters.waiting))
 
 

@@ -24,6 +24,7 @@ class Role(Enum):
 ANYONE: Final[frozenset[Role]] = frozenset(Role)
 _WORKLOAD: Final = frozenset({Role.WORKLOAD})
 _OPERATOR: Final = frozenset({Role.OPERATOR})
+_READER: Final = frozenset({Role.OPERATOR, Role.READER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,24 @@ CALLS: Final = (
     Call("tokens.create", "POST", "/v1/tokens", _OPERATOR, "make a token; its text is shown once", changes=True),
     Call("tokens.list", "GET", "/v1/tokens", _OPERATOR, "the tokens that are good, without their secrets"),
     Call("tokens.delete", "DELETE", "/v1/tokens/{id}", _OPERATOR, "make a token void", changes=True),
+    Call("resources.list", "GET", "/v1/resources", _READER, "documents, page by page"),
+    Call("resources.of", "GET", "/v1/resources/{kind}/{namespace}", _READER, "those of a kind in a namespace"),
+    Call("resources.get", "GET", "/v1/resources/{kind}/{namespace}/{name}", _READER, "one document"),
+    Call("resources.history", "GET", "/v1/resources/{kind}/{namespace}/{name}/history", _READER,
+         "what it was, who changed it and when"),
+    Call("resources.put", "PUT", "/v1/resources/{kind}/{namespace}/{name}", _OPERATOR, "write a document",
+         changes=True, body=limits.DOCUMENT_BODY_BYTES),
+    Call("resources.delete", "DELETE", "/v1/resources/{kind}/{namespace}/{name}", _OPERATOR, "take a document away",
+         changes=True),
+    Call("resources.apply", "POST", "/v1/resources:apply", _OPERATOR, "write several documents, all or none",
+         changes=True, body=limits.APPLY_BODY_BYTES),
+    Call("resources.check", "POST", "/v1/resources:check", _OPERATOR, "what an apply would say",
+         body=limits.APPLY_BODY_BYTES),
+    Call("resources.rollback", "POST", "/v1/resources:rollback", _OPERATOR, "write what a document was", changes=True),
+    Call("services.put", "PUT", "/v1/services/{namespace}/{name}", _OPERATOR, "write the document of a service",
+         changes=True, body=limits.DOCUMENT_BODY_BYTES),
+    Call("services.delete", "DELETE", "/v1/services/{namespace}/{name}", _OPERATOR,
+         "take the document of a service away", changes=True),
     Call("healthz", "GET", "/healthz", None, "the process serves"),
     Call("readyz", "GET", "/readyz", None, "certificates can be had"),
     Call("metrics", "GET", "/metrics", None, "figures for Prometheus"),

@@ -17,6 +17,8 @@ from typing import Final
 
 BODY_BYTES: Final = 64 * 1024  # a request for a certificate has 1 KiB; documents want more, and their calls say so
 BODY_SECONDS: Final = 10.0  # from the head to the end of the body
+DOCUMENT_BODY_BYTES: Final = 256 * 1024  # a document has 64 KiB as JSON, and more as people write it
+APPLY_BODY_BYTES: Final = 8 << 20  # as a file for ``--config``; a thousand services as people write them have 1 MiB
 SLOWEST: Final = 256 * 1024  # bytes a second that are waited for on top of that, where a call takes long bodies
 REQUESTS: Final = 256  # at work at once; each costs a task and, at most, a body
 LONG: Final = 4  # of these with a long body: each may hold some hundred MB while it is read as YAML

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,18 +11,28 @@ from certs.spiffe import SpiffeId
 from control.calls import CALLS, Call, Role
 from tests.control.plane import BILLING, ORDERS, PLAIN, SOCKET, Plane, csr, running, with_another_secret
 
+SERVICE: dict[str, Any] = {
+    "apiVersion": "sidecar/v1",
+    "kind": "Service",
+    "metadata": {"name": "web", "namespace": "shop"},
+    "spec": {"ports": [{"port": 80}], "serviceAccounts": ["web"]},
+}
+
 # Who may do what, written down a second time: the table can't be changed without this.
 OPERATOR = {
     "revocations.list", "revocations.add", "revocations.lift", "ca.rotate", "ca.get",
     "tokens.create", "tokens.list", "tokens.delete",
+    "resources.put", "resources.delete", "resources.apply", "resources.check", "resources.rollback",
+    "services.put", "services.delete",
 }  # fmt: skip
+READER = {"resources.list", "resources.of", "resources.get", "resources.history"}
 EVERYONE = {"bundle.get", "crl.get"}
 OPEN = {"healthz", "readyz", "metrics"}
 MAY = {
     "workload by token": EVERYONE | OPEN | {"certificates.issue"},
     "workload by certificate": EVERYONE | OPEN | {"certificates.issue"},
-    "operator": EVERYONE | OPEN | OPERATOR,
-    "reader": EVERYONE | OPEN,
+    "operator": EVERYONE | OPEN | OPERATOR | READER,
+    "reader": EVERYONE | OPEN | READER,
     "nobody": OPEN,
     "nobody on the socket": OPEN,
     "a certificate at the plain door": OPEN,
@@ -30,7 +41,7 @@ MAY = {
 
 
 def test_every_call_is_in_the_second_table() -> None:
-    assert {call.name for call in CALLS} == OPERATOR | EVERYONE | OPEN | {"certificates.issue"}
+    assert {call.name for call in CALLS} == OPERATOR | READER | EVERYONE | OPEN | {"certificates.issue"}
 
 
 async def prepared(plane: Plane, call: Call, identity: SpiffeId) -> tuple[str, object]:
@@ -53,7 +64,21 @@ async def prepared(plane: Plane, call: Call, identity: SpiffeId) -> tuple[str, o
         path = path.replace("{id}", made.json["id"])
     elif call.name == "ca.rotate":
         body = {"voidTokens": True}
+    elif call.name.startswith(("resources.", "services.")):
+        return await prepared_document(plane, call)
     return path, body
+
+
+async def prepared_document(plane: Plane, call: Call) -> tuple[str, object]:
+    """Likewise, for calls about a document, which is there."""
+    there = await plane.ask("PUT", "/v1/services/shop/web", plane.operator, SERVICE["spec"])
+    assert there.status < 300, there
+    path = call.path.replace("{kind}", "Service").replace("{namespace}", "shop").replace("{name}", "web")
+    if call.name == "resources.rollback":
+        return path, {"kind": "Service", "namespace": "shop", "name": "web", "generation": there.json["generation"]}
+    if call.name == "services.put":
+        return path, SERVICE["spec"]
+    return path, SERVICE if call.name in ("resources.put", "resources.apply", "resources.check") else None
 
 
 async def ask_as(plane: Plane, who: str, call: Call) -> int:

@@ -15,7 +15,7 @@ from control.calls import CALLS, Call
 from tests.control import kubeapi
 from tests.control.overtls import Papers, ask, enrol, front
 from tests.control.plane import BILLING, ORDERS, Plane, with_another_secret
-from tests.control.test_roles import EVERYONE, OPEN, OPERATOR, prepared
+from tests.control.test_roles import EVERYONE, OPEN, OPERATOR, READER, prepared
 
 WORKLOAD = EVERYONE | OPEN | {"certificates.issue"}
 NOBODY = (OPEN, {401})
@@ -32,10 +32,10 @@ CALLERS: dict[str, tuple[set[str], set[int]]] = {
     "billing's token, for orders": (WORKLOAD - {"certificates.issue"}, {401, 403}),
     "billing's token of the cluster": (WORKLOAD, {403}),
     "billing's token of the cluster, for orders": (WORKLOAD - {"certificates.issue"}, {401, 403}),
-    "an operator's token": (EVERYONE | OPEN | OPERATOR, {403}),
-    "billing's certificate and an operator's token": (EVERYONE | OPEN | OPERATOR, {403}),
-    "a reader's token": (EVERYONE | OPEN, {403}),
-    "billing's certificate and a reader's token": (EVERYONE | OPEN, {403}),
+    "an operator's token": (EVERYONE | OPEN | OPERATOR | READER, {403}),
+    "billing's certificate and an operator's token": (EVERYONE | OPEN | OPERATOR | READER, {403}),
+    "a reader's token": (EVERYONE | OPEN | READER, {403}),
+    "billing's certificate and a reader's token": (EVERYONE | OPEN | READER, {403}),
     "a wrong token": NOBODY,
     "a token that was deleted": NOBODY,
     "a token of a revoked identity": NOBODY,
