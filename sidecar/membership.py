@@ -15,6 +15,7 @@ from sidecar.feed.current import Current
 from sidecar.feed.mesh_file import MeshFile
 from sidecar.feed.shown import add_gauges, certificates
 from sidecar.feed.start import control_caller, identity_feed
+from sidecar.feed.watched import Watched
 from sidecar.identity import Identity
 from sidecar.machine import keep_memory_private
 from sidecar.net.channel import Channel
@@ -29,8 +30,8 @@ RECHECK_SECONDS = 1.0  # how often open connections are held against the clock
 
 
 class Membership:
-    """``channels`` are all connections of the process. Raises StartError: ``--mesh`` that can't be read,
-    ``--identity-dir`` that can't be used."""
+    """``channels`` are all connections of the process. Raises StartError: ``--mesh`` or ``--config`` that can't be
+    read, ``--identity-dir`` that can't be used."""
 
     def __init__(self, settings: Settings, channels: set[Channel]) -> None:
         self._mtls = settings.me.mtls
@@ -38,9 +39,9 @@ class Membership:
         self.caller = control_caller(settings, self.identity, channels)
         self.feed = identity_feed(settings, self.identity, self.caller)
         self.current = Current()
-        self._mesh_file = MeshFile(settings.mesh, settings.me, self.current) if settings.mesh else None
-        if self._mesh_file is not None:
-            self._mesh_file.start()
+        self._files = _files(settings, self.current)
+        if self._files is not None:
+            self._files.start()
         # Captured connections come by their original destination: there the server name is only recorded.
         captured = settings.interception == "redirect"
         self.gate = Gate(self.identity, self._mode_of, None if captured else self._leads_here)
@@ -76,8 +77,8 @@ class Membership:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._look_after)
                 nursery.start_soon(self.feed.run)
-                if self._mesh_file is not None:
-                    nursery.start_soon(self._mesh_file.watch)
+                if self._files is not None:
+                    nursery.start_soon(self._files.watch)
         finally:
             self.caller.close()
 
@@ -98,3 +99,12 @@ class Membership:
             return False
         service = self.current.snapshot.services.get((wanted.namespace, wanted.service))
         return service is not None and ours in service.identities and wanted.port in service.ports
+
+
+def _files(settings: Settings, current: Current) -> Watched | None:
+    """What says by files what the mesh is, where there is any."""
+    if settings.config:
+        from sidecar.feed.config_files import ConfigFiles  # not before: most read no documents
+
+        return ConfigFiles(settings.config, settings.me, settings.trust_domain, current)
+    return MeshFile(settings.mesh, settings.me, current) if settings.mesh else None

@@ -163,7 +163,12 @@ OPTIONS: tuple[Option, ...] = (
         "a file with the services of the mesh, read again when it changes", values.path_or_none,
     ),
     Option(
-        "mtls", IDENTITY, "strict|permissive|disable", "strict, or as --mesh says", "strict",
+        "config", IDENTITY, "PATH|none", "none", "documents/",
+        "documents of the mesh, a file or a directory of them, read again when one changes; instead of --mesh",
+        values.path_or_none,
+    ),
+    Option(
+        "mtls", IDENTITY, "strict|permissive|disable", "strict, or as documents say", "strict",
         "what callers of the app have to bring; a document may tighten what is said here, never loosen it",
         values.choice("strict", "permissive", "disable"), computed=lambda: "",
     ),

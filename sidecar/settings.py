@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from certs.spiffe import parse
 from sidecar.addresses import Address, parse_ip
 from sidecar.dns_host import DnsHost
 from sidecar.errors import StartError
@@ -56,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     control_id: str
     identity_dir: str
     mesh: str
+    config: str
     mtls: str  # "strict", "permissive", "disable", or empty where nothing was said
     service: str  # empty: none
     namespace: str
@@ -79,6 +81,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def me(self) -> Me:
         """Whom a Snapshot for this proxy is made for."""
         return Me(self.namespace, self.service, self.service_account, Mode(self.mtls.upper()) if self.mtls else None)
+
+    @property
+    def trust_domain(self) -> str:
+        """The mesh's, where nobody says it but ``--control-id``."""
+        return parse(self.control_id).trust_domain
 
 
 class InForce(msgspec.Struct, frozen=True):
@@ -233,9 +240,11 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
             f"{settings.control} is not TLS, so there is nothing to check; leave it out, or write https://",
         )
     if settings.control is None:
-        for field in ("token_file", "control_ca", "identity_dir", "mesh", "mtls"):
+        for field in ("token_file", "control_ca", "identity_dir", "mesh", "config", "mtls"):
             if getattr(settings, field):
                 yield field, "means nothing without a certificate; add --control URL"
+    if settings.mesh and settings.config:
+        yield "config", "and --mesh can't both say what the mesh is; leave one out"
     if settings.drain_delay > settings.drain_seconds:
         yield (
             "drain_delay",

@@ -1,7 +1,7 @@
 """``sidecar check-config [FLAG ...]``: what flags and environment amount to, or all that is wrong with them at once.
 
-Nothing is bound or looked up, and nothing opened but the file of ``--mesh``, which is judged as at a start. Exit code 0
-where a sidecar would start with this, as far as that can tell; else 2.
+Nothing is bound or looked up, and nothing opened but the files of ``--mesh`` and ``--config``, judged as at a start.
+Exit code 0 where a sidecar would start with this, as far as that can tell; else 2.
 """
 
 from __future__ import annotations
@@ -24,12 +24,9 @@ def run(words: Sequence[str]) -> int:
         sys.stdout.write(_USAGE)
         return 0
     told, problems = settings.examine(given.flags, earlier=given.problems)
-    notes: tuple[str, ...] = ()
-    if told is not None and told.mesh:
-        from sidecar.feed.mesh_file import check  # not before: most have no such file
-
-        loaded = check(told.mesh, told.me)
-        problems, notes = [f"--mesh: {each}" for each in loaded.problems], loaded.notes
+    notes: list[str] = []
+    if told is not None:
+        problems, notes = _files(told)
     if told is None or problems:
         for problem in problems:
             _log.error("%s", problem)
@@ -37,9 +34,25 @@ def run(words: Sequence[str]) -> int:
     for sentence in settings.oddities(told):
         _log.warning("%s", sentence)
     for note in notes:
-        _log.warning("--mesh: %s", note)
+        _log.warning("%s", note)
     sys.stdout.write(_table([(each.flag, each.text, each.source) for each in settings.in_force(given.flags)]))
     return 0
+
+
+def _files(told: settings.Settings) -> tuple[list[str], list[str]]:
+    """What is wrong with the files of the mesh, and what is odd."""
+    # Imported where they are used: most have no such file.
+    if told.config:
+        from sidecar.feed import config_files
+
+        flag, loaded = "--config", config_files.check(told.config, told.me, told.trust_domain)
+    elif told.mesh:
+        from sidecar.feed import mesh_file
+
+        flag, loaded = "--mesh", mesh_file.check(told.mesh, told.me)
+    else:
+        return [], []
+    return [f"{flag}: {each}" for each in loaded.problems], [f"{flag}: {each}" for each in loaded.notes]
 
 
 def _table(rows: list[tuple[str, str, str]]) -> str:

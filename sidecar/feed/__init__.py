@@ -5,6 +5,8 @@ Who calls it: ``app`` starts it; the data plane reads ``current.Current``. It wa
 
 =================  ===================================================================================================
 ``current``        the Snapshot of this moment, and the tally of what was taken and what was refused
-``mesh_file``      ``--mesh FILE``: read at start, watched
+``watched``        files that are read at start, then watched: when they are read, and what is taken
+``mesh_file``      ``--mesh FILE``
+``config_files``   ``--config FILE|DIR``
 =================  ===================================================================================================
 """

@@ -1,13 +1,24 @@
 """Resources: what operators write, and what the proxy obeys. It decides, and waits for nothing.
 
-Who calls it: ``sidecar.feed`` (which reads and watches), ``sidecar check-config``; the data plane reads the
+Who calls it: ``sidecar.feed`` (which reads and watches), ``sidecar check-config``, the control plane and
+``sidecarctl``; so that all of them take and refuse the same. The data plane reads the
 :class:`~sidecar.resources.snapshot.Snapshot` that comes out. Texts and values are handed in; nothing here opens a file,
-knows the time, or takes a chance. The way of a document, a module each:
+knows the time, or takes a chance. A module each:
 
 ==============  ======================================================================================================
 ``yamltext``    text -> plain values, each with its line; strict, with bounds on size, depth and aliases
 ``schema``      what may be written, as frozen structs, and which fields are known but not supported
 ``shape``       plain values -> those structs, or every problem at once
+``kinds``       the kinds of documents as structs, by the field's names
+``known``       what is known of them, and not supported
+``values``      what stands in the fields of one document, judged
+``documents``   plain values or text -> documents, or every problem at once
+``mesh``        all documents as one value, and tables of who may see what
+``scope``       what a proxy is to see of it, by who it is
+``scoped``      that, as the control plane sends it
+``claims``      documents that contradict each other
+``lint``        what is only odd
+``config``      files of documents -> all of that in a row, down to a Snapshot
 ``tables``      the tables of a Snapshot in the making, and what was found wrong
 ``services``    a service -> its rows there
 ``entries``     a service entry, whose hosts are spoken to in plaintext -> its rows there

@@ -47,11 +47,15 @@ class Document(msgspec.Struct, frozen=True):
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """A document, and where it stands."""
+    """A document, and where it stands: in ``text``, which is a part of ``file``."""
 
     document: Document
     file: str
-    line: int
+    text: yamltext.Text
+
+    def at(self, path: Path = ()) -> str:
+        """``file:line`` of a field of it."""
+        return f"{self.file}:{self.text.line(path)}"
 
 
 class ReadDocuments(msgspec.Struct, frozen=True):
@@ -111,7 +115,7 @@ def read_documents(content: bytes, file: str) -> ReadDocuments:
         document, found = parse(text.root)
         problems += ((text.line(each.path), each) for each in found)
         if document is not None:
-            placed.append(Placed(document, file, text.line(())))
+            placed.append(Placed(document, file, text))
     problems.sort(key=lambda pair: pair[0])
     return ReadDocuments(tuple(placed), bounded([f"{file}:{line}: {each}" for line, each in problems], file))
 
@@ -159,6 +163,3 @@ def _metadata(value: Mapping[Any, object], problems: list[Problem]) -> Metadata 
 
 def _below(name: str, problems: Sequence[Problem]) -> list[Problem]:
     return [Problem((name, *each.path), each.why) for each in problems]
-
-
-__all__ = ["Document", "Key", "Path", "Placed", "Problem", "ReadDocuments", "parse", "plain", "read_documents"]

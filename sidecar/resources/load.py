@@ -12,7 +12,7 @@ import msgspec
 from certs.spiffe import workload
 from sidecar.resources import yamltext
 from sidecar.resources.compile import compile_mesh
-from sidecar.resources.schema import MeshFile
+from sidecar.resources.schema import MeshFile, PeerAuthenticationSpec
 from sidecar.resources.shape import Problem, shape
 from sidecar.resources.snapshot import Me, Mode, Snapshot, Version, effective
 
@@ -45,7 +45,7 @@ def load_mesh(content: bytes, file: str, me: Me, version: Version) -> Loaded:
     snapshot, problems = compile_mesh(mesh, me, version=version)
     if snapshot is None:
         return _refused(problems, text, file)
-    return Loaded(snapshot, notes=tuple(f"{file}: {note}" for note in _notes(snapshot, mesh)))
+    return Loaded(snapshot, notes=tuple(f"{file}: {note}" for note in notes_of(snapshot, mesh.peer_authentication)))
 
 
 def _refused(problems: list[Problem], text: yamltext.Text, file: str) -> Loaded:
@@ -57,8 +57,8 @@ def _refused(problems: list[Problem], text: yamltext.Text, file: str) -> Loaded:
     return Loaded(problems=tuple(lines))
 
 
-def _notes(snapshot: Snapshot, mesh: MeshFile) -> list[str]:
-    """What is odd, and yet no reason to refuse it."""
+def notes_of(snapshot: Snapshot, spec: PeerAuthenticationSpec) -> list[str]:
+    """What is odd for this proxy, of which ``spec`` was written, and yet no reason to refuse it."""
     me, notes = snapshot.me, []
     if me.service and snapshot.own is None:
         notes.append(f"there is no service {me.service} in namespace {me.namespace}, which --service names")
@@ -66,7 +66,6 @@ def _notes(snapshot: Snapshot, mesh: MeshFile) -> list[str]:
         ours = workload(snapshot.trust_domain, me.namespace, me.service_account)
         if ours not in snapshot.own.identities:
             notes.append(f"{ours}, as which this sidecar runs, is not among those who may serve {me.service}")
-    spec = mesh.peer_authentication
     written = {Mode(each.mode) for each in (spec.mtls, *spec.port_level_mtls.values()) if each.mode != "UNSET"}
     if me.mtls is not None:
         looser = [mode for mode in Mode if mode in written and effective(me.mtls, mode) is not mode]

@@ -34,6 +34,7 @@ WRONG = {
     "--control-id": ["", "control", "spiffe://Cluster/ns/a/sa/b", "https://cluster.local/ns/a/sa/b"],
     "--identity-dir": [""],
     "--mesh": [""],
+    "--config": [""],
     "--mtls": ["", "STRICT", "on", "mutual"],
     "--service": ["", "Web", "a.b", "-a"],
     "--namespace": ["", "none!", "a_b"],

@@ -94,10 +94,18 @@ def test_where_the_control_plane_can_not_be(text: str) -> None:
         load(**JOINED | {"control": text})
 
 
-@pytest.mark.parametrize("field", ["token_file", "control_ca", "identity_dir", "mesh", "mtls"])
+@pytest.mark.parametrize("field", ["token_file", "control_ca", "identity_dir", "mesh", "config", "mtls"])
 def test_what_is_about_an_identity_wants_a_control_plane(field: str) -> None:
     with pytest.raises(StartError, match=rf"^--{field.replace('_', '-')}: means nothing .* add --control URL"):
         load(**{field: "strict"})
+
+
+def test_one_thing_says_what_the_mesh_is() -> None:
+    assert load(**JOINED, config="documents").config == "documents"
+    with pytest.raises(StartError, match="^--config: and --mesh can't both say what the mesh is; leave one out$"):
+        load(**JOINED, mesh="mesh.yaml", config="documents")
+    told = load(**JOINED, control_id="spiffe://example.org/ns/a/sa/b")
+    assert (load(**JOINED).trust_domain, told.trust_domain) == ("cluster.local", "example.org")
 
 
 def test_a_control_plane_wants_a_token_and_roots_are_for_tls() -> None:
@@ -113,7 +121,7 @@ def test_whom_a_snapshot_is_made_for() -> None:
     assert told.me == Me("shop", "web", "app", Mode.PERMISSIVE)
     assert load(**JOINED, mtls="strict").me.mtls is Mode.STRICT
     (shown,) = [each for each in settings.in_force({}, {}) if each.flag == "--mtls"]
-    assert (shown.text, shown.source) == ("strict, or as --mesh says", "default")
+    assert (shown.text, shown.source) == ("strict, or as documents say", "default")
 
 
 def test_a_twin_says_the_same_as_its_flag_and_the_flag_wins() -> None:

@@ -1,0 +1,89 @@
+"""The documents of a set of files -> one mesh, or every problem at once, each with its file and line. Pure.
+
+Who calls it: ``sidecarctl check`` and ``apply`` (``read_config``), ``feed.config_files`` and ``sidecar check-config``
+(``load_config``, which goes on to a Snapshot). The set is taken whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+
+import msgspec
+
+from certs.errors import IdentityError
+from certs.spiffe import workload
+from sidecar.resources.claims import Finding, problems_of
+from sidecar.resources.documents import Document, Key, Placed, bounded, read_documents
+from sidecar.resources.lint import lint
+from sidecar.resources.load import Loaded, notes_of
+from sidecar.resources.mesh import Mesh
+from sidecar.resources.scope import scope_of, scoped_mesh
+from sidecar.resources.shape import path_text
+from sidecar.resources.slices import Compiled, compile_slices
+from sidecar.resources.snapshot import Me, Version
+
+
+class Config(msgspec.Struct, frozen=True):
+    """The documents of a set, as ``mesh`` and in the order in which they stand; None and nothing where there are
+    problems. ``notes`` are what is only odd. Both are lines that begin with a file's name."""
+
+    mesh: Mesh | None = None
+    documents: tuple[Document, ...] = ()
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def read_config(files: Iterable[tuple[str, bytes]], trust_domain: str = "cluster.local") -> Config:
+    """What files, each with its name and content, amount to together. Never raises for anything that can be in them."""
+    placed: list[Placed] = []
+    problems: list[str] = []
+    last = ""
+    for name, content in files:
+        found = read_documents(content, name)
+        placed += found.documents
+        problems += found.problems
+        last = name
+    known: dict[Key, Placed] = {}
+    for each in placed:
+        first = known.setdefault(each.document.key, each)
+        if first is not each:
+            problems.append(f"{each.at()}: {each.document.title} stands in {first.at()} already")
+    if problems:
+        return Config(problems=bounded(problems, last))
+    mesh = Mesh((each.document for each in placed), trust_domain)
+    conflicts = problems_of(mesh)
+    if conflicts:
+        return Config(problems=bounded([_line(each, known) for each in conflicts], last))
+    return Config(mesh, tuple(each.document for each in placed), (), tuple(_line(each, known) for each in lint(mesh)))
+
+
+def load_config(files: Sequence[tuple[str, bytes]], me: Me, trust_domain: str, version: Version) -> Loaded:
+    """What the proxy that is ``me`` obeys by these files alone. Likewise."""
+    config = read_config(files, trust_domain)
+    if config.mesh is None:
+        return Loaded(problems=config.problems)
+    named = files[0][0] if len(files) == 1 else "documents"
+    try:
+        identity = workload(trust_domain, me.namespace, me.service_account)
+    except IdentityError as error:
+        return Loaded(problems=(f"{named}: this sidecar's identity: {error.detail}",))
+    scoped = scoped_mesh(config.mesh, identity, version=str(version), issued=0.0)
+    compiled = _drained(compile_slices(msgspec.json.encode(scoped), me, "file"))
+    if compiled.snapshot is None:
+        return Loaded(problems=tuple(f"{named}: {each}" for each in compiled.problems))
+    modes = scope_of(config.mesh, me.namespace, me.service_account).peer_authentication
+    mine = (f"{named}: {note}" for note in notes_of(compiled.snapshot, modes))
+    return Loaded(compiled.snapshot, notes=(*config.notes, *mine))
+
+
+def _line(finding: Finding, known: Mapping[Key, Placed]) -> str:
+    return f"{known[finding.key].at(finding.path)}: {path_text(finding.path)}: {finding.why}"
+
+
+def _drained(steps: Generator[None, None, Compiled]) -> Compiled:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: Compiled = done.value
+            return found
