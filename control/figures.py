@@ -6,9 +6,9 @@ in the audit log alone, since anyone may read these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -43,6 +43,14 @@ class Figures:
     def gauges(self, name: str, text: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
         """Likewise, one for each value of ``label``."""
         self._registry.register(_Gauge(name, text, read, label))
+
+    def counter(self, name: str, text: str) -> Counter:
+        """A figure that only rises."""
+        return Counter(name, text, registry=self._registry)
+
+    def histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
+        """How often something took how long; ``buckets`` are in seconds."""
+        return Histogram(name, text, buckets=buckets, registry=self._registry)
 
     def render(self) -> bytes:
         """The exposition."""

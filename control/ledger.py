@@ -112,6 +112,11 @@ class Ledger:
         """The certificate with this number."""
         return self._issued.get(serial)
 
+    def by_fingerprint(self, fingerprint: str) -> Issued | None:
+        """The certificate with this SHA-256 (hex), where it was issued here."""
+        serial = self._serials.get(fingerprint)
+        return None if serial is None else self._issued[serial]
+
     def live(self, now: float) -> Iterator[Issued]:
         """Certificates that are good."""
         return (one for one in self._issued.values() if one.expires > now and self._since(one) is None)

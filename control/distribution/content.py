@@ -1,0 +1,109 @@
+"""What one identity is told, and its form on the wire: ``ScopedMesh`` as JSON, of pieces that are encoded already.
+Pure.
+
+Who calls it: ``control.distribution.rounds`` makes contents and compares them, ``calls`` sends them. The bytes are
+those that encoding a ``ScopedMesh`` whole would give (a test holds them to that), but a service is encoded once per
+change and not once per proxy.
+
+**Schema.** ``1.0``. Within a major, a minor may add members that mean nothing to whoever does not know them, and they
+are left out for a proxy that asks for an older minor: proxies refuse what they don't know. Whatever must be enforced
+by all is another major. A proxy names the newest minor that it knows, and gets the older of its and ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from sidecar.resources.schema import PeerAuthenticationSpec
+from sidecar.resources.scoped import Policy
+
+SCHEMA: Final = (1, 0)
+PART_BYTES: Final = 64 * 1024
+_SCHEMA: Final = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})", re.ASCII)
+
+
+class Content(msgspec.Struct, frozen=True):
+    """What an identity is told, but for version and time. ``services`` and ``entries``: encoded, in their order."""
+
+    services: tuple[bytes, ...] = ()
+    entries: tuple[bytes, ...] = ()
+    rules: bytes = b""
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A content as it was published. ``proxy`` is the SPIFFE id, ``issued`` in seconds since the epoch."""
+
+    proxy: str
+    trust_domain: str
+    issued: float
+    content: Content
+
+    def length(self, version: str, schema: tuple[int, int] = SCHEMA) -> int:
+        """How many bytes ``parts`` has in all."""
+        content = self.content
+        commas = max(0, len(content.services) - 1) + max(0, len(content.entries) - 1)
+        pieces = sum(map(len, content.services)) + sum(map(len, content.entries))
+        return len(self._head(version, schema)) + len(_BETWEEN) + len(self._tail()) + commas + pieces
+
+    def parts(self, version: str, schema: tuple[int, int] = SCHEMA) -> Iterator[bytes]:
+        """The body, in parts of about PART_BYTES."""
+        gathered = bytearray(self._head(version, schema))
+        for piece in self._pieces():
+            gathered += piece
+            if len(gathered) >= PART_BYTES:
+                yield bytes(gathered)
+                gathered.clear()
+        yield bytes(gathered)
+
+    def _head(self, version: str, schema: tuple[int, int]) -> bytes:
+        major, minor = schema
+        known = {
+            "schema": f"{major}.{minor}",
+            "version": version,
+            "proxy": self.proxy,
+            "issued": self.issued,
+            "trustDomain": self.trust_domain,
+        }
+        return msgspec.json.encode(known)[:-1] + b',"services":['
+
+    def _pieces(self) -> Iterator[bytes]:
+        yield from _separated(self.content.services)
+        yield _BETWEEN
+        yield from _separated(self.content.entries)
+        yield self._tail()
+
+    def _tail(self) -> bytes:
+        return b"]," + self.content.rules + b"}"
+
+
+_BETWEEN: Final = b'],"serviceEntries":['
+
+
+def rules_of(peer_authentication: PeerAuthenticationSpec, outbound_policy: Policy | None) -> bytes:
+    """What an identity obeys beside what it sees."""
+    encode = msgspec.json.encode
+    return b'"peerAuthentication":' + encode(peer_authentication) + b',"outboundPolicy":' + encode(outbound_policy)
+
+
+def schema_for(asked: str) -> tuple[int, int]:
+    """In which schema a proxy is answered that asks for this one; ValueError where we don't speak its major."""
+    found = _SCHEMA.fullmatch(asked)
+    if found is None:
+        raise ValueError("a schema is written MAJOR.MINOR")
+    major, minor = int(found[1]), int(found[2])
+    if major != SCHEMA[0]:
+        raise ValueError(
+            f"this control plane speaks {SCHEMA[0]}.{SCHEMA[1]}, and no {major}; run neighbouring releases of the two"
+        )
+    return major, min(minor, SCHEMA[1])
+
+
+def _separated(pieces: tuple[bytes, ...]) -> Iterator[bytes]:
+    for number, piece in enumerate(pieces):
+        if number:
+            yield b","
+        yield piece
