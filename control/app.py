@@ -51,6 +51,7 @@ from control.published import Waiters
 from control.rotation import Generations
 from control.serve import Listening, Server
 from control.settings import Settings
+from control.store import StoreFailed
 from control.store.sqlite import SqliteStore, open_store
 from sidecar.addresses import Address
 from sidecar.errors import StartError
@@ -111,6 +112,9 @@ class ControlPlane:
         store = self._open_store()
         try:
             bound = self._bind(await self._build(store), private)
+        except StoreFailed as error:  # a disk that is full, mostly: what is published is written down first
+            store.close()
+            raise StartError(f"--store: {error}; make room for it, or put back a copy") from None
         except BaseException:
             store.close()
             raise

@@ -19,8 +19,11 @@ _WIDTH = 116
 _COLUMN = 28
 _HEAD = """\
 usage: sidecar-control [FLAG ...]
+       sidecar-control restore FILE [--void-tokens] [FLAG ...]
+       sidecar-control new-epoch [FLAG ...]
 
 The control plane of a mesh of sidecars: the authority that their certificates come from.
+restore puts a backup of the store in its place; new-epoch is for a store that was put back by hand.
 """
 _FOOT = """\
 
