@@ -34,6 +34,10 @@ from control.audit import AuditLog
 from control.authority import Authority
 from control.callers import Callers
 from control.calls import ANYONE, CALLS, Call
+from control.distribution.calls import DistributionApi
+from control.distribution.proxies import Proxies
+from control.distribution.rounds import Rounds
+from control.distribution.shown import RoundFigures, add_gauges
 from control.documents.calls import DocumentCalls
 from control.documents.table import Documents
 from control.documents.writer import Writer
@@ -48,6 +52,7 @@ from control.ledger import Ledger
 from control.operatortoken import NAME, OperatorToken
 from control.problems import Refused
 from control.published import Waiters
+from control.registry.table import Registry
 from control.rotation import Generations
 from control.serve import Listening, Server
 from control.settings import Settings
@@ -136,6 +141,8 @@ class ControlPlane:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.authority.run)
                 nursery.start_soon(self.documents.run)
+                nursery.start_soon(self.registry.run)
+                nursery.start_soon(self.rounds.run)
                 nursery.start_soon(self._end_waits)
                 nursery.start_soon(self._serve_front, front_is_gone)
                 _log.info("ready")
@@ -190,9 +197,23 @@ class ControlPlane:
         api = Api(self.authority, tokens, ledger, self.waiters, self.figures, clock, operator)
         self.documents = Documents(store, settings.trust_domain)
         await self.documents.load()
+        self.registry = Registry(store, time.monotonic)
+        await self.registry.open()
         document_calls = DocumentCalls(store, self.documents, Writer(store, self.documents, clock))
+        self.registration = Assembly(store, self.documents, tokens, self.figures, settings.trust_domain, clock)
+        await self.registration.open()
         self._add_gauges(ledger)
-        return router([api, document_calls], guards)
+        return router([api, document_calls, self._distribution(store, ledger)], guards)
+
+    def _distribution(self, store: SqliteStore, ledger: Ledger) -> DistributionApi:
+        """What sends snapshots: after the tables that it follows."""
+        shown = RoundFigures(self.figures)
+        domain, clock = self._settings.trust_domain, self._clock
+        self.rounds = Rounds(self.documents, self.registry, store, domain, clock, time.monotonic, shown)
+        self.rounds.open()
+        calls = DistributionApi(self.rounds, Proxies(), ledger, self.waiters, shown, clock)
+        add_gauges(self.figures, calls.by_state, lambda: float(self.rounds.audience.bytes))
+        return calls
 
     def _authority(self, store: SqliteStore, ledger: Ledger) -> Authority:
         settings, now = self._settings, self._clock()

@@ -58,8 +58,8 @@ class DistributionApi:
         """What the caller is to obey, once it is another version than the one it names."""
         request = asked.request
         schema = _schema(request)
-        judged, held = polling.version_of(request), _version(request.query_params.get("held", ""), "held")
-        proxy = self._proxies.polled(self._heard(asked), judged, held)
+        judged = polling.version_of(request)
+        proxy = self._proxies.polled(self._heard(asked), judged)
         identity = asked.who.identity
         assert identity is not None  # the table lets only workloads in, and they have one
         member = await self._rounds.member(identity)

@@ -102,13 +102,12 @@ class Proxies:
         self._proxies[identity, instance] = proxy
         return proxy
 
-    def polled(self, proxy: Proxy, judged: Version | None, held: Version | None) -> Proxy:
-        """It asks, and says what it judged last, and what it holds, where that is another one."""
+    def polled(self, proxy: Proxy, judged: Version | None) -> Proxy:
+        """It asks, and says what it judged last; how it judged that is for a status to say."""
         if judged is None:
             return self._keep(replace(proxy, judged=None, withheld=None))
-        told = proxy.held if held is None and proxy.judged == judged else held or judged
         accepted = proxy.accepted if judged == proxy.judged else None
-        return self._keep(replace(proxy, judged=judged, held=told, accepted=accepted))
+        return self._keep(replace(proxy, judged=judged, accepted=accepted))
 
     def said(self, proxy: Proxy, version: Version, held: Version | None, status: Status, now: float) -> Proxy:
         """It took a version, or refused it."""

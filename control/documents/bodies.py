@@ -55,17 +55,21 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 class ApplyResult(msgspec.Struct, frozen=True, rename="camel"):
-    """What became of each document, in the order in which they came; with ``dryRun`` what would have."""
+    """What became of each document, in the order in which they came; with ``dryRun`` what would have. ``notes``: what
+    is odd about them."""
 
     version: str
     dry_run: bool
     results: list[Applied]
+    notes: list[Problem]
 
 
 class CheckResult(msgspec.Struct, frozen=True):
-    """What is wrong with the documents together with all others; nothing where they would be taken."""
+    """What is wrong with the documents together with all others; nothing where they would be taken. ``notes``: what is
+    odd about them."""
 
     problems: list[Problem]
+    notes: list[Problem]
 
 
 class RollbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -102,7 +102,7 @@ class DocumentCalls:
         plan, version = await self._writer.apply(order, dry_run=dry_run)
         results = [applied(each) for each in plan.outcomes]
         return Answer(
-            body=bodies.ApplyResult(self._version(version), dry_run, results),
+            body=bodies.ApplyResult(self._version(version), dry_run, results, list(plan.notes)),
             subject="dry run" if dry_run else _subject(plan.outcomes),
         )
 
@@ -110,13 +110,14 @@ class DocumentCalls:
         """What an apply would say; nothing is changed, and what is wrong is the answer."""
         try:
             read = await self._read(asked)
-            await self._writer.apply(Order(wanted=read.wanted, author=asked.who.name, now=0.0), dry_run=True)
+            order = Order(wanted=read.wanted, author=asked.who.name, now=0.0)
+            plan, _ = await self._writer.apply(order, dry_run=True)
         except Invalid as invalid:
             problems = invalid.more.get("problems")
             if not isinstance(problems, tuple | list):
                 raise
-            return Answer(body=bodies.CheckResult(list(problems)))
-        return Answer(body=bodies.CheckResult([]))
+            return Answer(body=bodies.CheckResult(list(problems), []))
+        return Answer(body=bodies.CheckResult([], list(plan.notes)))
 
     async def resources_rollback(self, asked: Asked) -> Answer:
         """Makes what a document was at a generation what it is, as a new generation."""

@@ -1,7 +1,7 @@
 """What an apply amounts to: the changes of one write, or all that is wrong with it. Pure.
 
 Who calls it: ``writer``, with a State and documents that are right by themselves. They must hold together with all
-others (``sidecar.resources.rules``). Problems that were there before keep nobody from mending: only those that are
+others (``sidecar.resources.claims``). Problems that were there before keep nobody from mending: only those that are
 new refuse an apply. What changes nothing is no change: it makes no generation, so applying the same again is free.
 """
 
@@ -15,11 +15,14 @@ import msgspec
 from control.documents import standins, stored
 from control.documents.stored import HISTORY, KEPT, KIND, Held, history_name, name_of
 from control.documents.table import State
-from control.documents.text import Problem, Wanted, bounded
+from control.documents.text import Problem, Wanted, bounded, title
 from control.problems import Invalid
 from control.store import Change
+from sidecar.resources.claims import Finding, problems_of
 from sidecar.resources.documents import Document, Key
+from sidecar.resources.lint import lint
 from sidecar.resources.mesh import Mesh
+from sidecar.resources.shape import path_text
 
 DOCUMENTS: Final = 10_000  # in all: what a mesh of the size that the figures are for has, ten times
 BYTES: Final = 64 << 20  # of all as JSON, which are kept in memory: 6.5 KiB for each of so many
@@ -36,10 +39,12 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """The changes for the store, none where all is as it was; and what to tell of each document, in the order asked."""
+    """The changes for the store, none where all is as it was; what to tell of each document, in the order asked; and
+    what is odd about those documents."""
 
     changes: tuple[Change, ...]
     outcomes: tuple[Outcome, ...]
+    notes: tuple[Problem, ...] = ()
 
 
 class Tombstone(msgspec.Struct, frozen=True):
@@ -68,7 +73,8 @@ def unknown(state: State, order: Order) -> list[Key]:
 
 def planned(state: State, order: Order) -> Plan:
     """The plan. Raises Invalid: with all problems (422), or where there is no room for so many (409)."""
-    problems = _against(state, order)
+    after = _after(state, order)
+    problems = _against(state, order, after)
     if problems:
         raise refused(problems)
     changes: list[Change] = []
@@ -86,7 +92,9 @@ def planned(state: State, order: Order) -> Plan:
         changes += _deleted(key, state.held[key], generation, order)
         outcomes.append(Outcome(key, "deleted", generation))
     _check_room(state, order)
-    return Plan(tuple(changes), tuple(outcomes))
+    lines = {each.document.key: each.line for each in order.wanted}
+    notes = [_told(each, lines) for each in lint(after or state.mesh) if each.key in lines]
+    return Plan(tuple(changes), tuple(outcomes), bounded(notes))
 
 
 def refused(problems: Sequence[Problem], status: int = 422) -> Invalid:
@@ -100,9 +108,18 @@ def refused(problems: Sequence[Problem], status: int = 422) -> Invalid:
     return Invalid(detail, status, {"problems": told}, kind="documents")
 
 
-def _against(state: State, order: Order) -> list[Problem]:
-    """What would not hold together any more."""
-    return []
+def _against(state: State, order: Order, after: Mesh | None) -> list[Problem]:
+    """What would not hold together any more, and does now."""
+    if after is None:
+        return []
+    lines = {each.document.key: each.line for each in order.wanted}
+    touched = [*lines, *order.gone] if len(state.effective) == len(state.held) else None
+    known = set(problems_of(state.mesh, touched))
+    return [_told(each, lines) for each in problems_of(after, touched) if each not in known]
+
+
+def _told(finding: Finding, lines: Mapping[Key, int]) -> Problem:
+    return Problem(title(finding.key), finding.why, lines.get(finding.key, 0), path_text(finding.path))
 
 
 def _after(state: State, order: Order) -> Mesh | None:

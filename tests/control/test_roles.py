@@ -25,12 +25,13 @@ OPERATOR = {
     "resources.put", "resources.delete", "resources.apply", "resources.check", "resources.rollback",
     "services.put", "services.delete",
 }  # fmt: skip
-READER = {"resources.list", "resources.of", "resources.get", "resources.history"}
+READER = {"resources.list", "resources.of", "resources.get", "resources.history", "proxies.list"}
+WORKLOAD = {"certificates.issue", "snapshot.get", "snapshot.status"}
 EVERYONE = {"bundle.get", "crl.get"}
 OPEN = {"healthz", "readyz", "metrics"}
 MAY = {
-    "workload by token": EVERYONE | OPEN | {"certificates.issue"},
-    "workload by certificate": EVERYONE | OPEN | {"certificates.issue"},
+    "workload by token": EVERYONE | OPEN | WORKLOAD,
+    "workload by certificate": EVERYONE | OPEN | WORKLOAD,
     "operator": EVERYONE | OPEN | OPERATOR | READER,
     "reader": EVERYONE | OPEN | READER,
     "nobody": OPEN,
@@ -41,7 +42,7 @@ MAY = {
 
 
 def test_every_call_is_in_the_second_table() -> None:
-    assert {call.name for call in CALLS} == OPERATOR | READER | EVERYONE | OPEN | {"certificates.issue"}
+    assert {call.name for call in CALLS} == OPERATOR | READER | EVERYONE | OPEN | WORKLOAD
 
 
 async def prepared(plane: Plane, call: Call, identity: SpiffeId) -> tuple[str, object]:
@@ -50,6 +51,8 @@ async def prepared(plane: Plane, call: Call, identity: SpiffeId) -> tuple[str, o
     path = call.path
     if call.name == "certificates.issue":
         body = csr(identity)
+    elif call.name == "snapshot.status":
+        body = {"version": "1.1", "accepted": True}
     elif call.name == "tokens.create":
         body = {"role": "reader"}
     elif call.name == "revocations.add":

@@ -12,12 +12,12 @@ import pytest
 
 from certs.spiffe import SpiffeId
 from control.calls import CALLS, Call
-from tests.control import kubeapi
+from tests.control import kubeapi, test_roles
 from tests.control.overtls import Papers, ask, enrol, front
 from tests.control.plane import BILLING, ORDERS, Plane, with_another_secret
 from tests.control.test_roles import EVERYONE, OPEN, OPERATOR, READER, prepared
 
-WORKLOAD = EVERYONE | OPEN | {"certificates.issue"}
+WORKLOAD = EVERYONE | OPEN | test_roles.WORKLOAD
 NOBODY = (OPEN, {401})
 # What is shown, for whom a certificate is asked for: what it may do, and what the rest is answered.
 CALLERS: dict[str, tuple[set[str], set[int]]] = {
