@@ -52,7 +52,7 @@ from control.ledger import Ledger
 from control.operatortoken import NAME, OperatorToken
 from control.problems import Refused
 from control.published import Waiters
-from control.registry.table import Registry
+from control.registry.assembly import Assembly
 from control.rotation import Generations
 from control.serve import Listening, Server
 from control.settings import Settings
@@ -141,7 +141,7 @@ class ControlPlane:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.authority.run)
                 nursery.start_soon(self.documents.run)
-                nursery.start_soon(self.registry.run)
+                nursery.start_soon(self.registration.run)
                 nursery.start_soon(self.rounds.run)
                 nursery.start_soon(self._end_waits)
                 nursery.start_soon(self._serve_front, front_is_gone)
@@ -197,19 +197,17 @@ class ControlPlane:
         api = Api(self.authority, tokens, ledger, self.waiters, self.figures, clock, operator)
         self.documents = Documents(store, settings.trust_domain)
         await self.documents.load()
-        self.registry = Registry(store, time.monotonic)
-        await self.registry.open()
         document_calls = DocumentCalls(store, self.documents, Writer(store, self.documents, clock))
         self.registration = Assembly(store, self.documents, tokens, self.figures, settings.trust_domain, clock)
         await self.registration.open()
         self._add_gauges(ledger)
-        return router([api, document_calls, self._distribution(store, ledger)], guards)
+        return router([api, document_calls, self.registration.calls, self._distribution(store, ledger)], guards)
 
     def _distribution(self, store: SqliteStore, ledger: Ledger) -> DistributionApi:
         """What sends snapshots: after the tables that it follows."""
         shown = RoundFigures(self.figures)
         domain, clock = self._settings.trust_domain, self._clock
-        self.rounds = Rounds(self.documents, self.registry, store, domain, clock, time.monotonic, shown)
+        self.rounds = Rounds(self.documents, self.registration.registry, store, domain, clock, time.monotonic, shown)
         self.rounds.open()
         calls = DistributionApi(self.rounds, Proxies(), ledger, self.waiters, shown, clock)
         add_gauges(self.figures, calls.by_state, lambda: float(self.rounds.audience.bytes))
@@ -289,8 +287,8 @@ class ControlPlane:
 
 
 def router(apis: Sequence[object], guards: Guards) -> AsgiApp:
-    """The table of calls, each with its gate, before the one of ``apis`` that has a method of its name; whatever is in no
-    row is 404 or 405 for whoever is known, else 401."""
+    """The table of calls, each with its gate, before the one of ``apis`` that has a method of its name; whatever is in
+    no row is 404 or 405 for whoever is known, else 401."""
     routes = [Route(call.path, Gate(call, _handler(call, apis), guards), methods=[call.method]) for call in CALLS]
     wrong_method = Gate(Call("unknown", "", "", ANYONE, "another method"), _refusing(405), guards)
     routes += [Route(path, wrong_method) for path in dict.fromkeys(call.path for call in CALLS)]

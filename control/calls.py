@@ -32,7 +32,8 @@ class Call:
     """One call. ``roles`` None: open to whoever reaches the port, known or not; it shows nothing of the mesh.
 
     ``changes``: a line in the audit log for each that was granted, too. ``waits``: it may take up to a minute.
-    ``body``: how many bytes it takes.
+    ``body``: how many bytes it takes. ``crowd``: hundreds of replicas make it at once, all under one name: it stands in
+    line for its turn, and is counted by what its path names.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Call:
     changes: bool = False
     waits: bool = False
     body: int = limits.BODY_BYTES
+    crowd: bool = False
 
 
 CALLS: Final = (
@@ -75,6 +77,14 @@ CALLS: Final = (
          changes=True, body=limits.DOCUMENT_BODY_BYTES),
     Call("services.delete", "DELETE", "/v1/services/{namespace}/{name}", _OPERATOR,
          "take the document of a service away", changes=True),
+    Call("services.list", "GET", "/v1/services", _READER, "services, and who serves them"),
+    Call("services.get", "GET", "/v1/services/{namespace}/{name}", _READER, "one service, and who serves it"),
+    Call("endpoints.put", "PUT", "/v1/services/{namespace}/{name}/endpoints/{id}", _WORKLOAD, "register an endpoint",
+         changes=True, body=limits.ENDPOINT_BODY_BYTES, crowd=True),
+    Call("endpoints.heartbeat", "POST", "/v1/services/{namespace}/{name}/endpoints/{id}/heartbeat", _WORKLOAD,
+         "say that it is there, and how well", body=limits.ENDPOINT_BODY_BYTES, crowd=True),
+    Call("endpoints.delete", "DELETE", "/v1/services/{namespace}/{name}/endpoints/{id}", _WORKLOAD,
+         "take an endpoint back", changes=True, crowd=True),
     Call("snapshot.get", "GET", "/v1/snapshot", _WORKLOAD, "what the caller is to obey", waits=True),
     Call("snapshot.status", "POST", "/v1/snapshot/status", _WORKLOAD, "whether the caller took it, and why not"),
     Call("proxies.list", "GET", "/v1/proxies", _READER, "what each proxy holds, refused, and when it was heard"),

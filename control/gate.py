@@ -2,7 +2,8 @@
 
 Who makes it: ``control.app``, one per row of the table of calls. The stages, top to bottom, are those of ``_answer``:
 
-1. room: so many at work at once (calls that wait are bounded by ``control.published``)
+1. room: so many at work at once (calls that wait are bounded by ``control.published``; those that all replicas make at
+   once stand in line for room of their own)
 2. who: ``control.callers``; nothing of the request but its head has been read by then
 3. role: the row's, and no other
 4. rate: the caller's, and its share of the room
@@ -19,7 +20,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -86,6 +87,7 @@ class Guards:
     certificates: limits.Buckets = field(default_factory=lambda: limits.Buckets(limits.CERTIFICATES))
     refusals: limits.Buckets = field(default_factory=lambda: limits.Buckets(limits.REFUSALS))
     room: limits.Room = field(default_factory=limits.Room)
+    line: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(limits.CROWD))
     unwritten: int = 0  # refusals since the last line
 
 
@@ -148,28 +150,50 @@ class _Passage:
             return self._fail(500)
 
     async def _answer(self) -> Answer:
+        async with self._in_line():
+            return await self._at_work()
+
+    async def _at_work(self) -> Answer:
         with self._room():
             caller = await self._identify() if self._call.roles is not None else None
             with self._share(caller), self._long():
                 body = await self._body()
                 return await self._handler(Asked(self._request, caller, body))
 
-    @contextmanager
-    def _room(self) -> Iterator[None]:
-        """A place among all that are at work."""
-        room = self._guards.room
-        if not self._call.waits and room.full():
-            raise Refused(503, "too many calls at once", 1.0)
-        room.at_work += not self._call.waits
+    @asynccontextmanager
+    async def _in_line(self) -> AsyncIterator[None]:
+        """A place among those of a crowd, after those who came before."""
+        if not self._call.crowd:
+            yield
+            return
+        line = self._guards.line
+        if line.statistics().tasks_waiting >= limits.LINE:
+            raise Refused(503, "too many stand in line", 1.0)
+        with trio.move_on_after(limits.LINE_SECONDS) as patience:
+            await line.acquire_on_behalf_of(self)
+        if patience.cancelled_caught:
+            raise Refused(503, "stood in line for too long", 1.0)
         try:
             yield
         finally:
-            room.at_work -= not self._call.waits
+            line.release_on_behalf_of(self)
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """A place among all that are at work; those of a crowd have their own."""
+        room, counted = self._guards.room, not (self._call.waits or self._call.crowd)
+        if counted and room.full():
+            raise Refused(503, "too many calls at once", 1.0)
+        room.at_work += counted
+        try:
+            yield
+        finally:
+            room.at_work -= counted
 
     @contextmanager
     def _share(self, caller: Caller | None) -> Iterator[None]:
         """A place among the caller's own."""
-        if caller is None or self._call.waits:
+        if caller is None or self._call.waits or self._call.crowd:
             yield
             return
         if not self._guards.room.enter(caller.key, caller.name):
@@ -198,7 +222,9 @@ class _Passage:
         if self._call.roles is None or caller.role not in self._call.roles:
             raise Refused(403, f"not for the role {caller.role.value}")
         now, guards = self._guards.clock(), self._guards
-        asked = [(guards.calls, caller.key), (guards.names, caller.name)]
+        # Replicas may share a token, and so a key; what a call of a crowd is about tells them apart.
+        key = f"{caller.key} {self._request.url.path}" if self._call.crowd else caller.key
+        asked = [(guards.calls, key), (guards.names, caller.name)]
         if self._call.name == "certificates.issue":
             asked.append((guards.certificates, caller.name))
         for table, key in asked:

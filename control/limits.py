@@ -19,11 +19,15 @@ BODY_BYTES: Final = 64 * 1024  # a request for a certificate has 1 KiB; document
 BODY_SECONDS: Final = 10.0  # from the head to the end of the body
 DOCUMENT_BODY_BYTES: Final = 256 * 1024  # a document has 64 KiB as JSON, and more as people write it
 APPLY_BODY_BYTES: Final = 8 << 20  # as a file for ``--config``; a thousand services as people write them have 1 MiB
+ENDPOINT_BODY_BYTES: Final = 32 * 1024  # a registration with as many labels as it may have, of the longest names
 SLOWEST: Final = 256 * 1024  # bytes a second that are waited for on top of that, where a call takes long bodies
 REQUESTS: Final = 256  # at work at once; each costs a task and, at most, a body
 LONG: Final = 4  # of these with a long body: each may hold some hundred MB while it is read as YAML
 OF_ONE_CALLER: Final = 32  # at work at once: an operator's script in parallel, and an eighth of the room
 OF_ONE_NAME: Final = 128  # replicas of one identity together: half of the room
+CROWD: Final = 64  # registrations and heartbeats at work at once: what one write to the disk takes along
+LINE: Final = 4096  # of these that stand in line; there are no more connections
+LINE_SECONDS: Final = 10.0  # as long as a caller waits for an answer
 KEYS: Final = 10_000  # callers remembered by a table: about 2 MB
 
 

@@ -2,6 +2,7 @@
 a service.
 
 ``registered`` (what an endpoint is, and what a registration may say; pure), ``place`` (whose address; pure),
-``virtual`` (which address is free; pure), ``services`` (who may serve, from documents),
-``table`` (the view that others read), ``keeper`` (what runs), ``calls`` (what sidecars and people ask).
+``ageing`` (who goes; pure), ``virtual`` (which address is free; pure), ``permits`` (who may serve; pure), ``table``
+(the view that others read), ``endpoints`` (registered and taken back), ``keeper`` and ``addresses`` (what runs),
+``calls`` with ``shown`` (what sidecars and people ask), ``assembly`` (all of it).
 """

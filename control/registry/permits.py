@@ -35,8 +35,6 @@ def services(documents: Mapping[DocumentKey, Document]) -> Iterable[Key]:
 
 def may_serve(service: Service, namespace: str, identity: SpiffeId, trust_domain: str) -> bool:
     """Whether a workload may. Only accounts of the service's namespace, in the mesh's own trust domain, go by name."""
-    workload = identity.workload()
-    if workload is not None and identity.trust_domain == trust_domain and workload[0] == namespace:
-        if workload[1] in service.service_accounts:
-            return True
-    return str(identity) in service.subject_alt_names
+    workload = identity.workload() if identity.trust_domain == trust_domain else None
+    by_account = workload is not None and workload[0] == namespace and workload[1] in service.service_accounts
+    return by_account or str(identity) in service.subject_alt_names

@@ -57,6 +57,11 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Whether callers are told of it: not while its app is known to be unwell."""
         return self.healthy is not False
 
+    @property
+    def health(self) -> str:
+        """As people are told: ``healthy``, ``unhealthy``, or ``unknown``."""
+        return "unknown" if self.healthy is None else "healthy" if self.healthy else "unhealthy"
+
     def spec(self) -> EndpointSpec:
         """As callers are told of it."""
         return EndpointSpec(self.address, self.port, self.ports, self.mode, self.labels)

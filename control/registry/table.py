@@ -9,7 +9,9 @@ heard stands in no store: after a start all are as if they had been heard then.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import msgspec
 import trio
@@ -37,6 +39,8 @@ class Registry:
         self._endpoints: dict[Key, dict[str, Registered]] = {}
         self._versions: dict[str, int] = {}  # an endpoint's entry -> its version
         self._hearings: dict[Key, dict[str, Hearing]] = {}
+        self._owned: Counter[str] = Counter()
+        self._leaving: frozenset[str] = frozenset()
         self._virtual: dict[Key, Virtual] = {}
         self._followers: list[Follower] = []
         self._arrived = trio.Event()
@@ -50,15 +54,12 @@ class Registry:
         return tuple(found[each] for each in sorted(found))
 
     def live(self, namespace: str, name: str) -> list[EndpointSpec]:
-        """Those that callers are told of, by their ids. Of several at one place it is the one that registered last."""
+        """Those that callers are told of, by their ids. Of several at one place the one that registered last counts,
+        and whether that is well: the others are what was there before it."""
         places: dict[tuple[object, ...], Registered] = {}
-        for each in self.endpoints(namespace, name):
-            if each.sent:
-                place = (each.address, each.port, tuple(sorted(each.ports.items())))
-                known = places.get(place)
-                if known is None or known.registered <= each.registered:
-                    places[place] = each
-        return [each.spec() for each in sorted(places.values(), key=lambda each: each.id)]
+        for each in sorted(self.endpoints(namespace, name), key=lambda each: each.registered):
+            places[each.address, each.port, tuple(sorted(each.ports.items()))] = each
+        return [each.spec() for each in sorted(places.values(), key=lambda each: each.id) if each.sent]
 
     def virtual(self, namespace: str, name: str) -> tuple[str, ...]:
         """The addresses that stand for a service: one IPv4, one IPv6; none where there are none."""
@@ -89,6 +90,23 @@ class Registry:
     def virtuals(self) -> Mapping[Key, Virtual]:
         """Every service that has addresses of ours."""
         return self._virtual
+
+    def owned(self, identity: str) -> int:
+        """How many endpoints belong to this identity."""
+        return self._owned[identity]
+
+    def leaving(self, namespace: str, service: str, endpoint_id: str) -> bool:
+        """Whether it is being dropped for its silence, so that to have been heard would come to nothing."""
+        return entry_name(namespace, service, endpoint_id) in self._leaving
+
+    @contextmanager
+    def drop(self, names: Iterable[str]) -> Iterator[None]:
+        """These entries are being dropped, while this lasts."""
+        self._leaving = frozenset(names)
+        try:
+            yield
+        finally:
+            self._leaving = frozenset()
 
     def heard(self, namespace: str, service: str, endpoint_id: str, detail: str = "") -> None:
         """This endpoint was heard now."""
@@ -167,22 +185,32 @@ class Registry:
             self._virtual[key] = msgspec.json.decode(value, type=Virtual)
 
     def _apply_endpoint(self, key: Key, endpoint_id: str, event: Event) -> None:
-        if event.value is None:
+        fresh = None if event.value is None else msgspec.json.decode(event.value, type=Registered)
+        self._count(self._endpoints.get(key, {}).get(endpoint_id), fresh)
+        if fresh is None:
             self._versions.pop(event.name, None)
             for table in (self._endpoints, self._hearings):
                 table.get(key, {}).pop(endpoint_id, None)
                 if not table.get(key, True):
                     del table[key]
             return
-        found = msgspec.json.decode(event.value, type=Registered)
-        self._endpoints.setdefault(key, {})[endpoint_id] = found
+        self._endpoints.setdefault(key, {})[endpoint_id] = fresh
         self._versions[event.name] = event.version
         hearings = self._hearings.setdefault(key, {})
         before = hearings.get(endpoint_id)
         if before is None:
-            hearings[endpoint_id] = unheard(self._monotonic(), found.ttl)
-        elif before.ttl != found.ttl:
-            hearings[endpoint_id] = msgspec.structs.replace(before, ttl=found.ttl)
+            hearings[endpoint_id] = unheard(self._monotonic(), fresh.ttl)
+        elif before.ttl != fresh.ttl:
+            hearings[endpoint_id] = msgspec.structs.replace(before, ttl=fresh.ttl)
+
+    def _count(self, before: Registered | None, after: Registered | None) -> None:
+        """Whose endpoints there are how many of."""
+        if after is not None:
+            self._owned[after.identity] += 1
+        if before is not None:
+            self._owned[before.identity] -= 1
+            if not self._owned[before.identity]:
+                del self._owned[before.identity]
 
 
 def entry_name(namespace: str, service: str, endpoint_id: str) -> str:

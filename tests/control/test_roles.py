@@ -25,8 +25,12 @@ OPERATOR = {
     "resources.put", "resources.delete", "resources.apply", "resources.check", "resources.rollback",
     "services.put", "services.delete",
 }  # fmt: skip
-READER = {"resources.list", "resources.of", "resources.get", "resources.history", "proxies.list"}
-WORKLOAD = {"certificates.issue", "snapshot.get", "snapshot.status"}
+READER = {
+    "resources.list", "resources.of", "resources.get", "resources.history", "proxies.list",
+    "services.list", "services.get",
+}  # fmt: skip
+OWN = {"certificates.issue", "endpoints.put", "endpoints.heartbeat", "endpoints.delete"}  # for one identity alone
+WORKLOAD = OWN | {"snapshot.get", "snapshot.status"}
 EVERYONE = {"bundle.get", "crl.get"}
 OPEN = {"healthz", "readyz", "metrics"}
 MAY = {
@@ -67,9 +71,21 @@ async def prepared(plane: Plane, call: Call, identity: SpiffeId) -> tuple[str, o
         path = path.replace("{id}", made.json["id"])
     elif call.name == "ca.rotate":
         body = {"voidTokens": True}
+    elif call.name.startswith("endpoints."):
+        return await prepared_endpoint(plane, call, identity)
     elif call.name.startswith(("resources.", "services.")):
         return await prepared_document(plane, call)
     return path, body
+
+
+async def prepared_endpoint(plane: Plane, call: Call, identity: SpiffeId) -> tuple[str, object]:
+    """Likewise, for an endpoint of a service that this identity alone may serve."""
+    namespace, account = identity.workload() or ("", "")
+    service = {"ports": [{"port": 80}], "serviceAccounts": [account]}
+    there = await plane.ask("PUT", f"/v1/services/{namespace}/{account}", plane.operator, service)
+    assert there.status < 300, there
+    path = call.path.replace("{namespace}", namespace).replace("{name}", account).replace("{id}", "one")
+    return path, {"healthy": True} if call.method != "DELETE" else None
 
 
 async def prepared_document(plane: Plane, call: Call) -> tuple[str, object]:
@@ -87,7 +103,7 @@ async def prepared_document(plane: Plane, call: Call) -> tuple[str, object]:
 async def ask_as(plane: Plane, who: str, call: Call) -> int:
     """The status that this caller gets, for a request that is right in all else."""
     path, body = await prepared(plane, call, ORDERS if who == "workload by certificate" else BILLING)
-    token, door, peer = "", PLAIN, None
+    token, door, peer, headers = "", PLAIN, None, {"x-forwarded-for": "192.0.2.7"}  # as our inbound says it
     if who == "workload by token":
         token = await plane.token()
     elif who == "workload by certificate":
@@ -103,7 +119,7 @@ async def ask_as(plane: Plane, who: str, call: Call) -> int:
         peer = BILLING
     elif who == "a wrong token":
         token = with_another_secret(plane.operator)
-    return (await plane.ask(call.method, path, token, body, door=door, peer=peer)).status
+    return (await plane.ask(call.method, path, token, body, door=door, peer=peer, headers=headers)).status
 
 
 @pytest.mark.parametrize("who", MAY)

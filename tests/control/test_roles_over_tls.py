@@ -15,7 +15,7 @@ from control.calls import CALLS, Call
 from tests.control import kubeapi, test_roles
 from tests.control.overtls import Papers, ask, enrol, front
 from tests.control.plane import BILLING, ORDERS, Plane, with_another_secret
-from tests.control.test_roles import EVERYONE, OPEN, OPERATOR, READER, prepared
+from tests.control.test_roles import EVERYONE, OPEN, OPERATOR, OWN, READER, prepared
 
 WORKLOAD = EVERYONE | OPEN | test_roles.WORKLOAD
 NOBODY = (OPEN, {401})
@@ -23,15 +23,15 @@ NOBODY = (OPEN, {401})
 CALLERS: dict[str, tuple[set[str], set[int]]] = {
     "nothing": NOBODY,
     "billing's certificate": (WORKLOAD, {403}),
-    "billing's certificate, for orders": (WORKLOAD - {"certificates.issue"}, {401, 403}),
+    "billing's certificate, for orders": (WORKLOAD - OWN, {401, 403}),
     "billing's certificate and its token": (WORKLOAD, {403}),
-    "billing's certificate and orders' token": (WORKLOAD - {"certificates.issue"}, {401, 403}),
+    "billing's certificate and orders' token": (WORKLOAD - OWN, {401, 403}),
     "billing's certificate and orders' token, for orders": (WORKLOAD, {403}),
     "billing's certificate and a wrong token": NOBODY,
     "billing's token": (WORKLOAD, {403}),
-    "billing's token, for orders": (WORKLOAD - {"certificates.issue"}, {401, 403}),
+    "billing's token, for orders": (WORKLOAD - OWN, {401, 403}),
     "billing's token of the cluster": (WORKLOAD, {403}),
-    "billing's token of the cluster, for orders": (WORKLOAD - {"certificates.issue"}, {401, 403}),
+    "billing's token of the cluster, for orders": (WORKLOAD - OWN, {401, 403}),
     "an operator's token": (EVERYONE | OPEN | OPERATOR | READER, {403}),
     "billing's certificate and an operator's token": (EVERYONE | OPEN | OPERATOR | READER, {403}),
     "a reader's token": (EVERYONE | OPEN | READER, {403}),

@@ -1,0 +1,76 @@
+"""The registry as a whole: its parts put together, what runs, and its figures.
+
+Who makes it: the composition root, with the store and the documents, which are open by then. ``open`` reads what there
+is; ``run`` keeps it true until it is cancelled. Others take ``registry``, the view.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import trio
+
+from control.access import Tokens
+from control.documents.table import Documents
+from control.figures import Figures
+from control.registry.calls import RegistryCalls
+from control.registry.endpoints import Endpoints
+from control.registry.keeper import Ageing, Following
+from control.registry.table import Registry
+from control.store import Store
+
+STATES = ("healthy", "unhealthy", "unknown", "stale")
+
+
+class Assembly:
+    """See the module. ``clock`` in seconds since the epoch; ``monotonic`` only rises."""
+
+    def __init__(
+        self,
+        store: Store,
+        documents: Documents,
+        tokens: Tokens,
+        figures: Figures,
+        trust_domain: str,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self.registry = Registry(store, monotonic)
+        endpoints = Endpoints(store, self.registry, documents, tokens, trust_domain, clock)
+        self.calls = RegistryCalls(endpoints, self.registry, documents, clock, monotonic)
+        self._ageing = Ageing(store, self.registry, figures, monotonic)
+        self._following = Following(store, self.registry, documents, trust_domain, monotonic)
+        self._monotonic = monotonic
+        figures.gauges("sidecar_control_endpoints", "Registered endpoints by their state.", "state", self._states)
+        figures.gauge(
+            "sidecar_control_virtual_addresses",
+            "Services that a virtual address stands for.",
+            lambda: float(len(self.registry.virtuals())),
+        )
+        figures.gauge(
+            "sidecar_control_virtual_addresses_lacking",
+            "Services that get no virtual address, as there is none left.",
+            lambda: float(len(self._following.lacking)),
+        )
+
+    async def open(self) -> None:
+        """Takes everything from the store."""
+        await self.registry.open()
+
+    async def run(self) -> None:
+        """Follows the store and the documents, and drops who is gone."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.registry.run)
+            nursery.start_soon(self._following.run)
+            nursery.start_soon(self._ageing.run)
+
+    def _states(self) -> Mapping[str, float]:
+        """How many endpoints are in each state. One that is stale is nothing else."""
+        now = self._monotonic()
+        found: Counter[str] = Counter(dict.fromkeys(STATES, 0))
+        for key in self.registry.services():
+            hearings = self.registry.hearings(*key)
+            for each in self.registry.endpoints(*key):
+                found["stale" if hearings[each.id].stale(now) else each.health] += 1
+        return {state: float(number) for state, number in found.items()}
