@@ -62,7 +62,11 @@ class Event(NamedTuple):
 
 
 class Store(Protocol):
-    """See the module. Every call may raise StoreFailed, and leaves what was there when it is cancelled or fails."""
+    """See the module. Every call may raise StoreFailed, and leaves what was there when it is cancelled or fails.
+
+    Where a commit can't be undone any more when somebody cancels, the call ends with its result, and the caller is
+    cancelled at the next checkpoint. Names are any text that can be written as UTF-8; they are in order of code points.
+    """
 
     @property
     def epoch(self) -> int:
@@ -85,17 +89,20 @@ class Store(Protocol):
 
     async def write(self, changes: Sequence[Change]) -> int:
         """All of these, or none: Conflict where an ``if_version`` does not hold. Returns the version of all of them,
-        once they are on disk. An entry is named at most once. To delete what is not there changes nothing."""
+        once they are on disk. An entry is named at most once (ValueError). To delete what is not there changes nothing;
+        where nothing changes no version is made, and the store's is returned.
+        """
 
     def watch(
         self, kinds: Collection[str], since: int
     ) -> AbstractAsyncContextManager[AsyncIterator[tuple[Event, ...]]]:
         """The changes of these kinds after the version ``since``, write by write, in the order of their versions: none
         is missing, none comes twice. Raises TooOld, at once or later, where that can't be: whoever reads too slowly is
-        not waited for."""
+        not waited for. A wait that is cancelled loses nothing. StoreFailed when the store is closed meanwhile."""
 
     async def backup(self, path: str) -> None:
-        """A whole, consistent copy in a new file (0600), while others go on."""
+        """A whole, consistent copy in a new file (0600), while others go on. StoreFailed where there is a file of that
+        name already; cancelled or failed, it leaves none."""
 
     def close(self) -> None:
-        """Lets go of it; no call is made afterwards."""
+        """Lets go of it, where no call is under way but watching; calls that are made afterwards raise StoreFailed."""

@@ -17,13 +17,13 @@ from typing import TypeVar
 import trio
 
 from control.store import Change, Entry, Event, Listing, StoreFailed, TooOld, opening, schema
+from control.store.changes import check
 from control.store.commits import Commits, Result, Written
 from control.store.copies import copy_to
 from control.store.opening import Opened
 from control.store.recent import Recent, Watcher
 from control.store.tables import Tables
 
-MOST_VALUE = 64 * 1024 * 1024
 _T = TypeVar("_T")
 
 
@@ -114,16 +114,6 @@ class SqliteStore:
     def _copy(self, source: Path, path: Path) -> None:
         with closing(opening.connect(str(source))) as connection:
             copy_to(connection, path, trio.from_thread.check_cancelled)
-
-
-def check(changes: Sequence[Change]) -> None:
-    """What no store takes, and would fail others with: ValueError. A name is any text that can be written as UTF-8."""
-    if len({(change.kind, change.name) for change in changes}) != len(changes):
-        raise ValueError("a write names an entry twice")
-    for change in changes:
-        change.name.encode()
-        if change.value is not None and len(change.value) > MOST_VALUE:
-            raise ValueError(f"a value has at most {MOST_VALUE} bytes")
 
 
 def open_store(path: str, now: float) -> SqliteStore:
