@@ -13,7 +13,7 @@ import msgspec
 from certs.errors import IdentityError
 from certs.spiffe import workload
 from sidecar.resources.claims import Finding, problems_of
-from sidecar.resources.documents import Document, Key, Placed, bounded, read_documents
+from sidecar.resources.documents import Document, Key, Placed, bounded, placed_documents
 from sidecar.resources.lint import lint
 from sidecar.resources.load import Loaded, notes_of
 from sidecar.resources.mesh import Mesh
@@ -39,9 +39,9 @@ def read_config(files: Iterable[tuple[str, bytes]], trust_domain: str = "cluster
     problems: list[str] = []
     last = ""
     for name, content in files:
-        found = read_documents(content, name)
-        placed += found.documents
-        problems += found.problems
+        found, wrong = placed_documents(content, name)
+        placed += found
+        problems += wrong
         last = name
     known: dict[Key, Placed] = {}
     for each in placed:

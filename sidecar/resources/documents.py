@@ -81,11 +81,11 @@ def parse(value: object) -> tuple[Document | None, list[Problem]]:
         return None, problems
     spec, found = shape(KINDS[kind], {} if value.get("spec") is None else value["spec"], KNOWN)
     problems += _below("spec", found)
-    if spec is None or metadata is None:
-        return None, problems
-    document = Document(cast(str, value["apiVersion"]), kind, metadata, spec)
-    problems += check(kind, metadata, spec)
-    return (None, problems) if problems else (document, [])
+    if spec is not None and metadata is not None:
+        problems += check(kind, metadata, spec)
+        if not problems:
+            return Document(cast(str, value["apiVersion"]), kind, metadata, spec), []
+    return None, problems
 
 
 def plain(document: Document) -> dict[str, object]:
@@ -100,15 +100,21 @@ def plain(document: Document) -> dict[str, object]:
 
 def read_documents(content: bytes, file: str) -> ReadDocuments:
     """What a file has: any number of documents as YAML or JSON. Never raises for anything that can be in a file."""
+    placed, problems = placed_documents(content, file)
+    return ReadDocuments(tuple(placed), bounded(problems, file))
+
+
+def placed_documents(content: bytes, file: str) -> tuple[list[Placed], list[str]]:
+    """The same, with every problem."""
     if len(content) > MAX_BYTES:
-        return ReadDocuments(problems=(f"{file}: is longer than {MAX_BYTES >> 20} MiB",))
+        return [], [f"{file}: is longer than {MAX_BYTES >> 20} MiB"]
     try:
         texts = yamltext.read_all(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        return ReadDocuments(problems=(f"{file}:{line}: this is no UTF-8",))
+        return [], [f"{file}:{line}: this is no UTF-8"]
     except yamltext.BadText as error:
-        return ReadDocuments(problems=(f"{file}:{error.line}: {error.why}" if error.line else f"{file}: {error.why}",))
+        return [], [f"{file}:{error.line}: {error.why}" if error.line else f"{file}: {error.why}"]
     placed: list[Placed] = []
     problems: list[tuple[int, Problem]] = []
     for text in texts:
@@ -117,7 +123,7 @@ def read_documents(content: bytes, file: str) -> ReadDocuments:
         if document is not None:
             placed.append(Placed(document, file, text))
     problems.sort(key=lambda pair: pair[0])
-    return ReadDocuments(tuple(placed), bounded([f"{file}:{line}: {each}" for line, each in problems], file))
+    return placed, [f"{file}:{line}: {each}" for line, each in problems]
 
 
 def bounded(problems: Sequence[str], file: str) -> tuple[str, ...]:
@@ -127,7 +133,7 @@ def bounded(problems: Sequence[str], file: str) -> tuple[str, ...]:
 
 
 def _kind(value: Mapping[Any, object], problems: list[Problem]) -> Kind | None:
-    """The document's kind, where apiVersion and kind are right together."""
+    """The document's kind, unless it is of another version, whose fields may be others."""
     kind, version = value.get("kind"), value.get("apiVersion")
     for name, each in (("apiVersion", version), ("kind", kind)):
         if name not in value:
@@ -146,7 +152,8 @@ def _kind(value: Mapping[Any, object], problems: list[Problem]) -> Kind | None:
         if kind == "Service" and version == "v1":
             why = "v1 is Kubernetes' Service; ours is sidecar/v1, and says in serviceAccounts who may serve it"
         problems.append(Problem(("apiVersion",), why))
-    return cast(Kind, kind) if isinstance(version, str) and version in versions else None
+        return None
+    return cast(Kind, kind)
 
 
 def _metadata(value: Mapping[Any, object], problems: list[Problem]) -> Metadata | None:

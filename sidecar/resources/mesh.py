@@ -67,7 +67,7 @@ class Mesh:
         def open_for(kind: str) -> dict[Place, Document]:
             if kind not in touched:
                 touched.add(kind)
-                mesh._kinds[kind] = dict(mesh._kinds[kind])
+                mesh._kinds[kind] = dict(mesh.of(kind))
             return mesh._kinds[kind]
 
         for kind, namespace, name in gone:

@@ -102,7 +102,7 @@ def test_what_is_about_an_identity_wants_a_control_plane(field: str) -> None:
 
 def test_one_thing_says_what_the_mesh_is() -> None:
     assert load(**JOINED, config="documents").config == "documents"
-    with pytest.raises(StartError, match="^--config: and --mesh can't both say what the mesh is; leave one out$"):
+    with pytest.raises(StartError, match=r"^--config: and --mesh can't both say what the mesh is; leave one out$"):
         load(**JOINED, mesh="mesh.yaml", config="documents")
     told = load(**JOINED, control_id="spiffe://example.org/ns/a/sa/b")
     assert (load(**JOINED).trust_domain, told.trust_domain) == ("cluster.local", "example.org")
