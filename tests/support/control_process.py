@@ -109,6 +109,11 @@ class ControlProcess:
             time.sleep(0.1)  # a caller that asks more than 50 times a second is sent away
 
     @property
+    def port(self) -> int:
+        """The plain port, on loopback."""
+        return int(self._port)
+
+    @property
     def _ready(self) -> bool:
         return "sidecar-control: ready" in self.errors
 

@@ -1,1 +1,1 @@
-"""What every store must do, by its protocol alone (``control.store``). Three pass it; whoever writes another adds it."""
+"""What every store must do, by its protocol alone. Three pass it; whoever writes another adds it."""
