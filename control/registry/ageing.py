@@ -10,10 +10,10 @@ the same process. Hence: nobody goes after a start until a witness has been hear
 network to all of them is cut, or to the last that is left; and where half of a service is cut off, that half goes,
 since nothing tells it from a half that died.
 
-Of those that were cut off together one is back before another. So two heartbeats that did not come are a gap already,
-though silence counts after three: who has noticed nothing of a cut was cut off for less long than the others may be
-silent. And a witness is needed for twice the time after which silence counts, in which all are back. Where two have
-different ttls the longer one counts for both: who is heard every 100 s has not noticed a cut of 10 s.
+Of those that were cut off together one is back before another. So while a witness was itself not heard when it should
+have been, the silence of others does not count; and after a gap, which is more than its ttl, it has to be heard for
+twice that time to be a witness again. Where two have different ttls the longer one counts for both: who is heard every
+100 s has not noticed a cut of 10 s.
 
 **Our own absence.** A process that was stopped, or starved, has heard nobody, and what was said meanwhile is still to
 be read when it wakes. ``lateness`` sees that by the ageing's own clock: a round that comes a little late judges nobody,
@@ -31,7 +31,7 @@ import msgspec
 ROUND: Final = 1.0  # seconds from one judgement to the next; a third of the shortest ttl
 LATE: Final = 0.5  # a round that comes so much later (s) was not alone in that: others have not been read
 AWAY: Final = 2.0  # and here heartbeats of the shortest ttl may have been missed
-GAP: Final = 2 / 3  # of the ttl; heartbeats come every third of it
+BEATS: Final = 3  # heartbeats in a ttl
 WITNESSED: Final = 2.0  # times the ttl
 FORGOTTEN: Final = 24 * 3600.0  # who is silent for so long goes without a witness in its service ...
 MESH_HEARD: Final = 600.0  # ... if somebody in the mesh has been heard for so long; the longest ttl, twice
@@ -39,12 +39,15 @@ MESH_HEARD: Final = 600.0  # ... if somebody in the mesh has been heard for so l
 
 class Hearing(msgspec.Struct, frozen=True, gc=False):
     """When an endpoint was heard. ``at``: the last time; ``since``: the first time after which there was no gap, None
-    where it has not been heard at all yet, but for the start; ``ttl``: how long (s) it may be silent."""
+    where it has not been heard at all yet, but for the start; ``ttl``: how long (s) it may be silent. ``pause`` is the
+    longest time between two heartbeats lately, and ``paused`` when it was over."""
 
     at: float
     since: float | None
     ttl: float
     detail: str = ""
+    pause: float = 0.0
+    paused: float = 0.0
 
     def stale(self, now: float) -> bool:
         """Whether it is silent for longer than it said."""
@@ -58,9 +61,11 @@ def unheard(now: float, ttl: float) -> Hearing:
 
 def heard(before: Hearing | None, now: float, ttl: float, detail: str = "") -> Hearing:
     """What is known once it was heard."""
-    if before is None or before.since is None or now - before.at > GAP * before.ttl:
+    if before is None or before.since is None or now - before.at > before.ttl:
         return Hearing(now, now, ttl, detail)
-    return Hearing(now, before.since, ttl, detail)
+    if now - before.at >= before.pause or now - before.paused > WITNESSED * before.ttl:
+        return Hearing(now, before.since, ttl, detail, now - before.at, now)
+    return Hearing(now, before.since, ttl, detail, before.pause, before.paused)
 
 
 def anew(before: Hearing, now: float) -> Hearing:
@@ -95,7 +100,7 @@ def gone(service: Mapping[str, Hearing], now: float, mesh_heard: bool) -> list[s
     silent = [(name, each) for name, each in service.items() if now - each.at > each.ttl]
     if not silent:
         return []
-    heard_now = [each for each in service.values() if now - each.at <= GAP * each.ttl]
+    heard_now = [each for each in service.values() if not each.stale(now)]
     return [
         name
         for name, each in silent
@@ -106,4 +111,7 @@ def gone(service: Mapping[str, Hearing], now: float, mesh_heard: bool) -> list[s
 def _witnesses(other: Hearing, silent: Hearing, now: float) -> bool:
     """Whether one that is heard shows that another would have been."""
     span = max(other.ttl, silent.ttl)
-    return other.since is not None and now - silent.at > span and now - other.since > WITNESSED * span
+    if other.since is None or now - other.since <= WITNESSED * span:
+        return False
+    pause = max(now - other.at, other.pause if other.paused > silent.at else 0.0)
+    return now - silent.at - max(0.0, pause - other.ttl / BEATS) > span
