@@ -61,7 +61,7 @@ TIMEOUTS: Final = Timeouts(
     stream_idle=90.0,  # a call may wait for a minute
     body_min_rate=240,
     body_min_window=30.0,
-    max_body=limits.BODY_BYTES,
+    max_body=limits.APPLY_BODY_BYTES,  # of any call; what each takes is judged by its gate
 )
 POOL_IDLE_SECONDS: Final = 55.0  # less than the API keeps a connection
 _QUIET: Final = (Fault.OVERLOAD, Fault.DRAIN)  # the one is said already, the other is nobody's

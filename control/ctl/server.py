@@ -26,6 +26,7 @@ MOST: Final = 64 << 20  # of one answer
 PATIENCE: Final = 20.0  # seconds beside those of ControlClient: a large set is judged, and written to a disk
 TRIES: Final = 4  # where the control plane says that it is asked too often, and for how long to wait
 LONGEST_PAUSE: Final = 5.0
+Query = Mapping[str, str] | Sequence[tuple[str, str]]
 _HINTS: Final = {
     "no_token": "",
     "no_trust": "; name the file with its root",
@@ -45,19 +46,18 @@ class Server:
         self.target = target
         self._seconds = seconds
 
-    def get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
+    def get(self, path: str, query: Query = ()) -> Any:
         """What stands at ``path``, read as JSON. Failed."""
         return self.ask("GET", path, query=query)[1]
 
-    def pages(self, path: str, member: str, query: Mapping[str, str] | None = None) -> Iterator[Any]:
-        """The elements of a list that comes in pages, each with what stands for the next one in ``next``. Failed."""
-        told = dict(query or {})
-        while True:
-            page = self.get(path, told)
+    def pages(self, path: str, member: str, query: Query = ()) -> Iterator[Any]:
+        """The elements of a list that comes in pages, each with what leads to the next in ``continue``. Failed."""
+        told = list(query.items() if isinstance(query, Mapping) else query)
+        page = self.get(path, told)
+        yield from page[member]
+        while page.get("continue"):
+            page = self.get(path, [*told, ("continue", page["continue"])])
             yield from page[member]
-            if not page.get("next"):
-                return
-            told["page"] = page["next"]
 
     def ask(
         self,
@@ -65,7 +65,7 @@ class Server:
         path: str,
         body: object = None,
         *,
-        query: Mapping[str, str] | None = None,
+        query: Query = (),
         fields: Sequence[tuple[str, str]] = (),
         taken: Sequence[int] = (),
     ) -> tuple[Reply, Any]:
@@ -82,7 +82,7 @@ class Server:
         path: str,
         data: bytes = b"",
         *,
-        query: Mapping[str, str] | None = None,
+        query: Query = (),
         fields: Sequence[tuple[str, str]] = (),
         most: int = MOST,
         wait: float = PATIENCE,

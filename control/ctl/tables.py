@@ -84,6 +84,109 @@ def ahead(*path: str) -> Callable[[Row], str]:
     return of
 
 
+def _ports(row: Row) -> str:
+    return ",".join(f"{port.get('port')}/{port.get('name') or 'tcp'}" for port in row.get("ports") or [])
+
+
+def _well(row: Row) -> str:
+    """How many endpoints callers are told of, of how many."""
+    found = row.get("endpoints") or []
+    return f"{sum(each.get('health') != 'unhealthy' for each in found)}/{len(found)}"
+
+
+def _health(row: Row) -> str:
+    return "stale" if row.get("stale") else word(row.get("health"))
+
+
+def _place(row: Row) -> str:
+    ports = ",".join(f"{name}={port}" for name, port in (row.get("ports") or {}).items())
+    port = row.get("port") or ports
+    host = word(row.get("address"))
+    return f"[{host}]:{port}" if ":" in host and port else f"{host}:{port}" if port else host
+
+
+def _what(row: Row) -> str:
+    return "deleted" if row.get("document") is None else "written"
+
+
+def _why(row: Row) -> str:
+    problems = at(row, "refused", "problems") or []
+    return "; ".join(problems) if row.get("state") == "refused" else ""
+
+
+DOCUMENTS: Final = (
+    Column("KIND", field("document", "kind")),
+    Column("NAMESPACE", field("document", "metadata", "namespace")),
+    Column("NAME", field("document", "metadata", "name")),
+)
+SPECS: Final = {
+    "Service": (
+        Column("PORTS", lambda row: _ports(at(row, "document", "spec") or {})),
+        Column("SERVICE ACCOUNTS", field("document", "spec", "serviceAccounts")),
+        Column("EXPORT TO", field("document", "spec", "exportTo"), wide=True),
+    ),
+    "PeerAuthentication": (
+        Column("MODE", field("document", "spec", "mtls", "mode")),
+        Column("SELECTOR", field("document", "spec", "selector", "matchLabels")),
+    ),
+    "ServiceEntry": (
+        Column("HOSTS", field("document", "spec", "hosts")),
+        Column("RESOLUTION", field("document", "spec", "resolution")),
+    ),
+    "WorkloadEntry": (
+        Column("ADDRESS", field("document", "spec", "address")),
+        Column("LABELS", field("document", "spec", "labels")),
+    ),
+    "Sidecar": (
+        Column("SELECTOR", field("document", "spec", "workloadSelector", "labels")),
+        Column("OUTBOUND POLICY", field("document", "spec", "outboundTrafficPolicy", "mode")),
+    ),
+}
+WRITTEN: Final = (
+    Column("GENERATION", field("generation")),
+    Column("AGE", ago("time")),
+    Column("AUTHOR", field("author"), wide=True),
+    Column("LABELS", field("document", "metadata", "labels"), wide=True),
+    Column("UNREADABLE", field("unreadable"), wide=True),
+)
+HISTORY: Final = (
+    Column("GENERATION", field("generation")),
+    Column("WHAT", _what),
+    Column("TIME", field("time")),
+    Column("AGE", ago("time")),
+    Column("AUTHOR", field("author")),
+)
+SERVICES: Final = (
+    Column("NAMESPACE", field("namespace")),
+    Column("NAME", field("name")),
+    Column("PORTS", _ports),
+    Column("SERVICE ACCOUNTS", field("serviceAccounts")),
+    Column("ENDPOINTS", _well),
+    Column("ADDRESSES", lambda row: word(row.get("addresses") or row.get("virtualAddresses")), wide=True),
+    Column("EXPORT TO", field("exportTo"), wide=True),
+    Column("LABELS", field("labels"), wide=True),
+)
+ENDPOINTS: Final = (
+    Column("ADDRESS", _place),
+    Column("MODE", field("mode")),
+    Column("HEALTH", _health),
+    Column("SINCE", ago("since")),
+    Column("HEARD", ago("lastHeard")),
+    Column("IDENTITY", field("identity")),
+    Column("DETAIL", field("detail")),
+)
+PROXIES: Final = (
+    Column("PROXY", field("proxy")),
+    Column("INSTANCE", field("instance")),
+    Column("STATE", field("state")),
+    Column("HELD", field("held")),
+    Column("OFFERED", field("offered"), wide=True),
+    Column("SEEN", ago("lastSeen")),
+    Column("CERTIFICATE ENDS IN", ahead("certificateExpires")),
+    Column("ADDRESS", field("address"), wide=True),
+    Column("SOFTWARE", field("software"), wide=True),
+    Column("WHY", _why),
+)
 TOKENS: Final = (
     Column("ID", field("id")),
     Column("ROLE", field("role")),
