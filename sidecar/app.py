@@ -21,6 +21,7 @@ import trio
 
 from sidecar import applog
 from sidecar.admin.context import AdminContext, Listening
+from sidecar.admin.health import standing
 from sidecar.admin.server import serve_admin, serve_scrape
 from sidecar.admin.tokens import Token
 from sidecar.directions import Directions, Serve
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 LOG_FLUSH_SECONDS = 2.0
 MOST_DNS_SOCKETS = 1000  # or a quarter of the descriptors: connections come first
 GC_ALLOCATIONS = 20_000  # requests leave no cycles behind, so the collector need not look after every 700 objects
+_TAKEN_OUT = ("healthcheck_failed", "listeners_drained", "not_intercepting", "draining")
 _log = logging.getLogger(__name__)
 
 
@@ -94,6 +96,9 @@ class App:
             membership=self._membership,
             token=Token(settings.admin_token_file),
         )
+        if self._membership is not None:
+            self._membership.taken_out = self._taken_out
+            self._admin.health.changed = self._membership.change
         self._listeners: dict[str, list[Listener]] = {}
         self._dns: DnsServer | None = None
         self._connections: dict[str, Connections] = {}
@@ -133,6 +138,8 @@ class App:
                 _log.warning("%s", oddity)
             await self._directions.wait_looked()
             self.state = "live"
+            if self._membership is not None:
+                self._membership.open(self._listeners["inbound"][0].address.port)
             _log.info("ready")
             await self._quit.wait()
             with trio.move_on_after(self._settings.drain_seconds) as patience:
@@ -206,6 +213,11 @@ class App:
     def _admits(self, active: int) -> bool:
         return active < self._settings.max_connections and self._memory.admits(active)
 
+    def _taken_out(self) -> str:
+        """Why callers should not be sent here, in a word; empty where they should."""
+        word = standing(self._admin)
+        return word if word in _TAKEN_OUT else ""
+
     def _note_refused(self, direction: str, peer: str) -> None:
         """A connection that was refused at the door leaves a record as well, or nobody would know why."""
         record = Record(direction, "TCP", peer, time(), monotonic())
@@ -248,8 +260,13 @@ class App:
     async def _drain(self) -> None:
         self.state = "draining"
         self._shared.drain.active = True
-        if self._membership is not None:
-            self._membership.identity.drain()
+        async with trio.open_nursery() as nursery:
+            if self._membership is not None:
+                self._membership.identity.drain()
+                nursery.start_soon(self._membership.leave)  # beside the rest, which waits for it at the end, if at all
+            await self._empty_all()
+
+    async def _empty_all(self) -> None:
         await trio.sleep(self._settings.drain_delay)
         await self._empty("inbound")
         await self._directions.wait_app_gone(self._connections["outbound"].wait_drained)
@@ -267,6 +284,8 @@ class App:
         """Closes the listeners of this name; what is connected stays. Once is enough, twice does no harm."""
         for listener in self._listeners[name]:
             listener.close_losslessly(self._telemetry.counters, self._connections[name].take)
+        if self._membership is not None and self.state == "live":
+            self._membership.change()
         self._listening[:] = [replace(each, accepting=each.accepting and each.name != name) for each in self._listening]
 
 

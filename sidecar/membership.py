@@ -8,13 +8,17 @@ whatever can't be decided is denied.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from sidecar.errors import ProxyError
 from sidecar.feed.current import Current
 from sidecar.feed.mesh_file import MeshFile
 from sidecar.feed.shown import add_gauges, certificates
-from sidecar.feed.start import control_caller, identity_feed
+from sidecar.feed.shown_mesh import add_mesh_gauges, standing
+from sidecar.feed.snapshot_feed import SnapshotFeed
+from sidecar.feed.start import control_caller, identity_feed, instance_of, registration_of, snapshot_feed
 from sidecar.feed.watched import Watched
 from sidecar.identity import Identity
 from sidecar.machine import keep_memory_private
@@ -31,7 +35,7 @@ RECHECK_SECONDS = 1.0  # how often open connections are held against the clock
 
 class Membership:
     """``channels`` are all connections of the process. Raises StartError: ``--mesh`` or ``--config`` that can't be
-    read, ``--identity-dir`` that can't be used."""
+    read, ``--identity-dir`` or ``--state-dir`` that can't be used."""
 
     def __init__(self, settings: Settings, channels: set[Channel]) -> None:
         self._mtls = settings.me.mtls
@@ -40,12 +44,19 @@ class Membership:
         self.feed = identity_feed(settings, self.identity, self.caller)
         self.current = Current()
         self._files = _files(settings, self.current)
+        self.feed.take_kept()
+        instance = instance_of(settings)
+        self.snapshots: SnapshotFeed | None = None
         if self._files is not None:
             self._files.start()
+        else:
+            self.snapshots = snapshot_feed(settings, self.caller, self.current, instance)
+        self.taken_out: Callable[[], str] = str  # why new work is not welcome here, in a word
+        self.registration = registration_of(settings, self.caller, instance, channels, lambda: self.taken_out())
         # Captured connections come by their original destination: there the server name is only recorded.
         captured = settings.interception == "redirect"
         self.gate = Gate(self.identity, self._mode_of, None if captured else self._leads_here)
-        self.secure = Secure(self.identity, self.gate, settings.connect_timeout, channels)
+        self.secure = Secure(self.identity, self.gate, channels)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -58,8 +69,18 @@ class Membership:
         try:
             self.identity.require()
         except ProxyError as missing:
-            return f"no certificate: {missing.detail}"
+            why = f"; the control plane refuses this proxy: {self.caller.refused}" if self.caller.refused else ""
+            return f"no certificate: {missing.detail}{why}"
         return ""
+
+    @property
+    def unconfigured(self) -> str:
+        """Why this proxy is not ready, as far as what it is to obey goes; empty where it is."""
+        if self.current.snapshot.source != "none":
+            return ""
+        refusal = self.current.refusal
+        why = f"{refusal.problems[0]}" if refusal is not None else self.caller.last_error or "none has come yet"
+        return f"no configuration: {why}"
 
     @property
     def certificates(self) -> dict[str, object]:
@@ -69,6 +90,27 @@ class Membership:
     def add_gauges(self, gauges: Gauges) -> None:
         """Gives the metrics of the identity their readers."""
         add_gauges(gauges, self.identity, self.feed, self.caller)
+        add_mesh_gauges(gauges, self.current, self.snapshots, self.registration)
+
+    @property
+    def shown(self) -> dict[str, object]:
+        """What ``/config_dump`` shows beside the Snapshot itself."""
+        return standing(self.current, self.snapshots, self.registration)
+
+    def open(self, port: int) -> None:
+        """The listeners are open, inbound at this port."""
+        if self.registration is not None:
+            self.registration.open(port)
+
+    def change(self) -> None:
+        """What ``taken_out`` says may be another."""
+        if self.registration is not None:
+            self.registration.change()
+
+    async def leave(self) -> None:
+        """The process ends: it is taken out of its service, within a bound."""
+        if self.registration is not None:
+            await self.registration.leave()
 
     async def run(self) -> None:
         """Feeds and looks after all of it, until it is cancelled."""
@@ -79,6 +121,12 @@ class Membership:
                 nursery.start_soon(self.feed.run)
                 if self._files is not None:
                     nursery.start_soon(self._files.watch)
+                if self.snapshots is not None:
+                    nursery.start_soon(self.snapshots.run)
+                if self.registration is not None:
+                    nursery.start_soon(self.registration.run)
+                    if self.registration.health is not None:
+                        nursery.start_soon(self.registration.health.run)
         finally:
             self.caller.close()
 

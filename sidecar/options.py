@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sidecar import joining, machine, ports, values
+from sidecar import joining, machine, ports, registering, values
 from sidecar.dns_host import parse_dns_hosts
 from sidecar.policy.egress import parse_allowed
 from sidecar.probe import parse_probes
@@ -19,6 +19,7 @@ APP = "The app"
 OUTBOUND = "Whom the app may call"
 HTTP = "HTTP"
 IDENTITY = "Identity and mesh"
+REGISTRATION = "Registration with --control, as an endpoint of --service"
 LIMITS = "Limits"
 TIMEOUTS = "Timeouts"
 STOPPING = "Stopping"
@@ -179,6 +180,44 @@ OPTIONS: tuple[Option, ...] = (
     Option("namespace", IDENTITY, "NAME", "default", "shop", "the app's namespace", joining.parse_label),
     Option(
         "service_account", IDENTITY, "NAME", "default", "web", "the app's service account", joining.parse_label,
+    ),
+    Option(
+        "state_dir", IDENTITY, "PATH|none", "none", "/var/lib/sidecar",
+        "a directory that keeps the last good configuration from --control, for a start while that is away",
+        values.path_or_none,
+    ),
+    Option(
+        "advertise", REGISTRATION, "[ADDR][:PORT]|auto|none", "auto", "10.0.0.7:15006",
+        "where callers reach this sidecar, as --control tells them; auto: its address as --control sees it, and the "
+        "port of --inbound, or with interception the app's", registering.parse_advertise,
+    ),
+    Option(
+        "instance", REGISTRATION, "NAME|auto", "auto", "web-7f9c",
+        "the name of this process among those of its service; auto: the machine's name, with digits by chance",
+        registering.parse_instance,
+    ),
+    Option(
+        "labels", REGISTRATION, "KEY=VALUE,...|none", "none", "version=v2",
+        "labels that subsets of the service are chosen by; may be given again", registering.parse_labels,
+        repeatable=True,
+    ),
+    Option(
+        "health", REGISTRATION, "http:[PORT]/PATH|tcp[:PORT]|exec:CMD|none", "none", "http:/healthz",
+        "how to find out whether the app is well; while it is not, callers are not sent here", registering.parse_health,
+    ),
+    Option(
+        "health_interval", REGISTRATION, DURATION, "5s", "5s", "from one look to the next", values.positive_duration,
+    ),
+    Option(
+        "health_timeout", REGISTRATION, DURATION, "1s", "1s", "how long a look may take", values.positive_duration,
+    ),
+    Option(
+        "health_healthy", REGISTRATION, "N", "1", "1", "looks in a row that find it well before it counts as that",
+        values.number(1),
+    ),
+    Option(
+        "health_unhealthy", REGISTRATION, "N", "3", "3", "looks in a row that don't before it counts as unwell",
+        values.number(1),
     ),
     Option(
         "trusted_proxies", HTTP, "CIDR,...", "none", "10.0.0.0/8",

@@ -23,6 +23,7 @@ from sidecar.machine import descriptor_limit
 from sidecar.options import OPTIONS, Option
 from sidecar.policy.egress import AllowedHost
 from sidecar.probe import Probe
+from sidecar.registering import Advertise, HealthCheck, Labels
 from sidecar.resources.snapshot import Me, Mode
 from sidecar.values import Networks
 
@@ -62,6 +63,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     service: str  # empty: none
     namespace: str
     service_account: str
+    state_dir: str  # a path; empty: none
+    advertise: Advertise | None  # None: it is not registered
+    instance: str  # empty: made up at the start
+    labels: Labels
+    health: HealthCheck | None
+    health_interval: float
+    health_timeout: float
+    health_healthy: int
+    health_unhealthy: int
     trusted_proxies: Networks
     via: bool
     max_body: int  # 0: none
@@ -240,9 +250,14 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
             f"{settings.control} is not TLS, so there is nothing to check; leave it out, or write https://",
         )
     if settings.control is None:
-        for field in ("token_file", "control_ca", "identity_dir", "mesh", "config", "mtls"):
+        for field in ("token_file", "control_ca", "identity_dir", "mesh", "config", "mtls", "state_dir", "health"):
             if getattr(settings, field):
                 yield field, "means nothing without a certificate; add --control URL"
+    if settings.state_dir and (settings.mesh or settings.config):
+        yield "state_dir", "keeps what --control says, and files are what is obeyed here; leave one out"
+    check = settings.health
+    if check is not None and check.kind != "exec" and check.port is None and settings.interception == "redirect":
+        yield "health", "needs the app's port with --interception redirect; write http:PORT/PATH, or tcp:PORT"
     if settings.mesh and settings.config:
         yield "config", "and --mesh can't both say what the mesh is; leave one out"
     if settings.drain_delay > settings.drain_seconds:

@@ -43,12 +43,18 @@ class Listening:
 
 
 class Health:
-    """What somebody said of this process's health (``/healthcheck/fail``), whatever it is itself."""
+    """What somebody said of this process's health (``/healthcheck/fail``), whatever it is itself. ``changed`` is
+    called after each word."""
 
-    __slots__ = ("failed",)
+    __slots__ = ("changed", "failed")
 
     def __init__(self) -> None:
         self.failed = False
+        self.changed: Callable[[], None] = lambda: None
+
+    def say(self, failed: bool) -> None:
+        self.failed = failed
+        self.changed()
 
 
 class Seats:

@@ -6,7 +6,7 @@ reads it (CTL-7).
 
 from __future__ import annotations
 
-from time import monotonic, time
+from time import monotonic
 
 from sidecar.admin.context import AdminContext
 from sidecar.admin.health import standing
@@ -70,15 +70,8 @@ def _mesh(context: AdminContext) -> dict[str, object] | None:
     """What this proxy was told of its mesh: where from, how old, what was refused; None where it is in none."""
     if context.membership is None:
         return None
-    current = context.membership.current
-    refusal = current.refusal
-    return {
-        "age_seconds": round(time() - current.taken_at, 3) if current.taken_at else None,
-        "accepted": current.accepted,
-        "refused": current.refused,
-        "last_refusal": None if refusal is None else {"at": refusal.at, "problems": list(refusal.problems)},
-        "snapshot": dump(current.snapshot),
-    }
+    membership = context.membership
+    return {**membership.shown, "snapshot": dump(membership.current.snapshot)}
 
 
 async def certificates(context: AdminContext, _: Request) -> Reply:

@@ -19,6 +19,8 @@ def standing(context: AdminContext) -> str:
         return "not_intercepting"
     if context.membership is not None and context.membership.problem:
         return "no_certificate"
+    if context.membership is not None and context.membership.unconfigured:
+        return "no_configuration"
     return "live"
 
 
@@ -29,6 +31,8 @@ async def ready(context: AdminContext, _: Request) -> Reply:
         words = f"{context.drift()}\n"
     elif state == "no_certificate" and context.membership is not None:
         words = f"{context.membership.problem}\n"
+    elif state == "no_configuration" and context.membership is not None:
+        words = f"{context.membership.unconfigured}\n"
     return Reply(200 if state == "live" else 503, f"{state.upper()}\n{words}".encode())
 
 

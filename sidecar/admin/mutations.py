@@ -36,13 +36,13 @@ async def drain_listeners(context: AdminContext, _: Request) -> Reply:
 
 async def fail_health(context: AdminContext, _: Request) -> Reply:
     """Not ready, until ``/healthcheck/ok``."""
-    context.health.failed = True
+    context.health.say(True)
     return Reply(200, b"OK\n")
 
 
 async def restore_health(context: AdminContext, _: Request) -> Reply:
     """Ready again, if nothing else stands against it."""
-    context.health.failed = False
+    context.health.say(False)
     return Reply(200, b"OK\n")
 
 

@@ -24,6 +24,7 @@ from sidecar.identity import Identity
 
 WAIT: Final = 30.0  # s of a long poll, at most
 PACE: Final = 0.5  # s between two polls at least: a control plane that answers at once, for ever, costs little
+ABOUT_US: Final = ("certificate", "bundle", "crl", "snapshot")  # what is everybody's who belongs to the mesh
 MOST_ASKED: Final = 10.0  # s; for longer nobody can tell us to wait
 _log = logging.getLogger(__name__)
 
@@ -99,7 +100,9 @@ class Caller:
     async def _call(
         self, way: Way, method: str, target: str, body: bytes, most: int, wait: float, once: bool
     ) -> Answer:
-        return await self._client.call(way, method, target, body, most=most, wait=wait, once=once)
+        answer = await self._client.call(way, method, target, body, most=most, wait=wait, once=once)
+        self.refused = ""
+        return answer
 
     # -- going on ----------------------------------------------------------------------------------------------------
 
@@ -122,6 +125,8 @@ class Caller:
                 continue
             except ControlError as error:
                 word, detail, after = error.word, error.detail, error.retry_after
+                if error.refused and call in ABOUT_US:
+                    self._note_refused(detail)
             except (IdentityError, Malformed) as refused:
                 word = refused.reason.word if isinstance(refused, IdentityError) else refused.word
                 detail = f"what the control plane answers is refused: {refused.detail}"
@@ -130,6 +135,14 @@ class Caller:
             failed(word)
             pause = retry_after(failures, self.chance(), pressing())
             await trio.sleep(max(pause, min(after, MOST_ASKED)))
+
+    def _note_refused(self, detail: str) -> None:
+        if not self.refused:
+            _log.error(
+                "the control plane refuses this proxy: its identity is revoked, or its token is void; what it has got "
+                "serves until it ends: %s", detail,
+            )  # fmt: skip
+        self.refused = detail
 
     def failed(self, call: str, word: str, detail: str, failures: int = 1) -> None:
         """Counts it, and tells of the 1st, 2nd, 4th, 8th, ... in a row."""

@@ -7,6 +7,7 @@ at each use, so that it can be replaced while the process runs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
@@ -35,6 +36,11 @@ class Contact:
     def remember(self, control_id: str) -> None:
         """Who it was before a restart. Raises IdentityError."""
         self.control_id = spiffe.parse(control_id)
+
+    def learn(self) -> None:
+        """Who it is by the token, before anything was asked; nothing where that can't be read. Blocks."""
+        with suppress(ControlError):
+            _, self.control_id = first_way(self._settings, self._clock)
 
     def known(self) -> Way | None:
         """By our own certificate; None where there is none that is good, or no TLS."""

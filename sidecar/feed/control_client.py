@@ -71,10 +71,11 @@ class Way(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """200, 201, 204 or 304; anything else is a ControlError."""
+    """200, 201, 204 or 304; anything else is a ControlError. ``etag`` as it came, empty where there was none."""
 
     status: int
     body: bytes
+    etag: str = ""
 
 
 class ControlClient:
@@ -206,7 +207,7 @@ class ControlClient:
     def _judge(self, reply: Reply) -> Answer:
         status = reply.status
         if status in (200, 201, 204, 304):
-            return Answer(status, reply.body)
+            return Answer(status, reply.body, reply.fields.get("etag", ""))
         after = reply.fields.get("retry-after", "")
         seconds = float(after) if after.isascii() and after.isdigit() and len(after) < 6 else 0.0
         word = "unauthenticated" if status == 401 else f"status_{status}" if status in _TOLD else "status_other"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from sidecar.resources.snapshot import NOTHING, Snapshot
+from sidecar.resources.snapshot import NOTHING, Snapshot, Source
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -46,6 +46,11 @@ class Current:
         self.refusal = None
         for follower in self._followers:
             follower(snapshot)
+
+    def confirm(self, source: Source, now: float) -> None:
+        """Whoever is that says that the one in force is the newest: it counts as theirs from now on."""
+        self.snapshot = msgspec.structs.replace(self.snapshot, source=source)
+        self.taken_at = now
 
     def refuse(self, problems: Sequence[str], now: float) -> None:
         """What came is not taken: the one before it stays."""

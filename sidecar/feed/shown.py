@@ -28,6 +28,7 @@ def certificates(identity: Identity, feed: IdentityFeed, caller: Caller, gate: G
             "next": _moment(tally.next_renewal),
             "outcomes": dict(tally.renewals),
             "last_error": caller.last_error,
+            "refused": caller.refused or None,
             "control_plane_clock_ahead_seconds": caller.skew,
         },
         "trust": {

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import random
+from random import getrandbits, random
+from socket import gethostname
 from time import time
 from typing import Final
 
 from sidecar.feed.caller import Caller
 from sidecar.feed.contact import Contact
 from sidecar.feed.control_client import ControlClient
+from sidecar.feed.current import Current
+from sidecar.feed.health import Health, look_of
 from sidecar.feed.identity import IdentityFeed
 from sidecar.feed.identity_dir import IdentityDir
+from sidecar.feed.registration import Place, Registration
+from sidecar.feed.snapshot_feed import SnapshotFeed
+from sidecar.feed.state_dir import StateDir
 from sidecar.identity import Identity
 from sidecar.net.channel import Channel
 from sidecar.net.resolve import Resolver
+from sidecar.registering import instance_name
 from sidecar.settings import Settings
 
 KEPT_LINES: Final = 4  # three polls, and one for all that is told in between
@@ -37,3 +44,32 @@ def identity_feed(settings: Settings, identity: Identity, caller: Caller) -> Ide
     """Not running yet. Raises StartError where ``--identity-dir`` can't be used."""
     directory = IdentityDir(settings.identity_dir) if settings.identity_dir else None
     return IdentityFeed(identity, caller, directory)
+
+
+def snapshot_feed(settings: Settings, caller: Caller, current: Current, instance: str) -> SnapshotFeed:
+    """Not running yet; what was kept of a Snapshot is in force. Raises StartError: ``--state-dir`` can't be used."""
+    directory = StateDir(settings.state_dir) if settings.state_dir else None
+    feed = SnapshotFeed(caller, current, settings.me, instance, directory)
+    if directory is not None:
+        feed.take_kept()
+    return feed
+
+
+def instance_of(settings: Settings) -> str:
+    """What tells this process from others of its identity."""
+    return settings.instance or instance_name(gethostname(), getrandbits(32))
+
+
+def registration_of(
+    settings: Settings, caller: Caller, instance: str, channels: set[Channel], taken_out: Callable[[], str]
+) -> Registration | None:
+    """Not running yet; None where there is nothing to register. ``taken_out``: why new work is not welcome here."""
+    if not settings.service or settings.advertise is None:
+        return None
+    place = Place(
+        settings.namespace, settings.service, settings.service_account, instance,
+        settings.interception == "redirect", settings.advertise, settings.labels,
+    )  # fmt: skip
+    check = settings.health
+    health = None if check is None else Health(settings, look_of(check, settings, channels), random)
+    return Registration(caller, place, health, taken_out)

@@ -137,7 +137,7 @@ READ: Final = (
     ),
     Metric(
         "sidecar_control_plane_errors", "counter",
-        "Calls of the control plane that failed, by call (certificate, bundle, crl) and what went wrong.",
+        "Calls of the control plane that failed, by call (certificate, snapshot, ...) and what went wrong.",
         ("call", "reason"),
     ),
     Metric(
@@ -148,6 +148,28 @@ READ: Final = (
         "sidecar_revocation_list_overdue", "gauge",
         "1 where a revocation list should have been followed by a newer one; it goes on being used.",
     ),
+    Metric("sidecar_snapshot_source", "gauge", "1 for where what is obeyed came from.", ("source",)),
+    Metric(
+        "sidecar_snapshot_version", "gauge",
+        "The number in the version of what is obeyed; it rises within an epoch of the control plane.",
+    ),
+    Metric(
+        "sidecar_snapshot_taken_timestamp_seconds", "gauge",
+        "When that came, or was last confirmed after a restart, since unix epoch in seconds; 0: never.",
+    ),
+    Metric("sidecar_snapshots", "counter", "Configurations by what became of them: accepted, refused.", ("outcome",)),
+    Metric(
+        "sidecar_snapshot_slice_max_seconds", "gauge",
+        "The longest that applying configuration from the control plane held the event loop, in seconds of its CPU.",
+    ),
+    Metric(
+        "sidecar_snapshot_apply_cpu_seconds", "gauge", "CPU that the last such configuration cost, in all its slices.",
+    ),
+    Metric(
+        "sidecar_registration_state", "gauge",
+        "1 for how this sidecar stands as an endpoint of its service: waiting, registered, left.", ("state",),
+    ),
+    Metric("sidecar_app_healthy", "gauge", "1 where --health finds the app well."),
     Metric("sidecar_access_log_pending_bytes", "gauge", "Bytes of the access log that are not written yet."),
     Metric("sidecar_taps_open", "gauge", "Readers of live records, as by /tap."),
     Metric("sidecar_taps_dropped", "counter", "Readers of live records that were too slow and got no more."),

@@ -71,6 +71,12 @@ class Fickle:
         self.shown: set[str] = set()
         self.keys: list[PublicKey] = []
         self.changed = trio.Event()
+        self.mesh: bytes | None = None  # None: there is no call for Snapshots
+        self.mesh_version = f"{EPOCH}.1"
+        self.etag = ""
+        self.told: list[dict[str, object]] = []  # statuses
+        self.endpoints: dict[str, dict[str, object]] = {}  # by path: as registered, with "beats"
+        self.unknown_service = False
         self.token_file = port_file
         self.port = 0
 
@@ -133,25 +139,57 @@ class Fickle:
         path, _, query = request.target.decode().partition("?")
         self.asked.append(path)
         self.shown |= {value.decode() for name, value in request.headers if name == b"authorization"}
-        reply = await self._reply(path, query, body)
+        reply = await self._reply(request.method.decode(), path, query, body)
         if reply is None:
             await trio.sleep_forever()
         if isinstance(reply, bytes):
             await stream.send_all(reply)
             return False
         date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + self.date_ahead))
-        fields = [("date", date), ("content-length", str(len(reply[1])))]
+        fields = [("date", date)]
+        if reply[0] not in (204, 304):
+            fields.append(("content-length", str(len(reply[1]))))
+        if self.etag:
+            fields.append(("etag", self.etag))
         data = connection.send(h11.Response(status_code=reply[0], headers=fields)) or b""
         if reply[1]:
             data += connection.send(h11.Data(data=reply[1])) or b""
         await stream.send_all(data + (connection.send(h11.EndOfMessage()) or b""))
         return connection.our_state is h11.DONE and not self.last_answer
 
-    async def _reply(self, path: str, query: str, body: bytes) -> Reply:
+    def _registry(self, method: str, path: str, body: bytes) -> Reply:
+        if self.unknown_service:
+            return 404, b"{}"
+        if method == "PUT":
+            self.endpoints[path] = msgspec.json.decode(body) | {"beats": 0}
+            return 200, b'{"address": "127.0.0.1", "ttl": "3s"}'
+        endpoint = path.removesuffix("/heartbeat")
+        if endpoint not in self.endpoints:
+            return 404, b"{}"
+        if method == "DELETE":
+            del self.endpoints[endpoint]
+        else:
+            beats = self.endpoints[endpoint].pop("beats")
+            assert isinstance(beats, int)
+            self.endpoints[endpoint] |= msgspec.json.decode(body) | {"beats": beats + 1}
+        return 204, b""
+
+    async def _reply(self, method: str, path: str, query: str, body: bytes) -> Reply:
         if path in self.wrong:
             return self.wrong[path](body)
         if path == "/v1/certificates":
             return 201, msgspec.json.encode(self.certificate(msgspec.json.decode(body)["csr"].encode()))
+        if path.startswith("/v1/services/"):
+            return self._registry(method, path, body)
+        if path == "/v1/snapshot/status":
+            self.told.append(msgspec.json.decode(body))
+            return 204, b""
+        if path == "/v1/snapshot":
+            while self.mesh is None or f"version={self.mesh_version}" in query.split("&"):
+                await self.changed.wait()
+                if path in self.wrong:
+                    return self.wrong[path](body)
+            return 200, self.mesh
         numbers = {"/v1/bundle": lambda: self.bundle_n, "/v1/crl": lambda: self.lists_n}
         while f"version={self.epoch}.{numbers[path]()}&" in query:
             await self.changed.wait()
