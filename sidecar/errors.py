@@ -54,6 +54,7 @@ class Reason(Enum):
     NOT_REDIRECTED = ("not_redirected", "UAEX", Fault.POLICY)
     NOT_THIS_POD = ("not_this_pod", "UAEX", Fault.POLICY)
     BLACK_HOLE = ("black_hole", "NR", Fault.POLICY)
+    NO_CONFIGURATION = ("no_configuration", "UH", Fault.POLICY)
     DNS_FAILED = ("dns_failed", "DF", Fault.UPSTREAM)
     CONNECT_FAILED = ("connect_failed", "UF", Fault.UPSTREAM)
     CONNECT_TIMEOUT = ("connect_timeout", "UF", Fault.UPSTREAM)

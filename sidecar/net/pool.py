@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from time import monotonic, time
 from typing import Final, Protocol
@@ -24,6 +24,7 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel
 
 MARGIN_SECONDS: Final = 1.0
+MOST_LEFT: Final = 1000  # peers that are gone and remembered; beyond, all connections begin anew
 
 
 class PoolCounters(Protocol):
@@ -98,6 +99,7 @@ class Pool:
         self.open = 0
         self.generation = 0  # what is open from before the last ``renew`` serves what it serves, and nobody else
         self.closed = False
+        self.left: set[str] = set()  # peers to which no connection is used again
         self.identities: tuple[str, ...] = ()  # who may be at the other end, for people; empty: anybody
         self.failures = 0  # of dialing, and of waiting in vain
         self.last_failure: tuple[float, ProxyError] | None = None  # when, on the monotonic clock, and what
@@ -165,7 +167,7 @@ class Pool:
     def release(self, lease: Lease, *, reusable: bool) -> None:
         """See :meth:`Lease.release`."""
         channel = lease.channel
-        stale = self.closed or lease.generation != self.generation
+        stale = self.closed or lease.generation != self.generation or (self.left and channel.peer in self.left)
         if not reusable or stale or channel.closed or channel.overdue is not None:
             self._drop(lease)
             return
@@ -195,6 +197,19 @@ class Pool:
         self.generation += 1
         while self._idle:
             self._drop(self._idle.pop())
+
+    def leave(self, gone: Collection[str], there: Collection[str]) -> None:
+        """Connections to the peers ``gone`` (ADDRESS:PORT) serve what they serve, and nobody else; those in ``there``
+        are good again."""
+        self.left.difference_update(there)
+        self.left.update(gone)
+        if len(self.left) > MOST_LEFT:
+            self.left.clear()
+            self.renew()
+            return
+        for lease in [lease for lease in self._idle if lease.channel.peer in self.left]:
+            self._idle.remove(lease)
+            self._drop(lease)
 
     def close(self) -> None:
         """Closes all that is idle; what is leased closes when it is released."""

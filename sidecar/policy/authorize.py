@@ -63,12 +63,23 @@ def authorize_service(*, known: bool) -> Permit:
     return _SERVICE
 
 
-def authorize_outbound(*, loopback: bool, destination_is_own: bool, allowed: bool = True) -> Permit:
-    """What the app sends; ``allowed`` by the policy of ``egress``. Raises ProxyError(CALLER_REFUSED, OWN_LISTENER,
-    BLACK_HOLE)."""
+def authorize_outbound(
+    *, loopback: bool, destination_is_own: bool, allowed: bool = True, configured: bool = True
+) -> Permit:
+    """What the app sends; ``allowed`` by the policy of ``egress``. Not ``configured``: nobody knows yet which services
+    the mesh has, and none of them may be reached in plaintext. Raises ProxyError(CALLER_REFUSED, OWN_LISTENER,
+    NO_CONFIGURATION, BLACK_HOLE)."""
     authorize_caller(loopback=loopback)
     if destination_is_own:
         raise ProxyError(Reason.OWN_LISTENER, "the destination is a listener of this proxy; call the app itself")
+    if not configured:
+        raise ProxyError(
+            Reason.NO_CONFIGURATION,
+            "this sidecar has no configuration yet, and calls nobody without: look at what --control answers (/ready)",
+        )
     if not allowed:
-        raise ProxyError(Reason.BLACK_HOLE, "--outbound-policy is REGISTRY_ONLY, and no --allow-host leads there")
+        raise ProxyError(
+            Reason.BLACK_HOLE,
+            "the outbound policy is REGISTRY_ONLY, and no service, service entry or --allow-host leads there",
+        )
     return _OUTBOUND

@@ -1,4 +1,4 @@
-"""Where the app may send to, by ``--outbound-policy`` and ``--allow-host``. Pure: addresses are handed in.
+"""Where the app may send to, by ``--outbound-policy``, ``--allow-host`` and documents. Pure: addresses are handed in.
 
 A host's name proves nothing by itself: a captured connection goes to the address that the app chose, whatever name it
 says there. So a name counts only together with an address that the name leads to; what has no name in it (a database's
@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from sidecar.addresses import parse_host_port, parse_ip
+from sidecar.resources.snapshot import Policy
 
 
 class AllowedHost(msgspec.Struct, frozen=True):
@@ -43,6 +44,12 @@ class Egress(msgspec.Struct, frozen=True):
 
 
 OPEN = Egress()
+
+
+def effective(told: Egress, document: Policy | None) -> Egress:
+    """What is in force, from what the command line said and what a document says of it (None: nothing): the stricter
+    one. ``told`` itself where the document adds nothing to it."""
+    return told if told.closed or document != "REGISTRY_ONLY" else Egress(True, told.hosts)
 
 
 def parse_allowed(text: str) -> tuple[AllowedHost, ...]:

@@ -6,8 +6,8 @@ to the address that it was made to, whatever name is spoken on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 from sidecar.addresses import OriginalDst
 from sidecar.errors import ProxyError, Reason
@@ -16,10 +16,12 @@ from sidecar.net.dial import dial
 from sidecar.net.listener import is_own
 from sidecar.net.pool import Lease
 from sidecar.policy.authorize import Permit, authorize_outbound
+from sidecar.policy.egress import Egress
 from sidecar.proxy.client import ClientStream
 from sidecar.proxy.destination import Destination
 from sidecar.proxy.exchange import exchange
 from sidecar.proxy.forwarding import Forwarder
+from sidecar.proxy.leave import Leave
 from sidecar.proxy.opaque import switch
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
@@ -36,22 +38,24 @@ class Callee:
     protocol = "auto"
     cluster = ""
 
-    def __init__(self, address: OriginalDst, forwarder: Forwarder, shared: Shared) -> None:
-        self.route: Callable[[RequestHead], Callee | None] = _nowhere
+    def __init__(self, address: OriginalDst, forwarder: Forwarder, shared: Shared, leave: Leave) -> None:
+        self.guide: Guide = _Nowhere()
         self.address = address
         self.original = str(address)
         self._shared = shared
         self._forwarder = forwarder
-        self._allowed = shared.egress.allows(address.host, address.port)
+        self._leave = leave
+        self._judged: Egress | None = None  # by which ``_verdict`` was found
+        self._verdict = False
         self.destination = self._made()
 
     def permit_address(self) -> None:
         """Refuses a captured connection to a listener of ours, before anything is read of it. Raises ProxyError."""
-        self._permit(True)
+        authorize_outbound(loopback=True, destination_is_own=self._is_own())
 
     def permit_named(self) -> Permit:
         """Leave for whoever named this host and port itself, and so goes where we find it. Raises ProxyError."""
-        return self._permit(self._allowed)
+        return self._permit(self._allowed())
 
     async def forward(self, client: ClientStream, request: RequestHead, record: Record, permit: Permit) -> None:
         """Forwards one request and its reply. Raises ProxyError."""
@@ -62,7 +66,7 @@ class Callee:
 
     async def permit_request(self, request: RequestHead) -> Permit:
         """Leave for a request of a captured connection, whose name has to lead where that goes. Raises ProxyError."""
-        return self._permit(self._allowed or await self._allows_as(authority_parts(request.authority)[0]))
+        return self._permit(self._allowed() or await self._allows_as(authority_parts(request.authority)[0]))
 
     # -- captured: see Target ----------------------------------------------------------------------------------------
 
@@ -74,17 +78,20 @@ class Callee:
         return await self.destination.fresh_at_once()
 
     async def permit(self, found: Sniffed) -> Permit:
-        return self._permit(self._allowed or await self._allows_as(found.sni.decode("ascii", "replace")))
+        return self._permit(self._allowed() or await self._allows_as(found.sni.decode("ascii", "replace")))
+
+    def led_by(self, name: bytes) -> Callee:
+        return self.guide.by_name(self, name) or self
 
     async def handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
         if request.method == b"CONNECT" or request.absolute:
             raise ProxyError(Reason.METHOD_REFUSED, "a proxy request inside a tunnel or a captured connection")
-        callee = self.route(request) or self
+        callee = self.guide.by_request(self, request) or self
         await callee.forward(client, request, record, await callee.permit_request(request))
 
     async def _allows_as(self, name: str) -> bool:
         """Whether the name said on a captured connection is an allowed one, and leads to where that goes."""
-        egress, address = self._shared.egress, self.address
+        egress, address = self._leave.egress, self.address
         if not egress.allows(name, address.port):
             return False
         resolved = await self._shared.resolver.resolve(name)
@@ -97,8 +104,20 @@ class Callee:
         return Destination(self.original, dial_it, self._shared, wait_seconds=WAIT_SECONDS, apart=False)
 
     def _permit(self, allowed: bool) -> Permit:
-        own = is_own(self._shared.listeners, self.address.host, self.address.port)
-        return authorize_outbound(loopback=True, destination_is_own=own, allowed=allowed)
+        return authorize_outbound(
+            loopback=True, destination_is_own=self._is_own(), allowed=allowed, configured=self._leave.configured
+        )
+
+    def _allowed(self) -> bool:
+        """Whether the policy of this moment lets anybody go there who names it as it stands."""
+        egress = self._leave.egress
+        if egress is not self._judged:
+            self._judged = egress
+            self._verdict = egress.allows(self.address.host, self.address.port)
+        return self._verdict
+
+    def _is_own(self) -> bool:
+        return is_own(self._shared.listeners, self.address.host, self.address.port)
 
 
 async def _dial(address: OriginalDst, shared: Shared) -> Channel:
@@ -111,6 +130,24 @@ async def _dial(address: OriginalDst, shared: Shared) -> Channel:
     return await dial(found, address.port, timeout=shared.connect_timeout, registry=shared.channels)
 
 
-def _nowhere(_: RequestHead) -> Callee | None:
-    """Without a mesh no authority leads elsewhere."""
-    return None
+class Guide(Protocol):
+    """Who knows whether a name that is said on a captured connection leads elsewhere. None: it goes where it was
+    going."""
+
+    def by_request(self, callee: Callee, request: RequestHead) -> Callee | None:
+        """By the request's authority. Raises ProxyError(NO_ROUTE)."""
+        ...
+
+    def by_name(self, callee: Callee, name: bytes) -> Callee | None:
+        """By the server name of a TLS handshake."""
+        ...
+
+
+class _Nowhere:
+    """Without a mesh no name leads elsewhere."""
+
+    def by_request(self, callee: Callee, request: RequestHead) -> Callee | None:
+        return None
+
+    def by_name(self, callee: Callee, name: bytes) -> Callee | None:
+        return None

@@ -6,7 +6,7 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, ItemsView, ValuesView
+from collections.abc import Awaitable, Callable, Collection, Hashable, ItemsView, ValuesView
 from typing import Generic, Protocol, TypeVar
 
 from sidecar.errors import ProxyError, Reason
@@ -78,6 +78,13 @@ class Destination:
         self.pool.renew()
         self.opaque.renew()
 
+    def leave(self, gone: Collection[str], there: Collection[str]) -> None:
+        """Of its peers (ADDRESS:PORT) some are gone, and these are there: connections to the former are not given to
+        anybody else."""
+        self.pool.leave(gone, there)
+        if self.opaque is not self.pool:
+            self.opaque.leave(gone, there)
+
     def sweep(self, now: float) -> None:
         """Closes connections that have been idle for too long."""
         self.pool.sweep(now)
@@ -123,6 +130,10 @@ class Destinations(Generic[K, V]):
                 self._make_room()
             found = self._known[key] = self._make(key)
         return found
+
+    def drop(self, key: K) -> None:
+        """Without this one, whose idle connections close."""
+        self._known.pop(key).destination.close()
 
     def items(self) -> ItemsView[K, V]:
         """All of them, by key."""

@@ -60,6 +60,10 @@ class AppPort:
         """See ``Target``."""
         return self._permit()
 
+    def led_by(self, name: bytes) -> AppPort:
+        """See ``Target``."""
+        return self
+
     async def handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
         """See ``Target``."""
         if request.method == b"CONNECT":

@@ -65,6 +65,11 @@ class Target(Protocol):
         """Leave to relay what was found. Raises ProxyError."""
         ...
 
+    def led_by(self, name: bytes) -> Target:
+        """Where opaque bytes go that begin with a handshake for this server name; itself, unless the name leads
+        elsewhere."""
+        ...
+
     async def handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
         """One HTTP request. Raises ProxyError."""
         ...
@@ -166,6 +171,8 @@ async def _detect(channel: Channel, host: str, target: Target, shared: Shared, a
             lease.release(reusable=False)
     else:
         note_detected(found, origin.after, shared.telemetry)
+        if found.sni and lease is None:
+            target = target.led_by(found.sni)
         await _relay(channel, found, origin, target, shared)
 
 

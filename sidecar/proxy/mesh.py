@@ -1,41 +1,46 @@
 """Whom the app calls within the mesh: a port of a service, at its endpoints, over mutual TLS.
 
-Called by ``outbound`` for destinations that the Snapshot knows. There are two ways to dial, since ALPN says what is
+Called by ``services`` for destinations that the Snapshot knows. There are two ways to dial, since ALPN says what is
 inside: HTTP for the pool, opaque bytes one to one. All endpoints of a port have the same identities, server name and
 ALPN, so their connections share a pool. ``secure`` dials them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from time import monotonic
 from typing import Final
 
 import msgspec
 
 from certs.spiffe import SpiffeId
-from sidecar.addresses import OriginalDst
+from sidecar.addresses import Address, OriginalDst
 from sidecar.errors import ProxyError, Reason
 from sidecar.identity import ALPN_DETECT, ALPN_HTTP1, ALPN_OPAQUE
 from sidecar.net.channel import Channel
 from sidecar.net.pool import Lease
 from sidecar.policy.authorize import Permit, authorize_service
+from sidecar.policy.recent import Failures
 from sidecar.proxy.callee import Callee
 from sidecar.proxy.client import ClientStream
 from sidecar.proxy.destination import Destination
 from sidecar.proxy.forwarding import Forwarder
-from sidecar.proxy.secure import Mesh, Secure
+from sidecar.proxy.leave import Leave
+from sidecar.proxy.secure import Secure
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
-from sidecar.resources.snapshot import ServicePort, Snapshot
+from sidecar.resources.snapshot import Endpoint, ServicePort
 from sidecar.telemetry.record import Record
 from sidecar.wire.head import RequestHead
 
 WAIT_SECONDS: Final = 3.0  # for a connection to an endpoint (F13)
+ATTEMPT_SECONDS: Final = 1.0  # for one endpoint to answer, while there are others to try
 HTTP_OFFER: Final = (ALPN_HTTP1, ALPN_DETECT, b"http/1.1")
-_SPELLINGS: Final = 4096  # of names of services that are remembered; a service has a handful
 OPAQUE_OFFER: Final = (ALPN_OPAQUE, ALPN_DETECT)
 # Nothing of the request has been seen by anybody then: the next endpoint may have it.
-_NOT_REACHED: Final = frozenset({Reason.CONNECT_FAILED, Reason.CONNECT_TIMEOUT, Reason.UPSTREAM_HANDSHAKE})
+_NOT_REACHED: Final = frozenset(
+    {Reason.CONNECT_FAILED, Reason.CONNECT_TIMEOUT, Reason.UPSTREAM_HANDSHAKE, Reason.UPSTREAM_IDENTITY}
+)
 
 
 class MeshCallee(Callee):
@@ -50,11 +55,13 @@ class MeshCallee(Callee):
         forwarder: Forwarder,
         secure: Secure,
         shared: Shared,
+        leave: Leave,
     ) -> None:
         self.port = port
         self._secure = secure
         self._turn = 0
-        super().__init__(address, forwarder, shared)
+        self._failures: Failures[Endpoint] = Failures()
+        super().__init__(address, forwarder, shared, leave)
         self.original = original
         self.protocol = port.protocol
         self.cluster = f"outbound|{port.port}||{port.host}"
@@ -67,9 +74,9 @@ class MeshCallee(Callee):
     def take(self, port: ServicePort) -> None:
         """The same port as a newer Snapshot has it. Connections to endpoints that are gone are not used again."""
         if port.endpoints != self.port.endpoints:
-            gone = set(self.port.endpoints) - set(port.endpoints)
-            if gone:
-                self.destination.renew()
+            before, now = set(self.port.endpoints), set(port.endpoints)
+            there = set(map(_peer, now - before))
+            self.destination.leave(set(map(_peer, before - now)) - there, there)
         self.port = port
 
     def retire(self, port: ServicePort | None) -> None:
@@ -89,6 +96,9 @@ class MeshCallee(Callee):
 
     async def permit(self, found: Sniffed) -> Permit:
         return self.permit_named()
+
+    def led_by(self, name: bytes) -> Callee:
+        return self
 
     async def lease_early(self) -> Lease:
         return await self.destination.fresh_at_once()
@@ -116,94 +126,28 @@ class MeshCallee(Callee):
         return await self._dial_one(OPAQUE_OFFER)
 
     async def _dial_one(self, offer: Sequence[bytes]) -> Channel:
-        endpoints = self.port.endpoints
+        """To the next endpoint, or the one after it where that can't be reached; all of them together have little more
+        than the time that one has. Raises ProxyError."""
+        port = self.port
+        endpoints = port.endpoints
         if not endpoints:
-            raise ProxyError(Reason.NO_ENDPOINT, f"{self.port} has no endpoint")
+            raise ProxyError(Reason.NO_ENDPOINT, f"{port} has no endpoint")
         self._turn += 1
-        for number in range(len(endpoints)):
-            endpoint = endpoints[(self._turn + number) % len(endpoints)]
+        began, patience = monotonic(), self._shared.connect_timeout
+        for number, endpoint in enumerate(self._failures.in_turn(endpoints, self._turn, began), 1):
+            last = number == len(endpoints)
+            seconds = patience if last else min(ATTEMPT_SECONDS, patience)
             try:
-                return await self._secure.dial(endpoint, self.port.identities, self.port.sni, offer)
+                return await self._secure.dial(endpoint, port.identities, port.sni, offer, seconds)
             except ProxyError as error:
-                if number + 1 == len(endpoints) or error.reason not in _NOT_REACHED:
+                if error.reason not in _NOT_REACHED:
+                    raise
+                self._failures.note(endpoint, monotonic())
+                if last or monotonic() > began + patience:
                     raise
         raise AssertionError("unreachable")
 
 
-class Services:
-    """The services of the mesh as the app calls them; what ``Outbound`` asks first. ``known`` is the Snapshot of the
-    moment."""
-
-    def __init__(self, mesh: Mesh, forwarder: Forwarder, shared: Shared) -> None:
-        self._mesh = mesh
-        self._forwarder = forwarder
-        self._shared = shared
-        self._callees: dict[tuple[str, str], MeshCallee] = {}
-        self._named: dict[tuple[str, int], MeshCallee] = {}  # as they were called, for the Snapshot that was seen
-        self._seen: Snapshot | None = None
-        mesh.secure.identity.follow(lambda _: self._renew())
-
-    def named(self, host: str, port: int) -> MeshCallee | None:
-        """The service that this authority names. Raises ProxyError(NO_ROUTE) for a service that has no such port: what
-        bears its name is never reached in another way."""
-        snapshot = self._mesh.snapshot
-        if snapshot is self._seen and (known := self._named.get((host, port))) is not None:
-            return known
-        found = snapshot.by_authority(host, port)
-        if found is None and snapshot.by_name(host) is not None:
-            raise ProxyError(Reason.NO_ROUTE, f"the service is known, and has no port {port}")
-        callee = self._callee(found, "")
-        if callee is not None and len(self._named) < _SPELLINGS:
-            self._named[host, port] = callee
-        return callee
-
-    def at(self, original: OriginalDst) -> MeshCallee | None:
-        """The service at this original destination."""
-        return self._callee(self._mesh.snapshot.by_address(original.host, original.port), str(original))
-
-    def _callee(self, port: ServicePort | None, original: str) -> MeshCallee | None:
-        if self._mesh.snapshot is not self._seen:
-            self._refresh()
-        if port is None:
-            return None
-        key = str(port), original
-        found = self._callees.get(key)
-        if found is None:
-            address = OriginalDst(port.host, port.port)
-            found = self._callees[key] = MeshCallee(
-                address, port, original, self._forwarder, self._mesh.secure, self._shared
-            )
-        return found
-
-    def _refresh(self) -> None:
-        """A new Snapshot: callees learn of their ports' endpoints; those of ports that are gone, or are now served by
-        somebody else, begin anew."""
-        self._seen = snapshot = self._mesh.snapshot
-        self._named.clear()
-        now = {str(port): port for service in snapshot.services.values() for port in service.ports.values()}
-        for key, callee in list(self._callees.items()):
-            port = now.get(key[0])
-            if port is not None and (port.identities, port.sni, port.protocol) == callee.terms:
-                callee.take(port)
-            else:
-                self._callees.pop(key).retire(port)
-
-    def _renew(self) -> None:
-        for callee in self._callees.values():
-            callee.destination.renew()
-
-    def values(self) -> Iterable[MeshCallee]:
-        """All that were called so far."""
-        return self._callees.values()
-
-    def sweep(self, now: float) -> None:
-        """Closes connections that have been idle for too long, and follows the Snapshot where nobody asks."""
-        if self._mesh.snapshot is not self._seen:
-            self._refresh()
-        for callee in self._callees.values():
-            callee.destination.sweep(now)
-
-    def close(self) -> None:
-        """Closes idle connections."""
-        for callee in self._callees.values():
-            callee.destination.close()
+def _peer(endpoint: Endpoint) -> str:
+    """What its connections are called."""
+    return str(Address(endpoint.address, endpoint.port))

@@ -20,16 +20,17 @@ from sidecar.proxy.client import ClientStream
 from sidecar.proxy.destination import Destinations
 from sidecar.proxy.forwarding import Forwarder
 from sidecar.proxy.intake import serve_target
+from sidecar.proxy.leave import Leave
 from sidecar.proxy.opaque import tunnel
 from sidecar.proxy.serve import serve_http
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed, greets, note_detected, sniff
 from sidecar.telemetry.record import Origin, Record
 from sidecar.wire.detect import Detected
-from sidecar.wire.head import RequestHead, ResponseHead, authority_parts, canonical_authority
+from sidecar.wire.head import RequestHead, ResponseHead, canonical_authority
 
 if TYPE_CHECKING:
-    from sidecar.proxy.mesh import Services
+    from sidecar.proxy.services import Services
 
 _DECLARED = {"http": Detected.HTTP1, "tcp": Detected.OPAQUE}  # such a port takes nothing else, and is not looked into
 _ESTABLISHED = ResponseHead(200, b"Connection established", [], {}, 0, 1, True)
@@ -41,14 +42,15 @@ class Outbound:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         forwarder = Forwarder(shared, appends_caller=False)
+        leave = Leave(shared.egress, None if shared.mesh is None else shared.mesh.snapshot)
         self._callees: Destinations[OriginalDst, Callee] = Destinations(
-            lambda address: Callee(address, forwarder, shared)
+            lambda address: Callee(address, forwarder, shared, leave)
         )
         self._services: Services | None = None
         if shared.mesh is not None:
-            from sidecar.proxy.mesh import Services  # and with it OpenSSL: 10 MB that many a proxy does not need
+            from sidecar.proxy.services import Services  # and with it OpenSSL: 10 MB that many a proxy does not need
 
-            self._services = Services(shared.mesh, forwarder, shared)
+            self._services = Services(shared.mesh, forwarder, shared, leave)
 
     def sweep(self, now: float) -> None:
         """Closes connections that have been idle for too long."""
@@ -81,7 +83,8 @@ class Outbound:
         """Serves one connection that was redirected here on its way to ``original``. Raises ProxyError where it
         can't be served at all; else it closes the channel."""
         callee = (self._services and self._services.at(original)) or self._callees.find(original)
-        callee.route = self._route
+        if self._services is not None:
+            callee.guide = self._services
         callee.permit_address()
         callee.destination.users += 1
         try:
@@ -94,8 +97,10 @@ class Outbound:
         """The pools of all destinations, by a name for people."""
         pools = {f"outbound|{address}": callee.destination.pool for address, callee in self._callees.items()}
         for service in self._services.values() if self._services is not None else ():
-            pools[f"outbound|http|{service.destination.name}"] = service.destination.pool
-            pools[f"outbound|opaque|{service.destination.name}"] = service.destination.opaque
+            destination = service.destination
+            pools[f"outbound|http|{destination.name}"] = destination.pool
+            if destination.opaque is not destination.pool:
+                pools[f"outbound|opaque|{destination.name}"] = destination.opaque
         return pools
 
     def uses(self) -> dict[str, PoolUse]:
@@ -197,10 +202,3 @@ class Outbound:
             raise ProxyError(Reason.BAD_REQUEST, "the destination is not HOST:PORT") from None
         named = self._services and self._services.named(found.host, found.port)
         return named or self._callees.find(OriginalDst(found.host, found.port))
-
-    def _route(self, request: RequestHead) -> Callee | None:
-        """The service that a captured request names; None where it names none, and so goes where it was going."""
-        if self._services is None:
-            return None
-        host, port = authority_parts(request.authority)
-        return self._services.named(host, port or 80)

@@ -45,6 +45,7 @@ STATUS: Final = {
     Reason.NO_ENDPOINT: 503,
     Reason.UPSTREAM_HANDSHAKE: 503,
     Reason.UPSTREAM_IDENTITY: 503,
+    Reason.NO_CONFIGURATION: 503,
     Reason.DNS_FAILED: 503,
     Reason.CONNECT_FAILED: 503,
     Reason.CONNECT_TIMEOUT: 503,

@@ -29,21 +29,20 @@ class Outcomes(Protocol):
 class Secure:
     """What dials the mesh: our identity, and where the outcomes are counted. One per process."""
 
-    def __init__(self, identity: Identity, outcomes: Outcomes, connect_timeout: float, channels: set[Channel]) -> None:
+    def __init__(self, identity: Identity, outcomes: Outcomes, channels: set[Channel]) -> None:
         self.identity = identity
         self._outcomes = outcomes
-        self._connect_timeout = connect_timeout
         self._channels = channels
 
     async def dial(
-        self, endpoint: Endpoint, expected: frozenset[SpiffeId], sni: bytes, offer: Sequence[bytes]
+        self, endpoint: Endpoint, expected: frozenset[SpiffeId], sni: bytes, offer: Sequence[bytes], seconds: float
     ) -> Channel:
-        """A secured connection to ``endpoint``, whose server is one of ``expected``.
+        """A secured connection to ``endpoint``, whose server is one of ``expected``; ``seconds`` for it to connect.
 
         Raises ProxyError: what ``net.dial`` raises, NO_IDENTITY, UPSTREAM_HANDSHAKE, UPSTREAM_IDENTITY.
         """
         generation = self.identity.require()
-        channel = await dial([endpoint.address], endpoint.port, timeout=self._connect_timeout, registry=self._channels)
+        channel = await dial([endpoint.address], endpoint.port, timeout=seconds, registry=self._channels)
         try:
             await self._secure(channel, generation, expected, sni, offer)
         except BaseException:

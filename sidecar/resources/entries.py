@@ -1,7 +1,7 @@
 """A service entry as it was written -> its rows in the tables, or all that does not hold together. Pure.
 
 Who calls it: ``slices``. An entry's hosts have no sidecar, and are spoken to in plaintext since an operator says so
-here; an entry becomes :class:`EntryPort` and never a port of a service, and where both have a claim the service is asked
+here; an entry becomes :class:`EntryPort` and never a port of a service. Where both have a claim the service is asked
 for first. What two entries both claim is the first one's.
 """
 
@@ -75,6 +75,7 @@ def _port(
         name=port.name,
         protocol=protocol_of(port.port, port.name, port.app_protocol if port.app_protocol in WORDS else ""),
         resolution=spec.resolution,
+        target=port.target_port or port.port,
         places=places,
         addresses=addresses,
     )

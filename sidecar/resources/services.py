@@ -50,6 +50,8 @@ def add_service(
         for index, endpoint in found[number].values():
             if endpoint.mode == "captured":
                 _target(tables, endpoint.address, endpoint.port, port, (*path, "endpoints", index))
+            else:
+                tables.direct.setdefault((endpoint.address, endpoint.port), port)
             done += 1
             if done % (A_STEP * 4) == 0:
                 yield

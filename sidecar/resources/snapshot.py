@@ -23,6 +23,8 @@ from sidecar.resources.sni import Sni
 
 SCHEMA: Final = "1.0"
 
+ANSWERED: Final = 8  # endpoints whose addresses stand for a service that has none; a connection to one goes to any
+
 Reach = Literal["captured", "direct"]
 Protocol = Literal["http", "tcp", "auto"]
 Source = Literal["none", "file", "control", "last good"]
@@ -144,6 +146,7 @@ class EntryPort(msgspec.Struct, frozen=True, gc=False):
     name: str
     protocol: Protocol
     resolution: Resolution
+    target: int  # where the name that was called is dialed
     places: tuple[Address, ...] = ()
     addresses: tuple[str, ...] = ()
 
@@ -175,6 +178,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     default_mode: Mode = Mode.STRICT
     modes: Mapping[int, Mode] = {}
     targets: Mapping[tuple[str, int], ServicePort] = {}
+    direct: Mapping[tuple[str, int], ServicePort] = {}
     entries: Mapping[tuple[str, str], Entry] = {}
     hosts: Mapping[bytes, Mapping[int, EntryPort]] = {}
     entry_targets: Mapping[tuple[str, int], EntryPort] = {}
@@ -208,6 +212,10 @@ class Snapshot(msgspec.Struct, frozen=True):
         ``address`` is in canonical form, as the kernel's own are."""
         return self.targets.get((address, port))
 
+    def of_mesh(self, address: str, port: int) -> ServicePort | None:
+        """The service port that is behind this address and port, in whatever mode: nobody speaks plaintext there."""
+        return self.targets.get((address, port)) or self.direct.get((address, port))
+
     def entry_by_authority(self, host: bytes | str, port: int) -> EntryPort | None:
         """The port of a service entry that an authority names, by the most exact of its hosts that has this port, or by
         an address that stands for it. Whoever asks has asked for a service first."""
@@ -229,6 +237,24 @@ class Snapshot(msgspec.Struct, frozen=True):
         """The port of a service entry for which this address was written down. Likewise."""
         return self.entry_targets.get((address, port))
 
+    def addresses_of(self, host: str) -> tuple[str, ...] | None:
+        """What a look-up of this name is answered with; None where others have to be asked.
+
+        A service has its own addresses, or some of its ``captured`` endpoints': all of them lead to it. Where there are
+        only ``direct`` ones there is nothing to answer with, and nobody else is asked: who connected to such an address
+        would reach a sidecar's own port, and what somebody else answers is not the service.
+        """
+        service = self.by_name(host)
+        if service is not None:
+            return service.addresses or _captured(service)
+        if not self.hosts:
+            return None
+        below, found = _key(host), self.hosts.get(_key(host))
+        while found is None and b"." in below:
+            below = below.partition(b".")[2]
+            found = self.hosts.get(b"*." + below)
+        return tuple(dict.fromkeys(each for port in (found or {}).values() for each in port.addresses)) or None
+
     def mode_for(self, port: int) -> Mode:
         """What callers of this port of the app have to bring; the port is the one that is dialed."""
         return self.modes.get(port, self.default_mode)
@@ -238,6 +264,17 @@ class Snapshot(msgspec.Struct, frozen=True):
         if rest[1:] not in ([], ["svc"], ["svc", self.trust_domain]):
             return None
         return self.services.get((rest[0] if rest else self.me.namespace, name))
+
+
+def _captured(service: Service) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for port in service.ports.values():
+        for endpoint in port.endpoints:
+            if len(found) == ANSWERED:
+                break
+            if endpoint.mode == "captured":
+                found[endpoint.address] = None
+    return tuple(found)
 
 
 def _key(host: bytes | str) -> bytes:

@@ -49,6 +49,7 @@ class Tables:
         self.problems: dict[Problem, None] = {}  # an endpoint is looked at for each port of its service
         self.services: dict[tuple[str, str], Service] = {}
         self.targets: dict[tuple[str, int], ServicePort] = {}
+        self.direct: dict[tuple[str, int], ServicePort] = {}
         self.reaches: dict[tuple[str, int], Reach] = {}
         self.entries: dict[tuple[str, str], Entry] = {}
         self.hosts: dict[bytes, dict[int, EntryPort]] = {}
@@ -121,6 +122,7 @@ class Tables:
             default_mode=default,
             modes=modes,
             targets=self.targets,
+            direct=self.direct,
             entries=self.entries,
             hosts=self.hosts,
             entry_targets=self.entry_targets,

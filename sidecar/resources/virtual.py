@@ -4,7 +4,7 @@ Who calls it: whoever makes a mesh of documents alone. The ranges are those that
 240.240.0.0/16 is of IPv4's class E, and 2001:2::/48 is for benchmarks (RFC 5180). A captured connection to such an
 address has the service for its original destination; on a wire none is ever seen.
 
-A service's place comes from a hash of its name, so it is the same in every proxy that knows the same services, and stays
+A service's place comes from a hash of its name, so it is the same in every proxy that knows these services, and stays
 when others come and go, but for the few that meet at one place: of these the first by name has it, and the others have
 the next that is free.
 """
@@ -45,3 +45,8 @@ def virtual_addresses(
                 given[key] = pair
                 break
     return given
+
+
+def is_virtual(address: str) -> bool:
+    """Whether this address, in canonical form, is of one of the ranges."""
+    return address.startswith(("240.240.", "2001:2::", "2001:2:0:"))

@@ -102,9 +102,18 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
         "Something routes foreign packets into this pod; look at routes and at the rules (sidecar-init --show).",
     ),
     Reason.BLACK_HOLE: Meaning(
-        "--outbound-policy is REGISTRY_ONLY, and the destination is none of --allow-host (BlackHoleCluster).",
-        "Name it with --allow-host HOST[:PORT]. A captured connection goes to the address that the app chose: the name "
-        "it says (Host, SNI) has to lead there as well, and bytes without a name are allowed by an address alone.",
+        "The outbound policy is REGISTRY_ONLY, by --outbound-policy or a Sidecar document, and the destination is no "
+        "service, no host of a ServiceEntry and none of --allow-host (BlackHoleCluster); or an entry leads to an "
+        "endpoint of a service, which is never spoken to in plaintext.",
+        "Write a ServiceEntry for it, or name it with --allow-host HOST[:PORT]. A captured connection goes to the "
+        "address that the app chose: the name it says (Host, SNI) has to lead there as well, and bytes without a name "
+        "are allowed by an address alone.",
+    ),
+    Reason.NO_CONFIGURATION: Meaning(
+        "The app called somebody before this sidecar knew the mesh: with --control, and neither --mesh nor --config, "
+        "nothing is known until the control plane has answered once.",
+        "Look at /ready and at the log for why the control plane does not answer. Give --state-dir, and the last good "
+        "configuration serves after a restart; let the app start when /ready says so.",
     ),
     Reason.PEER_REFUSED: Meaning(
         "A client showed no certificate, or one that is not taken; nothing of its reached the app.",

@@ -199,6 +199,7 @@ ELSEWHERE = {
     Reason.HANDSHAKE_TIMEOUT: "tests/mesh/test_reasons.py",
     Reason.UPSTREAM_HANDSHAKE: "tests/mesh/test_reasons.py",
     Reason.NO_ENDPOINT: "tests/mesh/test_reasons.py",
+    Reason.NO_CONFIGURATION: "tests/mesh/test_entries.py",
 }
 
 

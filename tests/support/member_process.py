@@ -28,6 +28,8 @@ from certs.spiffe import parse
 from sidecar import cli, membership
 from sidecar.identity import Credentials, Identity
 from sidecar.net.channel import Channel
+from sidecar.resources.slices import Compiled, compile_slices
+from sidecar.resources.snapshot import Me
 from sidecar.settings import Settings
 
 
@@ -105,6 +107,20 @@ def _revoke(told: membership.Membership, serials: list[tuple[str, int]]) -> None
     )
 
 
+def _take(told: membership.Membership, document: dict[str, object]) -> list[str]:
+    """Takes a mesh as the control plane would have sent it; returns what is wrong with it."""
+    steps = compile_slices(json.dumps(document).encode(), Me(namespace="shop"), "control")
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            compiled: Compiled = end.value
+            break
+    if compiled.snapshot is not None:
+        told.current.take(compiled.snapshot, CLOCK())
+    return list(compiled.problems)
+
+
 def _clock(told: membership.Membership, ahead: float) -> None:
     CLOCK.ahead = ahead
 
@@ -139,7 +155,7 @@ def _look(told: membership.Membership) -> dict[str, object]:
 
 
 ORDERS: dict[str, Callable[..., object]] = {
-    "install": _install, "revoke": _revoke, "clock": _clock, "break": _breaks, "look": _look,
+    "install": _install, "revoke": _revoke, "clock": _clock, "break": _breaks, "look": _look, "take": _take,
 }  # fmt: skip
 
 

@@ -8,11 +8,13 @@ import weakref
 from sidecar.addresses import OriginalDst
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
+from sidecar.policy.egress import OPEN
 from sidecar.proxy.callee import Callee
 from sidecar.proxy.client import Timeouts
 from sidecar.proxy.destination import MAX_DESTINATIONS, ROOM, Destinations
 from sidecar.proxy.forwarding import Forwarder
 from sidecar.proxy.inbound import CapturedPort
+from sidecar.proxy.leave import Leave
 from sidecar.proxy.shared import Shared
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.telemetry import Telemetry
@@ -112,7 +114,7 @@ def test_whoever_makes_room_is_gone_at_once() -> None:
     gc.disable()
     try:
         port = weakref.ref(CapturedPort(address, "auto", shared, lambda _: None))
-        callee = weakref.ref(Callee(address, Forwarder(shared, appends_caller=False), shared))
+        callee = weakref.ref(Callee(address, Forwarder(shared, appends_caller=False), shared, Leave(OPEN, None)))
         assert port() is None and callee() is None
     finally:
         gc.enable()
