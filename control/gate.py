@@ -2,14 +2,14 @@
 
 Who makes it: ``control.app``, one per row of the table of calls. The stages, top to bottom, are those of ``_answer``:
 
-1. room: so many at work at once (calls that wait are bounded by ``control.published``; those that all replicas make at
-   once stand in line for room of their own)
+1. room: so many at work at once (calls that wait are bounded by ``control.published``)
 2. who: ``control.callers``; nothing of the request but its head has been read by then
 3. role: the row's, and no other
 4. rate: the caller's, and its share of the room
 5. body: its length and its time are bounded, and how many long ones there are at once
-6. the call itself
-7. the audit log, before the answer leaves
+6. the line, for calls that all replicas make at once: they have room of their own, and wait for it
+7. the call itself
+8. the audit log, before the answer leaves
 
 Whatever is raised becomes a problem document here and nowhere else; what we did not foresee is 500 and a traceback in
 our log, never in the answer.
@@ -87,6 +87,7 @@ class Guards:
     certificates: limits.Buckets = field(default_factory=lambda: limits.Buckets(limits.CERTIFICATES))
     refusals: limits.Buckets = field(default_factory=lambda: limits.Buckets(limits.REFUSALS))
     room: limits.Room = field(default_factory=limits.Room)
+    long: trio.Semaphore = field(default_factory=lambda: trio.Semaphore(limits.LONG))
     line: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(limits.CROWD))
     unwritten: int = 0  # refusals since the last line
 
@@ -150,15 +151,13 @@ class _Passage:
             return self._fail(500)
 
     async def _answer(self) -> Answer:
-        async with self._in_line():
-            return await self._at_work()
-
-    async def _at_work(self) -> Answer:
         with self._room():
             caller = await self._identify() if self._call.roles is not None else None
-            with self._share(caller), self._long():
-                body = await self._body()
-                return await self._handler(Asked(self._request, caller, body))
+            with self._share(caller):
+                async with self._long():
+                    body = await self._body()
+                    async with self._in_line():  # only now: whoever sends slowly holds up nobody
+                        return await self._handler(Asked(self._request, caller, body))
 
     @asynccontextmanager
     async def _in_line(self) -> AsyncIterator[None]:
@@ -203,17 +202,20 @@ class _Passage:
         finally:
             self._guards.room.leave(caller.key, caller.name)
 
-    @contextmanager
-    def _long(self) -> Iterator[None]:
-        """A place among those whose body may be long."""
-        room, long = self._guards.room, self._call.body > limits.BODY_BYTES
-        if long and room.long >= limits.LONG:
+    @asynccontextmanager
+    async def _long(self) -> AsyncIterator[None]:
+        """A place among those whose body may be long, which is waited for as long as for a body."""
+        if self._call.body <= limits.LONG_BODY_BYTES:
+            yield
+            return
+        with trio.move_on_after(limits.BODY_SECONDS) as patience:
+            await self._guards.long.acquire()
+        if patience.cancelled_caught:
             raise Refused(503, "too many long bodies at once", 1.0)
-        room.long += long
         try:
             yield
         finally:
-            room.long -= long
+            self._guards.long.release()
 
     async def _identify(self) -> Caller:
         authorization = self._request.headers.getlist("authorization")

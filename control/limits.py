@@ -22,7 +22,8 @@ APPLY_BODY_BYTES: Final = 8 << 20  # as a file for ``--config``; a thousand serv
 ENDPOINT_BODY_BYTES: Final = 32 * 1024  # a registration with as many labels as it may have, of the longest names
 SLOWEST: Final = 256 * 1024  # bytes a second that are waited for on top of that, where a call takes long bodies
 REQUESTS: Final = 256  # at work at once; each costs a task and, at most, a body
-LONG: Final = 4  # of these with a long body: each may hold some hundred MB while it is read as YAML
+LONG_BODY_BYTES: Final = 1 << 20  # a body that may be longer than this is a long one
+LONG: Final = 4  # of these at once; others wait. Each may hold some hundred MB while it is read as YAML
 OF_ONE_CALLER: Final = 32  # at work at once: an operator's script in parallel, and an eighth of the room
 OF_ONE_NAME: Final = 128  # replicas of one identity together: half of the room
 CROWD: Final = 64  # registrations and heartbeats at work at once: what one write to the disk takes along
@@ -83,7 +84,6 @@ class Room:
 
     def __init__(self) -> None:
         self.at_work = 0
-        self.long = 0
         self._keys: Counter[str] = Counter()
         self._names: Counter[str] = Counter()
 

@@ -56,6 +56,9 @@ class DocumentCalls:
 
     async def resources_of(self, asked: Asked) -> Answer:
         """Those of a kind in a namespace."""
+        kind = asked.request.path_params["kind"]
+        if kind not in KINDS and all(kind != key[0] for key in self._documents.state.held):
+            raise Invalid(f"there is no such kind; the kinds are {', '.join(KINDS)}", 404)
         return await self.resources_list(asked)
 
     async def resources_get(self, asked: Asked) -> Answer:

@@ -28,13 +28,18 @@ SOCKET = "socket"
 
 
 class Clock:
-    """The time, which a test can set forward."""
+    """The time, which a test can set forward, or stop."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
+        self._stopped = 0.0
 
     def __call__(self) -> float:
-        return time.time() + self.ahead
+        return (self._stopped or time.time()) + self.ahead
+
+    def stop(self) -> None:
+        """From now on it is always now: so nothing depends on how fast this machine is."""
+        self._stopped = time.time()
 
 
 @dataclass

@@ -1,0 +1,285 @@
+"""Documents, where nothing waits: entries and what stands for those that can't be read, bodies, pages, conditions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from control import pages
+from control.documents import conditions, standins, stored, text
+from control.documents.stored import Held
+from control.problems import Invalid
+from control.store import Entry
+from sidecar.resources.mesh import Mesh
+from sidecar.resources.scope import scope_of, service_spec
+
+
+def document(kind: str, name: str, spec: object, namespace: str = "shop", **labels: str) -> dict[str, Any]:
+    version = {
+        "Service": "sidecar/v1",
+        "PeerAuthentication": "security.istio.io/v1",
+    }.get(kind, "networking.istio.io/v1")
+    metadata: dict[str, object] = {"name": name, "namespace": namespace}
+    return {
+        "apiVersion": version, "kind": kind, "metadata": metadata | ({"labels": labels} if labels else {}), "spec": spec
+    }  # fmt: skip
+
+
+WEB = {"ports": [{"port": 80}], "serviceAccounts": ["web"]}
+
+
+def held(value: dict[str, Any], version: int = 1) -> Held:
+    """As the table holds what was stored."""
+    key = value["kind"], value["metadata"]["namespace"], value["metadata"]["name"]
+    raw = msgspec.json.encode(value)
+    return stored.held(Entry(stored.name_of(key), stored.encode(raw, 1, "token:x", 1.0), version))
+
+
+# -- entries ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_entry_is_what_was_written() -> None:
+    found = held(document("Service", "web", WEB, app="web"), version=7)
+    assert found.document is not None and found.why == ""
+    assert (found.key, found.version, found.generation) == (("Service", "shop", "web"), 7, 1)
+    assert found.labels == {"app": "web"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("Service/shop/web", b"not json", "not stored as this version does"),
+        ("Service/shop/web", b'{"document": 3}', "not stored as this version does"),
+        ("Service/shop/web", stored.encode(b"[]", 3, "x", 1.0), "a list is not a document"),
+        ("Service/shop/web", stored.encode(b"null", 3, "x", 1.0), "nothing is not a document"),
+        ("Lantern/shop/web", stored.encode(msgspec.json.encode(document("Lantern", "web", {})), 3, "x", 1.0), "kind"),
+        (
+            "Service/shop/web",
+            stored.encode(msgspec.json.encode(document("Service", "other", WEB)), 3, "x", 1.0),
+            "it says that it is Service shop/other",
+        ),
+        ("odd", stored.encode(b"{}", 3, "x", 1.0), "apiVersion"),
+    ],
+)
+def test_an_entry_that_a_newer_version_wrote_says_why_it_can_not_be_read(name: str, value: bytes, why: str) -> None:
+    found = stored.held(Entry(name, value, 1))
+    assert found.document is None and why in found.why
+    assert stored.name_of(found.key).endswith(name.rpartition("/")[2])
+
+
+def test_names_of_generations_are_in_their_order() -> None:
+    key = "Service", "shop", "web"
+    names = [stored.history_name(key, number) for number in (1, 2, 10, 999, 1_000_000)]
+    assert names == sorted(names)
+    assert [stored.generation_of(name) for name in names] == [1, 2, 10, 999, 1_000_000]
+    assert stored.generation_of("Service/shop/web/x") == 0
+
+
+# -- what stands for what can't be read -------------------------------------------------------------------------------
+
+
+def mesh_of(*values: dict[str, Any]) -> Mesh:
+    return Mesh(standins.effective(map(held, values)).values())
+
+
+def test_a_peer_authentication_that_can_not_be_read_is_strict_for_its_namespace() -> None:
+    loose = document("PeerAuthentication", "loose", {"mtls": {"mode": "PERMISSIVE"}})
+    mesh_wide = document("PeerAuthentication", "all", {"mtls": {"mode": "DISABLE"}}, "sidecar-system")
+    newer = document("PeerAuthentication", "newer", {"mtls": {"mode": "QUANTUM"}})
+    assert scope_of(mesh_of(loose, mesh_wide), "shop", "web").peer_authentication.mtls.mode == "PERMISSIVE"
+    mesh = mesh_of(loose, mesh_wide, newer)
+    assert scope_of(mesh, "shop", "web").peer_authentication.mtls.mode == "STRICT"
+    assert scope_of(mesh, "elsewhere", "web").peer_authentication.mtls.mode == "DISABLE"
+    for_all = document("PeerAuthentication", "newer", {"mtls": {"mode": "QUANTUM"}}, "sidecar-system")
+    assert scope_of(mesh_of(mesh_wide, for_all), "elsewhere", "web").peer_authentication.mtls.mode == "STRICT"
+
+
+def test_a_sidecar_that_can_not_be_read_lets_call_only_what_is_known() -> None:
+    open_one = document("Sidecar", "open", {"outboundTrafficPolicy": {"mode": "ALLOW_ANY"}})
+    newer = document("Sidecar", "newer", {"outboundTrafficPolicy": {"mode": "ASK_A_FRIEND"}})
+    assert scope_of(mesh_of(open_one), "shop", "web").outbound_policy == "ALLOW_ANY"
+    assert scope_of(mesh_of(open_one, newer), "shop", "web").outbound_policy == "REGISTRY_ONLY"
+
+
+def test_a_service_that_can_not_be_read_stays_known_and_nobody_serves_it() -> None:
+    newer = document("Service", "web", WEB | {"addresses": ["10.0.0.1"], "moonPhase": "full"})
+    selected = document("PeerAuthentication", "by-label", {"mtls": {"mode": "PERMISSIVE"}})
+    mesh = mesh_of(newer, selected)
+    spec = service_spec(mesh, ("shop", "web"))
+    assert [port.port for port in spec.ports] == [80] and spec.addresses == ["10.0.0.1"]
+    assert spec.service_accounts == [] and all("cluster.local" not in each for each in spec.subject_alt_names)
+    assert ("shop", "web") in scope_of(mesh, "elsewhere", "x").services
+    assert scope_of(mesh, "shop", "web").peer_authentication.mtls.mode == "STRICT"
+    assert scope_of(mesh, "shop", "web").outbound_policy == "REGISTRY_ONLY"
+
+
+@pytest.mark.parametrize(
+    "spec", [None, [], {"ports": "x"}, {"ports": [{"port": "80"}]}, {"ports": [3], "addresses": 3}]
+)
+def test_a_service_of_which_nothing_can_be_read_is_left_out(spec: object) -> None:
+    assert list(standins.effective([held(document("Service", "web", spec))])) == [
+        ("PeerAuthentication", "shop", "stands-for-what-can-not-be-read"),
+        ("Sidecar", "shop", "stands-for-what-can-not-be-read"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["ServiceEntry", "WorkloadEntry", "Lantern"])
+def test_what_only_opens_is_left_out(kind: str) -> None:
+    assert standins.effective([held(document(kind, "x", {"new": 1}))]) == {}
+
+
+# -- bodies -----------------------------------------------------------------------------------------------------------
+
+GOOD = b"""\
+apiVersion: sidecar/v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  ports:
+  - port: 80
+  serviceAccounts: [web]
+"""
+
+
+def test_yaml_and_json_say_the_same() -> None:
+    by_yaml = text.read(GOOD, "application/yaml")
+    by_json = text.read(msgspec.json.encode(document("Service", "web", WEB)), "application/json")
+    assert by_yaml.problems == by_json.problems == ()
+    assert by_yaml.wanted[0].document == by_json.wanted[0].document
+    assert by_yaml.wanted[0].raw == by_json.wanted[0].raw
+    assert (by_yaml.wanted[0].line, by_json.wanted[0].line) == (1, 0)
+
+
+def test_all_problems_are_told_with_document_line_and_path() -> None:
+    body = GOOD.replace(b"80", b"0") + b"---\n" + GOOD.replace(b"name: web", b"name: Web") + b"---\nkind: Lantern\n"
+    found = text.read(body, "application/yaml")
+    assert found.wanted == () and not found.broken
+    assert [(each.document, each.line, each.path) for each in found.problems] == [
+        ("Service shop/web", 6, "spec.ports[0].port"),
+        ("Service shop/Web", 11, "metadata.name"),
+        ("#3", 17, ""),
+        ("#3", 17, "kind"),
+        ("#3", 17, ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "why"),
+    [
+        (b"{", "application/json", "no JSON"),
+        (b"[" * 100_000, "application/json", "no JSON"),
+        (b"[" * 100_000, "application/yaml", "nested"),
+        (b"a: [", "application/yaml", "no YAML"),
+        (b"\xff", "application/yaml", "no UTF-8"),
+        (b"\xff", "application/json", "no JSON"),
+        (b'"\\ud800"', "application/json", "no JSON"),
+        (b"", "application/json", "no JSON"),
+        (b"", "application/yaml", "nothing"),
+        (b"[]", "application/json", "no document"),
+    ],
+)
+def test_what_is_no_text_is_told_as_that(body: bytes, content_type: str, why: str) -> None:
+    found = text.read(body, content_type)
+    assert found.wanted == () and len(found.problems) == 1 and why in found.problems[0].why
+    assert found.broken == ("no document" not in why)
+
+
+def test_a_document_is_there_once_and_no_longer_than_it_may_be() -> None:
+    twice = text.read(GOOD + b"---\n" + GOOD, "application/yaml")
+    assert [(each.why, each.line) for each in twice.problems] == [("it is there twice", 9)]
+    long = document("Service", "web", WEB | {"serviceAccounts": [f"a{n}" for n in range(9000)]})
+    found = text.read(msgspec.json.encode(long), "application/json")
+    assert [each.why for each in found.problems] == ["it is longer than 64 KiB as JSON"]
+
+
+def test_no_more_problems_are_told_than_anyone_reads() -> None:
+    found = text.read(msgspec.json.encode([3] * 500), "application/json")
+    assert len(found.problems) == text.MAX_PROBLEMS + 1 and found.problems[-1].why == "and 400 more problems"
+
+
+def test_a_namespace_that_is_not_said_is_that_of_the_path() -> None:
+    body = (
+        b"apiVersion: sidecar/v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 1}], serviceAccounts: [a]}"
+    )
+    assert text.read(body, "application/yaml").wanted[0].document.metadata.namespace == "default"
+    assert text.read(body, "application/yaml", "shop").wanted[0].document.metadata.namespace == "shop"
+
+
+# -- conditions -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("match", "none_match", "tag", "holds"),
+    [
+        ([], [], "", True),
+        (['"3"'], [], "3", True),
+        (['"3"'], [], "4", False),
+        (['"3"'], [], "", False),
+        (['"1", "3"'], [], "3", True),
+        (['"1"', '"3"'], [], "3", True),
+        (['W/"3"'], [], "3", False),  # RFC 9110, 13.1.1: compared strongly
+        (["*"], [], "3", True),
+        (["*"], [], "", False),
+        ([], ["*"], "", True),
+        ([], ["*"], "3", False),
+        ([], ['"3"'], "3", False),
+        ([], ['W/"3"'], "3", False),
+        ([], ['"2"'], "3", True),
+        ([""], [], "3", False),
+    ],
+)
+def test_conditions_are_those_of_http(match: list[str], none_match: list[str], tag: str, holds: bool) -> None:
+    found = conditions.read(match, none_match)
+    if holds:
+        found.check(tag)
+        return
+    with pytest.raises(Invalid) as raised:
+        found.check(tag)
+    assert raised.value.status == 412
+
+
+@pytest.mark.parametrize("field", ["3", '"3', "W/3", '"3" "4"', 'w/"3"'])
+def test_a_condition_that_can_not_be_read_is_an_error_and_not_none(field: str) -> None:
+    with pytest.raises(Invalid) as raised:
+        conditions.read([field], [])
+    assert raised.value.status == 400 and "if-match" in raised.value.detail
+
+
+# -- pages ------------------------------------------------------------------------------------------------------------
+
+
+def test_pages_have_each_item_once_whatever_comes_and_goes_meanwhile() -> None:
+    items, seen = [f"n{number:02d}" for number in range(10)], []
+    wanted = pages.Wanted(limit=3)
+    for turn in range(10):
+        found, after = pages.page(items, str, wanted)
+        seen += found
+        if not after:
+            break
+        wanted = pages.Wanted(3, pages.Mark.parse(str(pages.Mark(after))))
+        if turn == 0:
+            items = [item for item in items if item not in ("n00", "n02", "n05")] + ["m99", "n99"]
+    assert seen == ["n00", "n01", "n02", "n03", "n04", "n06", "n07", "n08", "n09", "n99"]
+
+
+def test_a_last_page_says_that_it_is_the_last() -> None:
+    assert pages.page("abc", str, pages.Wanted(3)) == (["a", "b", "c"], "")
+    assert pages.page("", str, pages.Wanted(3)) == ([], "")
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "", "1.5", "٣"])
+def test_a_limit_is_a_number(limit: str) -> None:
+    with pytest.raises(Invalid, match="limit"):
+        pages.Wanted.read({"limit": limit})
+
+
+@pytest.mark.parametrize("mark", ["!", "e30", "WzFd", "a", "\N{SNOWMAN}", "WyJhIiwxLDJd"])
+def test_a_mark_is_one_of_ours(mark: str) -> None:
+    with pytest.raises(Invalid, match="continue"):
+        pages.Wanted.read({"continue": mark})
+
+
+def test_a_limit_that_is_too_large_is_taken_for_the_largest() -> None:
+    assert pages.Wanted.read({"limit": "999999"}).limit == pages.MOST
