@@ -1,9 +1,9 @@
 """What one identity is told, and its form on the wire: ``ScopedMesh`` as JSON, of pieces that are encoded already.
 Pure.
 
-Who calls it: ``control.distribution.rounds`` makes contents and compares them, ``calls`` sends them. The bytes are
-those that encoding a ``ScopedMesh`` whole would give (a test holds them to that), but a service is encoded once per
-change and not once per proxy.
+Who calls it: ``control.distribution.rounds`` makes contents and compares them, ``calls`` sends them. It says what a
+``ScopedMesh`` that is encoded whole would say (a test holds it to that), but a service is encoded once per change and
+not once per proxy.
 
 **Schema.** ``1.0``. Within a major, a minor may add members that mean nothing to whoever does not know them, and they
 are left out for a proxy that asks for an older minor: proxies refuse what they don't know. Whatever must be enforced

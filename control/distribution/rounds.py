@@ -167,6 +167,7 @@ class Rounds:
             touched = await self._rescope(found, turns)
             touched |= await self._renew(self._stale(found, places), turns)
             published = await self._publish(touched | self._late, version, turns)
+            self._made = max(self._made, version)
             turns.stop()
             self._figures.round(turns.spent, turns.longest, published, self._monotonic() - (since or self._monotonic()))
 

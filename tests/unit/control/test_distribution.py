@@ -1,0 +1,246 @@
+"""The pure parts of distribution: whom a change concerns, what is sent, what is remembered of proxies."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from certs.spiffe import workload
+from control.distribution.affected import affected
+from control.distribution.audience import Audience, Member
+from control.distribution.bodies import Status
+from control.distribution.content import PART_BYTES, Content, Snapshot, rules_of, schema_for
+from control.distribution.proxies import GONE_SECONDS, PROBLEM_CHARS, Proxies, Proxy, Seen
+from control.published import Published
+from control.version import Version
+from sidecar.resources.documents import Document, Key
+from sidecar.resources.kinds import (
+    Egress,
+    Metadata,
+    OutboundTrafficPolicy,
+    PeerAuthentication,
+    Selector,
+    Service,
+    ServiceEntry,
+    Sidecar,
+    Spec,
+    WorkloadEntry,
+    WorkloadSelector,
+)
+from sidecar.resources.mesh import Mesh
+from sidecar.resources.schema import MutualTls, PeerAuthenticationSpec, PortSpec, ServiceSpec
+from sidecar.resources.scope import Scope, entry_spec, scope_of, scoped_mesh, service_spec
+from sidecar.resources.scoped import EntrySpec, ScopedMesh
+
+# -- whom a change concerns: nobody who would see something else is left out ------------------------------------------
+
+NAMESPACES = ("a", "b", "sidecar-system")
+NAMES = ("x", "y")
+WHO = [(namespace, name) for namespace in NAMESPACES for name in NAMES]
+LABELS = st.sampled_from([{}, {"tier": "old"}, {"tier": "new"}])
+EXPORTS = st.lists(st.sampled_from([".", "*", "a", "b"]), max_size=2, unique=True)
+ACCOUNTS = st.lists(st.sampled_from(NAMES), max_size=2, unique=True)
+IDS = st.lists(st.sampled_from([str(workload("cluster.local", *who)) for who in WHO]), max_size=1)
+HOSTS = st.lists(
+    st.sampled_from(["*/*", "./*", "a/*", "~/*", "*/x.a.svc.cluster.local", "*/db.example.com"]), min_size=1, max_size=2
+)
+SPECS: dict[str, st.SearchStrategy[Spec]] = {
+    "Service": st.builds(
+        lambda accounts, ids, exports, port: Service([PortSpec(port)], accounts, ids, export_to=exports),
+        ACCOUNTS, IDS, EXPORTS, st.sampled_from([80, 81]),
+    ),
+    "ServiceEntry": st.builds(
+        lambda hosts, exports, selector: ServiceEntry(hosts, [], workload_selector=selector, export_to=exports),
+        st.sampled_from([["db.example.com"], ["other.example.com"]]), EXPORTS,
+        st.sampled_from([None, WorkloadSelector({"tier": "old"})]),
+    ),
+    "WorkloadEntry": st.builds(lambda labels: WorkloadEntry("10.0.0.1", labels=labels), LABELS),
+    "PeerAuthentication": st.builds(
+        lambda labels, mode: PeerAuthentication(Selector(labels), MutualTls(mode)),
+        LABELS, st.sampled_from(["STRICT", "PERMISSIVE"]),
+    ),
+    "Sidecar": st.builds(
+        lambda labels, hosts, mode: Sidecar(
+            WorkloadSelector(labels) if labels else None, [Egress(hosts)], OutboundTrafficPolicy(mode)
+        ),
+        LABELS, HOSTS, st.sampled_from(["ALLOW_ANY", "REGISTRY_ONLY"]),
+    ),
+}  # fmt: skip
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> Document:
+    kind = draw(st.sampled_from(sorted(SPECS)))
+    metadata = Metadata(draw(st.sampled_from(NAMES)), draw(st.sampled_from(NAMESPACES)), draw(LABELS))
+    return Document("v1", kind, metadata, draw(SPECS[kind]))  # type: ignore[arg-type]  # one of its kinds
+
+
+def piece(mesh: Mesh, key: Key) -> ServiceSpec | EntrySpec:
+    kind, *place = key
+    namespace, name = place
+    return service_spec(mesh, (namespace, name)) if kind == "Service" else entry_spec(mesh, (namespace, name))
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(documents(), max_size=8), st.lists(documents(), max_size=3), st.lists(st.integers(0, 7), max_size=2))
+def test_nobody_whom_a_change_concerns_is_left_out(old: list[Document], new: list[Document], gone: list[int]) -> None:
+    before = Mesh(old)
+    leaving = {old[index].key for index in gone if index < len(old)} - {each.key for each in new}
+    after = before.changed(new, [key for key in leaving if before.get(key)])
+    changed = {each.key for each in new} | leaving
+    found = affected(changed, before, after)
+    for namespace, account in WHO:
+        told = (
+            found.everybody
+            or namespace in found.namespaces
+            or (namespace, account) in found.accounts
+            or str(workload("cluster.local", namespace, account)) in found.identities
+        )
+        assert told or scope_of(before, namespace, account) == scope_of(after, namespace, account)
+    for kind in ("Service", "ServiceEntry"):
+        for place in set(before.of(kind)) & set(after.of(kind)):
+            key = (kind, *place)
+            told = key in found.pieces or (kind == "ServiceEntry" and place[0] in found.selecting)
+            assert told or piece(before, key) == piece(after, key)
+
+
+def test_a_change_of_what_a_service_has_concerns_nobodys_scope() -> None:
+    def web(port: int) -> Document:
+        return Document(
+            "sidecar/v1", "Service", Metadata("web", "a"), Service([PortSpec(port)], ["x"], export_to=["*"])
+        )
+
+    found = affected([web(80).key], Mesh([web(80)]), Mesh([web(81)]))
+    assert not (found.everybody or found.namespaces or found.accounts or found.identities)
+    assert found.pieces == {("Service", "a", "web")}
+
+
+# -- what is sent ------------------------------------------------------------------------------------------------------
+
+
+def snapshot_of(mesh: Mesh, namespace: str, account: str) -> tuple[Snapshot, Audience]:
+    """As a round makes it."""
+    audience = Audience(lambda key: msgspec.json.encode(piece(mesh, key)))
+    scope = scope_of(mesh, namespace, account)
+    view, steps = audience.view(scope)
+    list(steps)
+    rules = rules_of(scope.peer_authentication, scope.outbound_policy)
+    identity = str(workload("cluster.local", namespace, account))
+    content = Content(view.content.services, view.content.entries, rules)
+    return Snapshot(identity, "cluster.local", 17.5, content), audience
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(documents(), max_size=12), st.sampled_from(WHO))
+def test_the_pieces_together_are_the_whole_mesh(found: list[Document], who: tuple[str, str]) -> None:
+    mesh = Mesh(found)
+    snapshot, _ = snapshot_of(mesh, *who)
+    body = b"".join(snapshot.parts("1.2"))
+    whole = scoped_mesh(mesh, workload("cluster.local", *who), version="1.2", issued=17.5)
+    assert msgspec.json.decode(body, type=ScopedMesh) == whole
+    assert len(body) == snapshot.length("1.2")
+
+
+def test_no_part_is_long_and_a_service_that_is_stays_whole() -> None:
+    snapshot = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, Content((b"1" * 1000,) * 500, (b"2" * 1000,) * 500, b'"x":1'))
+    parts = list(snapshot.parts("1.2"))
+    assert len(parts) > 10 and max(map(len, parts)) < PART_BYTES + 1001
+    assert sum(map(len, parts)) == snapshot.length("1.2")
+
+
+def test_a_schema_is_answered_in_the_older_of_two_minors() -> None:
+    assert [schema_for(asked) for asked in ("1.0", "1.1", "1.12")] == [(1, 0)] * 3
+    for asked in ("2.0", "0.9", "1", "", "1.0.0", "1.-1", "١.0"):
+        with pytest.raises(ValueError):
+            schema_for(asked)
+
+
+def test_members_are_in_the_order_of_the_struct() -> None:
+    snapshot = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, Content(rules=rules_of(PeerAuthenticationSpec(), None)))
+    members = list(msgspec.json.decode(b"".join(snapshot.parts("1.2"))))
+    assert members == list(ScopedMesh.__struct_encode_fields__)
+
+
+# -- who sees what -----------------------------------------------------------------------------------------------------
+
+
+def member(audience: Audience, name: str, scope: Scope) -> Member:
+    view, steps = audience.view(scope)
+    list(steps)
+    published = Published(Snapshot(name, "a", 1.0, Content()), Version(1, 1))
+    found = Member(name, "a", name, view, b"", published, 0.0)
+    audience.add(found)
+    return found
+
+
+def seeing(*names: str) -> Scope:
+    return Scope(tuple(("a", name) for name in names), (), PeerAuthenticationSpec(), None)
+
+
+def test_pieces_live_as_long_as_a_view_that_has_them() -> None:
+    texts = {("Service", "a", name): name.encode() for name in "xyz"}
+    audience = Audience(texts.__getitem__)
+    one, two = member(audience, "one", seeing("x", "y")), member(audience, "two", seeing("x", "y"))
+    three = member(audience, "three", seeing("y", "z"))
+    assert one.view is two.view and audience.pieces == 3 and audience.bytes == 3
+    texts["Service", "a", "y"] = b"changed"
+    assert audience.renew(("Service", "a", "y")) == {one.view, three.view}
+    assert audience.renew(("Service", "a", "y")) == set(), "the same bytes are no change"
+    audience.move(three, one.view)
+    assert audience.pieces == 2 and audience.seen([("Service", "a", "z")]) == []
+    for each in (one, two, three):
+        audience.remove(each)
+    assert audience.pieces == 0 and not audience.members
+
+
+def test_a_view_that_was_not_filled_leaves_nothing_behind() -> None:
+    audience = Audience(lambda key: b"x")
+    view, steps = audience.view(seeing("x", "y"))
+    next(steps)
+    audience.abandon(view)
+    assert audience.pieces == 0
+
+
+# -- what is remembered of proxies ------------------------------------------------------------------------------------
+
+V1, V2 = Version(1, 1), Version(1, 2)
+
+
+def heard(proxies: Proxies, identity: str = "a", instance: str = "", now: float = 0.0) -> Proxy:
+    return proxies.heard(identity, "shop", instance, Seen("127.0.0.1", 0.0), now)
+
+
+def test_a_refused_version_is_withheld_until_another_is_taken_or_the_proxy_begins_anew() -> None:
+    proxies = Proxies()
+    proxy = proxies.said(heard(proxies), V2, V1, Status("1.2", False, ["no"]), 5.0)
+    assert proxy.withheld == V2 and proxy.state(V2) == "refused" and proxy.refusal is not None
+    assert proxies.polled(proxy, V1).withheld == V2
+    assert proxies.polled(proxy, None).withheld is None
+    taken = proxies.said(proxy, V2, V2, Status("1.2", True, held="1.2"), 6.0)
+    assert taken.withheld is None and taken.state(V2) == "in sync" and taken.refusal == proxy.refusal
+
+
+def test_what_a_proxy_says_is_cut_and_can_not_be_taken_for_anything_else() -> None:
+    proxies = Proxies()
+    problems = ["x" * 10_000, "\x1b[2J\n"]
+    proxy = proxies.said(heard(proxies), V1, None, Status("1.1", False, problems, software="\x07"), 5.0)
+    assert proxy.refusal is not None
+    assert [len(each) for each in proxy.refusal.problems] == [PROBLEM_CHARS, len("\\x1b[2J\\n")]
+    assert proxy.software == "\\x07"
+
+
+def test_the_silent_go_first_of_an_identity_and_of_all_and_after_an_hour() -> None:
+    proxies = Proxies(most=4, of_one_identity=2)
+    for number, (identity, instance) in enumerate([("a", "1"), ("a", "2"), ("b", "1"), ("a", "1"), ("a", "3")]):
+        heard(proxies, identity, instance, number)
+    assert [each.name for each in proxies] == ["b 1", "a 1", "a 3"]
+    heard(proxies, "c", "1", 6.0)
+    gone = heard(proxies, "d", "1", 7.0)
+    assert [each.name for each in proxies] == ["a 1", "a 3", "c 1", "d 1"]
+    proxies.forget_gone(4.0 + GONE_SECONDS)
+    assert [each.name for each in proxies] == ["c 1", "d 1"]
+    proxies.forget_gone(7.0 + GONE_SECONDS)
+    proxies.said(gone, V1, V1, Status("1.1", True), 9.0)
+    assert len(proxies) == 0, "who had to go came back by what was said of it"
