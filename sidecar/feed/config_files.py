@@ -52,6 +52,7 @@ class _Files:
         marks: list[tuple[object, ...]] = []
         files: list[tuple[str, bytes]] = []
         problems: list[str] = []
+        size = 0
         try:
             paths = _paths(self._path)
         except OSError as error:
@@ -68,10 +69,11 @@ class _Files:
                 problems.append(f"{path}: {error.strerror or error}")
                 continue
             marks.append((path, *mark))
-            files.append((path, content))
-            if sum(len(each) for _, each in files) > MAX_BYTES:
-                problems.append(f"{self._path}: its files are longer than {MAX_BYTES >> 20} MiB together")
-                files = []
+            size += len(content)
+            if size <= MAX_BYTES:
+                files.append((path, content))
+        if size > MAX_BYTES:
+            problems.append(f"{self._path}: its files are longer than {MAX_BYTES >> 20} MiB together")
         digest = sha256(b"".join(sha256(path.encode() + b"\0" + content).digest() for path, content in files)).digest()
         if problems:
             return Reading(tuple(marks), digest, Loaded(problems=tuple(problems)))

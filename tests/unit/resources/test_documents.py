@@ -228,7 +228,7 @@ ONE = "hosts: [a], ports: [{number: 1, name: a}]"
         ("ServiceEntry", "{hosts: [], ports: []}", [
             "hosts: there are none; an entry has one or more", "ports: there are none; an entry has one or more",
         ]),
-        ("ServiceEntry", "{ports: [{number: 1, name: a}], hosts: [A.example, '*', 10.0.0.1, a..b, x.1, '*.a.b', a, a]}", [
+        ("ServiceEntry", "{ports: [{number: 1, name: x}], hosts: [A.example, '*', 10.0.0.1, a..b, x.1, '*.a.b', a, a]}", [
             "hosts[0]: 'A.example' is no host: a name in lower case, or *. and a name",
             "hosts[1]: '*' is no host: a name in lower case, or *. and a name",
             "hosts[2]: 10.0.0.1 is an address; write it in addresses, and a name here",
