@@ -106,8 +106,10 @@ class Proxies:
         """It asks, and says what it judged last; how it judged that is for a status to say."""
         if judged is None:
             return self._keep(replace(proxy, judged=None, withheld=None))
-        accepted = proxy.accepted if judged == proxy.judged else None
-        return self._keep(replace(proxy, judged=judged, accepted=accepted))
+        known = proxy.judged
+        if known is not None and known.epoch == judged.epoch and judged <= known:
+            return proxy  # it was on its way when the status came
+        return self._keep(replace(proxy, judged=judged, accepted=None))
 
     def said(self, proxy: Proxy, version: Version, held: Version | None, status: Status, now: float) -> Proxy:
         """It took a version, or refused it."""
