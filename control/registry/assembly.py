@@ -37,10 +37,10 @@ class Assembly:
         monotonic: Callable[[], float] = trio.current_time,
     ) -> None:
         self.registry = Registry(store, monotonic)
-        endpoints = Endpoints(store, self.registry, documents, tokens, trust_domain, clock)
-        self.calls = RegistryCalls(endpoints, self.registry, documents, clock, monotonic)
-        self._ageing = Ageing(store, self.registry, figures, monotonic)
-        self._following = Following(store, self.registry, documents, trust_domain, monotonic)
+        self.endpoints = Endpoints(store, self.registry, documents, tokens, trust_domain, clock)
+        self.calls = RegistryCalls(self.endpoints, self.registry, documents, clock, monotonic)
+        self.ageing = Ageing(store, self.registry, figures, monotonic)
+        self.following = Following(store, self.registry, documents, trust_domain, monotonic)
         self._monotonic = monotonic
         figures.gauges("sidecar_control_endpoints", "Registered endpoints by their state.", "state", self._states)
         figures.gauge(
@@ -51,7 +51,7 @@ class Assembly:
         figures.gauge(
             "sidecar_control_virtual_addresses_lacking",
             "Services that get no virtual address, as there is none left.",
-            lambda: float(len(self._following.lacking)),
+            lambda: float(len(self.following.lacking)),
         )
 
     async def open(self) -> None:
@@ -62,8 +62,8 @@ class Assembly:
         """Follows the store and the documents, and drops who is gone."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.registry.run)
-            nursery.start_soon(self._following.run)
-            nursery.start_soon(self._ageing.run)
+            nursery.start_soon(self.following.run)
+            nursery.start_soon(self.ageing.run)
 
     def _states(self) -> Mapping[str, float]:
         """How many endpoints are in each state. One that is stale is nothing else."""

@@ -1,0 +1,492 @@
+"""Endpoints on a store in memory: whose they are, what is written, who goes, and what others see of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from certs.spiffe import workload
+from control.calls import Role
+from control.problems import Invalid, Refused
+from control.registry import endpoints
+from control.registry.registered import Heartbeat
+from control.registry.table import ENDPOINT, VIRTUAL, Registry
+from control.store.sqlite import open_store
+from tests.control.plane import BILLING, ORDERS
+from tests.control.registering import DOMAIN, KEY, SPEC, Room, registering, until
+
+BOTH = SPEC | {"serviceAccounts": ["billing", "orders"]}
+BATCH = workload(DOMAIN, "shop", "batch")
+
+
+async def test_an_endpoint_is_there_for_everybody_when_the_registration_is_answered() -> None:
+    async with registering() as room:
+        await room.write()
+        await room.register("a", labels={"version": "v2"}, port=8080)
+        (found,) = room.registry.endpoints(*KEY)
+        assert (found.id, found.identity, found.address, found.ttl) == ("a", str(BILLING), "10.0.0.7", 15.0)
+        (spec,) = room.registry.live(*KEY)
+        assert (spec.address, spec.port, spec.mode, spec.labels) == ("10.0.0.7", 8080, "captured", {"version": "v2"})
+
+
+async def test_followers_hear_of_each_change_and_not_of_heartbeats() -> None:
+    async with registering() as room:
+        await room.write()
+        await until(lambda: room.registry.virtual(*KEY))
+        told: list[tuple[frozenset[tuple[str, str]], int]] = []
+        room.registry.follow(lambda keys, version: told.append((keys, version)))
+        await room.register("a")
+        await room.beat("a")
+        await room.beat("a", healthy=True)
+        await room.beat("a", healthy=True, detail="200 in 3 ms")
+        await room.assembly.endpoints.deregister(KEY, "a", BILLING)
+        assert [keys for keys, _ in told] == [{KEY}] * 3
+        versions = [version for _, version in told]
+        assert versions == sorted(set(versions))
+        assert room.registry.version == versions[-1]
+
+
+async def test_what_is_registered_again_as_it_stands_is_no_write() -> None:
+    async with registering() as room:
+        await room.write()
+        await room.register("a", port=8080)
+        version = room.registry.version
+        room.now += 5
+        again = await room.register("a", port=8080)
+        assert room.registry.version == version
+        assert again.registered == room.now - 5
+        await room.register("a", port=8081)
+        assert room.registry.version > version
+        assert room.registry.endpoints(*KEY)[0].port == 8081
+
+
+async def test_a_change_of_health_is_written_with_its_reason_and_its_time() -> None:
+    async with registering() as room:
+        await room.write()
+        await room.register("a", healthy=True)
+        room.now += 60
+        await room.beat("a", healthy=False, detail="GET /healthz: 503")
+        (found,) = room.registry.endpoints(*KEY)
+        assert (found.healthy, found.detail, found.changed, found.registered) == (
+            False, "GET /healthz: 503", room.now, room.now - 60
+        )  # fmt: skip
+        assert room.registry.live(*KEY) == []
+        await room.beat("a", healthy=True)
+        assert len(room.registry.live(*KEY)) == 1
+
+
+async def test_a_restart_finds_what_was_registered_and_takes_all_for_heard() -> None:
+    store = open_store("", 1.0)
+    async with registering(store) as room:
+        await room.write()
+        await room.register("a", healthy=False)
+        await room.register("b", port=8080)
+        await until(lambda: room.registry.virtual(*KEY))
+        before, virtual = room.registry.endpoints(*KEY), room.registry.virtual(*KEY)
+    async with registering(store, now=5000.0) as again:
+        assert again.registry.endpoints(*KEY) == before
+        assert again.registry.virtual(*KEY) == virtual
+        assert not any(each.stale(5000.0) for each in again.registry.hearings(*KEY).values())
+    store.close()
+
+
+# -- whose it is -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("account", ["orders", "batch"])
+async def test_only_who_may_serve_registers_and_only_the_owner_speaks_for_it(account: str) -> None:
+    other = workload(DOMAIN, "shop", account)
+    async with registering() as room:
+        await room.write(KEY, BOTH)
+        await room.register("a")
+        before = room.registry.endpoints(*KEY)
+        with pytest.raises(Refused) as caught:
+            await room.register("a", other, port=9999)
+        assert caught.value.status == 403
+        with pytest.raises(Refused) as caught:
+            await room.assembly.endpoints.heartbeat(KEY, "a", other, Heartbeat(False))
+        assert caught.value.status == 403
+        with pytest.raises(Refused) as caught:
+            await room.assembly.endpoints.deregister(KEY, "a", other)
+        assert caught.value.status == 403
+        assert room.registry.endpoints(*KEY) == before
+
+
+async def test_an_identity_of_another_service_registers_nothing() -> None:
+    async with registering() as room:
+        await room.write()
+        with pytest.raises(Refused):
+            await room.register("a", ORDERS)
+        assert room.ids() == []
+
+
+async def test_a_service_that_is_not_there_is_told_so() -> None:
+    async with registering() as room:
+        for act in (
+            lambda: room.register("a"),
+            lambda: room.beat("a"),
+            lambda: room.assembly.endpoints.deregister(KEY, "a", BILLING),
+        ):
+            with pytest.raises(Invalid, match="there is no service 'billing' in namespace 'shop'") as caught:
+                await act()
+            assert caught.value.status == 404
+
+
+async def test_who_is_not_registered_is_told_to_register() -> None:
+    async with registering() as room:
+        await room.write()
+        with pytest.raises(Invalid, match="register it again") as caught:
+            await room.beat("a")
+        assert (caught.value.status, caught.value.kind) == (404, "not-registered")
+        await room.assembly.endpoints.deregister(KEY, "a", BILLING)  # it is gone, as was wanted
+
+
+async def test_of_two_that_claim_an_id_at_once_one_has_it() -> None:
+    async with registering() as room:
+        await room.write(KEY, BOTH)
+        for number in range(20):
+            got: list[str] = []
+
+            async def claim(identity: Any, endpoint_id: str = f"e{number}", got: list[str] = got) -> None:
+                try:
+                    await room.register(endpoint_id, identity)
+                    got.append(str(identity))
+                except Refused:
+                    pass
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(claim, BILLING)
+                nursery.start_soon(claim, ORDERS)
+            found = room.registry.find(*KEY, f"e{number}")
+            assert found is not None
+            assert got == [found[0].identity]
+
+
+async def test_a_service_and_an_identity_have_so_many_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "OF_A_SERVICE", 3)
+    monkeypatch.setattr(endpoints, "OF_AN_IDENTITY", 4)
+    other = ("shop", "ledger")
+    async with registering() as room:
+        await room.write(KEY, BOTH)
+        await room.write(other, BOTH)
+        for endpoint_id in "abc":
+            await room.register(endpoint_id)
+        with pytest.raises(Invalid, match="this service has 3 endpoints already") as caught:
+            await room.register("d")
+        assert caught.value.status == 409
+        await room.register("a", port=8080)  # what is there may still be changed
+        await room.register("d", key=other)
+        with pytest.raises(Invalid, match="this identity has 4 endpoints already"):
+            await room.register("e", key=other)
+        await room.register("e", ORDERS, key=other)
+        await room.assembly.endpoints.deregister(KEY, "c", BILLING)
+        await room.register("f", key=other)
+
+
+# -- addresses -------------------------------------------------------------------------------------------------------
+
+
+async def make_token(room: Room, networks: tuple[str, ...], account: str = "billing", **more: Any) -> str:
+    token, _ = await room.tokens.create(
+        Role.WORKLOAD,
+        (b"\x01" * 32,),
+        "token:x",
+        room.now,
+        60.0,
+        bound_to=("shop", account),
+        addresses=networks,
+        **more,
+    )
+    return token.id
+
+
+async def test_another_address_needs_a_token_of_the_same_workload_that_is_good() -> None:
+    async with registering() as room:
+        await room.write()
+        await make_token(room, ("10.1.0.0/16",), "orders")
+        with pytest.raises(Invalid, match=r"no token of this workload allows it") as caught:
+            await room.register("a", address="10.1.2.3")
+        assert caught.value.status == 403
+        token = await make_token(room, ("10.1.0.0/16",))
+        assert (await room.register("a", address="10.1.2.3")).address == "10.1.2.3"
+        with pytest.raises(Invalid, match="no token"):
+            await room.register("b", address="10.2.2.3")
+        await room.tokens.void(token)
+        with pytest.raises(Invalid, match="no token"):
+            await room.register("b", address="10.1.2.4")
+        await make_token(room, ("10.1.0.0/16",))
+        room.now += 61
+        with pytest.raises(Invalid, match="no token"):
+            await room.register("b", address="10.1.2.4")
+
+
+async def test_a_token_that_was_spent_for_a_certificate_still_says_where_its_workload_is() -> None:
+    async with registering() as room:
+        await room.write()
+        _, text = await room.tokens.create(
+            Role.WORKLOAD, (b"\x01" * 32,), "token:x", room.now, 60.0, bound_to=("shop", "billing"),
+            single_use=True, addresses=("10.1.0.0/16",),
+        )  # fmt: skip
+        await room.tokens.spend(await room.tokens.check(text, room.now))
+        assert (await room.register("a", address="10.1.2.3")).address == "10.1.2.3"
+
+
+async def test_a_token_of_before_there_were_addresses_is_read_and_allows_none() -> None:
+    async with registering() as room:
+        await room.write()
+        token_id = await make_token(room, ())
+        entry = await room.store.get("token", token_id)
+        assert entry is not None
+        old = msgspec.json.decode(entry.value)
+        del old["addresses"]
+        await room.store.put("token", token_id, msgspec.json.encode(old))
+        assert (await room.tokens.live(room.now))[0].addresses == ()
+        with pytest.raises(Invalid, match="no token"):
+            await room.register("a", address="10.1.2.3")
+
+
+async def test_of_several_at_one_place_the_last_one_counts_and_whether_it_is_well() -> None:
+    async with registering() as room:
+        await room.write()
+        await room.register("old", healthy=True)
+        room.now += 1
+        await room.register("new", healthy=False)
+        assert room.registry.live(*KEY) == []  # the old one is what ran there before
+        await room.beat("new", healthy=True)
+        assert len(room.registry.live(*KEY)) == 1
+        await room.register("elsewhere", peer="10.0.0.8")
+        assert [each.address for each in room.registry.live(*KEY)] == ["10.0.0.8", "10.0.0.7"]
+
+
+# -- ageing ----------------------------------------------------------------------------------------------------------
+
+
+async def three(room: Room) -> None:
+    await room.write()
+    for number, endpoint_id in enumerate("abc"):
+        await room.register(endpoint_id, peer=f"10.0.0.{number + 1}")
+
+
+async def test_one_dead_of_three_is_dropped_and_told_so_when_it_comes_back() -> None:
+    async with registering() as room:
+        await three(room)
+        await room.pass_time(60, "a", "b", "c")
+        await room.pass_time(14, "a", "b")
+        assert room.ids() == ["a", "b", "c"]
+        await room.pass_time(3, "a", "b")
+        assert room.ids() == ["a", "b"]
+        with pytest.raises(Invalid, match="register it again"):
+            await room.beat("c")
+        await room.register("c", peer="10.0.0.3")
+        assert room.ids() == ["a", "b", "c"]
+
+
+async def test_when_all_are_silent_all_stay_and_are_shown_stale() -> None:
+    async with registering() as room:
+        await three(room)
+        await room.pass_time(60, "a", "b", "c")
+        await room.pass_time(3000)
+        assert room.ids() == ["a", "b", "c"]
+        assert len(room.registry.live(*KEY)) == 3
+        assert all(each.stale(room.now) for each in room.registry.hearings(*KEY).values())
+        assert b'sidecar_control_endpoints{state="stale"} 3.0' in room.figures.render()
+        for endpoint_id in "abc":
+            await room.beat(endpoint_id)
+        await room.pass_time(120, "a", "b", "c")
+        assert room.ids() == ["a", "b", "c"]
+
+
+async def test_after_an_absence_of_ours_it_takes_a_witness_to_drop_anybody() -> None:
+    async with registering() as room:
+        await three(room)
+        await room.pass_time(60, "a", "b", "c")
+        room.now += 3000
+        room.registry.begin_anew()
+        await room.assembly.ageing.round(room.now)
+        assert room.ids() == ["a", "b", "c"]
+        await room.pass_time(30, "a", "b")
+        assert room.ids() == ["a", "b", "c"]
+        await room.pass_time(10, "a", "b")
+        assert room.ids() == ["a", "b"]
+
+
+async def test_who_registers_while_it_is_being_dropped_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its registration says only what stands there already, and so would else be no write."""
+    async with registering() as room:
+        await three(room)
+        await room.pass_time(60, "a", "b", "c")
+        real, judged = room.store.write, trio.Event()
+
+        async def slow(changes: Any) -> int:
+            if any(change.kind == ENDPOINT and change.value is None for change in changes) and not judged.is_set():
+                judged.set()
+                with pytest.raises(Invalid, match="register it again"):
+                    await room.beat("c")
+                await room.register("c", peer="10.0.0.3")
+            return await real(changes)
+
+        monkeypatch.setattr(room.store, "write", slow)
+        await room.pass_time(17, "a", "b")
+        assert judged.is_set()
+        assert room.ids() == ["a", "b", "c"]
+        await room.beat("c")
+
+
+async def test_one_that_came_back_does_not_save_the_others_of_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with registering() as room:
+        await three(room)
+        await room.pass_time(60, "a", "b", "c")
+        real, judged = room.store.write, trio.Event()
+
+        async def slow(changes: Any) -> int:
+            if any(change.kind == ENDPOINT and change.value is None for change in changes) and not judged.is_set():
+                judged.set()
+                await room.register("c", peer="10.0.0.3")
+            return await real(changes)
+
+        monkeypatch.setattr(room.store, "write", slow)
+        await room.pass_time(17, "a")
+        assert room.ids() == ["a", "c"]
+
+
+# -- documents -------------------------------------------------------------------------------------------------------
+
+
+async def test_endpoints_go_with_the_service_and_with_the_permission() -> None:
+    async with registering() as room:
+        await room.write(KEY, BOTH)
+        await room.register("a")
+        await room.register("b", ORDERS)
+        await room.write(KEY, SPEC)
+        await until(lambda: room.ids() == ["a"])
+        await room.write(KEY, None)
+        await until(lambda: room.ids() == [])
+        assert (await room.store.list(ENDPOINT)).entries == ()
+
+
+async def test_what_was_changed_while_we_were_not_there_is_seen_at_the_start() -> None:
+    store = open_store("", 1.0)
+    async with registering(store) as room:
+        await room.write(KEY, BOTH)
+        await room.write(("shop", "gone"), SPEC)
+        await room.register("a")
+        await room.register("b", ORDERS)
+        await room.register("x", key=("shop", "gone"))
+        await until(lambda: room.registry.virtual("shop", "gone"))
+        for key, spec in ((("shop", "gone"), None), (KEY, SPEC)):
+            room.documents.follow(lambda keys, version: None)
+            room.assembly.following.settle = nothing  # type: ignore[method-assign]
+            await room.write(key, spec)
+    async with registering(store) as again:
+        await until(lambda: again.ids() == ["a"] and not again.ids(("shop", "gone")))
+        await until(lambda: not again.registry.virtual("shop", "gone"))
+    store.close()
+
+
+async def nothing(keys: Any) -> None:
+    pass
+
+
+async def test_a_document_that_can_not_be_read_drops_nobody() -> None:
+    async with registering() as room:
+        await room.write()
+        await room.register("a")
+        await until(lambda: room.registry.virtual(*KEY))
+        virtual = room.registry.virtual(*KEY)
+        await room.write(KEY, SPEC | {"fromTheFuture": True})
+        await room.write(("shop", "other"), SPEC)
+        await until(lambda: room.registry.virtual("shop", "other"))
+        assert room.ids() == ["a"]
+        assert room.registry.virtual(*KEY) == virtual
+
+
+async def test_every_service_without_addresses_has_its_own_for_as_long_as_it_exists() -> None:
+    keys = [("shop", f"s{number}") for number in range(30)]
+    async with registering() as room:
+        for key in keys:
+            await room.write(key)
+        await room.write(("shop", "named"), SPEC | {"addresses": ["10.9.9.9"]})
+        await until(lambda: all(room.registry.virtual(*key) for key in keys))
+        found = {key: room.registry.virtual(*key) for key in keys}
+        assert len({address for pair in found.values() for address in pair}) == 60
+        assert room.registry.virtual("shop", "named") == ()
+        await room.write(keys[0], None)
+        await until(lambda: not room.registry.virtual(*keys[0]))
+        await room.write(keys[1], SPEC | {"addresses": ["10.9.9.8"]})
+        await until(lambda: not room.registry.virtual(*keys[1]))
+        await room.write(keys[0])
+        await until(lambda: room.registry.virtual(*keys[0]))
+        assert {key: room.registry.virtual(*key) for key in keys if key != keys[1]} == {
+            key: each for key, each in found.items() if key != keys[1]
+        }
+
+
+async def test_an_address_that_an_operator_gave_by_name_is_given_to_nobody_else() -> None:
+    async with registering() as room:
+        await room.write()
+        await until(lambda: room.registry.virtual(*KEY))
+        wanted = room.registry.virtual(*KEY)[0]
+        await room.write(KEY, None)
+        await until(lambda: not room.registry.virtual(*KEY))
+        await room.write(("shop", "named"), SPEC | {"addresses": [wanted]})
+        await room.write()
+        await until(lambda: room.registry.virtual(*KEY))
+        assert room.registry.virtual(*KEY)[0] != wanted
+
+
+async def test_where_no_number_is_left_the_service_goes_without_and_gets_one_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("control.registry.virtual.LAST", 2)
+    async with registering() as room:
+        for name in ("a", "b"):
+            await room.write(("shop", name))
+        await until(lambda: room.registry.virtual("shop", "a") and room.registry.virtual("shop", "b"))
+        await room.write(("shop", "c"))
+        await until(lambda: b"sidecar_control_virtual_addresses_lacking 1.0" in room.figures.render())
+        assert "get no virtual address" in caplog.text
+        await room.write(("shop", "a"), None)
+        await until(lambda: not room.registry.virtual("shop", "a"))
+        assert room.registry.virtual("shop", "c") == ()  # callers may still hold what was a's
+        room.now += 3601
+        await room.write(("shop", "b"), SPEC | {"ports": [{"port": 81}]})
+        await until(lambda: room.registry.virtual("shop", "c"))
+
+
+# -- the view --------------------------------------------------------------------------------------------------------
+
+
+async def test_an_entry_that_can_not_be_read_is_left_out_and_the_others_are_there(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with registering() as room:
+        await room.write()
+        await room.register("a")
+        await room.store.put(ENDPOINT, "shop/billing/broken", b'{"id": 3}')
+        await room.store.put(VIRTUAL, "shop/other", b"[]")
+        await room.register("b")
+        assert room.ids() == ["a", "b"]
+        assert "endpoint shop/billing/broken can't be read" in caplog.text
+
+
+async def test_a_view_that_fell_behind_lists_again_and_misses_nothing() -> None:
+    store = open_store("", 1.0)
+    async with registering(store) as room:
+        await room.write()
+        await room.register("a")
+        await room.register("b")
+        view = Registry(store, lambda: 0.0)
+        await view.open()
+        told: list[frozenset[tuple[str, str]]] = []
+        view.follow(lambda keys, version: told.append(keys))
+        await room.assembly.endpoints.deregister(KEY, "a", BILLING)
+        await room.register("c")
+        await view.open()
+        assert [each.id for each in view.endpoints(*KEY)] == ["b", "c"]
+        assert told == [{KEY}]
+        assert view.owned(str(BILLING)) == 2
+        assert view.version == room.registry.version
+    store.close()
