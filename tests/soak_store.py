@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from types import TracebackType
 from typing import Any
 
 from tests.support.control_process import ControlProcess
@@ -22,14 +23,20 @@ LONGEST = 0.6  # seconds until the kill
 
 
 class Books:
-    """What callers were told. Each field is written by one thread."""
+    """What callers were told."""
 
     def __init__(self) -> None:
         self.tokens: set[str] = set()
         self.gone: set[str] = set()
         self.revoked: set[str] = set()
         self.turn = 0  # of the documents
+        self._lock = threading.Lock()
         self.writes = 0
+
+    def count(self) -> None:
+        """One more was acknowledged."""
+        with self._lock:
+            self.writes += 1
 
 
 class Caller:
@@ -53,35 +60,46 @@ class Caller:
 
     def until_it_is_gone(self, work: Callable[[], None]) -> None:
         """Again and again."""
-        with suppress(OSError, http.client.HTTPException):
+        with self, suppress(OSError, http.client.HTTPException):
             while True:
                 work()
+
+    def __enter__(self) -> Caller:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+
+Work = Callable[[Caller, Books, random.Random], None]
 
 
 def _tokens(caller: Caller, books: Books, chance: random.Random) -> None:
     wanted = {"role": "workload", "namespace": "shop", "serviceAccount": "web", "ttl": "1h"}
     made = caller.ask("POST", "/v1/tokens", wanted)["id"]
     books.tokens.add(made)
-    books.writes += 1
+    books.count()
     if chance.random() < 0.7:
         books.tokens.discard(made)  # in between it may be there or not
         caller.ask("DELETE", f"/v1/tokens/{made}")
         books.gone.add(made)
-        books.writes += 1
+        books.count()
 
 
 def _revocations(caller: Caller, books: Books, chance: random.Random) -> None:
     serial = f"{chance.getrandbits(100) | 1:x}"
     caller.ask("POST", "/v1/revocations", {"serial": serial})
     books.revoked.add(serial)
-    books.writes += 1
+    books.count()
 
 
 def _documents(caller: Caller, books: Books, chance: random.Random) -> None:
     turn = max(books.turn, int(caller.ask("GET", f"{_PAIR}/first")["document"]["metadata"]["labels"]["turn"])) + 1
     caller.ask("POST", "/v1/resources:apply", pair(turn))
     books.turn = turn
-    books.writes += 1
+    books.count()
 
 
 _PAIR = "/v1/resources/Service/shop"
@@ -94,14 +112,13 @@ def pair(turn: int) -> list[object]:
             "apiVersion": "sidecar/v1",
             "kind": "Service",
             "metadata": {"name": name, "namespace": "shop", "labels": {"turn": str(turn)}},
-            "spec": {"ports": [{"port": 80, "name": "http"}]},
+            "spec": {"ports": [{"port": 80, "name": "http"}], "serviceAccounts": [name]},
         }
         for name in ("first", "second")
     ]
 
 
-def _compare(control: ControlProcess, books: Books) -> None:
-    caller = Caller(control)
+def _compare(caller: Caller, books: Books) -> None:
     held = {token["id"] for token in _all(caller, "/v1/tokens", "tokens")}
     assert books.tokens <= held, f"tokens that were made are gone: {books.tokens - held}"
     assert not books.gone & held, f"tokens that were made void are good: {books.gone & held}"
@@ -124,27 +141,30 @@ def _all(caller: Caller, path: str, name: str) -> list[Any]:
             return found
 
 
+_WORKS = (_tokens, _tokens, _revocations, _revocations, _documents)
+
+
+def _working(control: ControlProcess, work: Work, books: Books, seed: float) -> threading.Thread:
+    caller, chance = Caller(control), random.Random(seed)
+    thread = threading.Thread(target=caller.until_it_is_gone, args=(lambda: work(caller, books, chance),))
+    thread.start()
+    return thread
+
+
 def kills(times: int, seed: int = 1) -> str:
     """So many; returns what was seen. Raises AssertionError."""
     chance, books = random.Random(seed), Books()
     with ControlProcess(86400.0) as control:
-        Caller(control).ask("POST", "/v1/resources:apply", pair(0))
+        with Caller(control) as caller:
+            caller.ask("POST", "/v1/resources:apply", pair(0))
         for _ in range(times):
-            threads = []
-            for work in (_tokens, _tokens, _revocations, _revocations, _documents):
-                caller, own = Caller(control), random.Random(chance.random())
-                threads.append(
-                    threading.Thread(
-                        target=caller.until_it_is_gone, args=(lambda w=work, c=caller, o=own: w(c, books, o),)
-                    )
-                )
-            for one in threads:
-                one.start()
+            threads = [_working(control, work, books, chance.random()) for work in _WORKS]
             time.sleep(chance.uniform(0.0, LONGEST))  # the instant is what is tried
             control.kill()
             for one in threads:
                 one.join(60)
                 assert not one.is_alive(), "a caller waits for ever"
             control.start()
-            _compare(control, books)
+            with Caller(control) as caller:
+                _compare(caller, books)
     return f"{times} kills under {books.writes} acknowledged writes: none lost, none half done"

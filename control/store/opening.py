@@ -25,6 +25,7 @@ from control.store.copies import copy_to
 from sidecar.errors import StartError
 
 _NO_ROOM: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+_MAGIC: Final = b"SQLite format 3\0"
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _MENDS: Final = "put back a copy (sidecar-control restore FILE), or name another file"
 
@@ -96,6 +97,8 @@ def open_file(path: Path, now: float) -> Opened:
     try:
         if os.fstat(held).st_size == 0:
             raise StartError(f"--store: {path} is empty, so it was cut short; delete it for a new one, or {_MENDS}")
+        if not is_database(held):  # SQLite would fill it from a journal that is there
+            raise damaged(path, "file is not a database")
         connections.append(connect(str(path)))
         prepare(connections[0], path)
         connections.append(connect(str(path)))
@@ -117,8 +120,13 @@ def failure(error: sqlite3.Error | StartError, path: Path) -> StartError:
     if code in _NO_ROOM:
         return StartError(f"--store: {path} can't be written ({error}); make room on its disk, or name another file")
     if code in _DAMAGED:
-        return StartError(f"--store: {path} is not a database that can be used ({error}); {_MENDS}")
+        return damaged(path, str(error))
     return StartError(f"--store: {path} can't be used ({error}); {_MENDS}")
+
+
+def damaged(path: Path, why: str) -> StartError:
+    """What is said of a file that can't be read, or not all of it."""
+    return StartError(f"--store: {path} is not a database that can be used ({why}); {_MENDS}")
 
 
 def prepare(connection: sqlite3.Connection, path: Path, keep: bool = True) -> None:
@@ -136,7 +144,7 @@ def prepare(connection: sqlite3.Connection, path: Path, keep: bool = True) -> No
     connection.execute("PRAGMA synchronous = FULL")
     verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
-        raise sqlite3.DatabaseError(verdict)
+        raise damaged(path, verdict.splitlines()[-1])
     if found < schema.SCHEMA:
         if keep:
             _keep(connection, path, found)
@@ -150,6 +158,11 @@ def _keep(connection: sqlite3.Connection, path: Path, found: int) -> None:
         copy_to(connection, before)
     except OSError as error:
         raise StartError(f"--store: {before} can't be written ({error.strerror}), so {path} stays as it is") from None
+
+
+def is_database(descriptor: int) -> bool:
+    """Whether a file begins as SQLite's do."""
+    return os.pread(descriptor, len(_MAGIC), 0) == _MAGIC
 
 
 def beside(path: Path, end: str) -> Path:

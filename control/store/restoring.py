@@ -55,7 +55,8 @@ def make_ready(copy: Path, path: Path, now: float) -> Path:
 
 
 def put_in_place(ready: Path, path: Path, kept: Path) -> bool:
-    """``ready``, which nobody uses, becomes ``path``; what was there becomes ``kept``. Says whether anything was.
+    """``ready``, which nobody uses, becomes ``path``; what was there becomes ``kept``, whole by itself where it is a
+    database, else as it is, with its journal beside it. Says whether anything was there.
 
     Raises StartError, and nothing has changed then.
     """
@@ -64,7 +65,7 @@ def put_in_place(ready: Path, path: Path, kept: Path) -> bool:
         _fold(ready)
         sync(ready)
         if there:
-            with contextlib.suppress(sqlite3.Error):  # damaged: it is kept as it is
+            with contextlib.suppress(sqlite3.Error):  # damaged: what can't be mended is kept as well
                 _fold(path)
             os.link(path, kept)
         for end in ("-wal", "-shm"):  # a journal that could not be folded in must not meet the new one
@@ -113,7 +114,7 @@ def _take(source: Path, target: Path) -> None:
 
 def _epoch_at(path: Path) -> int:
     """That of what is there; 0 where there is nothing, or nothing of ours that can be read."""
-    if not path.exists():
+    if not _is_database(path):
         return 0
     try:
         with contextlib.closing(opening.connect(str(path))) as connection:
@@ -125,6 +126,16 @@ def _epoch_at(path: Path) -> int:
 
 def _fold(path: Path) -> None:
     """Brings the journal's contents into the file of a store, so that it is whole by itself. Raises sqlite3.Error."""
+    if not _is_database(path):
+        return
     with contextlib.closing(opening.connect(str(path))) as connection:
         if schema.identify(connection)[0] == schema.APPLICATION:
             connection.execute("PRAGMA journal_mode = DELETE")
+
+
+def _is_database(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return opening.is_database(file.fileno())
+    except OSError:
+        return False
