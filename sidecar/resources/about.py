@@ -1,0 +1,105 @@
+"""What each field of a document means, in a sentence: for the JSON Schemas that editors read, and for the reference
+page. A test holds that each field has one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sidecar.resources.kinds import (
+    Egress,
+    EntryPort,
+    Host,
+    Metadata,
+    OutboundTrafficPolicy,
+    PeerAuthentication,
+    Selector,
+    Service,
+    ServiceEntry,
+    Sidecar,
+    WorkloadEntry,
+    WorkloadSelector,
+)
+from sidecar.resources.schema import EndpointSpec, MutualTls, PortSpec
+
+ABOUT: Final[dict[type, dict[str, str]]] = {
+    Metadata: {
+        "name": "of a Service a DNS label, else labels joined by dots; once in a namespace and kind",
+        "namespace": "a DNS label",
+        "labels": "of a Service those of its workloads, which selectors of other documents match",
+        "annotations": "kept as they are; they mean nothing here",
+    },
+    Service: {
+        "ports": "one or more",
+        "serviceAccounts": "who may serve it: service accounts of its namespace; this or subjectAltNames has an entry",
+        "subjectAltNames": "the same as whole SPIFFE ids",
+        "addresses": "virtual IP addresses that stand for it; without any the control plane gives one of each family",
+        "endpoints": "where it is reached, beside the endpoints that register themselves",
+        "exportTo": "namespaces that may see it: names, . for the own one, * for all; without it proxies of other "
+                    "namespaces see it only if a Sidecar document of theirs asks",
+    },
+    PortSpec: {
+        "port": "the number by which callers know it",
+        "name": "a DNS label; needed where there are several; <protocol> or <protocol>-<suffix> says what is spoken",
+        "appProtocol": "what is spoken: http, http2, grpc, grpc-web, https, tls, tcp, mongo, mysql or redis",
+        "targetPort": "the app's own port, where it is another",
+    },
+    EndpointSpec: {
+        "address": "an IP address",
+        "port": "of the service's only port; where the endpoint is direct its sidecar's port for all of them",
+        "ports": "ports by the names of the service's ports",
+        "mode": "captured: the app's own port, which rules lead to its sidecar; direct: the sidecar's inbound itself",
+        "labels": "for subsets",
+    },
+    PeerAuthentication: {
+        "selector": "the workloads that it is for; without it all of the namespace, in sidecar-system all of the mesh",
+        "mtls": "what callers of every port have to bring",
+        "portLevelMtls": "the same for single ports, by the port that callers reach; needs a selector",
+    },
+    Selector: {"matchLabels": "labels that a workload's service has, all of them"},
+    MutualTls: {
+        "mode": "STRICT: mutual TLS alone; PERMISSIVE: plaintext as well; DISABLE: all goes on as it came; UNSET: as "
+                "the next wider document says, else STRICT",
+    },
+    ServiceEntry: {
+        "hosts": "names of the hosts, in lower case; *. in front takes every name below",
+        "addresses": "IP addresses that stand for it",
+        "ports": "one or more",
+        "location": "hosts have no sidecar: what is sent there is sent as the app sends it",
+        "resolution": "NONE: where the app was going; STATIC: to the endpoints; DNS: names are looked up, the "
+                      "endpoints' or else the one that was called",
+        "endpoints": "where its hosts are; not with NONE",
+        "workloadSelector": "instead of endpoints: WorkloadEntries of its namespace",
+        "exportTo": "namespaces that may see it, as for a Service",
+    },
+    EntryPort: {
+        "number": "the number by which callers know it",
+        "name": "a DNS label",
+        "protocol": "HTTP, HTTP2, GRPC, GRPC-WEB, HTTPS, TLS, TCP, MONGO, MYSQL or REDIS; left out: by the name",
+        "targetPort": "the endpoints' own port, where it is another",
+    },
+    Host: {
+        "address": "an IP address; with resolution DNS a name as well",
+        "ports": "ports by the names of the entry's ports",
+        "labels": "for subsets",
+    },
+    WorkloadSelector: {"labels": "labels that it has, all of them"},
+    WorkloadEntry: {
+        "address": "an IP address, or a name for entries with resolution DNS",
+        "ports": "ports by the names of the ports of the ServiceEntry",
+        "labels": "by which ServiceEntries select it",
+    },
+    Sidecar: {
+        "workloadSelector": "the workloads that it is for; without it all of the namespace, in sidecar-system all of "
+                            "the mesh",
+        "egress": "what the proxies know of the mesh; all lists count together",
+        "outboundTrafficPolicy": "whom the app may call beside that",
+    },
+    Egress: {
+        "hosts": "NAMESPACE/HOST: . is the own namespace and * any; a host is a full name, *.SUFFIX, or * for all; "
+                 "~/* is nothing",
+    },
+    OutboundTrafficPolicy: {
+        "mode": "ALLOW_ANY: anybody; REGISTRY_ONLY: services, service entries and --allow-host; the stricter of this "
+                "and --outbound-policy is in force",
+    },
+}  # fmt: skip
