@@ -132,7 +132,8 @@ def _compare(caller: Caller, books: Books) -> None:
 
 
 def _all(caller: Caller, path: str, name: str) -> list[Any]:
-    found, more = [], ""
+    found: list[Any] = []
+    more = ""
     while True:
         page = caller.ask("GET", path + (f"?continue={more}" if more else ""))
         found += page.get(name) or page.get("items") or []
