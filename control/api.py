@@ -8,12 +8,14 @@ what they sent; workloads are told nothing of why they get no certificate.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
+
+from starlette.requests import Request
 
 from certs import facts, spiffe
 from certs.errors import IdentityError
-from control import bodies, figures, polling, rotation
+from control import bodies, figures, pages, polling, rotation
 from control.access import Token, Tokens
 from control.authority import Authority
 from control.bodies import moment
@@ -112,8 +114,9 @@ class Api:
     # -- revocations -------------------------------------------------------------------------------------------------
 
     async def revocations_list(self, asked: Asked) -> Answer:
-        """What is revoked."""
-        return Answer(body={"revocations": [_revocation(entry) for entry in self._ledger.revocations()]})
+        """A page of what is revoked."""
+        found, more = _page(self._ledger.revocations(), lambda entry: (entry.at, entry.id), asked.request)
+        return Answer(body=bodies.RevocationList([_revocation(entry) for entry in found], more))
 
     async def revocations_add(self, asked: Asked) -> Answer:
         """Revokes a certificate by its number, or an identity."""
@@ -201,8 +204,10 @@ class Api:
         return Answer(201, _token(token, text), f"token:{token.id}")
 
     async def tokens_list(self, asked: Asked) -> Answer:
-        """Those that are good."""
-        return Answer(body={"tokens": [_token(token) for token in await self._tokens.live(self._clock())]})
+        """A page of those that are good."""
+        live = await self._tokens.live(self._clock())
+        found, more = _page(live, lambda token: (token.created, token.id), asked.request)
+        return Answer(body=bodies.TokenList([_token(token) for token in found], more))
 
     async def tokens_delete(self, asked: Asked) -> Answer:
         """Makes one void, from the next call on."""
@@ -210,6 +215,13 @@ class Api:
         if not await self._tokens.void(token_id):
             raise Invalid("there is no token with this id", 404)
         return Answer(204, subject=f"token:{token_id}")
+
+
+def _page(items: Iterable[_T], since: Callable[[_T], tuple[float, str]], request: Request) -> tuple[list[_T], str]:
+    """A page of what has a time and an id, the oldest first, and how to go on."""
+    wanted = pages.Wanted.read(request.query_params)
+    found, last = pages.page(items, lambda item: "{:017.6f} {}".format(*since(item)), wanted)
+    return found, str(pages.Mark(last)) if last else ""
 
 
 def _revocation(entry: Revocation) -> bodies.RevocationShown:

@@ -32,6 +32,7 @@ from control.access import Tokens
 from control.api import Api
 from control.audit import AuditLog
 from control.authority import Authority
+from control.backup import Backups
 from control.callers import Callers
 from control.calls import ANYONE, CALLS, Call
 from control.distribution.calls import DistributionApi
@@ -49,6 +50,7 @@ from control.files import open_directory
 from control.gate import Answer, Asked, Gate, Guards, Handler
 from control.kubetokens import Jwks, Reviewer, TokenReview
 from control.ledger import Ledger
+from control.openapi.calls import OpenApi
 from control.operatortoken import NAME, OperatorToken
 from control.problems import Refused
 from control.published import Waiters
@@ -201,7 +203,8 @@ class ControlPlane:
         self.registration = Assembly(store, self.documents, tokens, self.figures, settings.trust_domain, clock)
         await self.registration.open()
         self._add_gauges(ledger)
-        return router([api, document_calls, self.registration.calls, self._distribution(store, ledger)], guards)
+        apis = [api, document_calls, self.registration.calls, self._distribution(store, ledger)]
+        return router([*apis, Backups(store, self._directory), OpenApi()], guards)
 
     def _distribution(self, store: SqliteStore, ledger: Ledger) -> DistributionApi:
         """What sends snapshots: after the tables that it follows."""

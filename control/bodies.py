@@ -104,6 +104,20 @@ class RevocationShown(msgspec.Struct, frozen=True, rename="camel", omit_defaults
     spiffe_id: str = ""
 
 
+class TokenList(msgspec.Struct, frozen=True, omit_defaults=True, rename={"more": "continue"}):
+    """A page of tokens, the oldest first. ``continue`` asks for the next one."""
+
+    tokens: list[TokenShown]
+    more: str = ""
+
+
+class RevocationList(msgspec.Struct, frozen=True, omit_defaults=True, rename={"more": "continue"}):
+    """A page of revocations, likewise."""
+
+    revocations: list[RevocationShown]
+    more: str = ""
+
+
 class RootShown(msgspec.Struct, frozen=True, omit_defaults=True):
     """A root as operators see it. ``until``: when its phase ends at the latest; ``pin``: SHA-256 of its public key, in
     hex, as tokens have it."""

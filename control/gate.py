@@ -59,7 +59,8 @@ class Asked(msgspec.Struct, frozen=True):
 class Answer(msgspec.Struct, frozen=True):
     """What a handler gives. ``body`` is encoded as JSON unless it is bytes; ``subject`` is for the audit log.
 
-    ``stream`` is sent in place of a body, piece by piece; it is closed in any case. ``etag`` is without its quotes.
+    ``stream`` is sent in place of a body, piece by piece; it is closed in any case, where it can be (``aclose``).
+    ``etag`` is without its quotes.
     """
 
     status: int = 200
@@ -111,7 +112,12 @@ class Gate:
             return
         response.headers["x-request-id"] = request_id
         response.headers["cache-control"] = "no-store"
-        await response(scope, receive, send)
+        try:
+            await response(scope, receive, send)
+        finally:
+            if isinstance(response, StreamingResponse) and hasattr(response.body_iterator, "aclose"):
+                with trio.CancelScope(shield=True):  # it waits for nobody
+                    await response.body_iterator.aclose()
 
 
 class _Passage:

@@ -8,6 +8,7 @@ from control.bodies import moment
 from control.documents.changes import Outcome
 from control.documents.stored import Held, Stored
 from control.documents.text import Problem
+from sidecar.resources.kinds import Service
 
 
 class DocumentShown(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -79,6 +80,12 @@ class RollbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     namespace: str
     name: str
     generation: int
+
+
+class ServiceRequest(Service, frozen=True):
+    """PUT /v1/services/{namespace}/{name}: the spec of a Service, and its labels. What is left out is taken away."""
+
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def shown(held: Held) -> DocumentShown:

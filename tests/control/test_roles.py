@@ -23,7 +23,7 @@ OPERATOR = {
     "revocations.list", "revocations.add", "revocations.lift", "ca.rotate", "ca.get",
     "tokens.create", "tokens.list", "tokens.delete",
     "resources.put", "resources.delete", "resources.apply", "resources.check", "resources.rollback",
-    "services.put", "services.delete",
+    "services.put", "services.delete", "backup.get",
 }  # fmt: skip
 READER = {
     "resources.list", "resources.of", "resources.get", "resources.history", "proxies.list",
@@ -32,7 +32,7 @@ READER = {
 OWN = {"certificates.issue", "endpoints.put", "endpoints.heartbeat", "endpoints.delete"}  # for one identity alone
 WORKLOAD = OWN | {"snapshot.get", "snapshot.status"}
 EVERYONE = {"bundle.get", "crl.get"}
-OPEN = {"healthz", "readyz", "metrics"}
+OPEN = {"healthz", "readyz", "metrics", "openapi.get"}
 MAY = {
     "workload by token": EVERYONE | OPEN | WORKLOAD,
     "workload by certificate": EVERYONE | OPEN | WORKLOAD,

@@ -1,0 +1,90 @@
+"""What each call takes and gives: the second half of the table of calls. Pure.
+
+Who reads it: ``document``. A test holds that every call is here, and another that the API does as it says.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from control import bodies
+from control.distribution.bodies import ProxiesShown, Status
+from control.documents import bodies as documents
+from control.openapi.parts import (
+    CONTINUE,
+    HELD,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    INSTANCE,
+    LIMIT,
+    NAMESPACE,
+    SEEN,
+    TEXT,
+    WAIT,
+    Described,
+    Parameter,
+)
+from control.registry.registered import Heartbeat, Registration
+from control.registry.shown import RegisteredShown, ServiceList, ServiceShown
+from sidecar.resources.scoped import ScopedMesh
+
+DOCUMENT: Final = "Document"
+DOCUMENTS: Final = "Documents"
+_PAGES: Final = (LIMIT, CONTINUE)
+_LABEL: Final = Parameter(
+    "label", "only those with this label: `KEY=VALUE`", {"type": "string", "pattern": "^[^=]+="}, many=True
+)
+_KIND: Final = Parameter("kind", "only those of this kind", TEXT)
+_DRY_RUN: Final = Parameter("dryRun", "only say what would be", {"type": "boolean"})
+_WRITE: Final = (IF_MATCH, IF_NONE_MATCH)
+
+DESCRIBED: Final[dict[str, Described]] = {
+    "certificates.issue": Described({201: bodies.Certificate}, body=bodies.CertificateRequest),
+    "bundle.get": Described({200: bodies.Bundle, 304: None}, (HELD, WAIT)),
+    "crl.get": Described({200: bodies.Lists, 304: None}, (HELD, WAIT)),
+    "revocations.list": Described({200: bodies.RevocationList}, _PAGES),
+    "revocations.add": Described({201: bodies.RevocationShown}, body=bodies.RevocationRequest),
+    "revocations.lift": Described({204: None}),
+    "ca.rotate": Described({202: bodies.Ca}, body=bodies.RotationRequest, optional=True, problems=(409,)),
+    "ca.get": Described({200: bodies.Ca}),
+    "tokens.create": Described({201: bodies.TokenShown}, body=bodies.TokenRequest, problems=(409,)),
+    "tokens.list": Described({200: bodies.TokenList}, _PAGES),
+    "tokens.delete": Described({204: None}),
+    "resources.list": Described(
+        {200: documents.DocumentList}, (_KIND, NAMESPACE, _LABEL, *_PAGES), problems=(410,)
+    ),
+    "resources.of": Described({200: documents.DocumentList}, (_LABEL, *_PAGES), problems=(410,)),
+    "resources.get": Described({200: documents.DocumentShown, 304: None}, (SEEN,), etag=True),
+    "resources.history": Described({200: documents.History}, _PAGES),
+    "resources.put": Described(
+        {200: documents.Applied, 201: documents.Applied}, _WRITE, DOCUMENT, yaml=True, problems=(409, 412, 415, 422),
+        etag=True,
+    ),
+    "resources.delete": Described({200: documents.Applied}, (IF_MATCH,), problems=(409, 412, 422)),
+    "resources.apply": Described(
+        {200: documents.ApplyResult}, (_DRY_RUN,), DOCUMENTS, yaml=True, problems=(409, 415, 422)
+    ),
+    "resources.check": Described({200: documents.CheckResult}, (), DOCUMENTS, yaml=True, problems=(409, 415)),
+    "resources.rollback": Described(
+        {200: documents.Applied, 201: documents.Applied}, _WRITE, documents.RollbackRequest,
+        problems=(404, 409, 412, 422), etag=True,
+    ),
+    "services.put": Described(
+        {200: documents.Applied, 201: documents.Applied}, _WRITE, documents.ServiceRequest, problems=(409, 412, 422),
+        etag=True,
+    ),
+    "services.delete": Described({200: documents.Applied}, (IF_MATCH,), problems=(409, 412, 422)),
+    "services.list": Described({200: ServiceList}, (NAMESPACE, *_PAGES)),
+    "services.get": Described({200: ServiceShown}),
+    "endpoints.put": Described({200: RegisteredShown}, body=Registration, problems=(409,)),
+    "endpoints.heartbeat": Described({204: None}, body=Heartbeat, optional=True, problems=(409,)),
+    "endpoints.delete": Described({204: None}, problems=(409,)),
+    "snapshot.get": Described({200: ScopedMesh, 304: None}, (HELD, WAIT, INSTANCE), etag=True),
+    "snapshot.status": Described({204: None}, (INSTANCE,), Status),
+    "proxies.list": Described({200: ProxiesShown}, (NAMESPACE, *_PAGES)),
+    "backup.get": Described({200: None}, media="application/vnd.sqlite3"),
+    "openapi.get": Described({200: dict}),
+    "healthz": Described({200: str}, media="text/plain"),
+    "readyz": Described({200: str}, media="text/plain"),
+    "metrics": Described({200: str}, media="text/plain"),
+}  # fmt: skip
