@@ -14,7 +14,7 @@ from typing import Final
 
 import click
 
-from control.ctl.commands import authority, changing, looking, sessions, store, tokens
+from control.ctl.commands import authority, beside, changing, looking, sessions, store, tokens
 from control.ctl.exits import Exit, Failed
 from control.ctl.framing import Group, connection_options
 from control.ctl.printing import printable
@@ -23,7 +23,7 @@ from sidecar import __version__
 SECTIONS: Final = {
     "The mesh": (*changing.COMMANDS[:1], *looking.COMMANDS, *changing.COMMANDS[1:], *store.COMMANDS),
     "Who may join, and whom to trust": (*tokens.COMMANDS, *authority.COMMANDS),
-    "A proxy": (),
+    "One proxy": beside.COMMANDS,
     "This command": sessions.COMMANDS,
 }
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,11 +59,40 @@ class Ctl:
         assert "Traceback" not in done.stderr, done.stderr
         return Done(done.returncode, done.stdout, done.stderr)
 
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        """A command that goes on; who begins it ends it."""
+        return subprocess.Popen(
+            [*self.words, *words], cwd=self.home, env={**self.environ, "PYTHONUNBUFFERED": "1"}, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def at_terminal(self, *words: str, typed: bytes = b"", **environ: str) -> tuple[int, str]:
+        """Its exit code, and what a terminal of 100 columns shows of it; ``typed`` is what a person types."""
+        leader, follower = pty.openpty()
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        told = {**self.environ, "TERM": "xterm-256color", **environ}
+        with subprocess.Popen(
+            [*self.words, *words], cwd=self.home, env=told, stdin=follower, stdout=follower, stderr=follower,
+            start_new_session=True,
+        ) as process:  # fmt: skip
+            os.close(follower)
+            os.write(leader, typed)
+            shown = b"".join(iter(lambda: _read(leader), b""))
+            os.close(leader)
+            return process.wait(WITHIN), shown.decode()
+
     def ok(self, *words: str, text: str = "", **environ: str) -> str:
         """What a command that has to succeed says on standard output."""
         done = self(*words, text=text, **environ)
         assert done.code == 0, done
         return done.out
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # how a terminal says that nobody writes to it any more
+        return b""
 
 
 def operator(control: ControlProcess, home: Path) -> Ctl:
