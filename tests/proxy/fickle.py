@@ -77,6 +77,7 @@ class Fickle:
         self.told: list[dict[str, object]] = []  # statuses
         self.endpoints: dict[str, dict[str, object]] = {}  # by path: as registered, with "beats"
         self.unknown_service = False
+        self.ttl_told = "3s"  # to those who register
         self.token_file = port_file
         self.port = 0
 
@@ -162,7 +163,7 @@ class Fickle:
             return 404, b"{}"
         if method == "PUT":
             self.endpoints[path] = msgspec.json.decode(body) | {"beats": 0}
-            return 200, b'{"address": "127.0.0.1", "ttl": "3s"}'
+            return 200, msgspec.json.encode({"address": "127.0.0.1", "ttl": self.ttl_told})
         endpoint = path.removesuffix("/heartbeat")
         if endpoint not in self.endpoints:
             return 404, b"{}"

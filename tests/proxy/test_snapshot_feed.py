@@ -120,7 +120,9 @@ async def test_a_restart_begins_with_the_last_good_one_while_the_control_plane_i
             assert kept(state).stat().st_mode & 0o777 == 0o600 and state.stat().st_mode & 0o777 == 0o700
         plane.wrong = dict.fromkeys((SNAPSHOT, "/v1/certificates"), lambda _: (503, b""))
         async with following(plane, str(state)) as again:
-            assert again.names == ["web"] and again.current.snapshot.source == "last good"
+            assert again.names == ["web"]
+            before = again.current.snapshot
+            assert before.source == "last good"
             assert str(again.current.snapshot.version) == f"{EPOCH}.7"
             plane.wrong = {}
             plane.mesh = mesh(6, "db")  # older than what was seen
