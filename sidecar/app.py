@@ -193,7 +193,7 @@ class App:
         self._shared.listeners.extend(listeners)
         for warning in warnings:
             _log.warning(warning)
-        names = names_of(self._settings.dns_host)
+        names = names_of(self._settings.dns_host, None if self._membership is None else self._membership.addresses_of)
         sockets = min(MOST_DNS_SOCKETS, descriptor_limit() // 4)
         self._dns = DnsServer(listeners, datagrams, names, self._telemetry.counters, most_sockets=sockets)
 

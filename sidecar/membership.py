@@ -8,7 +8,7 @@ whatever can't be decided is denied.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -62,6 +62,10 @@ class Membership:
     def snapshot(self) -> Snapshot:
         """See ``proxy.secure.Mesh``."""
         return self.current.snapshot
+
+    def addresses_of(self, name: str) -> Sequence[str] | None:
+        """What a look-up of this name is answered with; None for one that the mesh does not know."""
+        return self.current.snapshot.addresses_of(name)
 
     @property
     def problem(self) -> str:

@@ -1,7 +1,8 @@
 """The names that we answer ourselves, and their addresses. Pure.
 
-Who calls it: ``dns.answers`` looks names up; the composition root puts those of ``--dns-host`` in, and whoever learns
-of more names puts them in or takes them out while the server runs.
+Who calls it: ``dns.answers`` looks names up; the composition root puts those of ``--dns-host`` in, and says whom to ask
+for more: the names of a mesh are looked up in the Snapshot of the moment, one by one as they are asked for, since ten
+thousand of them would be much to put in at once, and most are never asked for.
 
 A name's key is its wire form (RFC 1035 section 3.1) in lower case, as it stands in a question: so a look-up is one
 slice and one dictionary access. A label's length is at most 63, which is no capital letter's code, so ``lower`` touches
@@ -10,7 +11,7 @@ text alone; and a key without the search domain at its end is in the table only 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import dns.exception
@@ -34,10 +35,15 @@ class Known:
 
 
 class Names:
-    """A table from names to addresses. Names are text here, in any case, with or without the final dot."""
+    """A table from names to addresses. Names are text here, in any case, with or without the final dot.
 
-    def __init__(self) -> None:
+    ``more`` is asked for what is not in the table, with the name in lower case and without the final dot: its addresses
+    in canonical form (none of them: the name is ours, and has nothing), or None for a name that is not ours.
+    """
+
+    def __init__(self, more: Callable[[str], Sequence[str] | None] | None = None) -> None:
         self._table: dict[bytes, Known] = {}
+        self._more = more
 
     def __len__(self) -> int:
         return len(self._table)
@@ -47,9 +53,7 @@ class Names:
         found = [parse_ip(address) for address in addresses]
         if not found or None in found:
             raise ValueError(f"{name}: every name needs addresses, and nothing but addresses")
-        fours = (_rdata("A", str(each)) for each in found if each is not None and each.version == 4)
-        sixes = (_rdata("AAAA", str(each)) for each in found if each is not None and each.version == 6)
-        self._table[key_of(name)] = Known(tuple(fours), tuple(sixes))
+        self._table[key_of(name)] = _known([str(each) for each in found])
 
     def remove(self, name: str) -> None:
         """``name`` is not ours any more; it may not have been."""
@@ -57,23 +61,30 @@ class Names:
 
     def look_up(self, key: bytes, search: Sequence[bytes] = ()) -> Known | None:
         """What is known of the name with this key, as it stands or below one of the search domains (keys as well)."""
-        found = self._table.get(key)
-        if found is not None or not self._table:
+        found = self._look_up(key)
+        if found is not None or not (self._table or self._more):
             return found
         for domain in search:
             if key.endswith(domain):
-                found = self._table.get(key[: -len(domain)] + _ROOT)
+                found = self._look_up(key[: -len(domain)] + _ROOT)
                 if found is not None:
                     return found
         return None
 
+    def _look_up(self, key: bytes) -> Known | None:
+        found = self._table.get(key)
+        if found is None and self._more is not None and (name := _text(key)):
+            addresses = self._more(name)
+            return None if addresses is None else _known(addresses)
+        return found
 
-def names_of(hosts: Iterable[DnsHost]) -> Names:
-    """A table of these; the addresses of one name add up."""
+
+def names_of(hosts: Iterable[DnsHost], more: Callable[[str], Sequence[str] | None] | None = None) -> Names:
+    """A table of these; the addresses of one name add up. ``more`` as for ``Names``."""
     addresses: dict[str, list[str]] = {}
     for host in hosts:
         addresses.setdefault(host.name, []).append(host.address)
-    names = Names()
+    names = Names(more)
     for name, found in addresses.items():
         names.put(name, found)
     return names
@@ -86,6 +97,26 @@ def key_of(name: str | dns.name.Name) -> bytes:
         return whole.to_digestable()
     except dns.exception.DNSException:
         raise ValueError(f"{name} is not a name") from None
+
+
+def _text(key: bytes) -> str:
+    """The name with this key, without the final dot; empty for what no name of ours can be: the root, and names that
+    have other characters than printable ASCII, or dots within a label."""
+    labels: list[bytes] = []
+    at = 0
+    while at < len(key) and key[at]:
+        end = at + 1 + key[at]
+        labels.append(key[at + 1 : end])
+        at = end
+    text = b".".join(labels).decode("ascii", "replace")
+    return text if text.isprintable() and text.isascii() and text.count(".") == len(labels) - 1 else ""
+
+
+def _known(addresses: Sequence[str]) -> Known:
+    return Known(
+        tuple(_rdata("A", each) for each in addresses if ":" not in each),
+        tuple(_rdata("AAAA", each) for each in addresses if ":" in each),
+    )
 
 
 def _rdata(kind: str, address: str) -> dns.rdata.Rdata:

@@ -108,3 +108,29 @@ def test_the_addresses_of_one_flag_and_of_several_add_up() -> None:
 def test_what_is_no_name_with_an_address(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a name with an address|is not an IP address|is an address"):
         parse_dns_hosts(text)
+
+
+def test_who_knows_more_is_asked_for_each_name_below_the_search_domains_too() -> None:
+    asked: list[str] = []
+    known = {"web.shop": ["240.240.0.7", "2001:2::7"], "quiet.shop": []}
+
+    def more(name: str) -> list[str] | None:
+        asked.append(name)
+        return known.get(name)
+
+    names = Names(more)
+    names.put("db.shop", ["10.0.0.1"])
+    assert addresses(names.look_up(key_of("WEB.Shop."))) == ["240.240.0.7", "2001:2::7"]
+    assert addresses(names.look_up(key_of("web.shop.test"), (key_of("test"),))) == ["240.240.0.7", "2001:2::7"]
+    assert addresses(names.look_up(key_of("quiet.shop"))) == [], "a name that is ours, and has nothing"
+    assert addresses(names.look_up(key_of("db.shop"))) == ["10.0.0.1"]
+    assert names.look_up(key_of("other.test"), (key_of("test"),)) is None
+    assert asked == ["web.shop", "web.shop.test", "web.shop", "quiet.shop", "other.test", "other"]
+
+
+@pytest.mark.parametrize("name", [".", r"web\.shop", r"web\004shop", r"w\233b.shop", r"web\032.shop\127"])
+def test_names_that_nobody_is_asked_for(name: str) -> None:
+    asked: list[str] = []
+    assert Names(asked.append).look_up(key_of(name), (key_of("shop"),)) is None
+    assert [each for each in asked if not each.isprintable() or each.count(".") > 1] == []
+    assert "web.shop" not in asked
