@@ -16,7 +16,7 @@ help:
 	@echo 'make docs     the pages that the code knows best, and the site; open site/index.html'
 	@echo 'make bench    against Envoy and HAProxy; about 9 minutes'
 	@echo 'make fuzz     a million hostile inputs'
-	@echo 'make soak     a long steady load; memory and descriptors must come back'
+	@echo 'make soak     long loads, outages and kills; what is used must come back, and nothing be lost'
 	@echo 'make clean    away with .venv and all caches'
 	@echo 'BENCH_PYTHON=... is what make bench measures with; /usr/bin/python3 where it is there'
 	@echo 'PYTHON=... names another interpreter, for the first of these that makes .venv'

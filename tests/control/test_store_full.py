@@ -116,7 +116,7 @@ async def test_calls_are_503_while_the_disk_is_full_and_nothing_is_granted(small
     async with running(tmp_path, store=str(path)) as plane:
         token, single = await plane.token(), await plane.token(singleUse=True)
         ballast = fill(small)
-        statuses = []
+        statuses: list[int] = []
         while 503 not in statuses:  # what is left of the last page
             assert len(statuses) < 60
             statuses.append((await plane.ask("POST", "/v1/certificates", token, csr())).status)
