@@ -115,9 +115,13 @@ class Behind:
     def follow(self, callback: Callable[[frozenset[tuple[str, str]], int], None], /) -> None:
         self._follower = callback
 
+    def has(self, namespace: str, name: str, *endpoints: EndpointSpec) -> None:
+        """These are there, and were from the start."""
+        self._live[namespace, name] = list(endpoints)
+
     def comes(self, namespace: str, name: str, address: str) -> None:
         """An endpoint is there now."""
-        self._live[namespace, name] = [EndpointSpec(address=address, port=8080)]
+        self.has(namespace, name, EndpointSpec(address=address, port=8080))
         self._follower(frozenset({(namespace, name)}), self.version)
 
 
