@@ -32,7 +32,7 @@ ABOUT: Final[dict[type, dict[str, str]]] = {
         "ports": "one or more",
         "serviceAccounts": "who may serve it: service accounts of its namespace; this or subjectAltNames has an entry",
         "subjectAltNames": "the same as whole SPIFFE ids",
-        "addresses": "virtual IP addresses that stand for it; without any the control plane gives one of each family",
+        "addresses": "virtual IP addresses that stand for it; without any it gets one of each family",
         "endpoints": "where it is reached, beside the endpoints that register themselves",
         "exportTo": "namespaces that may see it: names, . for the own one, * for all; without it proxies of other "
                     "namespaces see it only if a Sidecar document of theirs asks",

@@ -21,6 +21,7 @@ from sidecar.resources.scope import scope_of, scoped_mesh
 from sidecar.resources.shape import path_text
 from sidecar.resources.slices import Compiled, compile_slices
 from sidecar.resources.snapshot import Me, Version
+from sidecar.resources.virtual import virtual_addresses
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -67,12 +68,15 @@ def load_config(files: Sequence[tuple[str, bytes]], me: Me, trust_domain: str, v
         identity = workload(trust_domain, me.namespace, me.service_account)
     except IdentityError as error:
         return Loaded(problems=(f"{named}: this sidecar's identity: {error.detail}",))
-    scoped = scoped_mesh(config.mesh, identity, version=str(version), issued=0.0)
+    scope = scope_of(config.mesh, me.namespace, me.service_account)
+    virtual = virtual_addresses(scope.services)  # no document names one of these
+    scoped = scoped_mesh(
+        config.mesh, identity, virtual_of=lambda place: virtual.get(place, ()), version=str(version), issued=0.0
+    )
     compiled = _drained(compile_slices(msgspec.json.encode(scoped), me, "file"))
     if compiled.snapshot is None:
         return Loaded(problems=tuple(f"{named}: {each}" for each in compiled.problems))
-    modes = scope_of(config.mesh, me.namespace, me.service_account).peer_authentication
-    mine = (f"{named}: {note}" for note in notes_of(compiled.snapshot, modes))
+    mine = (f"{named}: {note}" for note in notes_of(compiled.snapshot, scope.peer_authentication))
     return Loaded(compiled.snapshot, notes=(*config.notes, *mine))
 
 

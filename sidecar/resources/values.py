@@ -27,6 +27,7 @@ from sidecar.resources.schema import MeshFile, ServiceSpec
 from sidecar.resources.shape import Path, Problem, shown
 from sidecar.resources.snapshot import Me, Version
 from sidecar.resources.sni import LABEL
+from sidecar.resources.virtual import is_virtual
 
 Found = Iterator[Problem]
 
@@ -72,6 +73,7 @@ def _service(metadata: Metadata, spec: Service) -> Found:
     for each in problems:
         path = each.path[2:]  # from services[0]
         yield Problem(("metadata" if path[:1] in (("name",), ("namespace",)) else "spec", *path), each.why)
+    yield from _virtual(spec.addresses)
     for index, endpoint in enumerate(spec.endpoints):
         yield from _labels(endpoint.labels, ("spec", "endpoints", index, "labels"))
     yield from _export_to(spec.export_to)
@@ -138,7 +140,16 @@ def _hosts(spec: ServiceEntry) -> Found:
             yield Problem((*at, index), f"{shown(host)} stands here twice")
 
 
+def _virtual(addresses: list[str]) -> Found:
+    """Addresses that will be given to others."""
+    for index, text in enumerate(addresses):
+        if is_virtual(str(parse_ip(text))):
+            why = f"{shown(text)} is of the range that virtual addresses are of; choose another"
+            yield Problem(("spec", "addresses", index), why)
+
+
 def _addresses(addresses: list[str]) -> Found:
+    yield from _virtual(addresses)
     seen: set[str] = set()
     for index, text in enumerate(addresses):
         at: Path = ("spec", "addresses", index)

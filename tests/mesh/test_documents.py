@@ -151,8 +151,7 @@ def test_a_bad_file_is_refused_with_its_line_and_the_others_stay(mesh: Written) 
     why = "spec.mtls.mod: is not a field here; there are mode"
     line = f"sidecar: error: --config: {mesh.directory / 'bad.yaml'}:11: {why}"
     with mesh.written("bad.yaml", bad):
-        for member in mesh.members.values():
-            eventually(lambda member=member: line in member.errors, "it is refused")
+        eventually(lambda: all(line in member.errors for member in mesh.members.values()), "it is refused")
         assert mesh.call(f"127.0.0.1:{mesh.app.port}").status == 200, "nothing of it is taken"
         assert mesh.call().status == 200
         assert refusal(mesh.web) is not None

@@ -234,6 +234,29 @@ def test_check_config_judges_the_mesh_file_as_a_start_would(tmp_path, capsys) ->
     assert told() == [f"sidecar: error: --mesh: {file}: No such file or directory"]
 
 
+def test_check_config_judges_documents_as_a_start_would(tmp_path, capsys) -> None:
+    """They are the example of docs/resources.md."""
+    page = (Path(__file__).parents[2] / "docs" / "resources.md").read_text()
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    file = tmp_path / "documents.yaml"
+    words = ["check-config", "--upstream", "127.0.0.1:8080", "--control", "https://control.internal"]
+    words += ["--token-file", "token", "--config", str(tmp_path)]
+
+    def told() -> list[str]:
+        return [line for line in capsys.readouterr().err.splitlines() if "--config" in line]
+
+    file.write_text(example)
+    assert cli.main(words) == 0
+    (note,) = told()
+    assert note.startswith(f"sidecar: warning: --config: {file}:38: spec.egress[0].hosts[1]: ")
+    file.write_text(example.replace("mtls:", "mutual:"))
+    assert cli.main(words) == 2
+    why = "spec.mutual: is not a field here; there are selector, mtls, portLevelMtls"
+    assert told() == [f"sidecar: error: --config: {file}:21: {why}"]
+    assert cli.main([*words, "--mesh", str(file)]) == 2
+    assert told() == ["sidecar: error: --config: and --mesh can't both say what the mesh is; leave one out"]
+
+
 # -- completion ------------------------------------------------------------------------------------------------------
 
 

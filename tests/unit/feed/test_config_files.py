@@ -51,6 +51,16 @@ def test_one_file_of_several_documents(tmp_path: Path) -> None:
     assert snapshot.entry_by_authority("e.example", 443) is not None
 
 
+def test_a_service_without_addresses_has_virtual_ones(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(service("a/x") + service("a/y", more="addresses: [10.9.9.9]"))
+    snapshot = Fed(path).current.snapshot
+    four, six = snapshot.services["a", "x"].addresses
+    assert four.startswith("240.240.") and six.startswith("2001:2::")
+    assert snapshot.by_address(four, 80) is snapshot.services["a", "x"].ports[80]
+    assert snapshot.services["a", "y"].addresses == ("10.9.9.9",)
+
+
 async def test_what_is_read_of_a_directory(tmp_path: Path) -> None:
     for name, text in (
         ("b.yml", service("a/y")),
@@ -79,6 +89,12 @@ async def test_what_is_read_of_a_directory(tmp_path: Path) -> None:
     assert fed.current.accepted == 4, "what stays as it was is not read again"
 
 
+def told(fed: Fed) -> list[str]:
+    """Where the problems are that keep it from being taken."""
+    refusal = fed.current.refusal
+    return [] if refusal is None else [each.partition(": ")[0] for each in refusal.problems]
+
+
 async def test_a_set_is_refused_whole_and_the_last_good_one_stays(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(service("a/x"))
     fed = Fed(tmp_path)
@@ -86,11 +102,10 @@ async def test_a_set_is_refused_whole_and_the_last_good_one_stays(tmp_path: Path
     (tmp_path / "c.yaml").write_text("kind: Service\n")
     await fed.look()
     assert fed.names == ["x"]
-    assert fed.current.refusal is not None
-    assert [each.partition(": ")[0] for each in fed.current.refusal.problems] == [f"{tmp_path}/c.yaml:1"] * 3
+    assert told(fed) == [f"{tmp_path}/c.yaml:1"] * 3
     (tmp_path / "c.yaml").unlink()
     await fed.look()
-    assert (fed.names, fed.current.refusal) == (["x", "y"], None)
+    assert (fed.names, told(fed)) == (["x", "y"], [])
 
 
 async def test_a_directory_that_is_emptied_or_gone_is_no_mesh_without_services(tmp_path: Path) -> None:
