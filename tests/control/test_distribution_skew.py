@@ -21,6 +21,7 @@ from tests.control.distributing import Behind, distributing
 
 RECORDED = Path(__file__).parent / "recorded"
 SNAPSHOTS = sorted(RECORDED.glob("*.json"))
+RECORDINGS = {path: (path.read_bytes(), path.with_suffix(".yaml").read_text()) for path in SNAPSHOTS}
 
 
 def without_moment(body: bytes) -> dict[str, Any]:
@@ -35,12 +36,12 @@ def test_there_are_some() -> None:
 
 @pytest.mark.parametrize("path", SNAPSHOTS, ids=lambda path: path.stem)
 async def test_what_was_sent_is_still_made_of_the_same_documents(path: Path, autojump_clock: MockClock) -> None:
-    recorded = path.read_bytes()
+    recorded, written = RECORDINGS[path]
     who = msgspec.json.decode(recorded, type=ScopedMesh).proxy.removeprefix("spiffe://cluster.local/ns/")
     registry = Behind()
     async with distributing(endpoints=registry) as it:
         registry.has("shop", "web", EndpointSpec("10.0.0.7", port=15006, mode="direct", labels={"version": "v2"}))
-        await it.write(path.with_suffix(".yaml").read_text())
+        await it.write(written)
         await it.settled()
         member = await it.member(who.replace("/sa/", "/"))
         made = b"".join(member.published.value.parts("1.1", (1, 0)))
