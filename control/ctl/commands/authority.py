@@ -132,6 +132,7 @@ def _follow(session: Session, fresh: str, wait: str, until: float) -> int:
                 )
             says(_progress(found))
             time.sleep(LOOK_SECONDS)
+    keep_pins(session, found["roots"])
     session.says(f"root {fresh} issues" + (", and the one before it is gone" if wait == "done" else ""))
     return Exit.DONE
 
