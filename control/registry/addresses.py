@@ -18,7 +18,6 @@ from control.registry.virtual import KEPT_SECONDS, Freed
 from control.store import Change, Store
 from sidecar.resources.documents import Document
 from sidecar.resources.documents import Key as DocumentKey
-from sidecar.resources.kinds import Service
 
 IN_A_WRITE: Final = 500
 _log = logging.getLogger(__name__)
@@ -56,15 +55,11 @@ class Addresses:
         """The number that each is to have, where that is another than it has; None: no longer any."""
         taken = set(self._numbers)
         lacking: set[Key] = set()
-        named = None
         for key in sorted(keys):
             service = permits.service_of(documents, key)
             wants = service is not None and not service.addresses
             has = bool(self._registry.virtual(*key))
             if wants and not has:
-                if named is None:
-                    named = frozenset(_named(documents))
-                    taken |= named
                 number = virtual.free(key, taken, self._freed, self._monotonic())
                 if number is None:
                     lacking.add(key)
@@ -94,13 +89,3 @@ class Addresses:
                 self._freed[old] = Freed(key, self._monotonic() + KEPT_SECONDS)
         now = self._monotonic()
         self._freed = {number: freed for number, freed in self._freed.items() if freed.until > now}
-
-
-def _named(documents: Mapping[DocumentKey, Document]) -> Iterator[int]:
-    """Numbers whose addresses an operator has given to a service by name."""
-    for document in documents.values():
-        if isinstance(document.spec, Service):
-            for address in document.spec.addresses:
-                number = virtual.number_of(address) if address.startswith(("240.240.", "2001:")) else None
-                if number is not None:
-                    yield number

@@ -11,9 +11,9 @@ network to all of them is cut, or to the last that is left; and where half of a 
 since nothing tells it from a half that died.
 
 Of those that were cut off together one is back before another. So while a witness was itself not heard when it should
-have been, the silence of others does not count; and after a gap, which is more than its ttl, it has to be heard for
-twice that time to be a witness again. Where two have different ttls the longer one counts for both: who is heard every
-100 s has not noticed a cut of 10 s.
+have been, the silence of others does not count; and after a gap, two heartbeats that did not come, it has to be heard
+for twice its ttl to be a witness again: by then all are back, whose tries are ten seconds apart at most. Where two have
+different ttls the longer one counts for both: who is heard every 100 s has not noticed a cut of 10 s.
 
 **Our own absence.** A process that was stopped, or starved, has heard nobody, and what was said meanwhile is still to
 be read when it wakes. ``lateness`` sees that by the ageing's own clock: a round that comes a little late judges nobody,
@@ -32,6 +32,7 @@ ROUND: Final = 1.0  # seconds from one judgement to the next; a third of the sho
 LATE: Final = 0.5  # a round that comes so much later (s) was not alone in that: others have not been read
 AWAY: Final = 2.0  # and here heartbeats of the shortest ttl may have been missed
 BEATS: Final = 3  # heartbeats in a ttl
+GAP: Final = 2 / BEATS  # of the ttl
 WITNESSED: Final = 2.0  # times the ttl
 FORGOTTEN: Final = 24 * 3600.0  # who is silent for so long goes without a witness in its service ...
 MESH_HEARD: Final = 600.0  # ... if somebody in the mesh has been heard for so long; the longest ttl, twice
@@ -61,7 +62,7 @@ def unheard(now: float, ttl: float) -> Hearing:
 
 def heard(before: Hearing | None, now: float, ttl: float, detail: str = "") -> Hearing:
     """What is known once it was heard."""
-    if before is None or before.since is None or now - before.at > before.ttl:
+    if before is None or before.since is None or now - before.at > GAP * before.ttl:
         return Hearing(now, now, ttl, detail)
     if now - before.at >= before.pause or now - before.paused > WITNESSED * before.ttl:
         return Hearing(now, before.since, ttl, detail, now - before.at, now)

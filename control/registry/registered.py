@@ -107,10 +107,10 @@ def check(wanted: Registration, ports: Collection[PortSpec]) -> float:
 
 
 def printable(detail: str) -> str:
-    """A sentence for people as it is kept; Invalid where it is too long. What is not printable is shown escaped."""
-    if len(detail) > DETAIL_CHARS:
-        raise Invalid(f"detail: more than {DETAIL_CHARS} characters")
-    return detail if detail.isprintable() else detail.encode("unicode_escape").decode("ascii")[:DETAIL_CHARS]
+    """A sentence for people as it is kept. What is not printable is shown escaped, and what is too long is cut: nobody
+    goes unheard for having found many words."""
+    shown = detail if detail.isprintable() else detail.encode("unicode_escape").decode("ascii")
+    return shown if len(shown) <= DETAIL_CHARS else f"{shown[: DETAIL_CHARS - 3]}..."
 
 
 def _check_ports(wanted: Registration, ports: Collection[PortSpec]) -> None:

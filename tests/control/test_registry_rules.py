@@ -424,19 +424,6 @@ async def test_every_service_without_addresses_has_its_own_for_as_long_as_it_exi
         }
 
 
-async def test_an_address_that_an_operator_gave_by_name_is_given_to_nobody_else() -> None:
-    async with registering() as room:
-        await room.write()
-        await until(lambda: room.registry.virtual(*KEY))
-        wanted = room.registry.virtual(*KEY)[0]
-        await room.write(KEY, None)
-        await until(lambda: not room.registry.virtual(*KEY))
-        await room.write(("shop", "named"), SPEC | {"addresses": [wanted]})
-        await room.write()
-        await until(lambda: room.registry.virtual(*KEY))
-        assert room.registry.virtual(*KEY)[0] != wanted
-
-
 async def test_where_no_number_is_left_the_service_goes_without_and_gets_one_later(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
