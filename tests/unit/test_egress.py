@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.policy.authorize import Permit, authorize_captured, authorize_outbound
-from sidecar.policy.egress import OPEN, AllowedHost, Egress, parse_allowed
+from sidecar.policy.egress import OPEN, AllowedHost, Egress, effective, parse_allowed
 
 
 def closed(text: str) -> Egress:
@@ -75,6 +75,23 @@ def test_what_is_read_is_kept_in_one_spelling() -> None:
         AllowedHost("fd99::5"),
     )
     assert parse_allowed("none") == ()
+
+
+def test_of_the_command_line_and_a_document_the_stricter_is_in_force() -> None:
+    hosts = parse_allowed("api.example.com")
+    shut = Egress(True, hosts)
+    for document in (None, "ALLOW_ANY", "REGISTRY_ONLY"):
+        assert effective(shut, document) is shut
+    assert effective(OPEN, None) is effective(OPEN, "ALLOW_ANY") is OPEN
+    found = effective(Egress(False, hosts), "REGISTRY_ONLY")
+    assert found.allows("api.example.com", 443) and not found.allows("other.example.com", 443)
+
+
+def test_before_anything_is_known_nobody_is_called_and_a_loop_is_still_a_loop() -> None:
+    for own, reason in ((True, Reason.OWN_LISTENER), (False, Reason.NO_CONFIGURATION)):
+        with pytest.raises(ProxyError) as refused:
+            authorize_outbound(loopback=True, destination_is_own=own, allowed=True, configured=False)
+        assert refused.value.reason is reason
 
 
 def test_a_listener_of_ours_is_refused_before_the_policy_is_asked() -> None:
