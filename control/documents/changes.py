@@ -93,7 +93,7 @@ def planned(state: State, order: Order) -> Plan:
         outcomes.append(Outcome(key, "deleted", generation))
     _check_room(state, order)
     lines = {each.document.key: each.line for each in order.wanted}
-    notes = [_told(each, lines) for each in lint(after or state.mesh) if each.key in lines]
+    notes = [_told(each, lines) for each in lint(after or state.mesh, lines)]
     return Plan(tuple(changes), tuple(outcomes), bounded(notes))
 
 

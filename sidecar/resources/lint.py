@@ -6,12 +6,20 @@ refused for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from sidecar.addresses import parse_ip
 from sidecar.resources.claims import Finding
-from sidecar.resources.documents import Document
-from sidecar.resources.kinds import ROOT_NAMESPACE, PeerAuthentication, Service, ServiceEntry, Sidecar, WorkloadEntry
+from sidecar.resources.documents import Document, Key
+from sidecar.resources.kinds import (
+    KINDS,
+    ROOT_NAMESPACE,
+    PeerAuthentication,
+    Service,
+    ServiceEntry,
+    Sidecar,
+    WorkloadEntry,
+)
 from sidecar.resources.mesh import Mesh, Place
 from sidecar.resources.scope import asked, matches, selector_of
 from sidecar.resources.shape import Path, shown
@@ -23,21 +31,26 @@ _SELECTOR: Mapping[str, Path] = {
 }
 
 
-def lint(mesh: Mesh) -> list[Finding]:
-    """All that is odd."""
+def lint(mesh: Mesh, changed: Collection[Key] | None = None) -> list[Finding]:
+    """All that is odd in the mesh; or only with these documents, which costs what they do and not what the mesh does."""
+    chosen: dict[str, list[Document]] = {kind: [] for kind in KINDS}
+    every = mesh.documents() if changed is None else map(mesh.get, dict.fromkeys(changed))
+    documents = [each for each in every if each is not None]
+    for document in sorted(documents, key=lambda each: each.key):
+        chosen[document.kind].append(document)
     return [
-        *_selectors(mesh),
-        *_ranks(mesh),
-        *_ports(mesh),
-        *_egress(mesh),
-        *_hosts(mesh),
-        *_workload_entries(mesh),
+        *_selectors(mesh, [each for kind in _SELECTOR for each in chosen[kind]]),
+        *_ranks(mesh, [*chosen["PeerAuthentication"], *chosen["Sidecar"]]),
+        *_ports(mesh, chosen["PeerAuthentication"]),
+        *_egress(mesh, chosen["Sidecar"]),
+        *_hosts(mesh, chosen["ServiceEntry"]),
+        *_workload_entries(mesh, chosen["WorkloadEntry"]),
     ]
 
 
-def _selectors(mesh: Mesh) -> Iterator[Finding]:
+def _selectors(mesh: Mesh, documents: list[Document]) -> Iterator[Finding]:
     """Selectors that match nobody."""
-    for document in _of(mesh, *_SELECTOR):
+    for document in documents:
         wanted, namespace = selector_of(document), document.metadata.namespace
         path = _SELECTOR[document.kind]
         if not wanted:
@@ -50,23 +63,30 @@ def _selectors(mesh: Mesh) -> Iterator[Finding]:
             yield Finding(document.key, path, why)
 
 
-def _ranks(mesh: Mesh) -> Iterator[Finding]:
+def _ranks(mesh: Mesh, documents: list[Document]) -> Iterator[Finding]:
     """Documents that are for the same workloads: only the first by name counts."""
-    first: dict[tuple[object, ...], Document] = {}
-    for document in sorted(_of(mesh, "PeerAuthentication", "Sidecar"), key=lambda each: each.key):
-        wanted = selector_of(document)
-        known = first.setdefault((document.kind, document.metadata.namespace, *sorted(wanted.items())), document)
+    first: dict[tuple[str, str], dict[tuple[tuple[str, str], ...], Document]] = {}
+    for document in documents:
+        namespace, wanted = document.metadata.namespace, selector_of(document)
+        if (document.kind, namespace) not in first:
+            those = mesh.in_namespace(document.kind, namespace)  # by name: the first one stays
+            first[document.kind, namespace] = {_labels(each): each for each in reversed(those)}
+        known = first[document.kind, namespace][_labels(document)]
         if known is not document:
-            where = "these workloads" if wanted else f"all of namespace {document.metadata.namespace}"
-            if not wanted and document.metadata.namespace == ROOT_NAMESPACE:
+            where = "these workloads" if wanted else f"all of namespace {namespace}"
+            if not wanted and namespace == ROOT_NAMESPACE:
                 where = "the whole mesh"
             why = f"{known.metadata.name} is for {where} as well, and counts, since its name comes first"
             yield Finding(document.key, _SELECTOR[document.kind] if wanted else ("metadata", "name"), why)
 
 
-def _ports(mesh: Mesh) -> Iterator[Finding]:
+def _labels(document: Document) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(selector_of(document).items()))
+
+
+def _ports(mesh: Mesh, documents: list[Document]) -> Iterator[Finding]:
     """Ports with a mode of their own that no selected service has."""
-    for document in _of(mesh, "PeerAuthentication"):
+    for document in documents:
         spec = document.spec
         assert isinstance(spec, PeerAuthentication)
         if not spec.port_level_mtls:
@@ -91,9 +111,9 @@ def _reached(service: Service) -> Iterator[int]:
             yield endpoint.ports.get(port.name) or endpoint.port or port.port
 
 
-def _egress(mesh: Mesh) -> Iterator[Finding]:
+def _egress(mesh: Mesh, documents: list[Document]) -> Iterator[Finding]:
     """Hosts of a Sidecar that bring nothing."""
-    for document in _of(mesh, "Sidecar"):
+    for document in documents:
         assert isinstance(document.spec, Sidecar)
         namespace = document.metadata.namespace
         for number, egress in enumerate(document.spec.egress):
@@ -116,24 +136,29 @@ def _egress(mesh: Mesh) -> Iterator[Finding]:
                     yield Finding(document.key, path, f"{shown(text)} is not exported to namespace {namespace}")
 
 
-def _hosts(mesh: Mesh) -> Iterator[Finding]:
+def _hosts(mesh: Mesh, documents: list[Document]) -> Iterator[Finding]:
     """Hosts of entries that something else stands in front of."""
-    services = mesh.of("Service")
-    first: dict[tuple[str, int], Place] = {}
-    for place, document in sorted(mesh.of("ServiceEntry").items()):
-        assert isinstance(document.spec, ServiceEntry)
-        for index, host in enumerate(document.spec.hosts):
+    services, entries = mesh.of("Service"), mesh.of("ServiceEntry")
+    for document in documents:
+        place, spec = document.key[1:], document.spec
+        assert isinstance(spec, ServiceEntry)
+        for index, host in enumerate(spec.hosts):
             path: Path = ("spec", "hosts", index)
             service = _service_named(mesh, host)
             if service in services:
                 yield Finding(
                     document.key, path, f"{host} is the service {service[1]} of namespace {service[0]}, which is called"
                 )
-            for port in document.spec.ports:
-                known = first.setdefault((host, port.number), place)
-                if known[0] != place[0]:
+            others = [each for each in mesh.entries.named(host) if each[0] != place[0] and each < place]
+            for port in spec.ports:
+                known = next((each for each in sorted(others) if _has(entries[each], port.number)), None)
+                if known is not None:
                     why = f"{host}, port {port.number}, is ServiceEntry {known[0]}/{known[1]}'s as well; who sees both"
                     yield Finding(document.key, path, f"{why} takes that of the own namespace, then the first by name")
+
+
+def _has(document: Document, port: int) -> bool:
+    return isinstance(document.spec, ServiceEntry) and any(each.number == port for each in document.spec.ports)
 
 
 def _service_named(mesh: Mesh, host: str) -> Place:
@@ -143,19 +168,18 @@ def _service_named(mesh: Mesh, host: str) -> Place:
     return namespace, name
 
 
-def _workload_entries(mesh: Mesh) -> Iterator[Finding]:
+def _workload_entries(mesh: Mesh, documents: list[Document]) -> Iterator[Finding]:
     """Workload entries that nobody selects, or that can't be dialed by who does."""
-    chosen: dict[str, list[ServiceEntry]] = {}
-    for place, document in mesh.of("ServiceEntry").items():
-        if isinstance(document.spec, ServiceEntry) and selector_of(document):
-            chosen.setdefault(place[0], []).append(document.spec)
-    for document in _of(mesh, "WorkloadEntry"):
+    for document in documents:
         spec = document.spec
         assert isinstance(spec, WorkloadEntry)
+        here = (each.spec for each in mesh.in_namespace("ServiceEntry", document.metadata.namespace))
         selecting = [
             each
-            for each in chosen.get(document.metadata.namespace, [])
-            if each.workload_selector is not None and matches(each.workload_selector.labels, [spec.labels])
+            for each in here
+            if isinstance(each, ServiceEntry)
+            and each.workload_selector is not None
+            and matches(each.workload_selector.labels, [spec.labels])
         ]
         if not selecting:
             yield Finding(document.key, ("spec", "labels"), "are selected by no ServiceEntry of its namespace")
@@ -168,8 +192,3 @@ def _workloads(mesh: Mesh, namespace: str) -> Iterator[tuple[str, Mapping[str, s
     for document in mesh.in_namespace("WorkloadEntry", namespace):
         if isinstance(document.spec, WorkloadEntry):
             yield document.metadata.name, document.spec.labels
-
-
-def _of(mesh: Mesh, *kinds: str) -> Iterator[Document]:
-    for kind in kinds:
-        yield from mesh.of(kind).values()

@@ -179,6 +179,10 @@ class Exports:
                 for name in names:
                     self.given.setdefault(name, []).append(place)
 
+    def named(self, host: str) -> list[Place]:
+        """The documents that have this very host, with its wildcard if it has one."""
+        return (self.wild if host.startswith("*") else self.hosts).get(host.lstrip("*"), [])
+
     def may_see(self, namespace: str, place: Place) -> bool:
         """Whether ``exportTo`` lets proxies of this namespace see it, should they ask."""
         bounds = self._bounds.get(place)

@@ -128,6 +128,7 @@ def _hosts(spec: ServiceEntry) -> Found:
     at: Path = ("spec", "hosts")
     if not spec.hosts:
         yield Problem(at, "there are none; an entry has one or more")
+    seen: set[str] = set()
     for index, host in enumerate(spec.hosts):
         wild = host.startswith("*.")
         if parse_ip(host) is not None:
@@ -136,8 +137,9 @@ def _hosts(spec: ServiceEntry) -> Found:
             yield Problem((*at, index), f"{shown(host)} is no host: a name in lower case, or *. and a name")
         elif wild and spec.resolution == "DNS" and not spec.endpoints:
             yield Problem((*at, index), f"{host} can't be looked up; list endpoints, or write resolution: NONE")
-        if host in spec.hosts[:index]:
+        if host in seen:
             yield Problem((*at, index), f"{shown(host)} stands here twice")
+        seen.add(host)
 
 
 def _virtual(addresses: list[str]) -> Found:
@@ -167,17 +169,17 @@ def _ports(ports: list[EntryPort]) -> Found:
     at: Path = ("spec", "ports")
     if not ports:
         yield Problem(at, "there are none; an entry has one or more")
+    seen: set[str | int] = set()
     for index, port in enumerate(ports):
         if not _LABEL.fullmatch(port.name):
             yield Problem((*at, index, "name"), f"{shown(port.name)} {_NOT_A_LABEL}")
         if port.protocol and port.protocol.lower() not in WORDS:
             words = ", ".join(word.upper() for word in WORDS)
             yield Problem((*at, index, "protocol"), f"{shown(port.protocol)} is not one of {words}")
-        for other in ports[:index]:
-            if other.number == port.number:
-                yield Problem((*at, index, "number"), f"{port.number} is there already")
-            if other.name == port.name:
-                yield Problem((*at, index, "name"), f"{shown(port.name)} is there already")
+        for field, each in (("number", port.number), ("name", port.name)):
+            if each in seen:
+                yield Problem((*at, index, field), f"{shown(each)} is there already")
+            seen.add(each)
 
 
 def _where(spec: ServiceEntry) -> Found:

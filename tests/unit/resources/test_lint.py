@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sidecar.resources.lint import lint
 from tests.unit.resources.docs import doc, entry, read, service
 
 WEB = service("a/web", labels="{app: web}")
@@ -60,3 +61,6 @@ def test_what_is_odd(text: str, note: str | None) -> None:
     assert found.mesh is not None
     told = [each.partition(": ")[2] for each in found.notes]
     assert told == ([note] if note else [])
+    for document in found.documents:
+        alone = lint(found.mesh, [document.key, ("Service", "a", "gone")])
+        assert alone == [each for each in lint(found.mesh) if each.key == document.key]
