@@ -32,7 +32,7 @@ _SELECTOR: Mapping[str, Path] = {
 
 
 def lint(mesh: Mesh, changed: Collection[Key] | None = None) -> list[Finding]:
-    """All that is odd in the mesh; or only with these documents, which costs what they do and not what the mesh does."""
+    """All that is odd in the mesh; or only with these documents, which costs what they do, not what the mesh does."""
     chosen: dict[str, list[Document]] = {kind: [] for kind in KINDS}
     every = mesh.documents() if changed is None else map(mesh.get, dict.fromkeys(changed))
     documents = [each for each in every if each is not None]
