@@ -64,6 +64,9 @@ WAIT: Final = Parameter("wait", "how long to wait for another version; at most 6
 INSTANCE: Final = Parameter(
     "instance", "tells replicas apart", {"type": "string", "pattern": "^[a-z0-9.-]{1,63}$", "maxLength": 63}
 )
+SCHEMA: Final = Parameter(
+    "schema", "the newest schema that the caller understands", {"type": "string", "pattern": r"^1\.[0-9]{1,4}$"}
+)
 IF_MATCH: Final = Parameter("if-match", "only if it is at this generation", _TAGS, "header")
 IF_NONE_MATCH: Final = Parameter("if-none-match", "`*`: only if it is not there", _TAGS, "header")
 SEEN: Final = Parameter("if-none-match", "304 if it is at this generation still", _TAGS, "header")
