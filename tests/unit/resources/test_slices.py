@@ -1,4 +1,4 @@
-"""A mesh as one proxy sees it: compiled in slices it is what it is as a whole, no bytes raise anything, and a service in
+"""A mesh as one proxy sees it: in slices it is what it is as a whole, no bytes raise anything, and a service in
 it is never an entry."""
 
 from __future__ import annotations
