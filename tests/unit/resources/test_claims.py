@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certs.spiffe import workload
@@ -132,6 +132,7 @@ def alone(document: Document) -> bool:
     return parse(plain(document))[0] is not None
 
 
+@settings(deadline=None)
 @given(st.lists(DOCUMENTS.filter(alone), max_size=4))
 def test_what_is_accepted_compiles_at_every_proxy(documents: list[Document]) -> None:
     at = Mesh(documents)
@@ -139,6 +140,7 @@ def test_what_is_accepted_compiles_at_every_proxy(documents: list[Document]) -> 
         assert all(compiles(at, account) for account in ("p", "q", "other"))
 
 
+@settings(deadline=None)
 @given(st.lists(DOCUMENTS, max_size=5), st.lists(DOCUMENTS, max_size=3))
 def test_a_mesh_that_grew_is_judged_as_one_that_was_made(first: list[Document], then: list[Document]) -> None:
     grown = Mesh(first)

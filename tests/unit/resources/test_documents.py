@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.resources import documents
@@ -243,6 +243,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(KINDS)), st.data())
 def test_no_value_makes_it_raise(kind: str, data: st.DataObject) -> None:
     """A good document with one field of it, at any depth, replaced by anything."""
@@ -262,6 +263,7 @@ def test_no_value_makes_it_raise(kind: str, data: st.DataObject) -> None:
         msgspec.json.encode(plain(found))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200) | st.text(alphabet="ab:-{}[]&*!|>'\"\n #,~1\t", max_size=80).map(str.encode))
 def test_no_bytes_make_it_raise(content: bytes) -> None:
     found = read_documents(content, "f")
