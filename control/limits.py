@@ -28,7 +28,7 @@ OF_ONE_CALLER: Final = 32  # at work at once: an operator's script in parallel, 
 OF_ONE_NAME: Final = 128  # replicas of one identity together: half of the room
 CROWD: Final = 64  # registrations and heartbeats at work at once: what one write to the disk takes along
 LINE: Final = 4096  # of these that stand in line; there are no more connections
-LINE_SECONDS: Final = 10.0  # as long as a caller waits for an answer
+LINE_SECONDS: Final = 20.0  # by then two thousand that came at once have had their turn, on a slow machine too
 KEYS: Final = 10_000  # callers remembered by a table: about 2 MB
 
 

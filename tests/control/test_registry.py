@@ -241,6 +241,39 @@ async def test_two_hundred_replicas_with_one_token_are_no_crowd_and_one_that_flo
         assert (await plane.ask("POST", f"{SERVICE}/endpoints/r1/heartbeat", token)).status == 204
 
 
+async def test_a_crowd_stands_in_line_and_the_line_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CROWD", 1)
+    monkeypatch.setattr(limits, "LINE", 1)
+    async with running(tmp_path) as plane:
+        await define(plane)
+        await virtual_of(plane)
+        token = await plane.token()
+        real, writing, go_on = plane.control.store.write, trio.Event(), trio.Event()
+
+        async def slow(changes: Any) -> int:
+            writing.set()
+            await go_on.wait()
+            return await real(changes)
+
+        monkeypatch.setattr(plane.control.store, "write", slow)
+        replies: list[Reply] = []
+
+        async def register(number: int) -> None:
+            replies.append(await plane.ask("PUT", f"{SERVICE}/endpoints/r{number}", token, DIRECT))
+
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(register, 0)
+                await writing.wait()
+                nursery.start_soon(register, 1)
+                nursery.start_soon(register, 2)
+                while not replies:
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+                go_on.set()
+        assert [reply.status for reply in replies] == [503, 200, 200]
+        assert int(replies[0].headers["retry-after"]) >= 1
+
+
 # -- by real handshakes ----------------------------------------------------------------------------------------------
 
 
