@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.resources.snapshot import Endpoint, Service, ServicePort, Snapshot
+from sidecar.resources.snapshot import Endpoint, Entry, Service, ServicePort, Snapshot
 
 Json = dict[str, object]
 
@@ -20,7 +20,9 @@ def dump(snapshot: Snapshot) -> Json:
             "mode": snapshot.default_mode.value,
             "portLevelMtls": {str(port): mode.value for port, mode in sorted(snapshot.modes.items())},
         },
+        "outboundTrafficPolicy": {"mode": snapshot.outbound_policy},
         "services": [_service(service) for _, service in sorted(snapshot.services.items())],
+        "serviceEntries": [_entry(entry) for _, entry in sorted(snapshot.entries.items())],
     }
 
 
@@ -31,6 +33,25 @@ def _service(service: Service) -> Json:
         "identities": sorted(map(str, service.identities)),
         "addresses": list(service.addresses),
         "ports": [_port(port) for _, port in sorted(service.ports.items())],
+    }
+
+
+def _entry(entry: Entry) -> Json:
+    return {
+        "name": entry.name,
+        "namespace": entry.namespace,
+        "ports": [
+            {
+                "host": port.host,
+                "port": port.port,
+                "name": port.name,
+                "protocol": port.protocol,
+                "resolution": port.resolution,
+                "addresses": list(port.addresses),
+                "endpoints": [str(place) for place in port.places],
+            }
+            for port in entry.ports
+        ],
     }
 
 

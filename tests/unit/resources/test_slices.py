@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sidecar.addresses import Address
 from sidecar.resources.compile import compile_mesh
+from sidecar.resources.dump import dump
 from sidecar.resources.schema import MeshFile
 from sidecar.resources.scoped import ScopedMesh
 from sidecar.resources.slices import LARGE, Compiled, compile_slices
@@ -181,6 +182,26 @@ def test_an_entry_is_found_by_its_names_and_its_addresses() -> None:
     assert at.entry_by_address("198.51.100.7", 443) is not None and at.by_address("198.51.100.7", 443) is None
     assert at.outbound_policy is None
     assert snapshot(written(outboundPolicy="REGISTRY_ONLY")).outbound_policy == "REGISTRY_ONLY"
+
+
+def test_entries_and_the_policy_can_be_shown() -> None:
+    place = {"address": "10.0.0.1", "port": 8443}
+    shown = dump(
+        snapshot(
+            written(
+                serviceEntries=[entry("e", "a.example", resolution="STATIC", endpoints=[place], addresses=["::1"])],
+                outboundPolicy="REGISTRY_ONLY",
+            )
+        )
+    )
+    assert shown["outboundTrafficPolicy"] == {"mode": "REGISTRY_ONLY"}
+    port = {"host": "a.example", "port": 443, "name": "tls", "protocol": "tcp", "resolution": "STATIC"}
+    assert shown["serviceEntries"] == [
+        {
+            "name": "e", "namespace": "shop",
+            "ports": [port | {"addresses": ["::1"], "endpoints": ["10.0.0.1:8443"]}],
+        }
+    ]  # fmt: skip
 
 
 def test_names_of_endpoints_are_for_entries_that_are_looked_up() -> None:
