@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from docs import cli_page, control_cli_page, init_page, metrics_page, resources_page, response_flags_page
+from docs import cli_page, control_cli_page, ctl_page, init_page, metrics_page, resources_page, response_flags_page
 
 DOCS = Path(__file__).parent
 PAGES: dict[str, Callable[[], str]] = {
     "reference/cli.md": cli_page.text,
     "reference/control-cli.md": control_cli_page.text,
     "reference/init.md": init_page.text,
+    "reference/sidecarctl.md": ctl_page.text,
     "reference/resources.md": resources_page.text,
     **resources_page.SCHEMAS,
     "metrics.md": metrics_page.text,

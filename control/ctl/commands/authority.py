@@ -17,7 +17,7 @@ from control.ctl.session import Session
 LOOK_SECONDS: Final = 1.0  # how often to look, where one waits
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, short_help="the authority: its roots, and replacing them")
 def ca() -> None:
     """The authority: its roots, and replacing them."""
 
@@ -159,6 +159,7 @@ def _duration(text: str, flag: str) -> float:
 
 @click.command(
     cls=Command,
+    short_help="take back a certificate, or an identity",
     examples=(
         "sidecarctl revoke spiffe://cluster.local/ns/shop/sa/billing",
         "sidecarctl revoke 1f:3a:77:...      # one certificate, by its serial number",
@@ -195,7 +196,7 @@ def _lift(session: Session, what: str) -> int:
     raise Failed(Exit.NOT, f"{what} is not revoked; see sidecarctl revocations")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="what is revoked")
 @output
 @with_session
 def revocations(session: Session) -> int:

@@ -64,7 +64,7 @@ _FORM: Final = click.option(
 
 
 @click.command(
-    cls=Command, connects=False,
+    cls=Command, short_help="requests and connections as they end, live", connects=False,
     examples=("sidecarctl tap --status 5xx", "sidecarctl tap --direction outbound --limit 10 -o json"),
 )  # fmt: skip
 @filtered
@@ -96,7 +96,12 @@ def tap(session: Session, proxy: Proxy, form: str, limit: int | None, **wanted: 
     return Exit.DONE
 
 
-@click.command(cls=Command, connects=False, examples=("sidecarctl explain 4e6c1bc6-5347-4112-bfdc-25359697861d",))
+@click.command(
+    cls=Command,
+    short_help="the story of one request",
+    connects=False,
+    examples=("sidecarctl explain 4e6c1bc6-5347-4112-bfdc-25359697861d",),
+)
 @click.argument("request_id", metavar="ID")
 @_FORM
 @proxied
@@ -109,7 +114,7 @@ def explain(session: Session, proxy: Proxy, request_id: str, form: str) -> int:
 
 
 @click.command(
-    cls=Command, connects=False,
+    cls=Command, short_help="what the admin port says at a path", connects=False,
     examples=(
         "sidecarctl admin /help",
         "sidecarctl admin '/stats?usedonly&filter=pool'",
@@ -130,7 +135,12 @@ def admin(session: Session, proxy: Proxy, path: str, post: bool) -> int:
     return Exit.DONE
 
 
-@click.command(cls=Command, connects=False, examples=("sidecarctl support-bundle web.tar.gz --proxy 127.0.0.1:15000",))
+@click.command(
+    cls=Command,
+    short_help="what a proxy shows, for whoever helps; without secrets",
+    connects=False,
+    examples=("sidecarctl support-bundle web.tar.gz --proxy 127.0.0.1:15000",),
+)
 @click.argument("file", metavar="FILE", type=click.Path())
 @proxied
 @with_session

@@ -34,7 +34,11 @@ def files(*, required: bool = True, namespace: bool = True) -> Callable[[_F], _F
     return wrap
 
 
-@click.command(cls=Command, examples=("sidecarctl apply -f shop/", "sidecarctl apply -f - --dry-run < web.yaml"))
+@click.command(
+    cls=Command,
+    short_help="make documents what files say: all of them, or none",
+    examples=("sidecarctl apply -f shop/", "sidecarctl apply -f - --dry-run < web.yaml"),
+)
 @files()
 @click.option("--dry-run", is_flag=True, help="judge them, and say what would be changed")
 @output
@@ -74,7 +78,11 @@ def not_taken(problem: Any, wanted: Sequence[Source], end: str) -> Failed:
     return Failed(Exit.NOT, *sources.placed(problems, wanted), *([end] if end else []))
 
 
-@click.command(cls=Command, examples=("sidecarctl check -f shop/", "sidecarctl check -f shop/ --server https://..."))
+@click.command(
+    cls=Command,
+    short_help="judge documents, without a control plane",
+    examples=("sidecarctl check -f shop/", "sidecarctl check -f shop/ --server https://..."),
+)
 @files(namespace=False)
 @with_session
 def check(session: Session, names: tuple[str, ...], recursive: bool) -> int:
@@ -106,7 +114,11 @@ def _check_here(session: Session, files: Sequence[tuple[str, bytes]]) -> None:
         session.says(f"note: {note}")
 
 
-@click.command(cls=Command, examples=("sidecarctl diff -f shop/ || sidecarctl apply -f shop/",))
+@click.command(
+    cls=Command,
+    short_help="what apply would change, as a unified diff",
+    examples=("sidecarctl diff -f shop/ || sidecarctl apply -f shop/",),
+)
 @files()
 @with_session
 def diff(session: Session, names: tuple[str, ...], recursive: bool, namespace: str) -> int:
@@ -156,7 +168,11 @@ def path_of(key: tuple[str, str, str]) -> str:
     return "/v1/resources/" + "/".join(map(segment, key))
 
 
-@click.command(cls=Command, examples=("sidecarctl delete svc web -n shop", "sidecarctl delete -f shop/web.yaml"))
+@click.command(
+    cls=Command,
+    short_help="take documents away",
+    examples=("sidecarctl delete svc web -n shop", "sidecarctl delete -f shop/web.yaml"),
+)
 @click.argument("words", metavar="[KIND NAME]", nargs=-1, shell_complete=complete_name)
 @files(required=False)
 @click.option("--ignore-not-found", is_flag=True, help="what is not there is no failure")
@@ -198,7 +214,9 @@ def named(words: tuple[str, ...], namespace: str) -> tuple[str, str, str]:
 
 
 @click.command(
-    cls=Command, examples=("sidecarctl history svc web -n shop", "sidecarctl rollback svc web -n shop --to 3")
+    cls=Command,
+    short_help="make a document what it was",
+    examples=("sidecarctl history svc web -n shop", "sidecarctl rollback svc web -n shop --to 3"),
 )
 @click.argument("words", metavar="KIND NAME", nargs=-1, required=True, shell_complete=complete_kind)
 @click.option("-n", "--namespace", metavar="NS", default="", help="of the document (default: default)")

@@ -23,6 +23,7 @@ _ALL: Final = click.option("-A", "--all-namespaces", is_flag=True, help="of ever
 
 @click.command(
     cls=Command,
+    short_help="list documents, or show one",
     examples=(
         "sidecarctl get svc -A",
         "sidecarctl get pa strict -n shop -o yaml > strict.yaml    # can be applied again",
@@ -67,7 +68,11 @@ def _show(session: Session, found: list[Row], one: bool, kind: str) -> None:
         session.printer.rows(columns, found, None, "there is no such document; see sidecarctl get -A")
 
 
-@click.command(cls=Command, examples=("sidecarctl history svc web -n shop", "sidecarctl history pa strict -o yaml"))
+@click.command(
+    cls=Command,
+    short_help="the generations of a document: who changed it, and when",
+    examples=("sidecarctl history svc web -n shop", "sidecarctl history pa strict -o yaml"),
+)
 @click.argument("words", metavar="KIND NAME", nargs=-1, required=True, shell_complete=complete_kind)
 @_SPACE
 @output
@@ -82,7 +87,11 @@ def history(session: Session, words: tuple[str, ...], namespace: str) -> int:
     return Exit.DONE
 
 
-@click.command(cls=Command, examples=("sidecarctl describe svc web -n shop", "sidecarctl describe proxy web -n shop"))
+@click.command(
+    cls=Command,
+    short_help="all about one document, and who serves a service",
+    examples=("sidecarctl describe svc web -n shop", "sidecarctl describe proxy web -n shop"),
+)
 @click.argument("words", metavar="KIND NAME", nargs=-1, required=True, shell_complete=complete_kind)
 @_SPACE
 @with_session
@@ -121,7 +130,11 @@ def _describe_service(session: Session, key: tuple[str, str, str]) -> None:
     session.printer.rows(tables.ENDPOINTS, found["endpoints"], None, "nobody: no endpoint is written or registered")
 
 
-@click.command(cls=Command, examples=("sidecarctl services -A", "sidecarctl services -n shop -o wide"))
+@click.command(
+    cls=Command,
+    short_help="services, and how many endpoints are well",
+    examples=("sidecarctl services -A", "sidecarctl services -n shop -o wide"),
+)
 @_SPACE
 @_ALL
 @output
@@ -136,7 +149,11 @@ def services(session: Session, namespace: str, all_namespaces: bool) -> int:
     return Exit.DONE
 
 
-@click.command(cls=Command, examples=("sidecarctl proxies", "sidecarctl proxies -o json"))
+@click.command(
+    cls=Command,
+    short_help="proxies: who is in sync, who refused what, and why",
+    examples=("sidecarctl proxies", "sidecarctl proxies -o json"),
+)
 @click.option("-n", "--namespace", metavar="NS", default="", help="of one namespace only")
 @output
 @with_session

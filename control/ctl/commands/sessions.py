@@ -19,6 +19,7 @@ SHELLS: Final = ("bash", "zsh", "fish")
 
 @click.command(
     cls=Command,
+    short_help="remember a control plane and a token",
     examples=(
         "sidecarctl login --server https://control.example:15012 --token-file token",
         "sidecarctl login --server http://127.0.0.1:15010 --token-file sidecar-control.d/operator-token --name local",
@@ -61,7 +62,7 @@ def _keep(path: Path, name: str, target: Target) -> Path:
     return kept
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, short_help="the entries of the configuration file")
 def context() -> None:
     """The entries of the configuration file."""
 
@@ -116,7 +117,12 @@ def _known(config: Config, name: str) -> None:
         raise Failed(Exit.NOT, f"there is no entry {name!r}; there are: {known}")
 
 
-@click.command(cls=Command, connects=False, examples=("source <(sidecarctl completion bash)",))
+@click.command(
+    cls=Command,
+    short_help="a script for your shell",
+    connects=False,
+    examples=("source <(sidecarctl completion bash)",),
+)
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> int:

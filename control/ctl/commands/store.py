@@ -18,7 +18,9 @@ SECONDS: Final = 600.0
 
 
 @click.command(
-    cls=Command, examples=("sidecarctl backup store-2026-05-04.db", "sidecarctl backup - | age -r ... > store.age")
+    cls=Command,
+    short_help="a copy of the store, while the control plane runs",
+    examples=("sidecarctl backup store-2026-05-04.db", "sidecarctl backup - | age -r ... > store.age"),
 )
 @click.argument("file", metavar="FILE|-", type=click.Path())
 @click.option("--force", is_flag=True, help="replace the file if it is there")

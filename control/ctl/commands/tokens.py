@@ -13,7 +13,7 @@ from control.ctl.framing import Group, output, with_session
 from control.ctl.session import Session
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, short_help="make tokens, list them, make them void")
 def token() -> None:
     """Tokens: make one, list those that are good, make one void."""
 
