@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import trio
@@ -20,6 +20,7 @@ from control.distribution.affected import Affected, affected
 from control.distribution.audience import Audience, Member, View
 from control.distribution.content import Content, Snapshot, rules_of
 from control.distribution.shown import RoundFigures
+from control.distribution.tables import DocumentTable, EndpointTable
 from control.distribution.turns import Turns
 from control.problems import Refused
 from control.published import Published
@@ -27,45 +28,15 @@ from control.store import Store, StoreFailed
 from control.version import Version
 from sidecar.resources.documents import Key
 from sidecar.resources.mesh import Mesh
-from sidecar.resources.schema import EndpointSpec
 from sidecar.resources.scope import Scope, entry_spec, scope_of, service_spec
 
 BATCH_SECONDS: Final = 0.1  # from the first change to the round
 RETRY_SECONDS: Final = 1.0  # after a store that failed
 MOST: Final = 10_000  # identities; each has its rules, a version, and a share in a view
 SILENT_SECONDS: Final = 300.0  # then an identity that nobody asks for is forgotten
+LARGE: Final = 500  # documents, whose tables take some milliseconds
 NUMBERS: Final = "distribution"  # the kind under which a number is taken from the store
 _log = logging.getLogger(__name__)
-
-
-class DocumentTable(Protocol):
-    """The documents: see ``control.documents.table``."""
-
-    @property
-    def mesh(self) -> Mesh:
-        """Of this moment."""
-
-    @property
-    def version(self) -> int:
-        """The store's version that it has come to."""
-
-    def follow(self, follower: Callable[[frozenset[Key], int], None], /) -> None:
-        """Calls it after each batch."""
-
-
-class EndpointTable(Protocol):
-    """The registry: see ``control.registry.table``."""
-
-    version: int
-
-    def live(self, namespace: str, name: str) -> list[EndpointSpec]:
-        """The endpoints that callers are told of."""
-
-    def virtual(self, namespace: str, name: str) -> tuple[str, ...]:
-        """The addresses that stand for a service."""
-
-    def follow(self, callback: Callable[[frozenset[tuple[str, str]], int], None], /) -> None:
-        """Calls it after each batch."""
 
 
 class Rounds:
@@ -97,7 +68,7 @@ class Rounds:
         self._since: float | None = None  # the first of these changes
         self._version = 0  # the highest that was seen or given
         self._made = 0  # that of the last round
-        self._mesh = Mesh()  # that of the last round
+        self._mesh = self._warmed = Mesh()  # that of the last round, and the one whose tables are made
         self.audience = Audience(self._encode)
 
     def open(self) -> None:
@@ -163,6 +134,7 @@ class Rounds:
             keys, self._keys = self._keys, set()
             places, self._places = self._places, set()
             before, self._mesh, version = self._mesh, self._documents.mesh, self._version
+            await self._warm()
             found = affected(keys, before, self._mesh)
             touched = await self._rescope(found, turns)
             touched |= await self._renew(self._stale(found, places), turns)
@@ -170,6 +142,13 @@ class Rounds:
             self._made = max(self._made, version)
             turns.stop()
             self._figures.round(turns.spent, turns.longest, published, self._monotonic() - (since or self._monotonic()))
+
+    async def _warm(self) -> None:
+        """Makes the tables of a mesh, which for a large one takes too long to be done here at once."""
+        mesh = self._mesh
+        if mesh is not self._warmed and len(mesh) >= LARGE:
+            await trio.to_thread.run_sync(scope_of, mesh, "", "")
+        self._warmed = mesh
 
     async def _rescope(self, found: Affected, turns: Turns) -> set[Member]:
         """Places everybody anew whose scope may be another one; who is told something else by that."""
@@ -257,6 +236,7 @@ class Rounds:
             if known is not None:
                 return known
             self._make_room()
+            await self._warm()
             turns, version = Turns(), self._made
             scope = scope_of(self._mesh, *workload)
             view = await self._filled(scope, turns)

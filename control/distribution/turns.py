@@ -1,6 +1,6 @@
 """Long work in short steps: others have their turn between them.
 
-Who calls it: ``control.distribution.rounds``, after each identity and each service. Looking at the clock costs 0.1 us.
+Who calls it: ``control.distribution.rounds``, after each identity and each service. A look costs less than a microsecond.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ import trio
 
 from certs.spiffe import workload
 from control.distribution.audience import Member
-from control.distribution.rounds import BATCH_SECONDS, MOST, EndpointTable, Rounds
+from control.distribution.rounds import BATCH_SECONDS, MOST, Rounds
 from control.distribution.shown import RoundFigures
+from control.distribution.tables import EndpointTable
 from control.documents.stored import encode
 from control.documents.table import Documents
 from control.figures import Figures
