@@ -1,6 +1,6 @@
 """Long work in short steps: others have their turn between them.
 
-Who calls it: ``control.distribution.rounds``, after each identity and each service. A look costs less than a microsecond.
+Who calls it: ``control.distribution.rounds``, after each identity and each service. A look costs under a microsecond.
 """
 
 from __future__ import annotations
