@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: help run test check format docs bench fuzz soak clean
 
 help:
-	@echo 'make run      an authority and two sample services with a sidecar each; Ctrl-C ends it all'
+	@echo 'make run      a mesh: a control plane, three services with a sidecar each, customers; Ctrl-C ends it all'
 	@echo 'make test     the checks, then all tests'
 	@echo 'make check    ruff, mypy and the laws of the layout'
 	@echo 'make format   the code as ruff formats it'

@@ -1,8 +1,9 @@
 """A small app to put the sidecar in front of: HTTP/1.1 with keep-alive, the standard library only.
 
 GET / greets; GET /headers shows the headers that arrived, as JSON; GET /slow?seconds=2 takes its time; GET /stream
-sends chunks, one every half second; POST /echo returns the body. ``python examples/app.py [PORT [NAME]]``, default
-8080; NAME is how it calls itself.
+sends chunks, one every half second; POST /echo returns the body; GET /buy asks the service NEXT the same, if there is
+one, through the proxy that HTTP_PROXY names. ``python examples/app.py [PORT [NAME [NEXT]]]``, default 8080; NAME is how
+it calls itself.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+import urllib.error
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,6 +22,7 @@ class App(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     name = "the app"
+    next = ""
     disable_nagle_algorithm = True
     wbufsize = -1  # head and body leave together
     timeout = 300
@@ -30,12 +34,16 @@ class App(BaseHTTPRequestHandler):
         elif url.path == "/headers":
             shown = json.dumps(self.headers.items(), indent=2) + "\n"
             self.reply(200, "application/json", shown.encode())
+        elif url.path == "/buy":
+            self.buy()
         elif url.path == "/slow":
             self.slow(parse_qs(url.query).get("seconds", ["1"])[0])
         elif url.path == "/stream":
             self.stream()
         else:
-            self.reply(404, "text/plain", b"Nothing here. Try /, /headers, /slow?seconds=2, /stream or POST /echo\n")
+            self.reply(
+                404, "text/plain", b"Nothing here. Try /, /headers, /buy, /slow?seconds=2, /stream or POST /echo\n"
+            )
 
     def do_POST(self) -> None:
         body = self.body()
@@ -53,6 +61,19 @@ class App(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def buy(self) -> None:
+        """What it says itself, and what the next one says."""
+        if not self.next:
+            self.reply(200, "text/plain", f"{self.name}: sold\n".encode())
+            return
+        try:
+            with urllib.request.urlopen(f"http://{self.next}/buy", timeout=10) as answer:
+                self.reply(200, "text/plain", f"{self.name} -> {answer.read().decode()}".encode())
+        except urllib.error.HTTPError as refused:
+            self.reply(502, "text/plain", f"{self.name}: {self.next} answers {refused.code}\n".encode())
+        except OSError as error:
+            self.reply(502, "text/plain", f"{self.name}: {self.next} is not to be had: {error}\n".encode())
 
     def slow(self, seconds: str) -> None:
         try:
@@ -95,6 +116,7 @@ class App(BaseHTTPRequestHandler):
 def main() -> int:
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
     App.name = sys.argv[2] if len(sys.argv) > 2 else App.name
+    App.next = sys.argv[3] if len(sys.argv) > 3 else App.next
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), App)
     except OSError as error:

@@ -1,15 +1,18 @@
-"""``make run``: a small mesh on one machine, until Ctrl-C ends it: an authority, and two sample services with a sidecar
-each, which speak mutual TLS to each other.
+"""``make run``: a mesh on one machine, until Ctrl-C ends it: a control plane, three services of a shop with a sidecar
+each, and customers, who buy all the time.
 
-Everything lives in a directory that is gone at the end, and the authority's key in memory alone. All processes run in
-sessions of their own, so that Ctrl-C reaches only this script: it asks the sidecars to drain first, while the apps
-still answer, then ends the apps and the authority. A second Ctrl-C ends everything at once.
+Whoever buys asks web, which asks orders, which asks stock. What the mesh is stands in ``examples/shop/shop.yaml``; the
+sidecars know it from the control plane alone. Everything lives in a directory that is gone at the end, and the
+authority's key in memory alone. All processes run in sessions of their own, so that Ctrl-C reaches only this script: it
+asks the sidecars to drain first, while the apps still answer, then ends the apps and the control plane. A second Ctrl-C
+ends everything at once.
 """
 
 from __future__ import annotations
 
+import collections
 import http.client
-import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,13 +23,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TextIO
 
-CONTROL = ("127.0.0.1", 15010)
+CONTROL = "127.0.0.1:15010"
 CONTROL_TLS = "127.0.0.1:15012"
+HERE = Path(__file__).parent
+BUYING_SECONDS = 0.5  # from one customer to the next
+TELLING_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Service:
-    """A sample service: its app's port, and those of the sidecar before it."""
+    """A service of the shop: its app's port, those of the sidecar before it, and whom its app asks."""
 
     name: str
     app: int
@@ -34,32 +40,35 @@ class Service:
     outbound: int
     admin: int
     scrape: str
+    asks: str = ""
 
 
-WEB = Service("web", app=8080, inbound=15006, outbound=15001, admin=15000, scrape="15020")
-ORDERS = Service("orders", app=8081, inbound=16006, outbound=16001, admin=16000, scrape="off")
-SERVICES = (WEB, ORDERS)
+WEB = Service("web", app=8080, inbound=15006, outbound=15001, admin=15000, scrape="15020", asks="orders")
+ORDERS = Service("orders", app=8081, inbound=16006, outbound=16001, admin=16000, scrape="off", asks="stock")
+STOCK = Service("stock", app=8082, inbound=17006, outbound=17001, admin=17000, scrape="off")
+SERVICES = (WEB, ORDERS, STOCK)
+WEB_ID = "spiffe://cluster.local/ns/default/sa/web"
 
 TRY = """
-Two services, web and orders, each with a sidecar; between the sidecars there is mutual TLS. Try:
+A control plane, and three services with a sidecar each: web asks orders, which asks stock. Between the sidecars there
+is mutual TLS; customers come to web without it. In another terminal, in this directory:
 
-  curl -x http://127.0.0.1:15001 http://orders/                  # as web's app: call orders
-  curl -x http://127.0.0.1:15001 http://orders/headers           # who called: x-forwarded-client-cert
-  curl -x http://127.0.0.1:15001 --no-buffer http://orders/stream
-  curl -x http://127.0.0.1:15001 --data hello http://orders/echo
-  curl -x http://127.0.0.1:16001 http://web/                     # as orders' app: call web
-  curl http://127.0.0.1:16006/                                   # past web's sidecar, in plaintext: refused
-  curl http://127.0.0.1:15000/certs                              # web's certificate, whom it trusts, handshakes
-  curl http://127.0.0.1:16000/requests                           # what came to orders, and why it failed if it did
-  http://127.0.0.1:15000/                                        # the same of web to look at, in a browser
+  export SIDECARCTL_SERVER=http://{control} SIDECARCTL_TOKEN_FILE={directory}/control/operator-token
+  {ctl} services # who is there, and how well
+  {ctl} proxies # who holds which version of all this
+  {ctl} get peerauthentication customers -o yaml # why customers may come in
+  curl http://127.0.0.1:15006/buy # as a customer
+  curl -x http://127.0.0.1:15001 http://orders/headers # as web's app; who called: x-forwarded-client-cert
+  curl http://127.0.0.1:16006/ # past orders' sidecar, in plaintext: refused
+  {ctl} apply -f {shop}/wrong.yaml # a mistake: refused, with its line
+  {ctl} apply -f {shop}/closed.yaml # customers are refused, as a line below will tell
+  {ctl} rollback peerauthentication customers --to 1 # and come in again
+  {ctl} admin requests --proxy 127.0.0.1:16000 # what came to orders' sidecar
+  {ctl} revoke {web} # nobody talks to web any more
+  {ctl} revoke --lift {web} # web gets another certificate
+  http://127.0.0.1:15000/ # web's sidecar to look at, in a browser
 
-The authority is on 127.0.0.1:15010 for its operator. This cuts web off; call orders again after it:
-
-  curl -H "authorization: Bearer $(cat {directory}/control/operator-token)" \\
-    -d '{{"spiffeId": "spiffe://cluster.local/ns/default/sa/web"}}' http://127.0.0.1:15010/v1/revocations
-  cat {directory}/audit.jsonl                                    # who did what
-
-Below are the access logs. Ctrl-C ends it all.
+How a fourth service is added stands in README.md. Ctrl-C ends it all.
 """
 
 
@@ -110,7 +119,14 @@ def run(directory: Path) -> None:
     children: list[Child] = []
     try:
         start_all(directory, children)
-        sys.stderr.write(TRY.format(directory=directory))
+        while bought() != "bought":  # all know of all
+            check(children)
+            time.sleep(0.1)
+        threading.Thread(target=buy, daemon=True).start()
+        command = Path(sys.executable).with_name("sidecarctl")
+        ctl = short(command) if command.exists() else f"{sys.executable} -m control.ctl"
+        shop = short(HERE / "shop")
+        sys.stderr.write(aligned(TRY.format(directory=directory, control=CONTROL, shop=shop, ctl=ctl, web=WEB_ID)))
         sys.stderr.flush()
         while True:
             check(children)
@@ -120,40 +136,48 @@ def run(directory: Path) -> None:
 
 
 def start_all(directory: Path, children: list[Child]) -> None:
-    """The authority, then what needs its tokens. Each is in ``children`` as soon as it runs. Raises Failed."""
+    """The control plane, then what needs its tokens. Each is in ``children`` as soon as it runs. Raises Failed."""
     place = directory / "control"
     control = start(
         children, "control", "-m", "control", "--ca", "memory", "--store", "memory", "--ca-dir", str(place),
-        "--listen", ":".join(map(str, CONTROL)), "--tls-listen", CONTROL_TLS,
-        "--audit-log", str(directory / "audit.jsonl"),
+        "--listen", CONTROL, "--tls-listen", CONTROL_TLS, "--audit-log", str(directory / "audit.jsonl"),
     )  # fmt: skip
     wait_ready(control, children)
-    operator = (place / "operator-token").read_text().strip()
-    mesh = directory / "mesh.yaml"
-    mesh.write_text(mesh_file())
+    operator = place / "operator-token"
+    sidecarctl(operator, "apply", "-f", str(HERE / "shop" / "shop.yaml"))
     for service in SERVICES:
-        app = Path(__file__).with_name("app.py")
-        start(children, f"{service.name}-app", str(app), str(service.app), service.name)
+        start(
+            children, f"{service.name}-app", str(HERE / "app.py"), str(service.app), service.name, service.asks,
+            environment={"http_proxy": f"http://127.0.0.1:{service.outbound}", "no_proxy": ""},
+        )  # fmt: skip
         token = directory / f"{service.name}.token"
-        token.touch(mode=0o600)
-        token.write_text(join_token(operator, service.name))
+        sidecarctl(operator, "token", "create", "-n", "default", "--service-account", service.name, "--out", str(token))
         start(
             children, service.name, "-m", "sidecar", "--upstream", f"127.0.0.1:{service.app}",
             "--inbound", str(service.inbound), "--outbound", str(service.outbound), "--admin", str(service.admin),
             "--scrape", service.scrape, "--control", f"https://{CONTROL_TLS}", "--token-file", str(token),
-            "--service", service.name, "--service-account", service.name, "--mesh", str(mesh),
+            "--service", service.name, "--service-account", service.name, "--health", "http:/",
+            "--access-log-file", str(directory / f"{service.name}.log"),
         )  # fmt: skip
     for service, child in zip(SERVICES, children[2::2], strict=True):
         wait_ready(child, children)
-        while not has_certificate(service):
+        while not is_ready(service):
             check(children)
             time.sleep(0.1)
 
 
-def start(children: list[Child], name: str, *words: str) -> Child:
+def sidecarctl(token: Path, *words: str) -> None:
+    """As an operator would. Raises Failed where it is refused; it has said why."""
+    command = [sys.executable, "-m", "control.ctl", "--server", f"http://{CONTROL}", "--token-file", str(token)]
+    if subprocess.run([*command, *words], stdout=subprocess.DEVNULL, check=False).returncode:
+        raise Failed(f"sidecarctl {words[0]}")
+
+
+def start(children: list[Child], name: str, *words: str, environment: dict[str, str] | None = None) -> Child:
     """A process of this interpreter."""
     process = subprocess.Popen(
         [sys.executable, *words],
+        env=os.environ | (environment or {}),
         start_new_session=True,
         text=True,
         errors="backslashreplace",
@@ -182,32 +206,7 @@ def check(children: list[Child]) -> None:
             raise Failed(child.name)
 
 
-def join_token(operator: str, account: str) -> str:
-    """A token with which a sidecar of this service account joins the mesh."""
-    connection = http.client.HTTPConnection(*CONTROL, timeout=10)
-    try:
-        wanted = {"namespace": "default", "serviceAccount": account, "ttl": "24h"}
-        connection.request("POST", "/v1/tokens", json.dumps(wanted), {"authorization": f"Bearer {operator}"})
-        return str(json.load(connection.getresponse())["token"])
-    finally:
-        connection.close()
-
-
-def mesh_file() -> str:
-    """What the sidecars know of the mesh: who may serve a service, and where its sidecars are."""
-    services = [
-        {
-            "name": service.name,
-            "serviceAccounts": [service.name],
-            "ports": [{"port": 80, "name": "http"}],
-            "endpoints": [{"address": "127.0.0.1", "port": service.inbound, "mode": "direct"}],
-        }
-        for service in SERVICES
-    ]
-    return json.dumps({"services": services}, indent=2) + "\n"  # JSON is YAML
-
-
-def has_certificate(service: Service) -> bool:
+def is_ready(service: Service) -> bool:
     """Whether its sidecar is ready to serve."""
     connection = http.client.HTTPConnection("127.0.0.1", service.admin, timeout=10)
     try:
@@ -217,6 +216,46 @@ def has_certificate(service: Service) -> bool:
         return False
     finally:
         connection.close()
+
+
+def buy() -> None:
+    """The customers: one after the other, in plaintext; what became of them is told now and then."""
+    outcomes: collections.Counter[str] = collections.Counter()
+    told = time.monotonic()
+    while True:
+        outcomes[bought()] += 1
+        if time.monotonic() - told >= TELLING_SECONDS:
+            words = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.most_common())
+            sys.stdout.write(f"{'customers':10} | {words}\n")
+            sys.stdout.flush()
+            outcomes.clear()
+            told = time.monotonic()
+        time.sleep(BUYING_SECONDS)
+
+
+def bought() -> str:
+    """What became of one customer."""
+    connection = http.client.HTTPConnection("127.0.0.1", WEB.inbound, timeout=10)
+    try:
+        connection.request("GET", "/buy")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return "were not let in"
+    finally:
+        connection.close()
+    return "bought" if status == 200 else f"got {status}"
+
+
+def short(path: Path) -> str:
+    """A path as one types it from here."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def aligned(text: str) -> str:
+    """What is said of commands, below each other."""
+    lines = [line.partition(" # ") for line in text.splitlines()]
+    width = max(len(command) for command, _, said in lines if said)
+    return "".join(f"{one:{width}}  # {said}\n" if said else f"{one}\n" for one, _, said in lines)
 
 
 def stop(children: list[Child]) -> None:
