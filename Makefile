@@ -61,7 +61,7 @@ clean:
 	@touch $@
 
 .venv/installed-run: pyproject.toml .venv/made
-	$(PIP) install --editable '.[control]'
+	$(PIP) install --editable '.[control,ctl]'
 	@touch $@
 
 .venv/installed-dev: pyproject.toml .venv/made
