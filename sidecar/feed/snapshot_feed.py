@@ -32,7 +32,7 @@ from sidecar.feed.current import Current
 from sidecar.feed.sliced import REST, Slices, at_once, drive
 from sidecar.feed.state_dir import MOST, StateDir, Unusable
 from sidecar.resources.slices import Compiled, compile_slices
-from sidecar.resources.snapshot import Me, Snapshot
+from sidecar.resources.snapshot import SCHEMA, Me, Snapshot
 
 # MOST, of an answer: a hundred thousand endpoints. It is copied once when it has come, which takes some milliseconds
 # for so many bytes, and it is all that a control plane can have us keep.
@@ -93,7 +93,7 @@ class SnapshotFeed:
         await self._caller.wait_certificate()
         began, wait = self._caller.steady(), self._caller.patience()
         self.slices.begin()
-        target = f"/v1/snapshot?instance={self._instance}&wait={wait:.1f}s"
+        target = f"/v1/snapshot?instance={self._instance}&schema={SCHEMA}&wait={wait:.1f}s"
         if self.judged is not None:
             target += "&version={}.{}".format(*self.judged)
         answer, _ = await self._caller.ask("GET", target, most=MOST, wait=wait)
