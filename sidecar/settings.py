@@ -185,7 +185,7 @@ def oddities(settings: Settings, environ: Mapping[str, str] | None = None) -> li
             f"--max-connections: {settings.max_connections} need twice as many descriptors, and there are only enough "
             f"for {held}; raise the limit (ulimit -n)"
         )
-    if settings.allow_host and settings.outbound_policy == "ALLOW_ANY":
+    if settings.allow_host and settings.outbound_policy == "ALLOW_ANY" and settings.control is None:  # else a document
         sentences.append(
             "--allow-host: means nothing while the app may call anybody; add --outbound-policy REGISTRY_ONLY"
         )

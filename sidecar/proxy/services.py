@@ -47,8 +47,9 @@ class Services:
     def named(self, host: str, port: int) -> Callee | None:
         """The service, or else the entry, that this authority names. Raises ProxyError(NO_ROUTE) for a service that has
         no such port: what bears its name is never reached in another way."""
-        known = self._service(host, port)
-        if known is not None:
+        if self._mesh.snapshot is self._seen and (known := self._named.get((host, port))) is not None:
+            return known  # as nearly always
+        if (known := self._service(host, port)) is not None:
             return known
         entry = self._no_service[host, port]
         return None if entry is None else self._entry(entry, OriginalDst(host, port), "", chosen=False)
