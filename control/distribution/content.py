@@ -21,7 +21,7 @@ import msgspec
 from sidecar.resources.schema import PeerAuthenticationSpec
 from sidecar.resources.scoped import Policy
 
-SCHEMA: Final = (1, 0)
+SCHEMA: Final = (1, 0)  # of ``sidecar.resources.snapshot``, in numbers
 PART_BYTES: Final = 64 * 1024
 _SCHEMA: Final = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})", re.ASCII)
 

@@ -11,10 +11,11 @@ from certs.spiffe import workload
 from control.distribution.affected import affected
 from control.distribution.audience import Audience, Member
 from control.distribution.bodies import Status
-from control.distribution.content import PART_BYTES, Content, Snapshot, rules_of, schema_for
+from control.distribution.content import PART_BYTES, SCHEMA, Content, Snapshot, rules_of, schema_for
 from control.distribution.proxies import GONE_SECONDS, PROBLEM_CHARS, Proxies, Proxy, Seen
 from control.published import Published
 from control.version import Version
+from sidecar.resources import snapshot
 from sidecar.resources.documents import Document, Key
 from sidecar.resources.kinds import (
     Egress,
@@ -136,21 +137,22 @@ def snapshot_of(mesh: Mesh, namespace: str, account: str) -> tuple[Snapshot, Aud
 @given(st.lists(documents(), max_size=12), st.sampled_from(WHO))
 def test_the_pieces_together_are_the_whole_mesh(found: list[Document], who: tuple[str, str]) -> None:
     mesh = Mesh(found)
-    snapshot, _ = snapshot_of(mesh, *who)
-    body = b"".join(snapshot.parts("1.2"))
+    made, _ = snapshot_of(mesh, *who)
+    body = b"".join(made.parts("1.2"))
     whole = scoped_mesh(mesh, workload("cluster.local", *who), version="1.2", issued=17.5)
     assert msgspec.json.decode(body, type=ScopedMesh) == whole
-    assert len(body) == snapshot.length("1.2")
+    assert len(body) == made.length("1.2")
 
 
 def test_no_part_is_long_and_a_service_that_is_stays_whole() -> None:
-    snapshot = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, Content((b"1" * 1000,) * 500, (b"2" * 1000,) * 500, b'"x":1'))
-    parts = list(snapshot.parts("1.2"))
+    made = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, Content((b"1" * 1000,) * 500, (b"2" * 1000,) * 500, b'"x":1'))
+    parts = list(made.parts("1.2"))
     assert len(parts) > 10 and max(map(len, parts)) < PART_BYTES + 1001
-    assert sum(map(len, parts)) == snapshot.length("1.2")
+    assert sum(map(len, parts)) == made.length("1.2")
 
 
 def test_a_schema_is_answered_in_the_older_of_two_minors() -> None:
+    assert ".".join(map(str, SCHEMA)) == snapshot.SCHEMA, "control plane and proxy are of one release here"
     assert [schema_for(asked) for asked in ("1.0", "1.1", "1.12")] == [(1, 0)] * 3
     for asked in ("2.0", "0.9", "1", "", "1.0.0", "1.-1", "١.0"):
         with pytest.raises(ValueError):
@@ -158,8 +160,8 @@ def test_a_schema_is_answered_in_the_older_of_two_minors() -> None:
 
 
 def test_members_are_in_the_order_of_the_struct() -> None:
-    snapshot = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, Content(rules=rules_of(PeerAuthenticationSpec(), None)))
-    members = list(msgspec.json.decode(b"".join(snapshot.parts("1.2"))))
+    made = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, Content(rules=rules_of(PeerAuthenticationSpec(), None)))
+    members = list(msgspec.json.decode(b"".join(made.parts("1.2"))))
     assert members == list(ScopedMesh.__struct_encode_fields__)
 
 
