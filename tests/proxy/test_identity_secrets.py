@@ -69,7 +69,7 @@ def looked(port: int, token: Path, memory: Path, plain: Path) -> None:
         "--service-account", "billing", "--identity-dir", str(memory), "--log-level", "debug",
     )  # fmt: skip
     with SidecarProcess(1, *flags) as process:
-        wait_until(lambda: process.admin_get("/ready")[0] == 200, "it has a certificate")
+        wait_until(lambda: "no certificate" not in process.admin_get("/ready")[1], "it has a certificate")
         wait_until(lambda: "trust" in process.admin_get("/certs")[1], "it shows it")
         pem = str(json.loads((memory / NAME).read_text())["key"])
         kept = str(memory / NAME)
