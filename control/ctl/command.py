@@ -78,6 +78,8 @@ def run(argv: Sequence[str] | None) -> int:
         return Exit.USAGE
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
+    except SystemExit as ended:  # click's own: 0 when it has completed a line, 1 where the output's reader has gone
+        return Exit.PIPE if ended.code else Exit.DONE
     except BaseExceptionGroup as group:  # trio's, of a Ctrl-C in one of its tasks
         if group.split(KeyboardInterrupt)[1] is not None:
             raise

@@ -55,7 +55,7 @@ class Printer:
     def value(self, value: object) -> None:
         """A value as JSON, or as YAML that can be read again."""
         if self.form == "json":
-            self.text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "json")
+            self.text(json.dumps(value, indent=2) + "\n", "json")  # ASCII: whatever others wrote is escaped
         else:
             self.text(as_yaml(value), "yaml")
 
@@ -89,11 +89,17 @@ class Printer:
 
 
 def as_yaml(*values: object) -> str:
-    """Documents of YAML, one after the other, as people write them."""
+    """Documents of YAML, one after the other, as people write them; what can't be printed is escaped, and reads the
+    same."""
+    text = "---\n".join(_dumped(each, True) for each in values)
+    return text if printable(text) == text else "---\n".join(_dumped(each, False) for each in values)
+
+
+def _dumped(value: object, as_it_is: bool) -> str:
     import yaml
 
-    texts = [yaml.dump(each, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=4096) for each in values]
-    return "---\n".join(texts)
+    text: str = yaml.dump(value, Dumper=_dumper(), sort_keys=False, allow_unicode=as_it_is, width=4096)
+    return text
 
 
 def _dumper() -> Any:

@@ -54,7 +54,12 @@ def config_path(flags: Flags, environ: Mapping[str, str] | None = None) -> Path:
     if flags.config:
         return Path(flags.config)
     home = told.get("XDG_CONFIG_HOME", "")
-    directory = Path(home) if home.startswith("/") else Path("~/.config").expanduser()  # a relative one is void (XDG)
+    try:
+        directory = (
+            Path(home) if home.startswith("/") else Path("~/.config").expanduser()
+        )  # a relative one is void (XDG)
+    except RuntimeError:
+        raise Failed(Exit.USAGE, "--config: is needed where this user has no home directory; name a file") from None
     return directory / "sidecarctl" / "config.yaml"
 
 

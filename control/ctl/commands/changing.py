@@ -100,7 +100,7 @@ def check(session: Session, names: tuple[str, ...], recursive: bool) -> int:
         _tell_notes(session, found, wanted)
     else:
         _check_here(session, files)
-    session.says(f"{len(wanted)} documents: right")
+    session.says(f"right: {len(wanted)} document{'s' * (len(wanted) != 1)}")
     return Exit.DONE
 
 

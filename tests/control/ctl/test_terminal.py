@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from tests.control.ctl.running import Ctl
 from tests.control.ctl.test_documents import WEB
 from tests.support.control_process import ControlProcess
 from tests.support.ports import held_port
+from tests.support.upstream import wait_until
 
 ESCAPE = "\x1b["
 
@@ -40,15 +43,44 @@ def test_a_question_is_asked_at_a_terminal_alone(ctl: Ctl, tmp_path: Path) -> No
         assert len(me("ca", "status", "-o", "json").json["roots"]) == 2
 
 
-def test_what_others_wrote_moves_no_cursor(ctl: Ctl) -> None:
-    ctl.ok(
-        "apply", "-f", "-", text=WEB.replace("{team: front}", '{team: front}\n  annotations: {note: "\\e[2J\\u202e"}')
-    )
-    for shown in (
-        ctl.ok("get", "svc", "web", "-n", "shop", "-o", "yaml"),
-        ctl.ok("describe", "svc", "web", "-n", "shop"),
-    ):
-        assert "\x1b" not in shown and "\u202e" not in shown
+def test_what_others_wrote_moves_no_cursor_and_is_the_same_again(ctl: Ctl) -> None:
+    odd = WEB.replace("{team: front}", '{team: front}\n  annotations: {note: "\\e[2J\\u202e", city: "Zürich"}')
+    ctl.ok("apply", "-f", "-", text=odd)
+    for form in ("yaml", "json"):
+        shown = ctl.ok("get", "svc", "web", "-n", "shop", "-o", form)
+        assert shown.replace("\n", "").isprintable()
+        assert ctl.ok("apply", "-f", "-", text=shown) == "Service shop/web unchanged\n"
+    assert ctl.ok("describe", "svc", "web", "-n", "shop").replace("\n", "").isprintable()
+
+
+def test_a_reader_who_has_gone_is_no_error(ctl: Ctl) -> None:
+    process = ctl.begin("completion", "bash")
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert (process.wait(60), process.stderr.read()) == (141, "")
+        process.stderr.close()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_ctrl_c_is_quiet_while_nobody_answers(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("x")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        process = Ctl(tmp_path).begin("ca", "status", "--server", server, "--token-file", str(tmp_path / "token"))
+        try:
+            listener.settimeout(60)
+            peer, _ = listener.accept()
+            with peer:
+                peer.recv(65536)
+                process.send_signal(signal.SIGINT)
+                out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            process.wait()
+    assert (process.returncode, out, err.strip()) == (130, "", "")
 
 
 def complete(ctl: Ctl, *words: str) -> list[str]:
@@ -65,7 +97,7 @@ def test_the_shell_is_offered_commands_kinds_and_names(ctl: Ctl, control: Contro
     assert {"get", "apply", "token"} <= set(complete(bare, ""))
     assert "--dry-run" in complete(bare, "apply", "--d")
     assert complete(bare, "get", "serv") == ["service", "serviceentries", "serviceentry", "services"]
-    assert complete(bare, "get", "-n", "shop", "svc", "") == ["web"]
+    wait_until(lambda: complete(bare, "get", "-n", "shop", "svc", "") == ["web"], "an answer within its second")
     assert complete(bare, "get", "svc", "w") == []
     assert complete(bare, "token", "create", "--role", "r") == ["reader"]
 
