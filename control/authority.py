@@ -32,7 +32,7 @@ from control import rotation
 from control.confirmations import Confirmations
 from control.keyring import Keyring
 from control.ledger import Issued, Ledger, Revocation, identity_entry, serial_entry
-from control.problems import Invalid, unauthenticated
+from control.problems import Invalid, Refused, unauthenticated
 from control.published import Published
 from control.rotation import Generation, Generations, Phase, RotationRefused
 from control.store import Store, StoreFailed
@@ -43,6 +43,9 @@ ROOT_SECONDS: Final = 10 * 365 * 86400.0
 LIST_SECONDS: Final = 3600.0  # how often lists are signed anew; they say that a newer one comes within a day
 LIST_GOOD_SECONDS: Final = 86400.0
 RETRY_SECONDS: Final = 5.0
+# Of one identity, good at once: 3,000 replicas, each with its own and those that it renewed or forgot. A token that was
+# stolen fills no disk.
+MOST_CERTIFICATES: Final = 10_000
 _log = logging.getLogger(__name__)
 
 
@@ -110,11 +113,13 @@ class Authority:
             raise unauthenticated(f"its request: {error.reason.word}") from None
 
     async def issue(self, identity: SpiffeId, key: PublicKey, replaces: str = "") -> Granted:
-        """A certificate for a workload; Refused (401) where its identity is revoked. ``replaces``: the fingerprint of
-        the one that the caller showed."""
+        """A certificate for a workload; Refused (401) where its identity is revoked, (429) where it has too many.
+        ``replaces``: the fingerprint of the one that the caller showed."""
         async with self._turn:
             if identity == self.control_id or self._ledger.blocked(identity):
                 raise unauthenticated("nothing is issued for its identity")
+            if not await self._ledger.has_room(identity, MOST_CERTIFICATES, self._clock()):
+                raise Refused(429, f"{identity} has {MOST_CERTIFICATES} good certificates", 60.0)
             granted = await self._sign(identity, key)
             self._confirmations.renewed(replaces, granted.fingerprint)
             return granted
@@ -170,7 +175,7 @@ class Authority:
             if entry is None or entry.lifted:
                 return None
             if entry.serial:
-                raise Invalid("a certificate that was revoked stays so; its holder gets another one")
+                raise Invalid("a certificate that was revoked stays so; its holder gets another one", 409)
             await self._ledger.lift(entry, self._clock(), self.leaf_ttl)
             return entry
 

@@ -11,6 +11,7 @@ lifting is noted in the entry, with the time, and the entry stays for as long as
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -53,6 +54,7 @@ class Ledger:
         self._store = store
         self._issued: dict[str, Issued] = {}
         self._serials: dict[str, str] = {}  # fingerprint -> serial
+        self._counts: Counter[str] = Counter()  # of what was issued, by identity
         self._revoked: dict[str, Revocation] = {}
 
     async def load(self) -> None:
@@ -79,6 +81,12 @@ class Ledger:
     async def lift(self, entry: Revocation, now: float, longest: float) -> None:
         """Lets an identity be issued for again; ``longest`` is how long (s) a certificate can live."""
         await self.revoke(msgspec.structs.replace(entry, lifted=now, until=now + longest))
+
+    async def has_room(self, identity: SpiffeId, most: int, now: float) -> bool:
+        """Whether fewer than ``most`` certificates of this identity are good."""
+        if self._counts[str(identity)] >= most:
+            await self.purge(now)
+        return self._counts[str(identity)] < most
 
     def revocation(self, entry_id: str) -> Revocation | None:
         """The entry, lifted or not."""
@@ -131,11 +139,14 @@ class Ledger:
             await self._store.delete(ISSUED, issued.serial)
             del self._issued[issued.serial]
             self._serials.pop(issued.fingerprint, None)
+            self._counts[issued.identity] -= 1
+        self._counts = +self._counts  # without those that have none
         for entry in [one for one in self._revoked.values() if one.until and one.until <= now]:
             await self._store.delete(REVOKED, entry.id)
             del self._revoked[entry.id]
 
     def _remember(self, issued: Issued) -> None:
+        self._counts[issued.identity] += 1
         self._issued[issued.serial] = issued
         self._serials[issued.fingerprint] = issued.serial
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from certs.keys import new_key
+from certs.spiffe import SpiffeId
 from control import limits
 from control.doors import PEER
 from tests.control.plane import BILLING, ORDERS, PLAIN, SOCKET, csr, exchange, running
@@ -163,3 +165,21 @@ async def test_long_bodies_wait_for_each_other(tmp_path: Path, monkeypatch: pyte
                 await stream.aclose()
             while (await plane.ask("POST", path, plane.operator, b"{}")).status != 200:
                 pass
+
+
+async def test_one_identity_has_so_many_good_certificates_and_others_have_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control.authority.MOST_CERTIFICATES", 3)
+    async with running(tmp_path) as plane:
+        token = await plane.token()
+
+        async def asked(token: str, identity: SpiffeId = BILLING) -> int:
+            reply = await plane.ask("POST", "/v1/certificates", token, csr(identity, new_key()))
+            return reply.status
+
+        assert [await asked(token) for _ in range(4)] == [201, 201, 201, 429]
+        assert await asked(await plane.token(ORDERS), ORDERS) == 201
+        assert plane.audit()[-3]["reason"] == f"{BILLING} has 3 good certificates"
+        plane.clock.ahead = 25 * 3600  # all of them have ended
+        assert await asked(await plane.token()) == 201
