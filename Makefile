@@ -15,7 +15,7 @@ help:
 	@echo 'make format   the code as ruff formats it'
 	@echo 'make docs     the pages that the code knows best, and the site; open site/index.html'
 	@echo 'make bench    against Envoy and HAProxy; about 9 minutes'
-	@echo 'make fuzz     a million hostile inputs'
+	@echo 'make fuzz     a million hostile inputs, and the control plane by its own description'
 	@echo 'make soak     long loads, outages and kills; what is used must come back, and nothing be lost'
 	@echo 'make clean    away with .venv and all caches'
 	@echo 'BENCH_PYTHON=... is what make bench measures with; /usr/bin/python3 where it is there'
@@ -46,6 +46,7 @@ bench: bench/.venv-own/installed
 
 fuzz: .venv/installed-dev
 	$(BIN)/python -m tests.hostile.fuzz --count 1000000
+	$(BIN)/python -m tests.control.schemathesis_run --examples 300
 
 soak: .venv/installed-dev
 	$(BIN)/python -m tests.soak

@@ -293,8 +293,9 @@ def router(apis: Sequence[object], guards: Guards) -> AsgiApp:
     """The table of calls, each with its gate, before the one of ``apis`` that has a method of its name; whatever is in
     no row is 404 or 405 for whoever is known, else 401."""
     routes = [Route(call.path, Gate(call, _handler(call, apis), guards), methods=[call.method]) for call in CALLS]
-    wrong_method = Gate(Call("unknown", "", "", ANYONE, "another method"), _refusing(405), guards)
-    routes += [Route(path, wrong_method) for path in dict.fromkeys(call.path for call in CALLS)]
+    for path in dict.fromkeys(call.path for call in CALLS):
+        refuse = _refusing(405, ", ".join(call.method for call in CALLS if call.path == path))
+        routes.append(Route(path, Gate(Call("unknown", "", "", ANYONE, "another method"), refuse, guards)))
     unknown = Gate(Call("unknown", "", "", ANYONE, "no call"), _refusing(404), guards)
     return Router(routes, redirect_slashes=False, default=unknown)
 
@@ -306,9 +307,9 @@ def _handler(call: Call, apis: Sequence[object]) -> Handler:
     return handler
 
 
-def _refusing(status: int) -> Handler:
+def _refusing(status: int, allow: str = "") -> Handler:
     async def refuse(asked: Asked) -> Answer:
-        raise Refused(status, "no such call")
+        raise Refused(status, "no such call", allow=allow)
 
     return refuse
 

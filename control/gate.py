@@ -274,6 +274,8 @@ class _Passage:
         reply = _problem(status, problems.body(status, self._id))
         if status == HTTPStatus.UNAUTHORIZED:
             reply.headers["www-authenticate"] = "Bearer"
+        if refused.allow and status == HTTPStatus.METHOD_NOT_ALLOWED:
+            reply.headers["allow"] = refused.allow
         if retry_after:
             reply.headers["retry-after"] = str(max(1, round(retry_after)))
         return reply

@@ -9,7 +9,6 @@ comes and goes meanwhile.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeVar
@@ -39,7 +38,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         try:
             data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
             return msgspec.json.decode(data, type=cls)
-        except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError):
+        except ValueError:  # of base64, of msgspec, of UTF-8
             raise ValueError("it is what an answer had as continue, and nothing else") from None
 
 

@@ -31,10 +31,14 @@ TITLES = {
 
 
 class Refused(Exception):
-    """The caller may not, or not now. ``reason`` is for the audit log alone, and free of secrets."""
+    """The caller may not, or not now. ``reason`` is for the audit log alone, and free of secrets.
 
-    def __init__(self, status: int, reason: str, retry_after: float = 0.0) -> None:
+    ``allow``: the methods that there are (405).
+    """
+
+    def __init__(self, status: int, reason: str, retry_after: float = 0.0, allow: str = "") -> None:
         super().__init__(reason)
+        self.allow = allow
         self.status = status
         self.reason = reason
         self.retry_after = retry_after

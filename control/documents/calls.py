@@ -231,6 +231,9 @@ def _tag(held: Held | None) -> str:
 
 
 def _flag(asked: Asked, name: str) -> bool:
+    unknown = [key for key in asked.request.query_params if key != name]
+    if unknown:  # a dryRun that is misspelled must not become an apply
+        raise Invalid(f"{unknown[0][:63]!r} is not known here; there is {name}")
     text = asked.request.query_params.get(name, "false")
     if text not in ("true", "false"):
         raise Invalid(f"{name}: true or false")

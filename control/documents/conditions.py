@@ -45,6 +45,8 @@ def read(match: list[str], none_match: list[str]) -> Conditions:
 
 def _tags(name: str, fields: list[str], *, weak: bool) -> frozenset[str]:
     found: set[str] = set()
+    if not any(map(str.strip, fields)):
+        raise Invalid(f'{name}: write * or entity tags, as in "3"')
     for text in ",".join(fields).split(","):
         if not text.strip():
             continue

@@ -16,9 +16,9 @@ from control.openapi.parts import (
     IF_MATCH,
     IF_NONE_MATCH,
     INSTANCE,
-    SCHEMA,
     LIMIT,
     NAMESPACE,
+    SCHEMA,
     SEEN,
     TEXT,
     WAIT,
@@ -38,17 +38,33 @@ _LABEL: Final = Parameter(
 _KIND: Final = Parameter("kind", "only those of this kind", TEXT)
 _DRY_RUN: Final = Parameter("dryRun", "only say what would be", {"type": "boolean"})
 _WRITE: Final = (IF_MATCH, IF_NONE_MATCH)
+_SPEC: Final = {"ports": [{"port": 80, "name": "http"}], "serviceAccounts": ["web"]}
+_WEB: Final = {
+    "apiVersion": "sidecar/v1",
+    "kind": "Service",
+    "metadata": {"name": "web", "namespace": "shop"},
+    "spec": _SPEC,
+}
+_CSR: Final = {"csr": "(PEM)"}
+_OLD: Final = {"kind": "Service", "namespace": "shop", "name": "web", "generation": 1}
+_WORKLOAD: Final = {"namespace": "shop", "serviceAccount": "web", "ttl": "1h"}
 
 DESCRIBED: Final[dict[str, Described]] = {
-    "certificates.issue": Described({201: bodies.Certificate}, body=bodies.CertificateRequest),
+    "certificates.issue": Described({201: bodies.Certificate}, body=bodies.CertificateRequest, example=_CSR),
     "bundle.get": Described({200: bodies.Bundle, 304: None}, (HELD, WAIT)),
     "crl.get": Described({200: bodies.Lists, 304: None}, (HELD, WAIT)),
     "revocations.list": Described({200: bodies.RevocationList}, _PAGES),
-    "revocations.add": Described({201: bodies.RevocationShown}, body=bodies.RevocationRequest),
-    "revocations.lift": Described({204: None}),
-    "ca.rotate": Described({202: bodies.Ca}, body=bodies.RotationRequest, optional=True, problems=(409,)),
+    "revocations.add": Described(
+        {201: bodies.RevocationShown}, body=bodies.RevocationRequest, example={"serial": "1f"}
+    ),
+    "revocations.lift": Described({204: None}, problems=(409,)),
+    "ca.rotate": Described(
+        {202: bodies.Ca}, body=bodies.RotationRequest, optional=True, problems=(409,), example={"deadline": "1h"}
+    ),
     "ca.get": Described({200: bodies.Ca}),
-    "tokens.create": Described({201: bodies.TokenShown}, body=bodies.TokenRequest, problems=(409,)),
+    "tokens.create": Described(
+        {201: bodies.TokenShown}, body=bodies.TokenRequest, problems=(409,), example=_WORKLOAD
+    ),
     "tokens.list": Described({200: bodies.TokenList}, _PAGES),
     "tokens.delete": Described({204: None}),
     "resources.list": Described(
@@ -59,29 +75,35 @@ DESCRIBED: Final[dict[str, Described]] = {
     "resources.history": Described({200: documents.History}, _PAGES),
     "resources.put": Described(
         {200: documents.Applied, 201: documents.Applied}, _WRITE, DOCUMENT, yaml=True, problems=(409, 412, 415, 422),
-        etag=True,
+        etag=True, example=_WEB,
     ),
     "resources.delete": Described({200: documents.Applied}, (IF_MATCH,), problems=(409, 412, 422)),
     "resources.apply": Described(
-        {200: documents.ApplyResult}, (_DRY_RUN,), DOCUMENTS, yaml=True, problems=(409, 415, 422)
+        {200: documents.ApplyResult}, (_DRY_RUN,), DOCUMENTS, yaml=True, problems=(409, 415, 422), example=_WEB
     ),
-    "resources.check": Described({200: documents.CheckResult}, (), DOCUMENTS, yaml=True, problems=(409, 415)),
+    "resources.check": Described(
+        {200: documents.CheckResult}, (), DOCUMENTS, yaml=True, problems=(409, 415), example=_WEB
+    ),
     "resources.rollback": Described(
         {200: documents.Applied, 201: documents.Applied}, _WRITE, documents.RollbackRequest,
-        problems=(404, 409, 412, 422), etag=True,
+        problems=(404, 409, 412, 422), etag=True, example=_OLD,
     ),
     "services.put": Described(
         {200: documents.Applied, 201: documents.Applied}, _WRITE, documents.ServiceRequest, problems=(409, 412, 422),
-        etag=True,
+        etag=True, example=_SPEC,
     ),
     "services.delete": Described({200: documents.Applied}, (IF_MATCH,), problems=(409, 412, 422)),
     "services.list": Described({200: ServiceList}, (NAMESPACE, *_PAGES)),
     "services.get": Described({200: ServiceShown}),
-    "endpoints.put": Described({200: RegisteredShown}, body=Registration, problems=(409,)),
-    "endpoints.heartbeat": Described({204: None}, body=Heartbeat, optional=True, problems=(409,)),
+    "endpoints.put": Described({200: RegisteredShown}, body=Registration, problems=(409,), example={"port": 8080}),
+    "endpoints.heartbeat": Described(
+        {204: None}, body=Heartbeat, optional=True, problems=(409,), example={"healthy": True}
+    ),
     "endpoints.delete": Described({204: None}, problems=(409,)),
     "snapshot.get": Described({200: ScopedMesh, 304: None}, (HELD, WAIT, INSTANCE, SCHEMA, SEEN), etag=True),
-    "snapshot.status": Described({204: None}, (INSTANCE,), Status),
+    "snapshot.status": Described(
+        {204: None}, (INSTANCE,), Status, example={"version": "1777777777777.12", "accepted": True}
+    ),
     "proxies.list": Described({200: ProxiesShown}, (NAMESPACE, *_PAGES)),
     "backup.get": Described({200: None}, media="application/vnd.sqlite3"),
     "openapi.get": Described({200: dict}),

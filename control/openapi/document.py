@@ -24,10 +24,10 @@ _TOLD: Final = {201: "it was made", 202: "it has begun", 204: "done", 304: "what
 PROBLEM: Final = "application/problem+json"
 _WHERE: Final = "#/components/schemas/{name}"
 _PLACES: Final = {
-    "kind": f"one of {', '.join(KINDS)}",
-    "namespace": "a namespace",
-    "name": "the name in it",
-    "id": "an id, as it was given",
+    "kind": (f"one of {', '.join(KINDS)}", "Service"),
+    "namespace": ("a namespace", "shop"),
+    "name": ("the name in it", "web"),
+    "id": ("an id, as it was given", "web-1"),
 }
 
 
@@ -105,9 +105,14 @@ def _document_of(kind: str, references: dict[Any, Json]) -> Json:
             "metadata": references[Metadata],
             "spec": references[KINDS[kind]],
         },
-        "required": ["apiVersion", "kind", "metadata", "spec"],
+        "required": ["apiVersion", "kind", "metadata", *(["spec"] if _required(KINDS[kind]) else [])],
         "additionalProperties": False,
     }
+
+
+def _required(kind: type[msgspec.Struct]) -> bool:
+    """Whether there is a field of it that has to be said."""
+    return any(field.required for field in msgspec.structs.fields(kind))
 
 
 def _operation(call: Call, described: Described, structs: dict[Any, Json]) -> Json:
@@ -124,7 +129,7 @@ def _operation(call: Call, described: Described, structs: dict[Any, Json]) -> Js
         media = ["application/json", *(["application/yaml"] if described.yaml else [])]
         found["requestBody"] = {
             "required": not described.optional,
-            "content": {each: {"schema": schema} for each in media},
+            "content": {each: {"schema": schema, "example": described.example} for each in media},
         }
     return found
 
@@ -135,7 +140,8 @@ def _in_path(call: Call) -> Iterator[Json]:
             "name": name,
             "in": "path",
             "required": True,
-            "description": _PLACES[name],
+            "description": _PLACES[name][0],
+            "example": _PLACES[name][1],
             "schema": {"type": "string", "minLength": 1},
         }
 

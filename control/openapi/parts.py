@@ -38,6 +38,7 @@ class Described(msgspec.Struct, frozen=True):
     problems: tuple[int, ...] = ()
     media: str = "application/json"
     etag: bool = False
+    example: Any = None
 
 
 class ProblemDocument(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -62,7 +63,7 @@ NAMESPACE: Final = Parameter("namespace", "only those of this namespace", TEXT)
 HELD: Final = Parameter("version", "what the caller has: the answer is 304 while there is no other", VERSION)
 WAIT: Final = Parameter("wait", "how long to wait for another version; at most 60s", DURATION)
 INSTANCE: Final = Parameter(
-    "instance", "tells replicas apart", {"type": "string", "pattern": "^[a-z0-9.-]{1,63}$", "maxLength": 63}
+    "instance", "tells replicas apart", {"type": "string", "pattern": "^[a-z0-9.-]{0,63}$"}
 )
 SCHEMA: Final = Parameter(
     "schema", "the newest schema that the caller understands", {"type": "string", "pattern": r"^1\.[0-9]{1,4}$"}

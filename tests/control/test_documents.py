@@ -126,7 +126,9 @@ async def test_a_dry_run_and_a_check_say_what_would_be_and_change_nothing(tmp_pa
         noted = await plane.ask("POST", "/v1/resources:check", plane.operator, [odd], headers=JSON)
         assert noted.json["problems"] == [] and noted.json["notes"][0]["path"] == "spec.selector"
         assert await version(plane) == before
-        assert (await apply(plane, WEB, query="?dryRun=maybe")).status == 400
+        for query in ("?dryRun=maybe", "?dryrun=true"):
+            assert (await apply(plane, WEB, query=query)).status == 400
+        assert await version(plane) == before
 
 
 async def test_a_service_can_be_written_by_its_spec_alone(tmp_path: Path) -> None:

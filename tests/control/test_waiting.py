@@ -158,4 +158,4 @@ async def test_a_certificate_that_was_revoked_stays_so(tmp_path: Path) -> None:
         made = await plane.ask("POST", "/v1/revocations", plane.operator, {"serial": "0A:0b"})
         assert made.json["serial"] == "a0b"
         reply = await plane.ask("DELETE", f"/v1/revocations/{made.json['id']}", plane.operator)
-        assert reply.status == 400 and "stays so" in reply.json["detail"]
+        assert reply.status == 409 and "stays so" in reply.json["detail"]

@@ -33,7 +33,7 @@ def spiffe_id(account: str, namespace: str = "shop") -> str:
 class ControlProcess:
     """``sidecar-control`` with certificates of ``leaf_ttl`` seconds; a context manager. ``url`` is for sidecars."""
 
-    def __init__(self, leaf_ttl: float, *flags: str) -> None:
+    def __init__(self, leaf_ttl: float, *flags: str, module: str = "control") -> None:
         self._stack = contextlib.ExitStack()
         self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="control-")))
         self._port = self._stack.enter_context(held_port())
@@ -41,7 +41,7 @@ class ControlProcess:
         self.url = f"https://127.0.0.1:{self._tls_port}"
         self.errors: list[str] = []
         self.command = [
-            sys.executable, "-m", "control", "--ca-dir", str(self.directory / "ca"), "--leaf-ttl", f"{leaf_ttl:g}s",
+            sys.executable, "-m", module, "--ca-dir", str(self.directory / "ca"), "--leaf-ttl", f"{leaf_ttl:g}s",
             "--listen", f"127.0.0.1:{self._port}", "--tls-listen", f"127.0.0.1:{self._tls_port}",
             "--audit-log", str(self.directory / "audit.jsonl"), *flags,
         ]  # fmt: skip
