@@ -4,8 +4,10 @@ and a sidecar that has no configuration yet, which calls nobody."""
 from __future__ import annotations
 
 import json
+import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,24 @@ def test_an_endpoint_that_is_gone_costs_nobody_a_request(shop: Shop) -> None:
         assert {get(shop.caller, WEB)[0] for _ in range(6)} == {200}
     take(shop, mesh(shop, web=[]))
     assert get(shop.caller, WEB)[1]["response_code_details"] == "no_endpoint"
+
+
+def test_an_endpoint_that_is_silent_costs_nobody_a_request(shop: Shop) -> None:
+    """Its queue is full, so that SYNs are dropped, as at an address where nothing is any more."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filler = stack.enter_context(closing(socket.socket()))
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        silent = {"address": "127.0.0.1", "port": listener.getsockname()[1], "mode": "direct"}
+        here = {"address": "127.0.0.1", "port": shop.web.inbound, "mode": "direct"}
+        for _ in range(4):  # with no connection that could be used again; each time another of the two has its turn
+            take(shop, mesh(shop, web=[]))
+            assert get(shop.caller, WEB)[0] == 503
+            take(shop, mesh(shop, web=[silent, here]))
+            assert get(shop.caller, WEB)[0] == 200
+        take(shop, mesh(shop, web=[here]))
 
 
 def test_without_a_configuration_nobody_is_called_and_then_it_is_as_it_says(outside: RecordingUpstream) -> None:
