@@ -13,6 +13,8 @@ import pytest
 
 from tests.control.ctl.running import Ctl
 from tests.support.control_process import ControlProcess
+from tests.support.process import SidecarProcess
+from tests.support.upstream import RecordingUpstream, wait_until
 
 DOCUMENT = """\
 apiVersion: sidecar/v1
@@ -86,6 +88,34 @@ def test_proxies_who_is_in_sync_and_who_refused_and_why(ctl: Ctl, web: Workload)
     assert "is not known here" in ctl.ok("describe", "proxy", "bad")
     assert ctl.ok("describe", "proxy", "web").count("instance:") == 2
     assert ctl("describe", "proxy", "nobody").code == 1
+
+
+def test_a_real_sidecar_is_in_sync_and_its_endpoint_well(ctl: Ctl, control: ControlProcess, tmp_path: Path) -> None:
+    named = DOCUMENT.replace("web", "real")
+    ctl.ok("apply", "-f", "-", text=named)
+    token = tmp_path / "real.token"
+    ctl.ok("token", "create", "-n", "shop", "--service-account", "real", "--out", str(token))
+    joins = ["--control", control.url, "--token-file", str(token), "--namespace", "shop"]
+    with (
+        RecordingUpstream() as app,
+        SidecarProcess(
+            app.port, *joins, "--service", "real", "--service-account", "real", "--health", "tcp"
+        ) as sidecar,
+    ):
+
+        def seen() -> bool:
+            rows = ctl("proxies", "-n", "shop", "-o", "json").json["proxies"]
+            return any(row["proxy"].endswith("/sa/real") and row["state"] == "in sync" for row in rows)
+
+        wait_until(seen, "the proxy in sync", 60.0)
+        wait_until(lambda: " real " in ctl.ok("services", "-n", "shop") and "1/1" in serving(ctl), "its endpoint", 60.0)
+        assert sidecar.ready
+        assert "127.0.0.1" in ctl.ok("describe", "svc", "real", "-n", "shop")
+        assert "software:" in ctl.ok("describe", "proxy", "real")
+
+
+def serving(ctl: Ctl) -> str:
+    return next(line for line in ctl.ok("services", "-n", "shop").splitlines() if " real " in line)
 
 
 def test_a_copy_of_the_store_while_it_runs(ctl: Ctl, tmp_path: Path) -> None:
