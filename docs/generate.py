@@ -8,10 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from docs import cli_page, control_cli_page, ctl_page, init_page, metrics_page, resources_page, response_flags_page
+from docs import (
+    api_page,
+    cli_page,
+    control_cli_page,
+    ctl_page,
+    init_page,
+    metrics_page,
+    resources_page,
+    response_flags_page,
+)
 
 DOCS = Path(__file__).parent
 PAGES: dict[str, Callable[[], str]] = {
+    "reference/api.md": api_page.text,
     "reference/cli.md": cli_page.text,
     "reference/control-cli.md": control_cli_page.text,
     "reference/init.md": init_page.text,
