@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import envoy
 from bench.processes import fill
+from sidecar.feed.state_dir import StateDir
 from tests.support.papers import Papers
 
 NAMESPACE, SERVICE = "shop", "app"
@@ -49,11 +51,16 @@ def our_hop(hop: Hop) -> list[str]:
 
 
 def our_words(hop: Hop) -> list[str]:
-    """What follows the module's name in it."""
-    mesh = hop.run / f"{hop.name}-mesh.yaml"
+    """What follows the module's name in it. What it is to know of the mesh it has kept from before, as a sidecar that
+    starts while its control plane is away."""
     inbound = hop.next if hop.name == "outbound" else hop.listen
-    # JSON is YAML.
-    mesh.write_text(json.dumps({"services": [_service(inbound, hop.callee)]}))
+    account = hop.papers.spiffe_id.rpartition("/")[2]
+    state = hop.run / f"{hop.name}-state"
+    told = {
+        "schema": "1.0", "version": "1.1", "proxy": hop.papers.spiffe_id, "issued": time.time(),
+        "trustDomain": "cluster.local", "services": [_service(inbound, hop.callee)],
+    }  # fmt: skip
+    StateDir(str(state)).store("1.1", hop.papers.spiffe_id, json.dumps(told).encode())
     places = (
         ("--outbound", f"127.0.0.1:{hop.listen}", "--inbound", "127.0.0.1:0", "--upstream", "127.0.0.1:9")
         if hop.name == "outbound"
@@ -67,8 +74,8 @@ def our_words(hop: Hop) -> list[str]:
         )
     )
     return [
-        *hop.papers.words, *places, "--mesh", str(mesh), "--admin", "127.0.0.1:0", "--scrape", "off",
-        "--access-log-file", str(hop.log),
+        *hop.papers.words, *places, "--state-dir", str(state), "--namespace", NAMESPACE, "--service-account", account,
+        "--admin", "127.0.0.1:0", "--scrape", "off", "--access-log-file", str(hop.log),
     ]  # fmt: skip
 
 
