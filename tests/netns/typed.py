@@ -47,7 +47,7 @@ def commands(directory: Path) -> str:
     return shlex.quote(str(directory))
 
 
-def type_in(pod: Pod, steps: list[tuple[str, list[str]]], directory: Path, deadline: float = 120.0) -> None:
+def type_in(pod: Pod, steps: list[tuple[str, list[str]]], directory: Path, deadline: float = 300.0) -> None:
     """AssertionError for the first command that answers otherwise. Errors are part of the answer."""
     (directory / "examples").symlink_to(ROOT / "examples")
     typed = "".join(f"echo @@{number}\n{command}\n" for number, (command, _) in enumerate(steps))
