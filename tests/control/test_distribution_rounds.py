@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import trio
 from trio.testing import MockClock
 
+from control.distribution.rounds import LARGE
+from control.distribution.turns import STEP_SECONDS, Turns
 from control.problems import Refused
 from control.store import StoreFailed
 from sidecar.resources.schema import MutualTls
-from tests.control.distributing import Behind, distributing, endpoints, services
+from tests.control.distributing import Behind, distributing, endpoints, read, services
 from tests.unit.resources.docs import doc, entry, service
 
 
@@ -188,3 +192,34 @@ async def test_what_is_shared_is_held_once(autojump_clock: MockClock) -> None:
         await it.register("shop/s3", "one")
         await it.settled()
         assert len({id(each.published.value.content.services) for each in members} - contents) == 1
+
+
+async def test_a_large_mesh_is_told_as_a_small_one() -> None:
+    """Its tables are made in a thread, which a clock that jumps would not wait for."""
+    async with distributing() as it:
+        await it.write(*(service(f"shop/s{number}") for number in range(LARGE)))
+        member = await it.member("shop/web")
+        with trio.fail_after(30):
+            while len(read(member).services) < LARGE:
+                await member.published.changed.wait()
+            await it.write(doc("Sidecar", "shop/two", "{egress: [{hosts: ['./s7.shop.svc.cluster.local', 'a/*']}]}"))
+            await member.published.changed.wait()
+        assert services(read(member)) == ["shop/s7"]
+
+
+async def test_long_work_lets_others_go_first() -> None:
+    turns, went = Turns(), []
+
+    async def other() -> None:
+        went.append(True)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        for _ in range(2):  # of two that are due at once either may be the first
+            began = time.thread_time()
+            while time.thread_time() - began < STEP_SECONDS:
+                pass
+            await turns.look()
+        assert went
+    turns.stop()
+    assert turns.spent >= turns.longest >= STEP_SECONDS
