@@ -9,17 +9,16 @@ whatever can't be decided is denied.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import trio
 
 from sidecar.errors import ProxyError
 from sidecar.feed.current import Current
-from sidecar.feed.mesh_file import MeshFile
 from sidecar.feed.shown import add_gauges, certificates
 from sidecar.feed.shown_mesh import add_mesh_gauges, standing
 from sidecar.feed.snapshot_feed import SnapshotFeed
 from sidecar.feed.start import control_caller, identity_feed, instance_of, registration_of, snapshot_feed
-from sidecar.feed.watched import Watched
 from sidecar.identity import Identity
 from sidecar.machine import keep_memory_private
 from sidecar.net.channel import Channel
@@ -29,6 +28,9 @@ from sidecar.resources.snapshot import Snapshot, effective
 from sidecar.resources.sni import parse_sni
 from sidecar.settings import Settings
 from sidecar.telemetry.figures import Gauges
+
+if TYPE_CHECKING:
+    from sidecar.feed.watched import Watched
 
 RECHECK_SECONDS = 1.0  # how often open connections are held against the clock
 
@@ -156,7 +158,11 @@ class Membership:
 def _files(settings: Settings, current: Current) -> Watched | None:
     """What says by files what the mesh is, where there is any."""
     if settings.config:
-        from sidecar.feed.config_files import ConfigFiles  # not before: most read no documents
+        from sidecar.feed.config_files import ConfigFiles  # not before: most read no files
 
         return ConfigFiles(settings.config, settings.me, settings.trust_domain, current)
-    return MeshFile(settings.mesh, settings.me, current) if settings.mesh else None
+    if settings.mesh:
+        from sidecar.feed.mesh_file import MeshFile
+
+        return MeshFile(settings.mesh, settings.me, current)
+    return None
