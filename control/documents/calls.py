@@ -17,8 +17,9 @@ from control.documents.bodies import applied, generation, shown
 from control.documents.changes import Order, Outcome, Plan, refused
 from control.documents.conditions import Conditions
 from control.documents.listing import Listing, States
+from control.documents.state import State
 from control.documents.stored import HISTORY, Held, history_name, name_of
-from control.documents.table import Documents, State
+from control.documents.table import Documents
 from control.documents.text import JSON, YAML, Problem, Read, Wanted, title
 from control.documents.writer import Check, Writer
 from control.gate import Answer, Asked

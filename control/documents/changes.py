@@ -13,8 +13,8 @@ from typing import Final, Literal
 import msgspec
 
 from control.documents import standins, stored
+from control.documents.state import State
 from control.documents.stored import HISTORY, KEPT, KIND, Held, history_name, name_of
-from control.documents.table import State
 from control.documents.text import Problem, Wanted, bounded, title
 from control.problems import Invalid
 from control.store import Change

@@ -14,8 +14,8 @@ from typing import Final
 import msgspec
 from starlette.requests import Request
 
+from control.documents.state import State
 from control.documents.stored import Held, name_of
-from control.documents.table import State
 from control.pages import Mark, Wanted, page
 from control.problems import Invalid
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 import trio
 
 from control.documents import standins, stored
+from control.documents.state import State
 from control.documents.stored import KIND, Held, key_of
 from control.store import Entry, Event, Store, TooOld
 from sidecar.resources.documents import Document, Key
@@ -25,17 +25,6 @@ from sidecar.resources.mesh import Mesh
 Follower = Callable[[frozenset[Key], int], None]
 AT_ONCE = 50  # entries read between two turns of everybody else: some milliseconds
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """All documents at one version of the store. ``held`` has all of them, ``effective`` those that count: what can't
-    be read is not among these, and what stands for it is."""
-
-    version: int
-    held: Mapping[Key, Held]
-    effective: Mapping[Key, Document]
-    mesh: Mesh
 
 
 class Documents:

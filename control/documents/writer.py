@@ -16,8 +16,9 @@ import trio
 
 from control.documents import changes, text
 from control.documents.changes import DELETED, Order, Plan, Tombstone
+from control.documents.state import State
 from control.documents.stored import HISTORY, generation_of, name_of
-from control.documents.table import Documents, State
+from control.documents.table import Documents
 from control.documents.text import Read
 from control.problems import Invalid
 from control.store import Change, Conflict, Store

@@ -14,7 +14,8 @@ import trio
 
 from certs import spiffe
 from certs.errors import IdentityError
-from control.documents.table import Documents, State
+from control.documents.state import State
+from control.documents.table import Documents
 from control.figures import Figures
 from control.registry import ageing, permits
 from control.registry.addresses import Addresses
