@@ -213,6 +213,10 @@ class ApiPort:
         """See ``Target``."""
         raise ProxyError(Reason.BAD_REQUEST, "only HTTP/1.1 is served here")
 
+    def led_by(self, name: bytes) -> ApiPort:
+        """See ``Target``: there is nothing but the API here."""
+        return self
+
     async def handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
         """See ``Target``."""
         record.request_id = self._shared.ids.new()  # by which the audit log is searched: not for callers to choose
