@@ -96,6 +96,7 @@ def _schemas() -> tuple[dict[Any, Json], Json]:
 
 
 def _document_of(kind: str, references: dict[Any, Json]) -> Json:
+    spec, needed = references[KINDS[kind]], _required(KINDS[kind])
     return {
         "title": kind,
         "type": "object",
@@ -103,9 +104,9 @@ def _document_of(kind: str, references: dict[Any, Json]) -> Json:
             "apiVersion": {"enum": list(API_VERSIONS[kind])},
             "kind": {"const": kind},
             "metadata": references[Metadata],
-            "spec": references[KINDS[kind]],
+            "spec": spec if needed else {"anyOf": [spec, {"type": "null"}]},
         },
-        "required": ["apiVersion", "kind", "metadata", *(["spec"] if _required(KINDS[kind]) else [])],
+        "required": ["apiVersion", "kind", "metadata", *(["spec"] if needed else [])],
         "additionalProperties": False,
     }
 

@@ -62,9 +62,7 @@ CONTINUE: Final = Parameter("continue", "what the page before had as `continue`"
 NAMESPACE: Final = Parameter("namespace", "only those of this namespace", TEXT)
 HELD: Final = Parameter("version", "what the caller has: the answer is 304 while there is no other", VERSION)
 WAIT: Final = Parameter("wait", "how long to wait for another version; at most 60s", DURATION)
-INSTANCE: Final = Parameter(
-    "instance", "tells replicas apart", {"type": "string", "pattern": "^[a-z0-9.-]{0,63}$"}
-)
+INSTANCE: Final = Parameter("instance", "tells replicas apart", {"type": "string", "pattern": "^[a-z0-9.-]{0,63}$"})
 SCHEMA: Final = Parameter(
     "schema", "the newest schema that the caller understands", {"type": "string", "pattern": r"^1\.[0-9]{1,4}$"}
 )
