@@ -72,6 +72,8 @@ class Line:
             if event is h11.NEED_DATA:
                 data = await self.channel.recv()
                 self.heard = self.heard or bool(data)
+                if not data and response is None:
+                    raise Broken
                 self._machine.receive_data(data)
             elif isinstance(event, h11.Response):
                 response = event
