@@ -6,8 +6,9 @@ to the address that it was made to, whatever name is spoken on it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from sidecar.addresses import OriginalDst
 from sidecar.errors import ProxyError, Reason
@@ -25,10 +26,12 @@ from sidecar.proxy.leave import Leave
 from sidecar.proxy.opaque import switch
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
+from sidecar.resources.snapshot import Snapshot
 from sidecar.telemetry.record import Record
 from sidecar.wire.head import RequestHead, authority_parts
 
 WAIT_SECONDS = 3.0  # for a connection to a destination (F13)
+MOST_PLACES: Final = 64  # that are remembered of a callee; a name leads to a handful
 
 
 class Callee:
@@ -47,6 +50,7 @@ class Callee:
         self._leave = leave
         self._judged: Egress | None = None  # by which ``_verdict`` was found
         self._verdict = False
+        self._dialed = Dialed()
         self.destination = self._made()
 
     def permit_address(self) -> None:
@@ -100,10 +104,14 @@ class Callee:
     # -- both --------------------------------------------------------------------------------------------------------
 
     def _made(self) -> Destination:
-        dial_it = partial(_dial, self.address, self._shared)  # no bound method: whoever makes room is gone at once
+        dial_it = partial(
+            _dial, self.address, self._shared, self._dialed
+        )  # no bound method: whoever makes room is gone at once
         return Destination(self.original, dial_it, self._shared, wait_seconds=WAIT_SECONDS, apart=False)
 
     def _permit(self, allowed: bool) -> Permit:
+        if self._shared.mesh is not None and self._dialed.has_joined(self._shared.mesh.snapshot):
+            self.destination.renew()
         return authorize_outbound(
             loopback=True, destination_is_own=self._is_own(), allowed=allowed, configured=self._leave.configured
         )
@@ -120,13 +128,50 @@ class Callee:
         return is_own(self._shared.listeners, self.address.host, self.address.port)
 
 
-async def _dial(address: OriginalDst, shared: Shared) -> Channel:
+class Dialed:
+    """Where one callee was dialed as the app speaks. What was nobody's then may be a service's later: then connections
+    that are there are not used again."""
+
+    __slots__ = ("_places", "_seen")
+
+    def __init__(self) -> None:
+        self._places: set[tuple[str, int]] = set()
+        self._seen: Snapshot | None = None
+
+    def has_joined(self, snapshot: Snapshot) -> bool:
+        """Whether one of these places belongs to the mesh now, and did not when this was asked last."""
+        if snapshot is self._seen:
+            return False
+        self._seen = snapshot
+        joined = {place for place in self._places if snapshot.of_mesh(*place) is not None}
+        self._places -= joined
+        return bool(joined)
+
+    def permit(self, shared: Shared, hosts: Sequence[str], port: int, called: str) -> None:
+        """Nothing of what is about to be dialed may be where a service of the mesh is, by whatever name it was found;
+        looked at for each connection. Raises ProxyError(BLACK_HOLE)."""
+        if shared.mesh is None:
+            return
+        snapshot = shared.mesh.snapshot
+        for host in hosts:
+            if (known := snapshot.of_mesh(host, port)) is not None:
+                raise ProxyError(
+                    Reason.BLACK_HOLE,
+                    f"{called} leads to {known}, which is never spoken to in plaintext; call it by its own name",
+                )
+        if len(self._places) + len(hosts) > MOST_PLACES:
+            self._places.clear()
+        self._places.update((host, port) for host in hosts)
+
+
+async def _dial(address: OriginalDst, shared: Shared, dialed: Dialed) -> Channel:
     """Raises ProxyError."""
     found = await shared.resolver.resolve(address.host)
     # Judged for each connection: a name may lead somewhere else than it did for the last one.
     authorize_outbound(
         loopback=True, destination_is_own=any(is_own(shared.listeners, host, address.port) for host in found)
     )
+    dialed.permit(shared, found, address.port, str(address))
     return await dial(found, address.port, timeout=shared.connect_timeout, registry=shared.channels)
 
 

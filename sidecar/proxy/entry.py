@@ -7,7 +7,6 @@ and whatever address it comes to is held against the mesh's own before it is dia
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
@@ -27,7 +26,7 @@ from sidecar.proxy.leave import Leave
 from sidecar.proxy.mesh import ATTEMPT_SECONDS
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
-from sidecar.resources.snapshot import EntryPort, Snapshot
+from sidecar.resources.snapshot import EntryPort
 from sidecar.telemetry.record import Record
 from sidecar.wire.head import RequestHead, authority_parts
 
@@ -45,13 +44,11 @@ class EntryCallee(Callee):
         forwarder: Forwarder,
         shared: Shared,
         leave: Leave,
-        snapshot: Callable[[], Snapshot],
         *,
         original: str,
         chosen: bool,
     ) -> None:
         self.port = port
-        self._snapshot = snapshot
         self._chosen = chosen
         self._retired = False
         self._turn = 0
@@ -138,12 +135,5 @@ class EntryCallee(Callee):
         found = await shared.resolver.resolve(place.host)
         own = any(is_own(shared.listeners, host, place.port) for host in found)
         authorize_outbound(loopback=True, destination_is_own=own)
-        snapshot = self._snapshot()
-        for host in found:
-            if (known := snapshot.of_mesh(host, place.port)) is not None:
-                raise ProxyError(
-                    Reason.BLACK_HOLE,
-                    f"the service entry of {self.port} leads to {known}, which is never spoken to in plaintext; call "
-                    "it by its own name",
-                )
+        self._dialed.permit(shared, found, place.port, f"the service entry of {self.port}")
         return await dial(found, place.port, timeout=seconds, registry=shared.channels)

@@ -26,6 +26,7 @@ from sidecar.wire.head import RequestHead, authority_parts
 
 _SPELLINGS: Final = 4096  # of names of services that are remembered; a service has a handful
 
+_MeshKey = tuple[str, OriginalDst | None]  # the service port, and where a captured connection to it was going
 _EntryKey = tuple[str, int, OriginalDst, str, bool]  # host and port; what was called, on its way to where; chosen
 
 
@@ -37,7 +38,7 @@ class Services:
         self._forwarder = forwarder
         self._shared = shared
         self._leave = leave
-        self._callees: dict[tuple[str, str], MeshCallee] = {}
+        self._callees: dict[_MeshKey, MeshCallee] = {}
         self._named: dict[tuple[str, int], MeshCallee] = {}  # as they were called, for the Snapshot that was seen
         self._no_service: dict[tuple[str, int], EntryPort | None] = {}  # likewise
         self._entries: Destinations[_EntryKey, EntryCallee] = Destinations(self._made)
@@ -61,7 +62,7 @@ class Services:
         snapshot = self._mesh.snapshot
         port = snapshot.by_address(original.host, original.port)
         if port is not None:
-            return self._callee(port, str(original))
+            return self._callee(port, original)
         entry = snapshot.entry_by_address(original.host, original.port)
         if entry is not None:
             return self._entry(entry, original, str(original), chosen=False)
@@ -117,18 +118,18 @@ class Services:
                 self._no_service.clear()
             self._no_service[host, port] = snapshot.entry_by_authority(host, port)
             return None
-        callee = self._callee(found, "")
+        callee = self._callee(found, None)
         if len(self._named) < _SPELLINGS:
             self._named[host, port] = callee
         return callee
 
-    def _callee(self, port: ServicePort, original: str) -> MeshCallee:
+    def _callee(self, port: ServicePort, original: OriginalDst | None) -> MeshCallee:
         key = str(port), original
         found = self._callees.get(key)
         if found is None:
             address = OriginalDst(port.host, port.port)
             found = self._callees[key] = MeshCallee(
-                address, port, original, self._forwarder, self._mesh.secure, self._shared, self._leave
+                address, port, str(original or ""), self._forwarder, self._mesh.secure, self._shared, self._leave
             )
         return found
 
@@ -138,9 +139,14 @@ class Services:
     def _made(self, key: _EntryKey) -> EntryCallee:
         host, number, called, original, chosen = key
         made = EntryCallee(
-            called, self._mesh.snapshot.hosts[host.encode()][number], self._forwarder, self._shared, self._leave,
-            lambda: self._mesh.snapshot, original=original, chosen=chosen,
-        )  # fmt: skip
+            called,
+            self._mesh.snapshot.hosts[host.encode()][number],
+            self._forwarder,
+            self._shared,
+            self._leave,
+            original=original,
+            chosen=chosen,
+        )
         made.guide = self
         return made
 
@@ -182,9 +188,19 @@ class Services:
     def sweep(self, now: float) -> None:
         """Closes connections that have been idle for too long, and follows the Snapshot where nobody asks."""
         self._follow()
-        for callee in self._callees.values():
+        for key, callee in list(self._callees.items()):
             callee.destination.sweep(now)
+            if callee.destination.at_rest and not self._leads(key):
+                self._callees.pop(key).destination.close()
         self._entries.sweep(now)
+
+    def _leads(self, key: _MeshKey) -> bool:
+        """Whether that address still stands for the service port; those of endpoints come and go."""
+        name, original = key
+        if original is None:
+            return True
+        port = self._mesh.snapshot.by_address(original.host, original.port)
+        return port is not None and str(port) == name
 
     def close(self) -> None:
         """Closes idle connections."""

@@ -103,8 +103,8 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
     ),
     Reason.BLACK_HOLE: Meaning(
         "The outbound policy is REGISTRY_ONLY, by --outbound-policy or a Sidecar document, and the destination is no "
-        "service, no host of a ServiceEntry and none of --allow-host (BlackHoleCluster); or an entry leads to an "
-        "endpoint of a service, which is never spoken to in plaintext.",
+        "service, no host of a ServiceEntry and none of --allow-host (BlackHoleCluster); or an entry, or a name "
+        "that is not the service's own, leads to an endpoint of a service, which is never spoken to in plaintext.",
         "Write a ServiceEntry for it, or name it with --allow-host HOST[:PORT]. A captured connection goes to the "
         "address that the app chose: the name it says (Host, SNI) has to lead there as well, and bytes without a name "
         "are allowed by an address alone.",

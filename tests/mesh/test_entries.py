@@ -181,3 +181,19 @@ def test_without_a_configuration_nobody_is_called_and_then_it_is_as_it_says(outs
                 "schema": "1.0", "version": "1.1", "proxy": "", "issued": 1, "trustDomain": "cluster.local",
             }) == []  # fmt: skip
             assert get(caller, ANYWHERE, outside.port)[0] == 200
+
+
+@pytest.mark.parametrize("policy", ["ALLOW_ANY", None])
+def test_no_other_name_leads_to_a_service_in_plaintext(
+    shop: Shop, outside: RecordingUpstream, policy: str | None
+) -> None:
+    """Whatever a look-up makes of it: where an endpoint of a service is, nobody is spoken to in plaintext, by a
+    connection that was made when nobody served there least of all."""
+    take(shop, mesh(shop, outboundPolicy=policy))
+    assert get(shop.caller, ANYWHERE, outside.port)[0] == 200
+    for web in ({"ports": {"http-web": outside.port}}, {"port": outside.port, "mode": "direct"}):
+        take(shop, mesh(shop, web=[{"address": "127.0.0.1", **web}], outboundPolicy=policy))
+        before = len(outside.connections)
+        status, record = get(shop.caller, ANYWHERE, outside.port)
+        assert (status, record["response_code_details"]) == (502, "black_hole")
+        assert len(outside.connections) == before
