@@ -25,6 +25,7 @@ from sidecar.resources.kinds import Service
 
 OF_A_SERVICE: Final = 5000  # endpoints; half of what a proxy is measured with in all
 OF_AN_IDENTITY: Final = 10_000  # in all services: so that nobody fills everybody's memory alone
+WEIGHT_OF_AN_IDENTITY: Final = 4 << 20  # bytes of these in a Snapshot, of which a proxy takes four times as many in all
 ATTEMPTS: Final = 5  # at a write; who loses so often in a row is in a crowd that makes no sense for one endpoint
 
 Decide = Callable[[Registered | None], Registered | None]
@@ -78,8 +79,7 @@ class Endpoints:
 
         def decide(known: Registered | None) -> Registered:
             self._check_owner(known, identity)
-            if known is None:
-                self._check_room(key, str(identity))
+            self._check_room(key, known, fresh)
             return fresh if known is None else _again(known, fresh)
 
         stands = await self._settle(key, endpoint_id, decide, rewrite=self._registry.leaving(*key, endpoint_id))
@@ -124,11 +124,17 @@ class Endpoints:
         if known is not None and known.identity != str(identity):
             raise Refused(403, f"the endpoint belongs to {known.identity}")
 
-    def _check_room(self, key: Key, identity: str) -> None:
-        if len(self._registry.endpoints(*key)) >= OF_A_SERVICE:
+    def _check_room(self, key: Key, known: Registered | None, fresh: Registered) -> None:
+        identity = fresh.identity
+        if known is None and len(self._registry.endpoints(*key)) >= OF_A_SERVICE:
             raise Invalid(f"this service has {OF_A_SERVICE} endpoints already", 409)
-        if self._registry.owned(identity) >= OF_AN_IDENTITY:
+        if known is None and self._registry.owned(identity) >= OF_AN_IDENTITY:
             raise Invalid(f"this identity has {OF_AN_IDENTITY} endpoints already", 409)
+        grows = fresh.weight - (known.weight if known else 0)
+        if grows > 0 and self._registry.weight(identity) + grows > WEIGHT_OF_AN_IDENTITY:
+            raise Invalid(
+                "labels and ports of this identity's endpoints would be too long in all: every caller is told them", 409
+            )
 
     async def _address(self, wanted: str, peer: str, identity: SpiffeId) -> str:
         """The address in canonical form, if this identity may have it."""

@@ -62,6 +62,12 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """As people are told: ``healthy``, ``unhealthy``, or ``unknown``."""
         return "unknown" if self.healthy is None else "healthy" if self.healthy else "unhealthy"
 
+    @property
+    def weight(self) -> int:
+        """How much room it takes in what each of its callers is told, in bytes and roughly."""
+        labels = sum(map(len, self.labels)) + sum(map(len, self.labels.values()))
+        return 128 + labels + 8 * len(self.labels) + sum(len(name) + 8 for name in self.ports)
+
     def spec(self) -> EndpointSpec:
         """As callers are told of it."""
         return EndpointSpec(self.address, self.port, self.ports, self.mode, self.labels)

@@ -40,6 +40,7 @@ class Registry:
         self._versions: dict[str, int] = {}  # an endpoint's entry -> its version
         self._hearings: dict[Key, dict[str, Hearing]] = {}
         self._owned: Counter[str] = Counter()
+        self._weights: Counter[str] = Counter()
         self._leaving: frozenset[str] = frozenset()
         self._virtual: dict[Key, Virtual] = {}
         self._followers: list[Follower] = []
@@ -94,6 +95,10 @@ class Registry:
     def owned(self, identity: str) -> int:
         """How many endpoints belong to this identity."""
         return self._owned[identity]
+
+    def weight(self, identity: str) -> int:
+        """How much room these take in what callers are told, in bytes and roughly."""
+        return self._weights[identity]
 
     def leaving(self, namespace: str, service: str, endpoint_id: str) -> bool:
         """Whether it is being dropped for its silence, so that to have been heard would come to nothing."""
@@ -204,13 +209,15 @@ class Registry:
             hearings[endpoint_id] = msgspec.structs.replace(before, ttl=fresh.ttl)
 
     def _count(self, before: Registered | None, after: Registered | None) -> None:
-        """Whose endpoints there are how many of."""
+        """Whose endpoints there are how many of, and how much room they take."""
         if after is not None:
             self._owned[after.identity] += 1
+            self._weights[after.identity] += after.weight
         if before is not None:
             self._owned[before.identity] -= 1
+            self._weights[before.identity] -= before.weight
             if not self._owned[before.identity]:
-                del self._owned[before.identity]
+                del self._owned[before.identity], self._weights[before.identity]
 
 
 def entry_name(namespace: str, service: str, endpoint_id: str) -> str:

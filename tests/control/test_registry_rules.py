@@ -15,6 +15,7 @@ from control.registry import endpoints
 from control.registry.registered import Heartbeat
 from control.registry.table import ENDPOINT, VIRTUAL, Registry
 from control.store.sqlite import open_store
+from sidecar.feed import state_dir
 from tests.control.plane import BILLING, ORDERS
 from tests.control.registering import DOMAIN, KEY, SPEC, Room, registering, until
 
@@ -184,6 +185,27 @@ async def test_a_service_and_an_identity_have_so_many_endpoints(monkeypatch: pyt
         await room.register("e", ORDERS, key=other)
         await room.assembly.endpoints.deregister(KEY, "c", BILLING)
         await room.register("f", key=other)
+
+
+async def test_nobodys_labels_alone_make_a_snapshot_too_long_for_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy takes 16 MiB, and nothing new at all where there is more."""
+    assert 3 * endpoints.WEIGHT_OF_AN_IDENTITY < state_dir.MOST
+    monkeypatch.setattr(endpoints, "WEIGHT_OF_AN_IDENTITY", 9000)
+    long = {f"l{number}": "x" * 63 for number in range(32)}
+    async with registering() as room:
+        await room.write(KEY, BOTH)
+        for endpoint_id in "abc":
+            await room.register(endpoint_id, labels=long)
+        assert sum(len(msgspec.json.encode(each)) for each in room.registry.live(*KEY)) < 9000
+        with pytest.raises(Invalid, match="would be too long in all") as caught:
+            await room.register("d", labels=long)
+        assert caught.value.status == 409
+        await room.register("d")
+        with pytest.raises(Invalid, match="would be too long in all"):
+            await room.register("d", labels=long)
+        await room.register("e", ORDERS, labels=long)
+        await room.register("a")
+        await room.register("d", labels=long)
 
 
 # -- addresses -------------------------------------------------------------------------------------------------------
