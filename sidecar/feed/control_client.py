@@ -193,7 +193,7 @@ class ControlClient:
     def _request(
         self, way: Way, method: str, target: str, body: bytes, fields: Sequence[tuple[str, str]]
     ) -> h11.Request:
-        headers = [("Host", f"{self.url.host}:{self.url.port}"), ("Accept-Encoding", "identity"), *fields]
+        headers = [("Host", self.url.authority), ("Accept-Encoding", "identity"), *fields]
         if not self._lines.kept:
             headers.append(("Connection", "close"))
         if way.token:

@@ -78,7 +78,9 @@ JOINED = {"control": "https://control", "token_file": "token"}
     ],
 )  # fmt: skip
 def test_where_the_control_plane_is(text: str, url: str) -> None:
-    assert str(load(**JOINED | {"control": text}).control) == url
+    control = load(**JOINED | {"control": text}).control
+    assert control is not None and str(control) == url
+    assert control.authority == url.partition("://")[2]  # also in a request's Host
 
 
 @pytest.mark.parametrize(
