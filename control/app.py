@@ -147,12 +147,19 @@ class ControlPlane:
                 nursery.start_soon(self.rounds.run)
                 nursery.start_soon(self._end_waits)
                 nursery.start_soon(self._serve_front, front_is_gone)
+                self._say_what_is_next()
                 _log.info("ready")
                 task_status.started()
                 await self._server.serve(front_is_gone, GRACE_SECONDS)
                 nursery.cancel_scope.cancel()
         finally:
             self.store.close()
+
+    def _say_what_is_next(self) -> None:
+        """For who starts one for the first time."""
+        if self._operator.made and self.listening:
+            server, path = self.listening[0], self._operator.path
+            _log.info("next: sidecarctl login --server http://%s --token-file %s", server, path)
 
     async def _serve_front(self, gone: trio.Event) -> None:
         if self._front is None:
@@ -192,7 +199,7 @@ class ControlPlane:
         await self.authority.start()
         tokens = Tokens(store, self.control_id)
         await void_strangers(tokens, self.authority.pins(), clock())
-        operator = OperatorToken(self._directory / NAME)
+        operator = self._operator = OperatorToken(self._directory / NAME)
         await operator.keep(tokens, self.authority.pins(), clock())
         callers = Callers(tokens, ledger, self.control_id, reviewer(settings), clock)
         guards = Guards(callers, self.audit, self.figures, clock)

@@ -35,6 +35,7 @@ class OperatorToken:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.token_id = ""
+        self.made = False  # by this start
 
     async def keep(self, tokens: Tokens, pins: tuple[bytes, ...], now: float) -> None:
         """Sees to it that the file holds a good token with these pins. StartError where the file can't be used."""
@@ -61,6 +62,7 @@ class OperatorToken:
         for old in before:
             await tokens.void(old.id)
         self.token_id = token.id
+        self.made = True
         _log.info("the operator's token is in %s", self.path)
 
     async def _write(self, text: str) -> None:

@@ -139,8 +139,9 @@ class Caller:
     def _note_refused(self, detail: str) -> None:
         if not self.refused:
             _log.error(
-                "the control plane refuses this proxy: its identity is revoked, or its token is void; what it has got "
-                "serves until it ends: %s", detail,
+                "the control plane refuses this proxy as %s: that identity is revoked, or the token is void, or was "
+                "made for another --namespace and --service-account; what it has got serves until it ends: %s",
+                self.contact.ours(), detail,
             )  # fmt: skip
         self.refused = detail
 

@@ -63,7 +63,11 @@ def first_way(told: Told, clock: Callable[[], float]) -> tuple[Way, SpiffeId]:
         return Way(token=shown.text, pins=shown.pins), shown.control_id
     roots = _read_roots(told)
     if not roots and not shown.pins:
-        raise ControlError("no_trust", "--token-file does not say whom to trust, and there is no --control-ca")
+        raise ControlError(
+            "no_trust",
+            f"--token-file: {told.token_file} holds no join token (sct1...), which would say whom to trust; copy it "
+            "again, or name roots by --control-ca",
+        )
     return Way(first_contact_context(), _judge(shown, roots, clock), shown.text), shown.control_id
 
 
@@ -84,14 +88,18 @@ def _read_token(told: Told) -> Shown:
     except UnicodeDecodeError:
         text = ""
     if not text or not text.isprintable() or " " in text:
-        raise ControlError("no_token", "--token-file: there is no token in it")
+        raise ControlError(
+            "no_token", f"--token-file: there is no token in {told.token_file}; make one (sidecarctl token create)"
+        )
     if not text.startswith(f"{jointoken.PREFIX}."):
         return Shown(text, spiffe.parse(told.control_id))
     try:
         token = jointoken.parse(text)
         return Shown(text, spiffe.parse(token.control_id), token.pins)
     except (ValueError, IdentityError):
-        raise ControlError("no_token", "--token-file: its join token is damaged; copy it again") from None
+        raise ControlError(
+            "no_token", f"--token-file: the join token in {told.token_file} is damaged; copy it again"
+        ) from None
 
 
 def _read_roots(told: Told) -> tuple[x509.Certificate, ...]:
@@ -119,7 +127,11 @@ def _read(path: str, flag: str, most: int) -> bytes:
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             data = file.read(most + 1)
     except OSError as error:
-        raise ControlError("no_token" if flag == "--token-file" else "no_trust", f"{flag}: {error.strerror}") from None
+        raise ControlError(
+            "no_token" if flag == "--token-file" else "no_trust", f"{flag}: {path}: {error.strerror}"
+        ) from None
     if len(data) > most:
-        raise ControlError("no_token" if flag == "--token-file" else "no_trust", f"{flag}: more than {most} bytes")
+        raise ControlError(
+            "no_token" if flag == "--token-file" else "no_trust", f"{flag}: {path}: more than {most} bytes"
+        )
     return data

@@ -5,8 +5,8 @@ Who calls it: ``membership``, where there is ``--control`` and no file says what
 
 Theory of operation. An answer is for us, of a version that is not older than what was judged before in its epoch, and
 of a size that one copy of does not hold the loop; then it is compiled in slices (``feed.sliced``) while requests go on
-by the Snapshot before. What has a problem changes nothing. ``version`` in the next poll is what was *judged*, so what was
-refused comes again only when it has changed. Another epoch comes from the control plane alone, never from a file.
+by the Snapshot before. What has a problem changes nothing. ``version`` in the next poll is what was *judged*, so what
+was refused comes again only when it has changed. Another epoch comes from the control plane alone, never from a file.
 
 A control plane that sends without end costs little: one Snapshot is in memory at a time, and between two there is half
 a second, or four times what the last one cost if that is more.

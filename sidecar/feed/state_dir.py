@@ -2,8 +2,8 @@
 
 Who calls it: ``feed.snapshot_feed``, in a thread, after each Snapshot that was taken, and once at the start. The file
 is replaced as a whole: its first line says which version it is, for whom, and the hash of what follows. It decides whom
-we trust to serve what, so it and its directory must be ours, and nobody else may write them. What is damaged, of others or
-for somebody else is not used, and stays until the next good one takes its place.
+we trust to serve what, so it and its directory must be ours, and nobody else may write them. What is damaged, of others
+or for somebody else is not used, and stays until the next good one takes its place.
 """
 
 from __future__ import annotations

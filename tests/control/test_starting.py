@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import stat
@@ -64,6 +65,7 @@ def test_the_command_starts_says_where_the_token_is_and_ends_when_told(tmp_path:
         lines = lines_until_ready(process)
         place = tmp_path / "ca" / "operator-token"
         assert f"sidecar-control: the operator's token is in {place}" in lines
+        assert re.fullmatch(rf".*next: sidecarctl login --server http://127\S+:\d+ --token-file {place}", lines[-2])
         second = command(tmp_path)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
@@ -73,7 +75,7 @@ def test_the_command_starts_says_where_the_token_is_and_ends_when_told(tmp_path:
     assert {mode(path) for path in (tmp_path / "ca").iterdir()} == {0o600}
     for _ in range(2):  # and after it was killed
         with started(tmp_path) as again:
-            assert not [line for line in lines_until_ready(again) if "token" in line]
+            assert not [line for line in lines_until_ready(again) if "token" in line or "next" in line]
             again.kill()
 
 

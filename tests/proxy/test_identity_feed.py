@@ -331,6 +331,14 @@ async def test_a_token_file_that_holds_no_token_is_told_and_read_again(tmp_path:
             await proxy.renewed(1)
 
 
+async def test_a_token_file_that_is_not_there_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with plane_at(tmp_path) as plane:
+        plane.token_file.unlink()
+        async with fed(plane) as proxy:
+            await proxy.until(lambda: ("certificate", "no_token") in proxy.errors)
+    assert f"certificate: --token-file: {plane.token_file}: No such file or directory (1 in a row)" in caplog.messages
+
+
 async def test_tls_19_no_log_of_ours_has_the_token(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with plane_at(tmp_path) as plane:

@@ -72,6 +72,18 @@ async def test_a_control_plane_with_another_id_is_not_told_the_token(tmp_path: P
             assert proxy.identity.generation is None and not callers(plane, "certificates.issue")
 
 
+async def test_a_token_of_another_account_is_told_with_who_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with front(tmp_path) as plane:
+        async with joined(plane, tmp_path, await plane.token(), service_account="another") as proxy:
+            await proxy.until(lambda: ("certificate", "unauthenticated") in proxy.errors)
+    (line,) = (each for each in caplog.messages if "refuses this proxy" in each)
+    assert (
+        "/sa/another: that identity is revoked, or the token is void, or was made for another --namespace and" in line
+    )
+
+
 async def test_a_token_of_another_kind_goes_to_whom_the_ca_file_says(tmp_path: Path) -> None:
     """It is refused there, by a control plane that takes none of that kind; but it was the right one."""
     async with front(tmp_path) as plane:
