@@ -24,6 +24,7 @@ from control.store import Change, Conflict, Store
 from sidecar.resources.kinds import Service
 
 OF_A_SERVICE: Final = 5000  # endpoints; half of what a proxy is measured with in all
+PLACES_OF_A_SERVICE: Final = 50_000  # endpoints times ports: each is a row in a table of every caller
 OF_AN_IDENTITY: Final = 10_000  # in all services: so that nobody fills everybody's memory alone
 WEIGHT_OF_AN_IDENTITY: Final = 4 << 20  # bytes of these in a Snapshot, of which a proxy takes four times as many in all
 ATTEMPTS: Final = 5  # at a write; who loses so often in a row is in a crowd that makes no sense for one endpoint
@@ -79,7 +80,7 @@ class Endpoints:
 
         def decide(known: Registered | None) -> Registered:
             self._check_owner(known, identity)
-            self._check_room(key, known, fresh)
+            self._check_room(key, known, fresh, len(service.ports))
             return fresh if known is None else _again(known, fresh)
 
         stands = await self._settle(key, endpoint_id, decide, rewrite=self._registry.leaving(*key, endpoint_id))
@@ -124,10 +125,11 @@ class Endpoints:
         if known is not None and known.identity != str(identity):
             raise Refused(403, f"the endpoint belongs to {known.identity}")
 
-    def _check_room(self, key: Key, known: Registered | None, fresh: Registered) -> None:
+    def _check_room(self, key: Key, known: Registered | None, fresh: Registered, ports: int) -> None:
         identity = fresh.identity
-        if known is None and len(self._registry.endpoints(*key)) >= OF_A_SERVICE:
-            raise Invalid(f"this service has {OF_A_SERVICE} endpoints already", 409)
+        most = min(OF_A_SERVICE, max(1, PLACES_OF_A_SERVICE // ports))
+        if known is None and len(self._registry.endpoints(*key)) >= most:
+            raise Invalid(f"this service has {most} endpoints already, as many as one with {ports} ports may have", 409)
         if known is None and self._registry.owned(identity) >= OF_AN_IDENTITY:
             raise Invalid(f"this identity has {OF_AN_IDENTITY} endpoints already", 409)
         grows = fresh.weight - (known.weight if known else 0)

@@ -146,7 +146,10 @@ class SnapshotFeed:
         if head.proxy and head.proxy != ours:
             return Compiled(None, (f"it is for another workload than {ours}",))
         serving = self._current.snapshot.source != "none"
-        return await drive(compile_slices(body, self._me, "control"), self.slices, gently=serving)
+        compiled = await drive(compile_slices(body, self._me, "control"), self.slices, gently=serving)
+        if compiled.snapshot is not None and head.proxy != ours:
+            return Compiled(None, ("it does not say for which workload it is",))
+        return compiled
 
     def _take(self, snapshot: Snapshot) -> None:
         began = thread_time()

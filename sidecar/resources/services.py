@@ -40,7 +40,11 @@ def add_service(
     yield from _endpoints(tables, spec, endpoints, found, (*path, "endpoints"))
     if not (named and identities):
         return
-    ports = {port.port: _port(tables, spec, port, found[port.port], identities) for port in spec.ports}
+    ports: dict[int, ServicePort] = {}
+    for each in spec.ports:
+        ports[each.port] = _port(tables, spec, each, found[each.port], identities)
+        if len(found[each.port]) > A_STEP:
+            yield
     tables.services[key] = Service(spec.name, spec.namespace, ports, identities, addresses)
     for address in addresses:
         for number, port in ports.items():

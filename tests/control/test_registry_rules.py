@@ -187,6 +187,18 @@ async def test_a_service_and_an_identity_have_so_many_endpoints(monkeypatch: pyt
         await room.register("f", key=other)
 
 
+async def test_a_service_of_many_ports_has_fewer_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each port of each endpoint is a row in the table of every caller."""
+    monkeypatch.setattr(endpoints, "PLACES_OF_A_SERVICE", 9)
+    ports = [{"port": number, "name": f"p{number}"} for number in (80, 81, 82, 83)]
+    async with registering() as room:
+        await room.write(KEY, BOTH | {"ports": ports})
+        await room.register("a")
+        await room.register("b")
+        with pytest.raises(Invalid, match="2 endpoints already, as many as one with 4 ports may have"):
+            await room.register("c")
+
+
 async def test_nobodys_labels_alone_make_a_snapshot_too_long_for_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy takes 16 MiB, and nothing new at all where there is more."""
     assert 3 * endpoints.WEIGHT_OF_AN_IDENTITY < state_dir.MOST

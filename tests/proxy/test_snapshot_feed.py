@@ -40,6 +40,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: mesh(2, "db").replace(b'"services":[', b'"services":[{"name":"x","namespace":"shop","ports":[]},'), "",
     ),
     "of another workload": (lambda: mesh(2, "db", proxy=str(workload("cluster.local", "shop", "x"))), "another workl"),
+    "of nobody": (lambda: mesh(2, "db", proxy=""), "for which workload"),
     "not JSON": (lambda: b"<html>", "it can't be read"),
 }  # fmt: skip
 
