@@ -134,6 +134,7 @@ async def test_a_mistake_of_ours_is_500_and_tells_nothing(
     async with running(tmp_path) as plane:
         reply = await plane.ask("GET", "/readyz")
         assert reply.status == 500
-        assert reply.json == {"type": "about:blank", "title": "Internal Server Error", "status": 500}
+        told = {"type": "about:blank", "title": "Internal Server Error", "status": 500}
+        assert reply.json == told | {"request_id": reply.headers["x-request-id"]}
         assert "what nobody thought of" in caplog.text
         assert (await plane.ask("GET", "/healthz")).status == 200

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
@@ -60,11 +61,16 @@ class Ctl:
         return Done(done.returncode, done.stdout, done.stderr)
 
     def begin(self, *words: str) -> subprocess.Popen[str]:
-        """A command that goes on; who begins it ends it."""
-        return subprocess.Popen(
-            [*self.words, *words], cwd=self.home, env={**self.environ, "PYTHONUNBUFFERED": "1"}, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        """A command that goes on; who begins it ends it. Ctrl-C reaches it as in a shell, also where these tests run
+        in the background and were told to ignore it."""
+        ignoring = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return subprocess.Popen(
+                [*self.words, *words], cwd=self.home, env={**self.environ, "PYTHONUNBUFFERED": "1"}, text=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+        finally:
+            signal.signal(signal.SIGINT, ignoring)
 
     def at_terminal(self, *words: str, typed: bytes = b"", **environ: str) -> tuple[int, str]:
         """Its exit code, and what a terminal of 100 columns shows of it; ``typed`` is what a person types."""
