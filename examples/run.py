@@ -68,7 +68,7 @@ is mutual TLS; customers come to web without it. In another terminal, in this di
   {ctl} revoke --lift {web} # web gets another certificate
   http://127.0.0.1:15000/ # web's sidecar to look at, in a browser
 
-How a fourth service is added stands in README.md. Ctrl-C ends it all.
+How a fourth service is added stands in docs/getting-started.md. Ctrl-C ends it all.
 """
 
 
@@ -247,8 +247,9 @@ def bought() -> str:
 
 
 def short(path: Path) -> str:
-    """A path as one types it from here."""
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    """A path as one types it in the checkout, where that is where this was started."""
+    here = Path.cwd()
+    return os.path.relpath(path) if here == HERE.parent and path.is_relative_to(here) else str(path)
 
 
 def aligned(text: str) -> str:

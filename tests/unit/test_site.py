@@ -124,7 +124,7 @@ def test_every_flag_and_every_reason_has_its_place(pages: dict[Path, Page], site
     assert [option.flag for option in OPTIONS if f"<code>{option.flag} " not in text] == []
 
 
-@pytest.mark.parametrize("line", ["[x](nowhere.md)", "[x](start.md#nowhere)", "[x](../README.md)"])
+@pytest.mark.parametrize("line", ["[x](nowhere.md)", "[x](getting-started.md#nowhere)", "[x](../README.md)"])
 def test_a_broken_link_is_an_error(line: str, tmp_path: Path) -> None:
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)
     shutil.copytree(DOCS, tmp_path / "docs", ignore=shutil.ignore_patterns("__pycache__"))
