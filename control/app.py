@@ -56,13 +56,13 @@ from control.problems import Refused
 from control.published import Waiters
 from control.registry.assembly import Assembly
 from control.rotation import Generations
-from control.serve import Listening, Server
+from control.serve import Listening, Server, most_on_loopback
 from control.settings import Settings
 from control.store import StoreFailed
 from control.store.sqlite import SqliteStore, open_store
 from sidecar.addresses import Address
 from sidecar.errors import StartError
-from sidecar.machine import keep_memory_private
+from sidecar.machine import descriptor_limit, keep_memory_private
 
 if TYPE_CHECKING:
     from control.front import Front
@@ -241,10 +241,11 @@ class ControlPlane:
 
     def _bind(self, api: AsgiApp, private: Path) -> list[Listening]:
         bound: list[Listening] = []
+        plain = PlainDoor(api)
         try:
             bound.append(Listening(bind_private(private), SocketDoor(api, self.control_id)))
             for address in self._settings.listen:
-                bound.append(Listening(bind_plain(address), PlainDoor(api)))
+                bound.append(Listening(bind_plain(address), plain, most_on_loopback(descriptor_limit())))
                 self.listening.append(Address(*bound[-1].sock.getsockname()[:2]))
                 _log.info("listening on %s", self.listening[-1])
         except StartError:

@@ -10,6 +10,7 @@ second for a request that nothing answers.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from socket import socket
@@ -35,10 +36,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """A listener: a socket that is bound and listens, and what stands in front of the API there."""
+    """A listener: a socket that is bound and listens, what stands in front of the API there, and how many connections
+    there may be at once."""
 
     sock: socket
     door: App
+    most: int = CONNECTIONS
+
+
+def most_on_loopback(descriptors: int) -> int:
+    """Connections to all listeners on loopback, where anybody on this machine comes: whoever holds on to all of these
+    leaves room, and some of so many descriptors, for those who come over TLS."""
+    return max(1, min(3 * CONNECTIONS // 4, descriptors // 4))
 
 
 class _Http1(H11Protocol):
@@ -69,15 +78,21 @@ class _Connection(TCPServer):
             offered.send,
         )
         await super()._read_data()
+        await self.idle_task.stop()  # Hypercorn's goes on, and with it the connection, though nobody is there any more
 
 
 class Server:
-    """All listeners together; ``open`` is how many connections there are."""
+    """All listeners together. Connections are counted by their door, which several listeners may share."""
 
     def __init__(self, listening: Sequence[Listening], most: int = CONNECTIONS) -> None:
         self._listening = listening
         self._most = most
-        self.open = 0
+        self._open: Counter[App] = Counter()
+
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return self._open.total()
 
     async def serve(self, closing: trio.Event, grace: float) -> None:
         """Serves until ``closing`` is set; then what is under way has ``grace`` seconds. Closes the sockets."""
@@ -86,33 +101,33 @@ class Server:
             async with trio.open_nursery() as accepting:
                 for one in self._listening:
                     listener = trio.SocketListener(trio.socket.from_stdlib_socket(one.sock))
-                    accepting.start_soon(self._accept, listener, one.door, context, connections)
+                    accepting.start_soon(self._accept, listener, one, context, connections)
                 await closing.wait()
                 accepting.cancel_scope.cancel()
             await context.terminated.set()  # idle connections end now, busy ones after their answer
             connections.cancel_scope.deadline = trio.current_time() + grace
 
     async def _accept(
-        self, listener: trio.SocketListener, door: App, context: WorkerContext, connections: trio.Nursery
+        self, listener: trio.SocketListener, one: Listening, context: WorkerContext, connections: trio.Nursery
     ) -> None:
         async def connection(stream: trio.SocketStream) -> None:
-            await self._connection(stream, door, context)
+            await self._connection(stream, one, context)
 
         async with listener:
             await trio.serve_listeners(connection, [listener], handler_nursery=connections)
 
-    async def _connection(self, stream: trio.SocketStream, door: App, context: WorkerContext) -> None:
-        if self.open >= self._most:
+    async def _connection(self, stream: trio.SocketStream, one: Listening, context: WorkerContext) -> None:
+        if self.open >= self._most or self._open[one.door] >= one.most:
             await stream.aclose()
             return
-        self.open += 1
+        self._open[one.door] += 1
         try:
             served: Any = stream  # Hypercorn's annotation names only the TLS one of its two kinds
-            await _Connection(ASGIWrapper(_as_asgi(door)), _config(), context, ConnectionState({}), served)
+            await _Connection(ASGIWrapper(_as_asgi(one.door)), _config(), context, ConnectionState({}), served)
         except Exception:
             _log.exception("a connection ended by a mistake of ours")
         finally:
-            self.open -= 1
+            self._open[one.door] -= 1
 
 
 def _as_asgi(door: App) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
+import h11
 import pytest
 import trio
 
 from certs.keys import new_key
 from certs.spiffe import SpiffeId
-from control import limits
+from control import app, limits
 from control.doors import PEER
 from tests.control.plane import BILLING, ORDERS, PLAIN, SOCKET, csr, exchange, running
 
@@ -183,3 +185,37 @@ async def test_one_identity_has_so_many_good_certificates_and_others_have_theirs
         assert plane.audit()[-3]["reason"] == f"{BILLING} has 3 good certificates"
         plane.clock.ahead = 25 * 3600  # all of them have ended
         assert await asked(await plane.token()) == 201
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"])
+async def test_a_connection_whose_client_is_gone_takes_no_room(tmp_path: Path, sent: bytes) -> None:
+    """Whoever only looks whether the port is open, every second, would fill all of it."""
+    async with running(tmp_path) as plane:
+        for _ in range(10):
+            async with await plane.connect() as stream:
+                if sent:
+                    await stream.send_all(sent)
+                if sent.endswith(b"\r\n\r\n"):
+                    assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+        with trio.fail_after(30):
+            while b"sidecar_control_connections 1.0\n" not in (await plane.ask("GET", "/metrics")).body:
+                await trio.lowlevel.checkpoint()
+
+
+async def test_whoever_fills_the_port_on_loopback_keeps_no_sidecar_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody on this machine can connect there, without a token."""
+    monkeypatch.setattr(app, "most_on_loopback", lambda descriptors: 3)
+    async with running(tmp_path) as plane, AsyncExitStack() as stack:
+        idle = [await stack.enter_async_context(await plane.connect()) for _ in range(5)]
+        with trio.fail_after(30):
+            gone = [each for each in idle[3:] if not await each.receive_some()]
+        assert len(gone) == 2
+        assert (await plane.ask("GET", "/healthz", door=SOCKET)).status == 200
+        await idle[0].aclose()
+        with trio.fail_after(30):
+            while True:
+                with suppress(trio.BrokenResourceError, h11.RemoteProtocolError):
+                    assert (await plane.ask("GET", "/healthz")).status == 200
+                    break
