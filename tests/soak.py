@@ -1,14 +1,14 @@
 """Long runs: does anything grow, and does a drain under load ever lose something?
 
-    python -m tests.soak [leak|drain|prometheus|mesh|outage|store|all] [--times N]
+    python -m tests.soak [leak|drain|prometheus|mesh|outage|control|store|all] [--times N]
 
 ``leak``: after a warm-up of 10,000 requests, 100,000 on 64 keep-alive connections and then 20,000 with a connection
 each; no error, and afterwards memory within 2 MB, tasks and descriptors as before. ``drain``: SIGTERM under a steady
 load of 16 connections, again and again; no request that was sent is lost, no body is cut, exit code 0 in time.
 ``prometheus``: a minute of even load that Prometheus scrapes; its counts are those of the sender, its rates within 1 %.
-``mesh`` and ``outage`` are those of ``tests.soak_mesh``, ``store`` that of ``tests.soak_store``. In short they are run
-by ``tests/proxy/test_soak.py``, ``tests/mesh/test_soak.py``, ``tests/peer/test_prometheus.py`` and
-``tests/control/test_store_crash.py``.
+``mesh`` and ``outage`` are those of ``tests.soak_mesh``, ``control`` that of ``tests.soak_control``, ``store`` that of
+``tests.soak_store``. In short they are run by ``tests/proxy/test_soak.py``, ``tests/mesh/test_soak.py``,
+``tests/mesh/test_outages.py``, ``tests/peer/test_prometheus.py`` and ``tests/control/test_store_crash.py``.
 """
 
 from __future__ import annotations
@@ -277,11 +277,14 @@ def drain(times: int) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Long runs; see the module's text.")
     parser.add_argument(
-        "what", nargs="?", choices=["leak", "drain", "prometheus", "mesh", "outage", "store", "all"], default="all"
+        "what",
+        nargs="?",
+        choices=["leak", "drain", "prometheus", "mesh", "outage", "control", "store", "all"],
+        default="all",
     )
     parser.add_argument("--times", type=int, default=0, help="drains (default 20), or kills (200)")
     options = parser.parse_args()
-    from tests import soak_mesh, soak_store  # the first takes its clients and its app from here
+    from tests import soak_control, soak_mesh, soak_store  # the first two take their clients and their app from here
 
     try:
         if options.what in ("leak", "all"):
@@ -298,6 +301,8 @@ def main() -> int:
             print(soak_mesh.mesh(), flush=True)
         if options.what in ("outage", "all"):
             print(soak_mesh.outage(), flush=True)
+        if options.what in ("control", "all"):
+            print(soak_control.control(), flush=True)
         if options.what in ("store", "all"):
             print(soak_store.kills(options.times or 200), flush=True)
     except (Failed, AssertionError) as error:

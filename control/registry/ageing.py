@@ -12,8 +12,9 @@ since nothing tells it from a half that died.
 
 Of those that were cut off together one is back before another. So while a witness was itself not heard when it should
 have been, the silence of others does not count; and after a gap, two heartbeats that did not come, it has to be heard
-for twice its ttl to be a witness again: by then all are back, whose tries are ten seconds apart at most. Where two have
-different ttls the longer one counts for both: who is heard every 100 s has not noticed a cut of 10 s.
+for twice its ttl, and for REJOINED in any case, to be a witness again: by then all are back, whose tries are ten seconds
+apart at most. Where two have different ttls the longer one counts for both: who is heard every 100 s has not noticed a
+cut of 10 s.
 
 **Our own absence.** A process that was stopped, or starved, has heard nobody, and what was said meanwhile is still to
 be read when it wakes. ``lateness`` sees that by the ageing's own clock: a round that comes a little late judges nobody,
@@ -34,6 +35,7 @@ AWAY: Final = 2.0  # and here heartbeats of the shortest ttl may have been misse
 BEATS: Final = 3  # heartbeats in a ttl
 GAP: Final = 2 / BEATS  # of the ttl
 WITNESSED: Final = 2.0  # times the ttl
+REJOINED: Final = 20.0  # seconds after an outage, by which everybody has been heard again
 FORGOTTEN: Final = 24 * 3600.0  # who is silent for so long goes without a witness in its service ...
 MESH_HEARD: Final = 600.0  # ... if somebody in the mesh has been heard for so long; the longest ttl, twice
 
@@ -112,7 +114,7 @@ def gone(service: Mapping[str, Hearing], now: float, mesh_heard: bool) -> list[s
 def _witnesses(other: Hearing, silent: Hearing, now: float) -> bool:
     """Whether one that is heard shows that another would have been."""
     span = max(other.ttl, silent.ttl)
-    if other.since is None or now - other.since <= WITNESSED * span:
+    if other.since is None or now - other.since <= max(WITNESSED * span, REJOINED):
         return False
     pause = max(now - other.at, other.pause if other.paused > silent.at else 0.0)
     return now - silent.at - max(0.0, pause - other.ttl / BEATS) > span

@@ -92,9 +92,8 @@ class ControlProcess:
         token = (self.directory / "ca" / "operator-token").read_text().strip()
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
         try:
-            connection.request(
-                method, path, None if body is None else json.dumps(body), {"authorization": f"Bearer {token}"}
-            )
+            headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
             reply = connection.getresponse()
             data = reply.read()
             assert reply.status < 300, (method, path, reply.status, data)

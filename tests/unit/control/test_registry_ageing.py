@@ -109,6 +109,14 @@ def test_after_a_start_all_are_as_if_heard_and_nobody_goes_until_a_witness_is_su
     assert dropped["b"] > 3.0 + 2 * TTL
 
 
+@pytest.mark.parametrize("back", [1.0, 9.0, 19.0])
+def test_however_short_the_ttl_is_all_have_time_to_come_back(back: float) -> None:
+    """The tries of who was away too long are ten seconds apart, whatever its ttl."""
+    beats: Beats = {"a": every(1.0, 0.5, 200.0), "b": every(1.0, back, 200.0)}
+    assert played(beats, 200, {"a": 3.0, "b": 3.0}) == {}
+    assert set(played({"a": beats["a"], "b": []}, 200, {"a": 3.0, "b": 3.0})) == {"b"}
+
+
 def test_after_a_start_in_which_nobody_comes_all_stay() -> None:
     assert played({"a": [], "b": []}, 5000) == {}
 

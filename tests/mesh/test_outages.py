@@ -1,0 +1,28 @@
+"""The outages of ``tests.soak_control`` in short: of some seconds, with heartbeats every second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.soak_control import OUTAGES, late, outage
+from tests.support.fleet import Fleet
+
+SECONDS = 4.5  # longer than three heartbeats, and than an endpoint may be silent
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    with Fleet(("orders", "web"), short=True) as made:
+        yield made
+        made.check()
+
+
+@pytest.mark.parametrize("name", OUTAGES)
+def test_services_go_on_without_a_control_plane(fleet: Fleet, name: str) -> None:
+    outage(fleet, name, SECONDS)
+
+
+def test_who_starts_meanwhile_serves_by_what_it_has_kept(fleet: Fleet) -> None:
+    late(fleet)
