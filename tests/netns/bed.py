@@ -12,12 +12,14 @@ removes those of processes that are no more.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -68,6 +70,16 @@ class Bed:
         self.pods.append(pod)
         self._order(order="pod", switch=self._switch.pid, pod=pod.pid, port=f"pod{number}", v4=v4, v6=v6)
         return pod
+
+    @contextlib.contextmanager
+    def unplugged(self, pod: Pod) -> Iterator[None]:
+        """Without its cable, until the end of the block."""
+        port = f"pod{pod.name.partition('-')[0]}"
+        self._order(order="plug", switch=self._switch.pid, port=port, plugged=False)
+        try:
+            yield
+        finally:
+            self._order(order="plug", switch=self._switch.pid, port=port, plugged=True)
 
     def remove(self, pod: Pod) -> None:
         """Its processes, its namespace and its files."""

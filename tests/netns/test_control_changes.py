@@ -1,5 +1,5 @@
 """A mesh from the control plane alone while it changes, under requests that are made all the time: endpoints that come
-and go, roots that are replaced, identities that are taken back, and a control plane that is started again.
+and go, roots that are replaced, identities that are taken back, a control plane that is started again or out of reach.
 
 ``web`` calls ``orders`` at the address that its name leads to, and no request may fail but who is taken back.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.netns.apps import read_exactly, serving
+from tests.netns.bed import Bed
 from tests.netns.conftest import MakePod
 from tests.netns.plane import Plane, Traffic, document, spiffe_id
 from tests.netns.pod import Pod
@@ -22,7 +23,7 @@ from tests.support.upstream import wait_until
 
 APP, ECHO = 8080, 9000
 WEB = spiffe_id("web")
-LEAVES = ("--drain-delay", "3s", "--drain-seconds", "20s")  # a few seconds for all callers to hear of it
+LEAVES = ("--drain-delay", "3s", "--drain-seconds", "60s")  # a few seconds for all callers to hear of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,21 @@ def test_the_control_plane_is_started_again(mesh: Mesh) -> None:
     after = mesh.plane.endpoints("orders")
     assert [each["id"] for each in after] == [each["id"] for each in before]
     assert not any(each.get("stale") for each in after)
+
+
+def test_the_control_plane_is_not_reached(mesh: Mesh, bed: Bed) -> None:
+    """Its cable is out for longer than three heartbeats: nobody notices but it, and nobody is dropped."""
+    before = mesh.plane.endpoints("orders")
+    with mesh.traffic().running() as traffic:
+        with bed.unplugged(mesh.plane.pod):
+            wait_until(lambda: any(each.get("stale") for each in mesh.plane.endpoints("orders")), "it is missed", 60)
+            traffic.more(20)
+            assert mesh.plane.endpoints("orders")[0]["id"] == before[0]["id"]
+        wait_until(lambda: not any(each.get("stale") for each in mesh.plane.endpoints("orders")), "it is heard", 60)
+        mesh.plane.wait_in_sync(2)
+        traffic.more(20)
+    after = mesh.plane.endpoints("orders")
+    assert [each["registered"] for each in after] == [each["registered"] for each in before]
 
 
 def test_a_root_is_replaced(mesh: Mesh) -> None:

@@ -59,8 +59,14 @@ def pod(order: dict[str, Any]) -> None:
         netlink.route("add", dst="::/0", gateway="fd77::ffff", family=socket.AF_INET6)
 
 
+def plug(order: dict[str, Any]) -> None:
+    """The cable of ``port``, in or out; out, whatever is sent there is lost, and nobody is told."""
+    with _inside(order["switch"]) as netlink:
+        netlink.link("set", index=_index(netlink, order["port"]), state="up" if order["plugged"] else "down")
+
+
 def main() -> None:
-    orders = {"switch": switch, "pod": pod}
+    orders = {"switch": switch, "pod": pod, "plug": plug}
     for line in sys.stdin:
         order = json.loads(line)
         try:
