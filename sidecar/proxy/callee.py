@@ -6,7 +6,6 @@ to the address that it was made to, whatever name is spoken on it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -147,31 +146,37 @@ class Dialed:
         self._places -= joined
         return bool(joined)
 
-    def permit(self, shared: Shared, hosts: Sequence[str], port: int, called: str) -> None:
-        """Nothing of what is about to be dialed may be where a service of the mesh is, by whatever name it was found;
-        looked at for each connection. Raises ProxyError(BLACK_HOLE)."""
+    async def look_up(self, shared: Shared, host: str, port: int, called: str) -> list[str]:
+        """The addresses to dial. None of them may be where a service of the mesh is, and ``host`` may not be a
+        service's name, whoever came upon it: that is looked at for each connection. Raises ProxyError."""
         if shared.mesh is None:
-            return
+            return await shared.resolver.resolve(host)
+        if (service := shared.mesh.snapshot.by_name(host)) is not None:
+            raise _of_mesh(called, f"service {service.name} of namespace {service.namespace}")
+        found = await shared.resolver.resolve(host)
         snapshot = shared.mesh.snapshot
-        for host in hosts:
-            if (known := snapshot.of_mesh(host, port)) is not None:
-                raise ProxyError(
-                    Reason.BLACK_HOLE,
-                    f"{called} leads to {known}, which is never spoken to in plaintext; call it by its own name",
-                )
-        if len(self._places) + len(hosts) > MOST_PLACES:
+        for each in found:
+            if (known := snapshot.of_mesh(each, port)) is not None:
+                raise _of_mesh(called, str(known))
+        if len(self._places) + len(found) > MOST_PLACES:
             self._places.clear()
-        self._places.update((host, port) for host in hosts)
+        self._places.update((each, port) for each in found)
+        return found
+
+
+def _of_mesh(called: str, known: str) -> ProxyError:
+    return ProxyError(
+        Reason.BLACK_HOLE, f"{called} leads to {known}, which is never spoken to in plaintext; call it by its own name"
+    )
 
 
 async def _dial(address: OriginalDst, shared: Shared, dialed: Dialed) -> Channel:
     """Raises ProxyError."""
-    found = await shared.resolver.resolve(address.host)
+    found = await dialed.look_up(shared, address.host, address.port, str(address))
     # Judged for each connection: a name may lead somewhere else than it did for the last one.
     authorize_outbound(
         loopback=True, destination_is_own=any(is_own(shared.listeners, host, address.port) for host in found)
     )
-    dialed.permit(shared, found, address.port, str(address))
     return await dial(found, address.port, timeout=shared.connect_timeout, registry=shared.channels)
 
 

@@ -132,8 +132,7 @@ class EntryCallee(Callee):
 
     async def _dial_place(self, place: Address, seconds: float) -> Channel:
         shared = self._shared
-        found = await shared.resolver.resolve(place.host)
+        found = await self._dialed.look_up(shared, place.host, place.port, f"the service entry of {self.port}")
         own = any(is_own(shared.listeners, host, place.port) for host in found)
         authorize_outbound(loopback=True, destination_is_own=own)
-        self._dialed.permit(shared, found, place.port, f"the service entry of {self.port}")
         return await dial(found, place.port, timeout=seconds, registry=shared.channels)

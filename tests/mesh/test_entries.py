@@ -125,6 +125,14 @@ def test_an_entry_never_leads_to_a_service_in_plaintext(shop: Shop, outside: Rec
         assert len(outside.connections) == before
 
 
+def test_an_entry_never_leads_to_a_service_by_a_name_of_its_endpoints(shop: Shop) -> None:
+    """Where it is looked up it may lead to an address that is in no list of endpoints, and to the service all the
+    same."""
+    take(shop, mesh(shop, entry(STATIC, 80, {"address": WEB}, resolution="DNS")))
+    status, record = get(shop.caller, STATIC)
+    assert (status, record["response_code_details"]) == (502, "black_hole")
+
+
 def test_connections_of_an_entry_that_is_gone_are_not_used_again(shop: Shop) -> None:
     with RecordingUpstream({"plain": (send(ok()),)}, strict=False) as other:
         place = {"address": "127.0.0.1", "port": other.port}
