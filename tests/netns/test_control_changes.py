@@ -74,19 +74,19 @@ def mesh(keep_pod: MakePod) -> Iterator[Mesh]:
         pod.proxy.stop()
 
 
-def test_to_two_endpoints_and_back(mesh: Mesh) -> None:
-    """The second one comes, and shares the work; it drains, and nobody is sent there any more before it ends."""
+@pytest.mark.parametrize("flags", [LEAVES, ()], ids=["with a delay", "at once"])
+def test_to_two_endpoints_and_back(mesh: Mesh, flags: tuple[str, ...]) -> None:
+    """The second one comes, and shares the work; it drains, and whoever calls it before all know goes to the other."""
     app = mesh.other.web(APP)
     with mesh.traffic().running() as traffic:
         traffic.wait_from({mesh.one.v4})
-        proxy = mesh.plane.join(mesh.other, "orders", *LEAVES)
+        proxy = mesh.plane.join(mesh.other, "orders", *(flags or ("--drain-seconds", "60s")))
         traffic.wait_from({mesh.one.v4, mesh.other.v4})
         proxy.signal(signal.SIGTERM)
         mesh.wait_endpoints(mesh.one)
         traffic.wait_from({mesh.one.v4})
-        assert proxy.running, "it ended before its callers knew"
         app.kill()  # as a pod's containers go together; its sidecar would wait for it
-        assert proxy.wait(60) == 0
+        assert proxy.wait(90) == 0
         proxy.check_errors()
         traffic.more(20)
     assert "registration: taken out of orders" in proxy.errors
