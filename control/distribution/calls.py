@@ -120,8 +120,8 @@ class DistributionApi:
     def _tell_ahead(self, proxy: Proxy, judged: Version | None, ours: Version) -> None:
         self._figures.ahead.inc()
         _log.error(
-            "%s holds version %s, and the newest is %s: the store was put back without a new epoch (restore it by "
-            "sidecar-control --restore), or the proxy does not say the truth; it takes nothing older",
+            "%s holds version %s, and the newest is %s: the store was put back without a new epoch (see "
+            "sidecar-control new-epoch), or the proxy does not say the truth; it takes nothing older",
             proxy.name,
             judged,
             ours,

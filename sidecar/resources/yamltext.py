@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 
 DEPTH: Final = 32  # our deepest document has eight
 NODES: Final = 1_000_000  # 50,000 endpoints, with all that can be said of each
+SHOWN: Final = 63  # characters of what is named in a problem
 DIGITS: Final = 18  # of a number; none that we take has more
 
 _WORDS: Final = {"": None, "~": None, "null": None, "true": True, "false": False}
@@ -156,7 +157,7 @@ class _Reader:
         elif kind == "AliasEvent":
             value, nodes = self._anchors.get(event.anchor or "", (None, 0))
             if not nodes:
-                raise BadText(line, f"*{event.anchor} stands for nothing that ends before it")
+                raise BadText(line, f"*{_cut(event.anchor or '')} stands for nothing that ends before it")
             self._count(nodes, line)
             self._put(value, line)
         elif kind == "DocumentStartEvent":
@@ -166,7 +167,7 @@ class _Reader:
 
     def _begin(self, value: list[Any] | dict[Key, Any], event: _Event, line: int) -> None:
         if event.tag is not None:
-            raise BadText(line, f"the tag {event.tag!r} is not taken")
+            raise BadText(line, f"the tag {_cut(event.tag)!r} is not taken")
         if len(self._open) >= DEPTH:
             raise BadText(line, f"it is nested more than {DEPTH} deep")
         before = self._nodes
@@ -188,7 +189,8 @@ class _Reader:
             if isinstance(value, bool) or not isinstance(value, str | int):
                 raise BadText(line, "a key has to be text or a number; put it in quotes")
             if value in parent.value:
-                raise BadText(line, f"{value!r} stands twice in one mapping")
+                named = _cut(value) if isinstance(value, str) else value
+                raise BadText(line, f"{named!r} stands twice in one mapping")
             parent.key = value
             parent.key_line = line
         else:
@@ -200,7 +202,7 @@ class _Reader:
         if name is None:
             return
         if name in self._anchors:
-            raise BadText(line, f"&{name} is given twice")
+            raise BadText(line, f"&{_cut(name)} is given twice")
         self._anchors[name] = value, nodes
 
     def _count(self, nodes: int, line: int) -> None:
@@ -211,7 +213,7 @@ class _Reader:
 
 def _scalar(event: _Event, line: int) -> object:
     if event.tag is not None:
-        raise BadText(line, f"the tag {event.tag!r} is not taken")
+        raise BadText(line, f"the tag {_cut(event.tag)!r} is not taken")
     text: str = event.value
     if event.style:  # quoted, or a block; libyaml says "" for neither, Python None
         return text
@@ -220,3 +222,8 @@ def _scalar(event: _Event, line: int) -> object:
     if _WHOLE.fullmatch(text):
         return int(text)
     return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def _cut(text: str) -> str:
+    """As much of it as a line about it has room for."""
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."

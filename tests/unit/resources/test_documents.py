@@ -236,6 +236,15 @@ def test_what_can_not_be_read_is_one_line(content: bytes, problem: str) -> None:
     assert found.problems[0].rpartition(": ")[0] == problem.rpartition(": ")[0]
 
 
+@pytest.mark.parametrize(
+    "content", [b"!%b a", b"*%b", b"- &%b 1\n- &%b 1", b"'%b': 1\n'%b': 1\n"], ids=["tag", "alias", "anchor", "key"]
+)
+def test_what_is_long_is_not_repeated(content: bytes) -> None:
+    long = b"x" * 100_000
+    found = read_documents(content % ((long,) * content.count(b"%b")), "f")
+    assert found.problems and max(map(len, found.problems)) < 200
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
