@@ -106,7 +106,8 @@ def bought(run: Run) -> bool:
 
 
 def test_a_service_is_added_as_the_page_says(run: Run) -> None:
-    (block,) = re.findall(r"```\n(# a fourth service.*?)```", (ROOT / "docs" / "getting-started.md").read_text(), re.DOTALL)
+    page = (ROOT / "docs" / "getting-started.md").read_text()
+    (block,) = re.findall(r"```\n(# a fourth service.*?)```", page, re.DOTALL)
     lines = [line for line in block.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
     assert len(lines) == 5, lines
     try:
