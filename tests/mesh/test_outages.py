@@ -26,3 +26,10 @@ def test_services_go_on_without_a_control_plane(fleet: Fleet, name: str) -> None
 
 def test_who_starts_meanwhile_serves_by_what_it_has_kept(fleet: Fleet) -> None:
     late(fleet)
+
+
+def test_who_drains_under_load_fails_nobody(fleet: Fleet) -> None:
+    """Whoever calls it before all know goes to the other one."""
+    fleet.drain("web-1")
+    fleet.goes_on(2.0)
+    assert set(fleet.endpoints()["web"]) == {"web-0"}

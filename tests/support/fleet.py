@@ -44,7 +44,8 @@ class Load:
     """A client that calls one service after the other through the proxy at ``port``, on a connection each."""
 
     def __init__(self, name: str, port: int, services: Sequence[str]) -> None:
-        self._name, self._port, self._services = name, port, services
+        self.name = name
+        self._port, self._services = port, services
         self._over = threading.Event()
         self.done = 0
         self.failures: list[str] = []
@@ -66,7 +67,7 @@ class Load:
                     send_one(sock, number, base=b"http://" + host, host=host, close=True)
                     take_one(sock, number)
             except (OSError, Failed) as error:
-                self.failures.append(f"{self._name}, request {number}: {error!r}")
+                self.failures.append(f"{self.name}, request {number}: {error!r}")
             else:
                 self.done += 1
 
@@ -198,6 +199,14 @@ class Fleet:
             return all(len(each) == len(self.valves) for each in self.endpoints().values())
 
         wait_until(reached, "every app reaches every service", 60)
+
+    def drain(self, instance: str) -> None:
+        """Ends one in order, while the others call it; its own app's calls have ended before."""
+        load = next(each for each in self.loads if each.name == instance)
+        load.stop()
+        self.check()
+        self.loads.remove(load)
+        self.sidecars.pop(instance).stop()
 
     # -- the load ----------------------------------------------------------------------------------------------------
 
