@@ -30,6 +30,7 @@ from control.published import Waiters
 from control.version import Version
 
 WHOLE_BYTES: Final = 256 * 1024  # what is longer goes out part by part
+MOST_BYTES: Final = 16 << 20  # of a snapshot; a proxy takes no more (``sidecar.feed.state_dir``)
 _INSTANCE: Final = re.compile(r"[a-z0-9.-]{1,63}", re.ASCII)
 _ETAG: Final = re.compile(r'\s*(?:W/)?"([^"]*)"\s*', re.ASCII)
 _log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class DistributionApi:
         self._waiters = waiters
         self._figures = figures
         self._clock = clock
+        self._too_long: dict[str, Version] = {}  # by identity: what was told of in the log
 
     async def snapshot_get(self, asked: Asked) -> Answer:
         """What the caller is to obey, once it is another version than the one it names."""
@@ -72,6 +74,7 @@ class DistributionApi:
             if not await polling.wait_other_than(unwanted, published, self._waiters, request, asked.who.name):
                 return Answer(304, etag=str(judged) if judged else "")
         version, snapshot = published.version, published.value
+        self._check_length(str(identity), version, snapshot.length(str(version), schema))
         self._proxies.sent(self._proxies.current(proxy), version, ahead)
         return self._answer(snapshot, str(version), schema)
 
@@ -126,6 +129,18 @@ class DistributionApi:
             judged,
             ours,
         )
+
+    def _check_length(self, identity: str, version: Version, length: int) -> None:
+        """What no proxy would take is not sent to all of them again and again."""
+        if length <= MOST_BYTES:
+            self._too_long.pop(identity, None)
+            return
+        what = f"is {length / (1 << 20):.0f} MiB long, and proxies take {MOST_BYTES >> 20}"
+        cure = "narrow what it sees, by egress.hosts of a Sidecar document or by exportTo"
+        if self._too_long.get(identity) != version:
+            self._too_long[identity] = version
+            _log.error("the snapshot of %s %s: nothing new reaches it; %s", identity, what, cure)
+        raise Invalid(f"the snapshot {what}; {cure}", 413, kind="too-long")
 
     def _answer(self, snapshot: Snapshot, version: str, schema: tuple[int, int]) -> Answer:
         length = snapshot.length(version, schema)

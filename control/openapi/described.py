@@ -100,7 +100,9 @@ DESCRIBED: Final[dict[str, Described]] = {
         {204: None}, body=Heartbeat, optional=True, problems=(409,), example={"healthy": True}
     ),
     "endpoints.delete": Described({204: None}, problems=(409,)),
-    "snapshot.get": Described({200: ScopedMesh, 304: None}, (HELD, WAIT, INSTANCE, SCHEMA, SEEN), etag=True),
+    "snapshot.get": Described(
+        {200: ScopedMesh, 304: None}, (HELD, WAIT, INSTANCE, SCHEMA, SEEN), etag=True, problems=(413,)
+    ),
     "snapshot.status": Described(
         {204: None}, (INSTANCE,), Status, example={"version": "1777777777777.12", "accepted": True}
     ),

@@ -12,6 +12,8 @@ import trio
 
 from certs import facts, pem
 from certs.spiffe import SpiffeId, workload
+from control.distribution import calls
+from sidecar.feed import state_dir
 from sidecar.resources.scoped import ScopedMesh
 from tests.control.plane import BILLING, ORDERS, SOCKET, Plane, Reply, csr, running
 
@@ -65,6 +67,23 @@ async def test_a_snapshot_is_for_who_asks_and_its_version_is_its_etag(tmp_path: 
         assert (await poll(plane, headers={"if-none-match": f'"{mesh.version}"'})).status == 304
         assert (await poll(plane, headers={"if-none-match": f'W/"1.1", "{mesh.version}"'})).status == 304
         assert (await poll(plane, headers={"if-none-match": '"1.1", junk'})).status == 200
+
+
+async def test_what_no_proxy_would_take_is_not_sent_and_the_operator_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert calls.MOST_BYTES == state_dir.MOST
+    async with running(tmp_path) as plane:
+        await put(plane)
+        whole = await poll(plane)
+        monkeypatch.setattr(calls, "MOST_BYTES", len(whole.body) - 1)
+        for _ in range(3):
+            reply = await poll(plane)
+            assert (reply.status, reply.json["type"]) == (413, "urn:sidecar:problem:too-long")
+        (told,) = (each.getMessage() for each in caplog.records if "nothing new reaches it" in each.getMessage())
+        assert str(BILLING) in told and "Sidecar document" in told
+        monkeypatch.setattr(calls, "MOST_BYTES", len(whole.body))
+        assert (await poll(plane)).body == whole.body
 
 
 async def test_a_change_ends_the_wait_of_those_that_see_it(tmp_path: Path) -> None:
