@@ -1,5 +1,5 @@
-"""docs/getting-started.md, and its short form in the README, are typed into a shell where there is nothing yet, and what
-comes is held against it."""
+"""docs/getting-started.md, and its short form in the README, are typed into a shell, and what comes is held against
+what stands there."""
 
 from __future__ import annotations
 
