@@ -25,6 +25,7 @@ from sidecar.feed.health import Health, Standing
 from sidecar.registering import Advertise, Labels
 
 TTL: Final = 15.0  # s; the control plane may answer with another
+SHORTEST: Final = 3.0  # s of it, whatever is answered: nobody can have us call without a pause
 BEATS: Final = 3  # in a time to live
 MOST: Final = 64 * 1024  # of an answer
 LEAVE_SECONDS: Final = 1.5
@@ -152,7 +153,7 @@ class Registration:
             raise _explained(error, place) from None
         taken = answers.decode(answer.body, _Answer)
         try:
-            self._ttl = values.positive_duration(taken.ttl)
+            self._ttl = max(SHORTEST, values.positive_duration(taken.ttl))
         except ValueError:
             raise Malformed("bad_answer", "its time to live is no duration") from None
         self.state = "registered"

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from sidecar.feed.health import Standing, judged
-from sidecar.feed.registration import LEAVE_SECONDS, Registration
+from sidecar.feed.registration import BEATS, LEAVE_SECONDS, SHORTEST, Registration
 from sidecar.feed.start import control_caller, identity_feed, registration_of
 from sidecar.identity import Identity
 from sidecar.look import look_by_command
@@ -128,6 +128,17 @@ async def test_whom_the_control_plane_has_forgotten_registers_again(tmp_path: Pa
         plane.endpoints.clear()
         await web.until(lambda: web.entry)
         assert not web.errors
+
+
+async def test_a_control_plane_that_wants_heartbeats_without_end_gets_no_more_than_others(tmp_path: Path) -> None:
+    async with plane_at(tmp_path) as plane:
+        plane.ttl_told = "1ms"
+        async with registered(plane) as web:
+            await web.until(lambda: web.beats)
+            began = trio.current_time()
+            beats = web.beats
+            await web.until(lambda: web.beats >= beats + 2)
+            assert trio.current_time() - began > SHORTEST / BEATS
 
 
 async def test_a_service_that_nobody_has_made_is_told_and_tried_again(
