@@ -16,7 +16,8 @@ sidecar-control new-epoch [FLAG ...]
 ```
 
 `restore` puts a backup of the store in its place, and `new-epoch` says that it was put back by hand, while no control
-plane runs; see [disaster](../control.md#disaster). Without either it runs until SIGTERM or SIGINT ends it (exit code 0). SIGHUP opens the audit log anew, for log rotation.
+plane runs; see [disaster](../control.md#disaster). Without either it runs until SIGTERM or SIGINT
+ends it (exit code 0). SIGHUP opens the audit log anew, for log rotation.
 
 Each flag has a twin in the environment; where both are given the flag wins. Durations are written `10`, `10s`,
 `250ms`, `5m` or `1h` (without a unit: seconds). Whatever is wrong (a value, an unknown flag, a file that others can
