@@ -13,8 +13,8 @@ since nothing tells it from a half that died.
 Of those that were cut off together one is back before another. So while a witness was itself not heard when it should
 have been, the silence of others does not count; and after a gap, two heartbeats that did not come, it has to be heard
 for twice its ttl, and for REJOINED in any case, to be a witness again: by then all are back, whose tries are ten
-seconds apart at most. Where two have different ttls the longer one counts for both: who is heard every 100 s has not noticed a
-cut of 10 s.
+seconds apart at most. Where two have different ttls the longer one counts for both: who is heard every 100 s has not
+noticed a cut of 10 s.
 
 **Our own absence.** A process that was stopped, or starved, has heard nobody, and what was said meanwhile is still to
 be read when it wakes. ``lateness`` sees that by the ageing's own clock: a round that comes a little late judges nobody,
