@@ -71,8 +71,11 @@ def _by_valve(to: Turned) -> Outage:
 
 
 def _half(fleet: Fleet, seconds: float) -> None:
+    cut = {name for name in fleet.sidecars if name.endswith("-0")}
     with _turned(fleet, "cut", 1):
         fleet.goes_on(seconds)
+        wait_until(lambda: not _registered(fleet) & cut, "those that were cut off are taken for dead", 60)
+        fleet.goes_on(1.0)
 
 
 OUTAGES: dict[str, Outage] = {
@@ -102,9 +105,12 @@ def outage(fleet: Fleet, name: str, seconds: float) -> float:
 
 
 def _are_all(fleet: Fleet) -> bool:
+    return _registered(fleet) == set(fleet.sidecars) and not fleet.stale()
+
+
+def _registered(fleet: Fleet) -> set[str]:
     time.sleep(0.1)  # who asks more than 50 times a second is sent away
-    registered = {name for each in fleet.endpoints().values() for name in each}
-    return registered == set(fleet.sidecars) and not fleet.stale()
+    return {name for each in fleet.endpoints().values() for name in each}
 
 
 def late(fleet: Fleet) -> None:
