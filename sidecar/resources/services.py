@@ -48,7 +48,7 @@ def add_service(
     tables.services[key] = Service(spec.name, spec.namespace, ports, identities, addresses)
     for address in addresses:
         for number, port in ports.items():
-            _target(tables, address, number, port, (*path, "addresses"))
+            _target(tables, address, number, port, (*path, "addresses"), documented=True)
     done = 0
     for number, port in ports.items():
         for index, endpoint in found[number].values():
@@ -178,10 +178,18 @@ def _reach(tables: Tables, place: Place, each: EndpointSpec, path: Path) -> None
         tables.wrong(path, f"{place[0]}, port {place[1]}, is {known} elsewhere and {each.mode} here")
 
 
-def _target(tables: Tables, address: str, number: int, port: ServicePort, path: Path) -> None:
+def _target(
+    tables: Tables, address: str, number: int, port: ServicePort, path: Path, *, documented: bool = False
+) -> None:
     """This address and port stand for this service port. Several services may share an endpoint, if the same may
     serve them: else nobody could say who is expected there. Where endpoints register themselves the first one stands:
-    an address that has just changed hands must not refuse all the rest, and whoever answers there shows who it is."""
-    known = tables.targets.setdefault((address, number), port)
+    an address that has just changed hands must not refuse all the rest, and whoever answers there shows who it is. But
+    an address that a service's document names (``documented``) is taken from it by no endpoint of another."""
+    place = address, number
+    known = tables.targets.setdefault(place, port)
     if known is not port and known.identities != port.identities and tables.strict:
         tables.wrong(path, f"{address}, port {number}, is {known} as well, which others may serve")
+    if documented:
+        if place not in tables.documented:
+            tables.targets[place] = port
+        tables.documented.add(place)

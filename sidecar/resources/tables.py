@@ -49,6 +49,7 @@ class Tables:
         self.problems: dict[Problem, None] = {}  # an endpoint is looked at for each port of its service
         self.services: dict[tuple[str, str], Service] = {}
         self.targets: dict[tuple[str, int], ServicePort] = {}
+        self.documented: set[tuple[str, int]] = set()  # of these, what a service's own addresses are
         self.direct: dict[tuple[str, int], ServicePort] = {}
         self.reaches: dict[tuple[str, int], Reach] = {}
         self.entries: dict[tuple[str, str], Entry] = {}

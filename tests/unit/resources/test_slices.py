@@ -150,6 +150,15 @@ def test_endpoints_that_registered_themselves_and_contradict_each_other_refuse_n
     assert found is not None and found.service == "a"
 
 
+@pytest.mark.parametrize("name", ["a", "z"])
+def test_no_endpoint_takes_an_address_from_the_service_whose_document_names_it(name: str) -> None:
+    """Whoever may register at addresses of a network has a token for it, and other services' addresses in it."""
+    taker = service(name, {"address": "10.96.0.7", "ports": {"http": 80}}, addresses=[])
+    at = snapshot(written(*sorted((taker, service("m", addresses=["10.96.0.7"])), key=lambda each: each["name"])))
+    found = at.by_address("10.96.0.7", 80)
+    assert found is not None and found.service == "m"
+
+
 # -- entries ---------------------------------------------------------------------------------------------------------
 
 
