@@ -30,6 +30,9 @@ ELSEWHERE = (
     "sidecar_certificate_",
     "sidecar_control_plane_",
     "sidecar_revocation_",
+    "sidecar_snapshot",
+    "sidecar_registration_",
+    "sidecar_app_health",
 )
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 _NAME = re.compile(r"\b(?:istio|sidecar|process)_[a-z_]+\b")
