@@ -6,7 +6,9 @@ of them claim: then nobody could say who is expected there, or whether it is spo
 
 - services share an address and port only where the same may serve them, and no place is both an app's and a sidecar's;
 - a service entry shares none with a service, and in one namespace no host and port, and no address and port, with
-  another entry. Entries of two namespaces may: the nearer one counts, then the first by name.
+  another entry. Entries of two namespaces may: the nearer one counts, then the first by name;
+- a host of a service entry is no name of a service, nor does it cover one: a caller that does not know the service
+  would speak to it in plaintext.
 
 These are the rules of ``services`` for all of the mesh at once; what passes here is taken by every proxy, whatever its
 scope. A claim is kept under its address and port, so one change among ten thousand documents is judged against its own
@@ -16,13 +18,14 @@ places.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 
 import msgspec
 
 from sidecar.addresses import parse_ip
 from sidecar.resources.documents import Document, Key
 from sidecar.resources.kinds import Service, ServiceEntry
-from sidecar.resources.mesh import Mesh
+from sidecar.resources.mesh import Mesh, Place
 from sidecar.resources.shape import Path, path_text
 from sidecar.resources.snapshot import Reach
 
@@ -56,13 +59,15 @@ Claims = Mapping[Where, tuple[Claim, ...]]
 def problems_of(mesh: Mesh, changed: Collection[Key] | None = None) -> list[Finding]:
     """All that contradicts in the mesh; or only where one of these documents, which are new in it, has a part."""
     table = mesh.remembered("claims", lambda: _table(mesh), lambda old, gone, new: _updated(old, gone, new, mesh))
+    names: Iterable[Document] = mesh.of("ServiceEntry").values()  # whoever is shadowed is so by one of these
     if changed is None:
         wheres: Iterable[Where] = (where for where, claims in table.items() if len(claims) > 1)
     else:
         documents = [each for each in map(mesh.get, dict.fromkeys(changed)) if each is not None]
         wheres = dict.fromkeys(where for each in documents for where, _ in _claims(each, mesh.trust_domain))
+        names = documents
     found = (conflict for where in wheres for conflict in _between(where, table[where]))
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys((*found, *_shadows(mesh, names))))
 
 
 def _between(where: Where, claims: tuple[Claim, ...]) -> Iterator[Finding]:
@@ -95,6 +100,52 @@ def _between(where: Where, claims: tuple[Claim, ...]) -> Iterator[Finding]:
             )
         elif claim.identities != known.identities:
             yield Finding(claim.key, claim.path, f"{place} is {_title(known)}'s as well, which others may serve")
+
+
+def _shadows(mesh: Mesh, documents: Iterable[Document]) -> Iterator[Finding]:
+    """Hosts of entries that are names of services: of those of these documents."""
+    services, entries = mesh.of("Service"), mesh.of("ServiceEntry")
+    for document in documents:
+        if isinstance(document.spec, ServiceEntry):
+            for index, host in enumerate(document.spec.hosts):
+                place = _service_named(mesh, host)
+                if place in services:
+                    yield _shadow(document, index, "is", place)
+                elif host.startswith("*"):
+                    covered = (each for each in services if _covers(host, mesh, each))
+                    yield from (_shadow(document, index, "covers", each) for each in islice(covered, 1))
+        elif isinstance(document.spec, Service):
+            place = document.key[1:]
+            exact = [host for host in _names(mesh, place) if mesh.entries.named(host)]
+            wide = [f"*{end}" for end in mesh.entries.wild if _covers(f"*{end}", mesh, place)]
+            for host, what in (*((host, "is") for host in exact), *((host, "covers") for host in wide)):
+                for entry in map(entries.__getitem__, mesh.entries.named(host)):
+                    assert isinstance(entry.spec, ServiceEntry)
+                    yield _shadow(entry, entry.spec.hosts.index(host), what, place)
+
+
+def _shadow(entry: Document, index: int, what: str, place: Place) -> Finding:
+    assert isinstance(entry.spec, ServiceEntry)
+    why = f"{entry.spec.hosts[index]} {what} the service {place[1]} of namespace {place[0]}"
+    why += ", which nobody is to speak to in plaintext; leave that host out"
+    return Finding(entry.key, ("spec", "hosts", index), why)
+
+
+def _covers(host: str, mesh: Mesh, place: Place) -> bool:
+    """Whether ``*.`` and the rest stand for a name of this service."""
+    return any(name.endswith(host[1:]) for name in _names(mesh, place))
+
+
+def _names(mesh: Mesh, place: Place) -> tuple[str, ...]:
+    """As a service is named beyond its namespace."""
+    short = f"{place[1]}.{place[0]}"
+    return short, f"{short}.svc", mesh.host_of(place)
+
+
+def _service_named(mesh: Mesh, host: str) -> Place:
+    """Where the service would be that a host names, ``name.namespace``, with ``.svc`` or that and the trust domain."""
+    name, _, rest = host.partition(".")
+    return rest.removesuffix(f".{mesh.trust_domain}").removesuffix(".svc"), name
 
 
 def _title(claim: Claim) -> str:

@@ -20,7 +20,7 @@ from sidecar.resources.kinds import (
     Sidecar,
     WorkloadEntry,
 )
-from sidecar.resources.mesh import Mesh, Place
+from sidecar.resources.mesh import Mesh
 from sidecar.resources.scope import asked, matches, selector_of
 from sidecar.resources.shape import Path, shown
 
@@ -138,17 +138,12 @@ def _egress(mesh: Mesh, documents: list[Document]) -> Iterator[Finding]:
 
 def _hosts(mesh: Mesh, documents: list[Document]) -> Iterator[Finding]:
     """Hosts of entries that something else stands in front of."""
-    services, entries = mesh.of("Service"), mesh.of("ServiceEntry")
+    entries = mesh.of("ServiceEntry")
     for document in documents:
         place, spec = document.key[1:], document.spec
         assert isinstance(spec, ServiceEntry)
         for index, host in enumerate(spec.hosts):
             path: Path = ("spec", "hosts", index)
-            service = _service_named(mesh, host)
-            if service in services:
-                yield Finding(
-                    document.key, path, f"{host} is the service {service[1]} of namespace {service[0]}, which is called"
-                )
             others = [each for each in mesh.entries.named(host) if each[0] != place[0] and each < place]
             for port in spec.ports:
                 known = next((each for each in sorted(others) if _has(entries[each], port.number)), None)
@@ -159,13 +154,6 @@ def _hosts(mesh: Mesh, documents: list[Document]) -> Iterator[Finding]:
 
 def _has(document: Document, port: int) -> bool:
     return isinstance(document.spec, ServiceEntry) and any(each.number == port for each in document.spec.ports)
-
-
-def _service_named(mesh: Mesh, host: str) -> Place:
-    """Where the service would be that a host names in full, ``name.namespace.svc`` or ``name.namespace``."""
-    name, _, rest = host.partition(".")
-    namespace = rest.removesuffix(f".{mesh.trust_domain}").removesuffix(".svc")
-    return namespace, name
 
 
 def _workload_entries(mesh: Mesh, documents: list[Document]) -> Iterator[Finding]:

@@ -164,10 +164,13 @@ def test_files_have_a_bound_together(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_what_is_odd_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "a.yaml"
-    path.write_text(service("a/x", "y") + entry("a/e", "x.a"))
+    path.write_text(
+        service("a/x", "y") + "---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n"
+        "metadata: {name: w, namespace: a}\nspec: {address: 10.9.9.9, labels: {app: vm}}\n"
+    )
     Fed(path)
     assert [each.getMessage() for each in caplog.records if each.levelname == "WARNING"] == [
-        f"--config: {path}:9: spec.hosts[0]: x.a is the service x of namespace a, which is called",
+        f"--config: {path}:10: spec.labels: are selected by no ServiceEntry of its namespace",
         f"--config: {path}: spiffe://cluster.local/ns/a/sa/x, as which this sidecar runs, is not among those who may "
         "serve x",
     ]

@@ -17,10 +17,13 @@ from sidecar.resources.schema import EndpointSpec, MeshFile, PortSpec
 from sidecar.resources.scope import scoped_mesh
 from sidecar.resources.slices import compile_slices
 from sidecar.resources.snapshot import Me, Version
-from tests.unit.resources.docs import entry, read, service
+from tests.unit.resources.docs import entry, mesh, read, service
 
 ONE = "addresses: [10.0.0.1]"
 AT = "endpoints: [{address: 10.0.0.1}]"
+
+
+PLAIN = "the service x of namespace a, which nobody is to speak to in plaintext; leave that host out"
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,12 @@ AT = "endpoints: [{address: 10.0.0.1}]"
         (entry("a/e", "e.example"), entry("a/f", "e.example", port="{number: 80, name: http}"), None),
         (entry("a/e", "e.example", ONE), entry("a/f", "f.example", ONE),
          "spec.addresses[0]: 10.0.0.1, port 443, is ServiceEntry a/e's already"),
+        (service("a/x"), entry("b/e", "x.a"), f"spec.hosts[0]: x.a is {PLAIN}"),
+        (service("a/x"), entry("b/e", "e.example, x.a.svc"), f"spec.hosts[1]: x.a.svc is {PLAIN}"),
+        (service("a/x"), entry("a/e", "x.a.svc.cluster.local"), f"spec.hosts[0]: x.a.svc.cluster.local is {PLAIN}"),
+        (service("a/x"), entry("b/e", "'*.cluster.local'"), f"spec.hosts[0]: *.cluster.local covers {PLAIN}"),
+        (service("a/x"), entry("b/e", "'*.a'"), f"spec.hosts[0]: *.a covers {PLAIN}"),
+        (service("a/x"), entry("b/e", "x.b, x.a.example, '*.b', '*.x.a'"), None),
     ],
 )  # fmt: skip
 def test_two_documents(first: str, second: str, why: str | None) -> None:
@@ -62,6 +71,15 @@ def test_two_documents(first: str, second: str, why: str | None) -> None:
             assert (found.problems, len(found.documents)) == ((), 2)
             continue
         assert (found.mesh, found.problems) == (None, (f"{file}: {why}",))
+
+
+@pytest.mark.parametrize("host", ["x.a", "x.a.svc.cluster.local", "'*.a'", "'*.svc.cluster.local'"])
+def test_a_service_does_not_take_a_name_that_is_spoken_to_in_plaintext(host: str) -> None:
+    before = mesh(entry("b/e", f"e.example, {host}"))
+    (new,) = read(service("a/x")).documents
+    found = problems_of(before.with_(new), {new.key})
+    assert [(each.key, each.path) for each in found] == [(("ServiceEntry", "b", "e"), ("spec", "hosts", 1))]
+    assert PLAIN in found[0].why
 
 
 def test_a_change_is_judged_against_its_own_places() -> None:

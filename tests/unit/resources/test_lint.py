@@ -40,9 +40,6 @@ PEER = "{selector: {matchLabels: {app: %s}}, portLevelMtls: {%d: {mode: DISABLE}
          "spec.egress[0].hosts[0]: 'b/e.example' matches no service and no service entry"),
         (service("a/web", more="exportTo: [.]") + doc("Sidecar", "b/s", "{egress: [{hosts: ['a/*']}]}"),
          "spec.egress[0].hosts[0]: 'a/*' is not exported to namespace b"),
-        (WEB + entry("b/e", "web.a.svc.cluster.local"),
-         "spec.hosts[0]: web.a.svc.cluster.local is the service web of namespace a, which is called"),
-        (WEB + entry("b/e", "web.a"), "spec.hosts[0]: web.a is the service web of namespace a, which is called"),
         (entry("a/e", "e.example") + entry("b/e", "e.example"),
          "spec.hosts[0]: e.example, port 443, is ServiceEntry a/e's as well; who sees both takes that of the own "
          "namespace, then the first by name"),
