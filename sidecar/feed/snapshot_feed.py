@@ -9,7 +9,7 @@ by the Snapshot before. What has a problem changes nothing. ``version`` in the n
 was refused comes again only when it has changed. Another epoch comes from the control plane alone, never from a file.
 
 A control plane that sends without end costs little: one Snapshot is in memory at a time, and between two there is half
-a second, or four times what the last one cost if that is more.
+a second, or nineteen times what the last one cost if that is more.
 
 With ``--state-dir`` the last good one is kept as it came, and a restart begins with it, whether or not anybody answers.
 """

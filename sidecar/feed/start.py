@@ -21,7 +21,7 @@ from sidecar.feed.state_dir import StateDir
 from sidecar.identity import Identity
 from sidecar.net.channel import Channel
 from sidecar.net.resolve import Resolver
-from sidecar.registering import instance_name
+from sidecar.registering import Advertise, instance_name
 from sidecar.settings import Settings
 
 KEPT_LINES: Final = 4  # three polls, and one for all that is told in between
@@ -64,7 +64,8 @@ def registration_of(
     settings: Settings, caller: Caller, instance: str, channels: set[Channel], taken_out: Callable[[], str]
 ) -> Registration | None:
     """Not running yet; None where there is nothing to register. ``taken_out``: why new work is not welcome here."""
-    if not settings.service or settings.advertise is None:
+    by_file = bool(settings.mesh or settings.config)  # then our service may be in no document, and nobody asks for us
+    if not settings.service or settings.advertise is None or (by_file and settings.advertise == Advertise()):
         return None
     place = Place(
         settings.namespace, settings.service, settings.service_account, instance,

@@ -116,7 +116,7 @@ async def test_nothing_is_registered_without_a_service_or_where_nobody_shall_com
     async with plane_at(tmp_path) as plane:
         told = {"control": f"http://127.0.0.1:{plane.port}", "token_file": "t", "upstream": "127.0.0.1:1"}
         identity = Identity(set())
-        for flags in ({}, {"service": "web", "advertise": "none"}):
+        for flags in ({}, {"service": "web", "advertise": "none"}, {"service": "web", "mesh": "mesh.yaml"}):
             settings = load(told | flags, {})
             caller = control_caller(settings, identity, set())
             assert registration_of(settings, caller, "x", set(), str) is None
