@@ -1,10 +1,10 @@
 """Work that would hold the loop for long, done in slices between which all others have their turn; each is measured.
 
 Who calls it: ``feed.snapshot_feed``. The work is a generator that yields wherever it may be interrupted. Between two
-slices whoever serves requests has the loop for nineteen times as long as the slice took: a busy proxy whose loop is taken
-for a fifth of the time answers a fifth later, for one in a hundred requests at least, and a Snapshot of ten thousand
-endpoints has a second's time. Where nobody is served yet, there is no such rest. Times are of this thread's CPU: what a
-machine does beside does not count.
+slices whoever serves requests has the loop for nineteen times as long as the slice took. A busy proxy whose loop is
+taken for a fifth of the time answers a fifth later, one request in a hundred at least; so it is a twentieth, and ten
+thousand endpoints take a second. Where nobody is served yet, there is no such rest. Times are of this thread's CPU:
+what a machine does beside does not count.
 
 The collector would look at what the work has made in one go, after tens of thousands of objects, which takes longer
 than all that is here; so it is asked to after each thousand, as a part of the slice. Most of what it sees are tuples of
