@@ -66,7 +66,7 @@ async def _ask(channel: Channel, host: str, path: str) -> str:
 
 async def look_by_command(words: Sequence[str], *, seconds: float) -> str:
     """Runs it, without a shell, and wants it to end with 0. What it says goes nowhere. After ``seconds``, or when this
-    is cancelled, it is killed, with all that it has begun in its session."""
+    is cancelled, it is killed; what it has begun in its session, and left, is killed in any case."""
     nothing = subprocess.DEVNULL
     try:
         process = await trio.lowlevel.open_process(
@@ -80,8 +80,8 @@ async def look_by_command(words: Sequence[str], *, seconds: float) -> str:
             return f"exit code {code}" if code > 0 else f"signal {-code}" if code else ""
         return "timeout"
     finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
             with trio.move_on_after(_REAP_SECONDS, shield=True):
                 await process.wait()

@@ -262,6 +262,15 @@ async def test_a_command_that_does_not_end_is_killed_with_its_children(tmp_path:
             await trio.sleep(0.01)
 
 
+async def test_a_command_leaves_nobody_behind_when_it_ends(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    assert await look_by_command(("sh", "-c", f"sleep 300 & echo $! > {note}"), seconds=60) == ""
+    child = int(note.read_text())
+    with trio.fail_after(WITHIN):
+        while is_running(child):  # noqa: ASYNC110  # whoever reaps orphans says nothing
+            await trio.sleep(0.01)
+
+
 def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
