@@ -68,7 +68,7 @@ is mutual TLS; customers come to web without it. In another terminal, in this di
   {ctl} revoke --lift {web} # web gets another certificate
   http://127.0.0.1:15000/ # web's sidecar to look at, in a browser
 
-How a fourth service is added stands in docs/getting-started.md. Ctrl-C ends it all.
+How a fourth service is added stands in README.md. Ctrl-C ends it all.
 """
 
 

@@ -105,8 +105,8 @@ def bought(run: Run) -> bool:
     return run.say(f"curl {answer} http://127.0.0.1:15006/buy || true").endswith("200")
 
 
-def test_a_service_is_added_as_the_page_says(run: Run) -> None:
-    page = (ROOT / "docs" / "getting-started.md").read_text()
+def test_a_service_is_added_as_the_readme_says(run: Run) -> None:
+    page = (ROOT / "README.md").read_text()
     (block,) = re.findall(r"```\n(# a fourth service.*?)```", page, re.DOTALL)
     lines = [line for line in block.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
     assert len(lines) == 5, lines
