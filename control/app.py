@@ -207,7 +207,10 @@ class ControlPlane:
         self.documents = Documents(store, settings.trust_domain)
         await self.documents.load()
         document_calls = DocumentCalls(store, self.documents, Writer(store, self.documents, clock))
-        self.registration = Assembly(store, self.documents, tokens, self.figures, settings.trust_domain, clock)
+        self.registration = Assembly(
+            store, self.documents, tokens, self.figures, settings.trust_domain, clock, blocked=ledger.blocked
+        )
+        ledger.follow(self.registration.following.look_again)
         await self.registration.open()
         self._add_gauges(ledger)
         apis = [api, document_calls, self.registration.calls, self._distribution(store, ledger)]

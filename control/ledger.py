@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
@@ -56,6 +56,11 @@ class Ledger:
         self._serials: dict[str, str] = {}  # fingerprint -> serial
         self._counts: Counter[str] = Counter()  # of what was issued, by identity
         self._revoked: dict[str, Revocation] = {}
+        self._followers: list[Callable[[], None]] = []
+
+    def follow(self, follower: Callable[[], None]) -> None:
+        """Called after each revocation, and when one is lifted. It must not wait."""
+        self._followers.append(follower)
 
     async def load(self) -> None:
         """Takes everything from the store."""
@@ -77,6 +82,8 @@ class Ledger:
         """Writes it down; a serial number or an identity that is revoked already stays so."""
         await self._store.put(REVOKED, revocation.id, msgspec.json.encode(revocation))
         self._revoked[revocation.id] = revocation
+        for follower in self._followers:
+            follower()
 
     async def lift(self, entry: Revocation, now: float, longest: float) -> None:
         """Lets an identity be issued for again; ``longest`` is how long (s) a certificate can live."""

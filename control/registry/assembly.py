@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 import trio
 
+from certs.spiffe import SpiffeId
 from control.access import Tokens
 from control.documents.table import Documents
 from control.figures import Figures
@@ -24,7 +25,7 @@ STATES = ("healthy", "unhealthy", "unknown", "stale")
 
 
 class Assembly:
-    """See the module. ``clock`` in seconds since the epoch; ``monotonic`` only rises."""
+    """See the module. ``clock`` in seconds since the epoch; ``monotonic`` only rises; ``blocked``: is it revoked?"""
 
     def __init__(
         self,
@@ -35,12 +36,13 @@ class Assembly:
         trust_domain: str,
         clock: Callable[[], float],
         monotonic: Callable[[], float] = trio.current_time,
+        blocked: Callable[[SpiffeId], bool] = lambda _: False,
     ) -> None:
         self.registry = Registry(store, monotonic)
         self.endpoints = Endpoints(store, self.registry, documents, tokens, trust_domain, clock)
         self.calls = RegistryCalls(self.endpoints, self.registry, documents, clock, monotonic)
         self.ageing = Ageing(store, self.registry, figures, monotonic)
-        self.following = Following(store, self.registry, documents, trust_domain, monotonic)
+        self.following = Following(store, self.registry, documents, trust_domain, monotonic, blocked)
         self._monotonic = monotonic
         figures.gauges("sidecar_control_endpoints", "Registered endpoints by their state.", "state", self._states)
         figures.gauge(

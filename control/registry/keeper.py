@@ -14,6 +14,7 @@ import trio
 
 from certs import spiffe
 from certs.errors import IdentityError
+from certs.spiffe import SpiffeId
 from control.documents.state import State
 from control.documents.table import Documents
 from control.figures import Figures
@@ -92,7 +93,7 @@ class Ageing:
 
 class Following:
     """Follows the documents: endpoints go with the service, or with the permission to serve it; virtual addresses come
-    and go with services that name none."""
+    and go with services that name none. ``blocked``: whether an identity is revoked, and so serves nothing."""
 
     def __init__(
         self,
@@ -101,11 +102,13 @@ class Following:
         documents: Documents,
         trust_domain: str,
         monotonic: Callable[[], float],
+        blocked: Callable[[SpiffeId], bool],
     ) -> None:
         self._store = store
         self._registry = registry
         self._documents = documents
         self._trust_domain = trust_domain
+        self._blocked = blocked
         self._addresses = Addresses(store, registry, monotonic)
         self._dirty: set[Key] = set()
         self._woken = trio.Event()
@@ -154,9 +157,14 @@ class Following:
 
     def _may_serve(self, service: Service, namespace: str, identity: str) -> bool:
         try:
-            return permits.may_serve(service, namespace, spiffe.parse(identity), self._trust_domain)
+            parsed = spiffe.parse(identity)
+            return permits.may_serve(service, namespace, parsed, self._trust_domain) and not self._blocked(parsed)
         except IdentityError:
             return False
+
+    def look_again(self) -> None:
+        """Somebody was revoked."""
+        self._mark(self._registry.services())
 
     def _document_changed(self, keys: frozenset[DocumentKey], version: int) -> None:
         self._mark((namespace, name) for kind, namespace, name in keys if kind == "Service")

@@ -80,6 +80,22 @@ async def test_a_sidecar_registers_is_heard_and_goes(tmp_path: Path) -> None:
         assert (await shown(plane))["endpoints"] == []
 
 
+async def test_who_is_revoked_serves_nobody_any_more(tmp_path: Path) -> None:
+    async with running(tmp_path) as plane:
+        await define(plane)
+        token = await plane.token()
+        assert (await plane.ask("PUT", ENDPOINT, token, DIRECT)).status == 200
+        revoked = await plane.ask("POST", "/v1/revocations", plane.operator, {"spiffeId": str(BILLING)})
+        assert revoked.status == 201
+        with trio.fail_after(30):
+            while (await shown(plane))["endpoints"]:  # noqa: ASYNC110  # what is shown tells nobody
+                await trio.sleep(0.01)
+        lifted = await plane.ask("DELETE", f"/v1/revocations/{revoked.json['id']}", plane.operator)
+        assert lifted.status == 204
+        assert (await plane.ask("PUT", ENDPOINT, await plane.token(), DIRECT)).status == 200
+        assert len((await shown(plane))["endpoints"]) == 1
+
+
 async def test_registrations_are_audited_and_heartbeats_counted(tmp_path: Path) -> None:
     async with running(tmp_path) as plane:
         await define(plane)
