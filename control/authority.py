@@ -121,7 +121,7 @@ class Authority:
             if not await self._ledger.has_room(identity, MOST_CERTIFICATES, self._clock()):
                 raise Refused(429, f"{identity} has {MOST_CERTIFICATES} good certificates", 60.0)
             granted = await self._sign(identity, key)
-            self._confirmations.renewed(replaces, granted.fingerprint)
+            self._confirmations.renewed(replaces, granted.fingerprint, self._clock())
             return granted
 
     async def issue_own(self, key: PublicKey) -> Granted:

@@ -24,18 +24,25 @@ class _Held:
 
 
 class Confirmations:
-    """See the module. Bounded by the callers that were heard of within LATELY."""
+    """See the module. Bounded by the callers that were heard of within LATELY, and by what was renewed within twice
+    that."""
 
     def __init__(self) -> None:
         self._held: dict[str, _Held] = {}
+        self._successors: dict[str, tuple[str, float]] = {}  # a certificate -> the one after it, and since when
 
     def note(self, key: str, identity: str, version: Version, now: float) -> None:
         """``key`` (a replica) of ``identity`` holds ``version``."""
-        self._held[key] = _Held(identity, version, now)
+        while key in self._successors:  # it asked before its other certificate had come
+            key = self._successors[key][0]
+        held = self._held.get(key)
+        self._held[key] = _Held(identity, max(version, held.version) if held else version, now)
 
-    def renewed(self, key: str, by: str) -> None:
+    def renewed(self, key: str, by: str, now: float) -> None:
         """The replica that was known by ``key`` is known by ``by`` from now on: it has another certificate. Else its
         former self would be waited for, which nobody hears of again."""
+        if key:
+            self._successors[key] = by, now
         held = self._held.pop(key, None)
         if held is not None:
             self._held[by] = held
@@ -49,6 +56,7 @@ class Confirmations:
     def forget(self, now: float) -> None:
         """Drops those that were not heard of lately."""
         self._held = {key: held for key, held in self._held.items() if self._recent(held, now)}
+        self._successors = {key: one for key, one in self._successors.items() if now - one[1] < 2 * LATELY}
 
     def _recent(self, held: _Held, now: float) -> bool:
         return now - held.heard < LATELY

@@ -134,7 +134,9 @@ def rotate(joined: Joined, load: Load, leaf_ttl: float) -> float:
     """Replaces the root under load, to the end; returns how many seconds that took."""
     began = time.monotonic()
     joined.control.ask("POST", "/v1/ca:rotate", {"voidTokens": True, "deadline": f"{ROTATION_SECONDS:g}s"})
-    joined.control.wait_phases(["issuing", "retiring"], deadline=20)  # all have confirmed the new one
+    joined.control.wait_phases(
+        ["issuing", "retiring"], deadline=ROTATION_SECONDS + 20
+    )  # all have confirmed the new one
     joined.control.wait_phases(["issuing"], deadline=leaf_ttl + 20)  # the old one is gone
     load.check()
     return time.monotonic() - began

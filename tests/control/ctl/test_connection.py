@@ -171,7 +171,7 @@ def test_a_role_that_may_not(ctl: Ctl, control: ControlProcess) -> None:
         (["ca", "status", "--server", "ftp://x", "--token-file", "t"], "--server: 'ftp://x' is not"),
         (["ca", "status", "--server", "http://example.com", "--token-file", "t"], "http:// is for loopback alone"),
         (["ca", "status", "--server", "none", "--token-file", "t"], "--server: none"),
-        (["ca", "status", "--server", "https://x", "--token-file", "nowhere"], "--token-file: No such file"),
+        (["ca", "status", "--server", "https://x", "--token-file", "nowhere"], "--token-file: nowhere: No such file"),
         (["ca", "status", "--server", "https://x", "--token-file", "t", "--control-id", "x"], "--control-id:"),
         (["ca", "statu"], "did you mean status?"),
         (["ca", "status", "--servr", "x"], "--servr"),

@@ -88,13 +88,26 @@ def test_a_replica_with_another_certificate_is_the_same_replica() -> None:
     old, new = Version(1, 1), Version(1, 2)
     held = Confirmations()
     held.note("before", "a", old, 0.0)
-    held.renewed("before", "after")
+    held.renewed("before", "after", 1.0)
     assert held.missing(new, ["a"], 1.0) == ["a"]
     held.note("after", "a", new, 2.0)
     assert held.missing(new, ["a"], 2.0) == []
-    held.renewed("unknown", "other")
-    held.renewed("", "other")
+    held.renewed("unknown", "other", 2.0)
+    held.renewed("", "other", 2.0)
     assert held.missing(new, ["a"], 2.0) == []
+
+
+def test_what_was_asked_before_the_other_certificate_came_is_the_replicas_word_too() -> None:
+    old, new = Version(1, 1), Version(1, 2)
+    held = Confirmations()
+    held.renewed("first", "second", 0.0)
+    held.renewed("second", "third", 0.0)
+    held.note("third", "a", new, 1.0)
+    held.note("first", "a", old, 1.0)  # on its way until now; nobody hears of it again
+    assert held.missing(new, ["a"], 1.0) == []
+    held.forget(3 * LATELY)
+    held.note("first", "a", old, 3 * LATELY)  # so late it is somebody who kept it
+    assert held.missing(new, [], 3 * LATELY) == ["a"]
 
 
 def test_a_bucket_gives_a_burst_and_then_its_rate() -> None:
