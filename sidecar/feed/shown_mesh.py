@@ -6,11 +6,14 @@ Who calls it: ``membership``.
 from __future__ import annotations
 
 from time import time
+from typing import TYPE_CHECKING
 
 from sidecar.feed.current import Current
-from sidecar.feed.registration import Registration
 from sidecar.feed.snapshot_feed import SnapshotFeed
 from sidecar.telemetry.figures import Gauges
+
+if TYPE_CHECKING:
+    from sidecar.feed.registration import Registration
 
 SOURCES = ("none", "file", "control", "last good")
 STATES = ("waiting", "registered", "left")

@@ -6,16 +6,14 @@ from collections.abc import Callable
 from random import getrandbits, random
 from socket import gethostname
 from time import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sidecar.feed.caller import Caller
 from sidecar.feed.contact import Contact
 from sidecar.feed.control_client import ControlClient
 from sidecar.feed.current import Current
-from sidecar.feed.health import Health, look_of
 from sidecar.feed.identity import IdentityFeed
 from sidecar.feed.identity_dir import IdentityDir
-from sidecar.feed.registration import Place, Registration
 from sidecar.feed.snapshot_feed import SnapshotFeed
 from sidecar.feed.state_dir import StateDir
 from sidecar.identity import Identity
@@ -23,6 +21,9 @@ from sidecar.net.channel import Channel
 from sidecar.net.resolve import Resolver
 from sidecar.registering import Advertise, instance_name
 from sidecar.settings import Settings
+
+if TYPE_CHECKING:
+    from sidecar.feed.registration import Registration
 
 KEPT_LINES: Final = 4  # three polls, and one for all that is told in between
 
@@ -67,6 +68,9 @@ def registration_of(
     by_file = bool(settings.mesh or settings.config)  # then our service may be in no document, and nobody asks for us
     if not settings.service or settings.advertise is None or (by_file and settings.advertise == Advertise()):
         return None
+    from sidecar.feed.health import Health, look_of  # not before: many a sidecar has nobody to tell of
+    from sidecar.feed.registration import Place, Registration
+
     place = Place(
         settings.namespace, settings.service, settings.service_account, instance,
         settings.interception == "redirect", settings.advertise, settings.labels,
