@@ -103,7 +103,7 @@ def _between(where: Where, claims: tuple[Claim, ...]) -> Iterator[Finding]:
 
 
 def _shadows(mesh: Mesh, documents: Iterable[Document]) -> Iterator[Finding]:
-    """Hosts of entries that are names of services: of those of these documents."""
+    """Hosts of entries that are names of services: of those of these documents. Names are looked up, never walked."""
     services, entries = mesh.of("Service"), mesh.of("ServiceEntry")
     for document in documents:
         if isinstance(document.spec, ServiceEntry):
@@ -112,13 +112,11 @@ def _shadows(mesh: Mesh, documents: Iterable[Document]) -> Iterator[Finding]:
                 if place in services:
                     yield _shadow(document, index, "is", place)
                 elif host.startswith("*"):
-                    covered = (each for each in services if _covers(host, mesh, each))
-                    yield from (_shadow(document, index, "covers", each) for each in islice(covered, 1))
+                    yield from (_shadow(document, index, "covers", each) for each in _covered(mesh, host))
         elif isinstance(document.spec, Service):
             place = document.key[1:]
-            exact = [host for host in _names(mesh, place) if mesh.entries.named(host)]
-            wide = [f"*{end}" for end in mesh.entries.wild if _covers(f"*{end}", mesh, place)]
-            for host, what in (*((host, "is") for host in exact), *((host, "covers") for host in wide)):
+            wide = [f"*.{end}" for end in sorted(_ends(mesh, place[0]))]
+            for host, what in (*((host, "is") for host in _names(mesh, place)), *((host, "covers") for host in wide)):
                 for entry in map(entries.__getitem__, mesh.entries.named(host)):
                     assert isinstance(entry.spec, ServiceEntry)
                     yield _shadow(entry, entry.spec.hosts.index(host), what, place)
@@ -131,9 +129,24 @@ def _shadow(entry: Document, index: int, what: str, place: Place) -> Finding:
     return Finding(entry.key, ("spec", "hosts", index), why)
 
 
-def _covers(host: str, mesh: Mesh, place: Place) -> bool:
-    """Whether ``*.`` and the rest stand for a name of this service."""
-    return any(name.endswith(host[1:]) for name in _names(mesh, place))
+def _covered(mesh: Mesh, host: str) -> Iterator[Place]:
+    """A service that ``*.`` and the rest stand for, where there is one."""
+    end = host.removeprefix("*.")
+    if end in _ends(mesh, ""):  # all services of the mesh
+        yield from islice(mesh.of("Service"), 1)
+        return
+    namespace, _ = _service_named(mesh, host)
+    if end in _ends(mesh, namespace):
+        yield from (each.key[1:] for each in mesh.in_namespace("Service", namespace)[:1])
+
+
+def _ends(mesh: Mesh, namespace: str) -> frozenset[str]:
+    """What follows a dot in the names of a namespace's services."""
+    whole = f"svc.{mesh.trust_domain}".split(".")
+    found = {"svc", *(".".join(whole[index:]) for index in range(len(whole)))}
+    if namespace:
+        found |= {namespace, f"{namespace}.svc", f"{namespace}.svc.{mesh.trust_domain}"}
+    return frozenset(found)
 
 
 def _names(mesh: Mesh, place: Place) -> tuple[str, ...]:

@@ -57,6 +57,11 @@ PLAIN = "the service x of namespace a, which nobody is to speak to in plaintext;
         (service("a/x"), entry("a/e", "x.a.svc.cluster.local"), f"spec.hosts[0]: x.a.svc.cluster.local is {PLAIN}"),
         (service("a/x"), entry("b/e", "'*.cluster.local'"), f"spec.hosts[0]: *.cluster.local covers {PLAIN}"),
         (service("a/x"), entry("b/e", "'*.a'"), f"spec.hosts[0]: *.a covers {PLAIN}"),
+        (service("a/x"), entry("b/e", "'*.svc'"), f"spec.hosts[0]: *.svc covers {PLAIN}"),
+        (service("a/x"), entry("b/e", "'*.a.svc.cluster.local'"),
+         f"spec.hosts[0]: *.a.svc.cluster.local covers {PLAIN}"),
+        (service("a/x"), entry("b/e", "'*.local'"), f"spec.hosts[0]: *.local covers {PLAIN}"),
+        (service("a/x"), entry("b/e", "'*.b.svc.cluster.local', '*.a.cluster.local'"), None),
         (service("a/x"), entry("b/e", "x.b, x.a.example, '*.b', '*.x.a'"), None),
     ],
 )  # fmt: skip
@@ -73,7 +78,7 @@ def test_two_documents(first: str, second: str, why: str | None) -> None:
         assert (found.mesh, found.problems) == (None, (f"{file}: {why}",))
 
 
-@pytest.mark.parametrize("host", ["x.a", "x.a.svc.cluster.local", "'*.a'", "'*.svc.cluster.local'"])
+@pytest.mark.parametrize("host", ["x.a", "x.a.svc.cluster.local", "'*.a'", "'*.a.svc'", "'*.svc.cluster.local'"])
 def test_a_service_does_not_take_a_name_that_is_spoken_to_in_plaintext(host: str) -> None:
     before = mesh(entry("b/e", f"e.example, {host}"))
     (new,) = read(service("a/x")).documents
