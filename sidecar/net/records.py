@@ -67,11 +67,16 @@ SUITES: Final = {
 
 
 class Keys:
-    """One direction's keys, from its secret on. ``sequence`` is the number of the next record under them."""
+    """One direction's keys, from its secret on. ``sequence`` is the number of the next record under them.
+
+    The constructor raises ValueError for what is no secret of that suite: keys from nothing would be everybody's.
+    """
 
     __slots__ = ("_aead", "_secret", "_suite", "_vector", "sequence")
 
     def __init__(self, suite: Suite, secret: bytes) -> None:
+        if len(secret) != suite.hash.digest_size:
+            raise ValueError(f"a secret of {len(secret)} bytes")
         self._suite = suite
         self._take(secret)
 

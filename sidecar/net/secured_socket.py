@@ -13,7 +13,7 @@ records at once: what is held is at most a part of a record, whose rest a poll w
 the end of the connection, the kernel is made to say so to the next poll, too (``_wake``). A peek is the exception: what
 it saw is kept in ``unread``, to be taken before anybody waits.
 
-A write seals up to BULK_BYTES and hands them to the kernel in one call. What the kernel has not taken stays sealed, and
+A write seals up to RECORDS_AT_ONCE and hands them to the kernel in one call. What that has not taken stays sealed, and
 counts as refused: it must be offered again as it was, and is not sealed twice, for a nonce is used once.
 
 The end. close_notify is FIN. A FIN without one is a cut that anybody on the way could have made: it is an error, never
@@ -33,6 +33,7 @@ from sidecar.net.unseal import BULK_BYTES, SLACK_BYTES, Scratch, Unsealer
 _KEY_UPDATE: Final = b"\x18\0\0\1\0"  # that asks for none in return
 _CLOSE_NOTIFY: Final = b"\1\0"
 _FATAL: Final = 2
+RECORDS_AT_ONCE: Final = 4  # sealed for one write: 64 KiB, the most that the kernel mostly takes
 _scratch: Final = Scratch()
 
 
@@ -46,13 +47,17 @@ class TlsFailure(ConnectionAbortedError):
 class TlsSocket:
     """A socket's ways with TLS inside: what ``Channel``, pool and relay use of ``socket.socket``.
 
-    ``serves`` is true for the end that answered the handshake.
+    ``serves`` is true for the end that answered the handshake; ``most`` is how many bytes of the app's the peer wants
+    in one record at most.
     """
 
-    __slots__ = ("_cut", "_owed", "_raw", "_reading", "_replying", "_rest", "_silent", "_writing", "unread")
+    __slots__ = ("_cut", "_most", "_owed", "_raw", "_reading", "_replying", "_rest", "_silent", "_writing", "unread")
 
-    def __init__(self, raw: socket.socket, reading: Keys, writing: Keys, *, serves: bool) -> None:
+    def __init__(
+        self, raw: socket.socket, reading: Keys, writing: Keys, *, serves: bool, most: int = PLAIN_BYTES
+    ) -> None:
         self._raw = raw
+        self._most = most
         self._reading = Unsealer(reading, _scratch, tickets=not serves)
         self._writing = writing
         self._rest = b""  # sealed, and not yet the kernel's
@@ -111,6 +116,8 @@ class TlsSocket:
         if reading.end is not None:
             if reading.alert and not self._silent:
                 self._say(ALERT, bytes((_FATAL, reading.alert)))
+            elif reading.end:
+                self._rest = b""
             if reading.end:
                 self._silent = True
             self._wake()
@@ -139,15 +146,15 @@ class TlsSocket:
         """As ``socket.send``. What was refused must be offered again as it was, with more behind it or not."""
         if self._silent:
             raise BrokenPipeError(errno.EPIPE, "the TLS connection has ended")
-        if self._rest or self._writing.sequence >= RECORDS_PER_KEY:
+        size = len(data)
+        if self._rest or self._owed or self._writing.sequence >= RECORDS_PER_KEY:
             return self._send_on(data)
-        if len(data) <= PLAIN_BYTES:
-            sealed = self._writing.seal(APPLICATION, data)
-            if self._push(sealed):
-                return len(data)
-            self._owed = len(data)
+        if size > self._most:
+            return self._send_long(memoryview(data), 0)
+        if size and not self._push(self._writing.seal(APPLICATION, data)):
+            self._owed = size
             raise BlockingIOError
-        return self._send_long(memoryview(data), 0)
+        return size
 
     def _send_on(self, data: bytes | memoryview) -> int:
         """After what could not be sent, or new keys."""
@@ -162,11 +169,12 @@ class TlsSocket:
 
     def _send_long(self, data: memoryview, sent: int) -> int:
         """From ``sent`` on, in as many records as it takes."""
+        most = self._most
         while sent < len(data):
-            part = data[sent : sent + BULK_BYTES]
+            part = data[sent : sent + RECORDS_AT_ONCE * most]
             end = 0
-            for at in range(0, len(part), PLAIN_BYTES):
-                end += self._writing.seal_into(part[at : at + PLAIN_BYTES], _scratch.plain_view[end:])
+            for at in range(0, len(part), most):
+                end += self._writing.seal_into(part[at : at + most], _scratch.plain_view[end:])
             if not self._push(_scratch.plain_view[:end]):
                 self._owed = len(part)
                 if not sent:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final, cast
 
@@ -28,15 +28,19 @@ from certs.verify import Peer
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
 from sidecar.net.contexts import NoProtocol, Shaking
-from sidecar.net.records import HEADER_BYTES, SEALED_BYTES, SUITES, Keys
+from sidecar.net.records import HEADER_BYTES, PLAIN_BYTES, SEALED_BYTES, SUITES, Keys
 from sidecar.net.secured_socket import TlsSocket
+from sidecar.wire.hello import LEAST_FRAGMENT, NoHello, read_hello
 
 HANDSHAKE_SECONDS: Final = 10.0
 FLIGHT_BYTES: Final = 65_536  # OpenSSL hands out what it wants to say in pieces of at most so many bytes
 # After the handshake it must be one of these (the mesh's contract); the library's names, in lower case.
 GROUPS: Final = frozenset({"x25519mlkem768", "x25519", "prime256v1", "secp256r1", "p-256"})
 
+_ASKS_FRAGMENT: Final = b"\0\1\0\1"  # in a ClientHello: the extension max_fragment_length, and how long its value is
+
 Judge = Callable[[Sequence[x509.Certificate]], Peer]
+Step = Callable[[Callable[[], None]], Awaitable[None]]  # runs a step of a handshake when it is its turn
 
 
 class Secured(msgspec.Struct, frozen=True):
@@ -61,16 +65,24 @@ class HandshakeFailed(ProxyError):
         self.rule = rule
 
 
-async def secure_server(channel: Channel, context: SSL.Context, judge: Judge | None, seconds: float) -> Secured:
+async def at_once(step: Callable[[], None]) -> None:
+    """A step that waits for no turn."""
+    step()
+
+
+async def secure_server(
+    channel: Channel, context: SSL.Context, judge: Judge | None, seconds: float, *, turn: Step = at_once
+) -> Secured:
     """Answers the handshake of a peer whose ClientHello is still unread, within ``seconds``.
 
     ``judge`` makes a Peer of the verified chain or raises IdentityError; None where no certificate was asked for, and
-    a context that allows a missing one gives a Secured without a peer. Raises HandshakeFailed, ChannelClosed (the
+    a context that allows a missing one gives a Secured without a peer. ``turn`` runs each step, and raises what that
+    raises, or what ``Channel.wait_readable`` does. Raises HandshakeFailed, ChannelClosed (the
     client left), Overdue (somebody expired the channel). The channel is only good for closing then.
     """
     connection = SSL.Connection(context)
     connection.set_accept_state()
-    return await _secure(channel, connection, judge, seconds, _CLIENT)
+    return await _secure(channel, connection, judge, seconds, _CLIENT, turn)
 
 
 async def secure_client(
@@ -86,7 +98,7 @@ async def secure_client(
     if sni:
         connection.set_tlsext_host_name(sni)
     connection.set_alpn_protos(list(alpn))
-    return await _secure(channel, connection, judge, seconds, _SERVER)
+    return await _secure(channel, connection, judge, seconds, _SERVER, at_once)
 
 
 class _Side(msgspec.Struct, frozen=True):
@@ -102,14 +114,14 @@ _SERVER: Final = _Side(Reason.UPSTREAM_HANDSHAKE, Reason.UPSTREAM_IDENTITY, Reas
 
 
 async def _secure(
-    channel: Channel, connection: SSL.Connection, judge: Judge | None, seconds: float, side: _Side
+    channel: Channel, connection: SSL.Connection, judge: Judge | None, seconds: float, side: _Side, turn: Step
 ) -> Secured:
     shaking = Shaking()
     connection.set_app_data(shaking)
     raw = _raw(channel)
     channel.limit(seconds, side.slow)
     try:
-        await _shake(channel, raw, connection, side)
+        hello = await _shake(channel, raw, connection, side, turn)
     except NoProtocol:
         detail = f"{channel.peer}: it offers only protocols (ALPN) that are not known here"
         raise HandshakeFailed(side.failed, detail, "no_application_protocol") from None
@@ -130,20 +142,26 @@ async def _secure(
         raise HandshakeFailed(side.slow, f"{channel.peer}: no handshake within {seconds:g} s", "timeout") from None
     channel.deadline = NEVER
     secured = _judged(channel, connection, judge, side)
-    channel.sock = cast(socket.socket, _socket(raw, connection, shaking, side))
+    channel.sock = cast(socket.socket, _socket(raw, connection, shaking, side, hello))
     channel.secured = secured
     return secured
 
 
-async def _shake(channel: Channel, raw: socket.socket, connection: SSL.Connection, side: _Side) -> None:
+async def _shake(channel: Channel, raw: socket.socket, connection: SSL.Connection, side: _Side, turn: Step) -> bytes:
+    """Until both sides are done; returns what the peer said first, before it was answered."""
+    first, answered = b"", side is _SERVER
     while True:
         try:
-            connection.do_handshake()
+            await turn(connection.do_handshake)
         except SSL.WantReadError:
             said = _said(connection)
             if said:
+                answered = answered or bool(first)
                 await channel.send_all(said)
-            connection.bio_write(await _record(channel, raw))
+            record = await _record(channel, raw)
+            connection.bio_write(record)
+            if not answered:
+                first += record
         except (SSL.Error, NoProtocol):
             with suppress(ChannelClosed):
                 channel.send_nowait(_said(connection))  # the alert that says why
@@ -152,7 +170,7 @@ async def _shake(channel: Channel, raw: socket.socket, connection: SSL.Connectio
             last = _said(connection)
             if side is _SERVER:  # else these are tickets: see the module's text
                 await channel.send_all(last)
-            return
+            return first
 
 
 def _said(connection: SSL.Connection) -> bytes:
@@ -190,12 +208,25 @@ async def _take(channel: Channel, raw: socket.socket, size: int) -> bytes:
     return data
 
 
-def _socket(raw: socket.socket, connection: SSL.Connection, shaking: Shaking, side: _Side) -> TlsSocket:
+def _socket(raw: socket.socket, connection: SSL.Connection, shaking: Shaking, side: _Side, hello: bytes) -> TlsSocket:
     suite = SUITES[connection.get_cipher_name() or ""]
     by_client, by_server = Keys(suite, shaking.by_client), Keys(suite, shaking.by_server)
-    if side is _CLIENT:
-        return TlsSocket(raw, by_client, by_server, serves=True)
-    return TlsSocket(raw, by_server, by_client, serves=False)
+    if side is _SERVER:
+        return TlsSocket(raw, by_server, by_client, serves=False)
+    return TlsSocket(raw, by_client, by_server, serves=True, most=_most(hello))
+
+
+def _most(hello: bytes) -> int:
+    """How much the client wants in one record: OpenSSL has agreed to what it asked for (RFC 6066 section 4)."""
+    if _ASKS_FRAGMENT not in hello:
+        return PLAIN_BYTES
+    try:
+        read = read_hello(hello)
+    except NoHello:
+        read = None
+    if read is None:  # OpenSSL could read it: the least that can be asked for is never too much
+        return LEAST_FRAGMENT
+    return read.fragment or PLAIN_BYTES
 
 
 def _judged(channel: Channel, connection: SSL.Connection, judge: Judge | None, side: _Side) -> Secured:
