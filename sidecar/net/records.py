@@ -27,7 +27,7 @@ PLAIN_BYTES: Final = 16_384  # of content in one record (RFC 8446 section 5.1)
 TAG_BYTES: Final = 16  # in all suites that are spoken here
 SEALED_BYTES: Final = PLAIN_BYTES + 256  # behind the header, at most (section 5.2)
 LEAST_BYTES: Final = TAG_BYTES + 1  # behind the header: an empty content and its type
-OVERHEAD_BYTES: Final = HEADER_BYTES + 1 + TAG_BYTES  # of a record without padding
+FULL_BYTES: Final = HEADER_BYTES + SEALED_BYTES
 RECORDS_PER_KEY: Final = 1 << 24  # AES-GCM is safe for 2**24.5 full records of one key (section 5.5)
 
 ALERT: Final = 21
@@ -48,6 +48,7 @@ class Aead(Protocol):
 
     def encrypt_into(self, nonce: bytes, data: bytes, associated_data: bytes, buf: memoryview) -> int: ...
     def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes) -> bytes: ...
+    def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes) -> bytes: ...
     def decrypt_into(self, nonce: bytes, data: memoryview, associated_data: memoryview, buf: memoryview) -> int: ...
 
 
@@ -108,11 +109,20 @@ class Keys:
         self._aead.encrypt_into(nonce, data, header, into[HEADER_BYTES : HEADER_BYTES + sealed])
         return HEADER_BYTES + sealed
 
-    def open_into(self, header: memoryview, sealed: memoryview, into: memoryview) -> None:
-        """What a record carries, its type and padding behind it, into ``into``: TAG_BYTES shorter than ``sealed``.
+    def open(self, record: bytes) -> bytes:
+        """What a whole record carries, its type and padding behind it.
 
         Raises BadRecord, after which nothing more can be opened.
         """
+        nonce = (self._vector ^ self.sequence).to_bytes(12, "big")
+        self.sequence += 1
+        try:
+            return self._aead.decrypt(nonce, record[HEADER_BYTES:], record[:HEADER_BYTES])
+        except InvalidTag:
+            raise BadRecord from None
+
+    def open_into(self, header: memoryview, sealed: memoryview, into: memoryview) -> None:
+        """As ``open``, into ``into``, which is TAG_BYTES shorter than ``sealed``."""
         nonce = (self._vector ^ self.sequence).to_bytes(12, "big")
         self.sequence += 1
         try:

@@ -75,17 +75,13 @@ class TlsSocket:
         if self.unread or flags:
             return self._beside(size, flags)
         reading = self._reading
-        most = (BULK_BYTES if size > BULK_BYTES else PLAIN_BYTES if size < PLAIN_BYTES else size) + SLACK_BYTES
         while reading.end is None:
-            held = len(reading.held)
-            if held:
-                _scratch.wire[:held] = reading.held
-            came = self._receive(_scratch.wire_view[held:most])
-            if not came:
+            data = self._receive(size)
+            if not data:
                 self._silent = True
                 reading.stop("the connection was cut without a TLS close_notify")
                 break
-            opened = reading.open(held + came)
+            opened = reading.open(data)
             if reading.news:
                 self._act()
             if opened:
@@ -96,14 +92,23 @@ class TlsSocket:
             raise TlsFailure(reading.end)
         return b""
 
-    def _receive(self, into: memoryview) -> int:
+    def _receive(self, size: int) -> bytes | memoryview:
+        """What is there, behind what is held; for long reads in the scratch. Empty at FIN."""
+        held = self._reading.held
         try:
-            return self._raw.recv_into(into)
+            if size <= PLAIN_BYTES:
+                data = self._raw.recv(PLAIN_BYTES + SLACK_BYTES - len(held))
+                return held + data if held and data else data
+            came = self._raw.recv_into(_scratch.wire_view[len(held) : min(size, BULK_BYTES) + SLACK_BYTES])
         except BlockingIOError:
             raise
         except OSError:
             self._silent = True
             raise
+        if not came:
+            return b""
+        _scratch.wire[: len(held)] = held
+        return _scratch.wire_view[: len(held) + came]
 
     def _act(self) -> None:
         """On what the peer has said besides the app's bytes."""

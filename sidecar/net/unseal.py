@@ -1,7 +1,7 @@
 """What came over the wire under TLS 1.3, opened: the app's bytes, and what else a peer may say after the handshake.
 
-Who calls it: ``net.secured_socket``, which reads from the kernel into ``Scratch.wire`` and acts on what an ``Unsealer``
-has learnt. No I/O and no clock here.
+Who calls it: ``net.secured_socket``, which reads from the kernel, and acts on what an ``Unsealer`` has learnt. No I/O
+and no clock here.
 
 Besides the app's bytes a peer may send session tickets (which nobody uses: there is no resumption in a mesh), new keys,
 and alerts (RFC 8446 sections 4.6 and 6). All else ends the connection, and so does whoever sends record after record
@@ -16,6 +16,7 @@ from typing import Final
 from sidecar.net.records import (
     ALERT,
     APPLICATION,
+    FULL_BYTES,
     HANDSHAKE,
     HEADER_BYTES,
     LEAST_BYTES,
@@ -40,6 +41,7 @@ _BAD_MAC: Final = 20
 _OVERFLOW: Final = 22
 _ILLEGAL: Final = 47
 _DECODE: Final = 50
+_CHANGED: Final = "a TLS record that does not open: it was changed on the way, or is out of order"
 
 # By number (RFC 8446 section 6), as people are told of them.
 ALERTS: Final = {
@@ -87,8 +89,9 @@ class _Broken(Exception):
 class Unsealer:
     """What one peer sends. ``tickets``: whether it may send session tickets, as servers do.
 
-    After ``open``, and where ``news`` is set: ``end`` is None, or no more is read, "" after a close_notify and else why
-    not; ``alert`` is what the peer is to be told then (0: nothing); ``asked``: it wants us to take new keys, too.
+    ``held`` is the begin of a record whose rest has not come. After ``open``, and where ``news`` is set: ``end`` is None,
+    or no more is read, "" after a close_notify and else why not; ``alert`` is what the peer is to be told then (0:
+    nothing); ``asked``: it wants us to take new keys, too.
     """
 
     __slots__ = ("_blank", "_keys", "_late", "_scratch", "_tickets", "alert", "asked", "end", "held", "news")
@@ -99,27 +102,50 @@ class Unsealer:
         self._tickets = tickets
         self._late = b""  # the begin of a message after the handshake
         self._blank = 0  # records in a row without a byte for the app
-        self.held = b""  # the begin of a record whose rest has not come
+        self.held = b""
         self.news = False
         self.end: str | None = None
         self.alert = 0
         self.asked = False
 
-    def open(self, total: int) -> bytes:
-        """The app's bytes in the first ``total`` of ``Scratch.wire``, which begins with ``held``."""
-        wire, wire_view = self._scratch.wire, self._scratch.wire_view
+    def open(self, data: bytes | memoryview) -> bytes:
+        """The app's bytes in ``data``, which begins with ``held``."""
+        if type(data) is bytes and len(data) == HEADER_BYTES + int.from_bytes(data[3:5], "big") <= FULL_BYTES:
+            return self._open_one(data)
+        return self._open_many(memoryview(data))
+
+    def _open_one(self, record: bytes) -> bytes:
+        """What mostly comes: one record, the app's, and nothing else."""
+        self.held = b""
+        try:
+            if record[0] != APPLICATION or len(record) < HEADER_BYTES + LEAST_BYTES:
+                raise _misframed(record[0], len(record) - HEADER_BYTES)
+            content = self._keys.open(record)
+            if content[-1] == APPLICATION and 1 < len(content) <= PLAIN_BYTES + 1 and not self._late:
+                self._blank = 0
+                return content[:-1]
+            content = content.rstrip(b"\0")
+            return content[: self._unusual(content)]
+        except BadRecord:
+            self._break(_BAD_MAC, _CHANGED)
+        except _Broken as broken:
+            self._break(broken.alert, f"TLS: {broken}")
+        return b""
+
+    def _open_many(self, data: memoryview) -> bytes:
         plain, plain_view = self._scratch.plain, self._scratch.plain_view
         at = out = 0
+        total = len(data)
         try:
             while total - at >= HEADER_BYTES and self.end is None:
-                sealed = wire[at + 3] << 8 | wire[at + 4]
-                if wire[at] != APPLICATION or not LEAST_BYTES <= sealed <= SEALED_BYTES:
-                    raise _misframed(wire[at], sealed)
+                sealed = data[at + 3] << 8 | data[at + 4]
+                if data[at] != APPLICATION or not LEAST_BYTES <= sealed <= SEALED_BYTES:
+                    raise _misframed(data[at], sealed)
                 begin = at + HEADER_BYTES
                 if begin + sealed > total:
                     break
                 inner = out + sealed - TAG_BYTES
-                self._keys.open_into(wire_view[at:begin], wire_view[begin : begin + sealed], plain_view[out:inner])
+                self._keys.open_into(data[at:begin], data[begin : begin + sealed], plain_view[out:inner])
                 at = begin + sealed
                 if plain[inner - 1] == APPLICATION and out < inner - 1 <= out + PLAIN_BYTES and not self._late:
                     out = inner - 1
@@ -127,10 +153,10 @@ class Unsealer:
                 else:
                     out += self._unusual(bytes(plain_view[out:inner]).rstrip(b"\0"))
         except BadRecord:
-            self._break(_BAD_MAC, "a TLS record that does not open: it was changed on the way, or is out of order")
+            self._break(_BAD_MAC, _CHANGED)
         except _Broken as broken:
             self._break(broken.alert, f"TLS: {broken}")
-        self.held = b"" if at == total or self.end is not None else bytes(wire_view[at:total])
+        self.held = b"" if self.end is not None else bytes(data[at:])
         return bytes(plain_view[:out])
 
     def stop(self, why: str) -> None:
