@@ -90,8 +90,8 @@ class Unsealer:
     """What one peer sends. ``tickets``: whether it may send session tickets, as servers do.
 
     ``held`` is the begin of a record whose rest has not come. After ``open``, and where ``news`` is set: ``end`` is
-    None, or no more is read, "" after a close_notify and else why not; ``alert`` is what the peer is to be told then (0:
-    nothing); ``asked``: it wants us to take new keys, too.
+    None, or no more is read, "" after a close_notify and else why not; ``alert`` is what the peer is to be told then
+    (0: nothing); ``asked``: it wants us to take new keys, too.
     """
 
     __slots__ = ("_blank", "_keys", "_late", "_scratch", "_tickets", "alert", "asked", "end", "held", "news")
