@@ -7,7 +7,6 @@ environment.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 
@@ -97,6 +96,8 @@ def _stray(word: str) -> str:
 
 def nearest(word: str, known: list[str]) -> str:
     """The clause that helps whoever mistyped a word."""
+    import difflib  # only where something is wrong
+
     near = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {near[0]}?" if near else "see sidecar --help"
 

@@ -7,7 +7,6 @@ and what to write instead.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -168,6 +167,8 @@ def unknown_twins(environ: Mapping[str, str] | None = None) -> list[str]:
     twins = [option.twin for option in OPTIONS]
     sentences = []
     for name in sorted(name for name in told if name.startswith("SIDECAR_") and name not in twins):
+        import difflib  # only where something is wrong
+
         near = difflib.get_close_matches(name, twins, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         sentences.append(f"the environment's {name} is not a setting and has no effect{hint}")

@@ -27,6 +27,7 @@ PLAIN_BYTES: Final = 16_384  # of content in one record (RFC 8446 section 5.1)
 TAG_BYTES: Final = 16  # in all suites that are spoken here
 SEALED_BYTES: Final = PLAIN_BYTES + 256  # behind the header, at most (section 5.2)
 LEAST_BYTES: Final = TAG_BYTES + 1  # behind the header: an empty content and its type
+OVERHEAD_BYTES: Final = HEADER_BYTES + LEAST_BYTES  # of a record without padding
 FULL_BYTES: Final = HEADER_BYTES + SEALED_BYTES
 RECORDS_PER_KEY: Final = 1 << 24  # AES-GCM is safe for 2**24.5 full records of one key (section 5.5)
 

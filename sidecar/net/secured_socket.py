@@ -28,13 +28,13 @@ from contextlib import suppress
 from typing import Final
 
 from sidecar.net.records import ALERT, APPLICATION, HANDSHAKE, PLAIN_BYTES, RECORDS_PER_KEY, Keys
-from sidecar.net.unseal import BULK_BYTES, SLACK_BYTES, Scratch, Unsealer
+from sidecar.net.unseal import BULK_BYTES, SLACK_BYTES, Unsealer, scratch
 
 _KEY_UPDATE: Final = b"\x18\0\0\1\0"  # that asks for none in return
 _CLOSE_NOTIFY: Final = b"\1\0"
 _FATAL: Final = 2
+WITNESS_BYTES: Final = 64  # by which what is offered again is known
 RECORDS_AT_ONCE: Final = 4  # sealed for one write: 64 KiB, the most that the kernel mostly takes
-_scratch: Final = Scratch()
 
 
 class TlsFailure(ConnectionAbortedError):
@@ -51,17 +51,30 @@ class TlsSocket:
     in one record at most.
     """
 
-    __slots__ = ("_cut", "_most", "_owed", "_raw", "_reading", "_replying", "_rest", "_silent", "_writing", "unread")
+    __slots__ = (
+        "_cut",
+        "_most",
+        "_owed",
+        "_raw",
+        "_reading",
+        "_refused",
+        "_replying",
+        "_rest",
+        "_silent",
+        "_writing",
+        "unread",
+    )
 
     def __init__(
         self, raw: socket.socket, reading: Keys, writing: Keys, *, serves: bool, most: int = PLAIN_BYTES
     ) -> None:
         self._raw = raw
         self._most = most
-        self._reading = Unsealer(reading, _scratch, tickets=not serves)
+        self._reading = Unsealer(reading, tickets=not serves)
         self._writing = writing
         self._rest = b""  # sealed, and not yet the kernel's
-        self._owed = 0  # bytes of the app's in it, which were not told as sent
+        self._owed = 0  # bytes of the app's that were sealed, and not told as sent
+        self._refused = b""  # how they begin
         self._replying = False  # an answer to a KeyUpdate is in it
         self._silent = False  # nothing more is said, and no close_notify is owed
         self._cut = False  # by us: not an end that the peer has said
@@ -99,7 +112,8 @@ class TlsSocket:
             if size <= PLAIN_BYTES:
                 data = self._raw.recv(PLAIN_BYTES + SLACK_BYTES - len(held))
                 return held + data if held and data else data
-            came = self._raw.recv_into(_scratch.wire_view[len(held) : min(size, BULK_BYTES) + SLACK_BYTES])
+            wire = scratch().wire[: min(size, BULK_BYTES) + SLACK_BYTES]
+            came = self._raw.recv_into(wire[len(held) :])
         except BlockingIOError:
             raise
         except OSError:
@@ -107,8 +121,8 @@ class TlsSocket:
             raise
         if not came:
             return b""
-        _scratch.wire[: len(held)] = held
-        return _scratch.wire_view[: len(held) + came]
+        wire[: len(held)] = held
+        return wire[: len(held) + came]
 
     def _act(self) -> None:
         """On what the peer has said besides the app's bytes."""
@@ -157,9 +171,12 @@ class TlsSocket:
         if size > self._most:
             return self._send_long(memoryview(data), 0)
         if size and not self._push(self._writing.seal(APPLICATION, data)):
-            self._owed = size
+            self._refuse(data)
             raise BlockingIOError
         return size
+
+    def _refuse(self, data: bytes | memoryview) -> None:
+        self._owed, self._refused = len(data), bytes(data[:WITNESS_BYTES])
 
     def _send_on(self, data: bytes | memoryview) -> int:
         """After what could not be sent, or new keys."""
@@ -168,20 +185,22 @@ class TlsSocket:
         if self._rest:
             self._flush()
         sent, self._owed = self._owed, 0
-        if len(data) < sent:
+        if len(data) < sent or data[: min(sent, WITNESS_BYTES)] != self._refused:
+            self._silent = True
             raise TlsFailure("what was refused was not offered again")
+        self._refused = b""
         return self._send_long(memoryview(data), sent)
 
     def _send_long(self, data: memoryview, sent: int) -> int:
         """From ``sent`` on, in as many records as it takes."""
-        most = self._most
+        most, sealed = self._most, scratch().plain
         while sent < len(data):
             part = data[sent : sent + RECORDS_AT_ONCE * most]
             end = 0
             for at in range(0, len(part), most):
-                end += self._writing.seal_into(part[at : at + most], _scratch.plain_view[end:])
-            if not self._push(_scratch.plain_view[:end]):
-                self._owed = len(part)
+                end += self._writing.seal_into(part[at : at + most], sealed[end:])
+            if not self._push(sealed[:end]):
+                self._refuse(part)
                 if not sent:
                     raise BlockingIOError
                 break

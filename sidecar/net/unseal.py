@@ -68,14 +68,24 @@ ALERTS: Final = {
 }
 
 
-class Scratch(threading.local):
-    """Where bytes pass through between the kernel and their user; one per thread, and nothing waits meanwhile."""
+class Scratch:
+    """Where long reads and writes pass through between the kernel and their user; nothing waits meanwhile."""
 
     def __init__(self) -> None:
-        self.wire = bytearray(BULK_BYTES + SLACK_BYTES)
-        self.plain = bytearray(BULK_BYTES + SLACK_BYTES)
-        self.wire_view = memoryview(self.wire)
-        self.plain_view = memoryview(self.plain)
+        self.wire = memoryview(bytearray(BULK_BYTES + SLACK_BYTES))
+        self.plain = memoryview(bytearray(BULK_BYTES + SLACK_BYTES))
+
+
+_threads: Final = threading.local()
+
+
+def scratch() -> Scratch:
+    """This thread's."""
+    try:
+        found: Scratch = _threads.scratch
+    except AttributeError:
+        found = _threads.scratch = Scratch()
+    return found
 
 
 class _Broken(Exception):
@@ -94,11 +104,10 @@ class Unsealer:
     (0: nothing); ``asked``: it wants us to take new keys, too.
     """
 
-    __slots__ = ("_blank", "_keys", "_late", "_scratch", "_tickets", "alert", "asked", "end", "held", "news")
+    __slots__ = ("_blank", "_keys", "_late", "_tickets", "alert", "asked", "end", "held", "news")
 
-    def __init__(self, keys: Keys, scratch: Scratch, *, tickets: bool) -> None:
+    def __init__(self, keys: Keys, *, tickets: bool) -> None:
         self._keys = keys
-        self._scratch = scratch
         self._tickets = tickets
         self._late = b""  # the begin of a message after the handshake
         self._blank = 0  # records in a row without a byte for the app
@@ -110,6 +119,8 @@ class Unsealer:
 
     def open(self, data: bytes | memoryview) -> bytes:
         """The app's bytes in ``data``, which begins with ``held``."""
+        if self.end is not None:
+            return b""
         if type(data) is bytes and len(data) == HEADER_BYTES + int.from_bytes(data[3:5], "big") <= FULL_BYTES:
             return self._open_one(data)
         return self._open_many(memoryview(data))
@@ -133,7 +144,7 @@ class Unsealer:
         return b""
 
     def _open_many(self, data: memoryview) -> bytes:
-        plain, plain_view = self._scratch.plain, self._scratch.plain_view
+        plain = scratch().plain
         at = out = 0
         total = len(data)
         try:
@@ -145,19 +156,19 @@ class Unsealer:
                 if begin + sealed > total:
                     break
                 inner = out + sealed - TAG_BYTES
-                self._keys.open_into(data[at:begin], data[begin : begin + sealed], plain_view[out:inner])
+                self._keys.open_into(data[at:begin], data[begin : begin + sealed], plain[out:inner])
                 at = begin + sealed
                 if plain[inner - 1] == APPLICATION and out < inner - 1 <= out + PLAIN_BYTES and not self._late:
                     out = inner - 1
                     self._blank = 0
                 else:
-                    out += self._unusual(bytes(plain_view[out:inner]).rstrip(b"\0"))
+                    out += self._unusual(bytes(plain[out:inner]).rstrip(b"\0"))
         except BadRecord:
             self._break(_BAD_MAC, _CHANGED)
         except _Broken as broken:
             self._break(broken.alert, f"TLS: {broken}")
         self.held = b"" if self.end is not None else bytes(data[at:])
-        return bytes(plain_view[:out])
+        return bytes(plain[:out])
 
     def stop(self, why: str) -> None:
         """No more is read, ``why`` as in ``end``."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sidecar.net.records import SEALED_BYTES, SUITES, Keys
-from sidecar.net.unseal import BULK_BYTES, SLACK_BYTES, Scratch, Unsealer
+from sidecar.net.unseal import BULK_BYTES, SLACK_BYTES, Unsealer
 from tests.support.sealing import HANDSHAKE, UPDATE, UPDATE_ASKING, Hand
 
 SUITE = "TLS_AES_128_GCM_SHA256"
@@ -42,17 +42,22 @@ def wire_of(parts: Sequence[Part]) -> bytes:
 
 
 def hear(pieces: Sequence[bytes], *, tickets: bool = True) -> Heard:
-    """Feeds them as a socket would, and goes on after an end, when nothing may come any more."""
-    scratch = Scratch()
-    unsealer = Unsealer(Keys(SUITES[SUITE], SECRET), scratch, tickets=tickets)
+    """Feeds them as a socket would, as bytes and as views of a buffer, and goes on after an end, when nothing may come
+    any more."""
+    heard = _hear(pieces, tickets, lambda data: data)
+    assert _hear(pieces, tickets, lambda data: memoryview(bytearray(data))) == heard
+    return heard
+
+
+def _hear(pieces: Sequence[bytes], tickets: bool, form: Callable[[bytes], bytes | memoryview]) -> Heard:
+    unsealer = Unsealer(Keys(SUITES[SUITE], SECRET), tickets=tickets)
     data, asked, ended = b"", False, False
     for piece in pieces:
         while piece:
             held = len(unsealer.held)
             assert held < 5 + SEALED_BYTES
             now, piece = piece[: BULK_BYTES + SLACK_BYTES - held], piece[BULK_BYTES + SLACK_BYTES - held :]
-            scratch.wire[: held + len(now)] = unsealer.held + now
-            opened = unsealer.open(held + len(now))
+            opened = unsealer.open(form(unsealer.held + now))
             assert not (ended and opened)
             assert ended or unsealer.news or (unsealer.end is None and not unsealer.asked)
             data += opened
