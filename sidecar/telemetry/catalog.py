@@ -109,7 +109,9 @@ READ: Final = (
     Metric("sidecar_tls_handshakes_open", "gauge", "Handshakes with callers that are under way."),
     Metric(
         "sidecar_tls_connections_cut", "counter",
-        "Connections that were ended since a certificate was no longer good: revoked, expired, or of a root that went.",
+        "Connections that were cut since a certificate was no longer good, by reason: revoked, certificate_expired "
+        "(also where it is this proxy's own), root_withdrawn.",
+        ("reason",),
     ),
     Metric("sidecar_connections_limit", "gauge", "Client connections that may be open, --max-connections."),
     Metric("sidecar_connections_open", "gauge", "Client connections open now, by direction.", ("direction",)),
