@@ -162,7 +162,8 @@ READ: Final = (
     Metric("sidecar_snapshots", "counter", "Configurations by what became of them: accepted, refused.", ("outcome",)),
     Metric(
         "sidecar_snapshot_slice_max_seconds", "gauge",
-        "The longest that applying configuration from the control plane held the event loop, in seconds of its CPU.",
+        "The longest that applying configuration from the control plane held the event loop, in seconds of its CPU, "
+        "since the start or a reset.",
     ),
     Metric(
         "sidecar_snapshot_apply_cpu_seconds", "gauge", "CPU that the last such configuration cost, in all its slices.",

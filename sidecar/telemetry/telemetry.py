@@ -115,7 +115,7 @@ class Telemetry:
         self.detection.reset()
         self.lag.reset()
         self.pauses.reset()
-        self.taps.dropped = 0
+        self.gauges.reset()
         if self.access_log is not None:
             self.access_log.reset()
 

@@ -55,3 +55,17 @@ def test_metrics_are_told_apart_by_principal_and_count_handshakes(shop: Shop) ->
 def test_clusters_say_who_may_answer(shop: Shop) -> None:
     _, text = shop.caller.admin_get("/clusters")
     assert f"outbound|http|web.shop.svc.cluster.local:80::identities::{WEB}\n" in text
+
+
+def test_a_reset_counts_handshakes_renewals_and_configurations_anew() -> None:
+    with Shop() as shop:
+        with shop.stranger(shop.authority.issue("caller")) as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+            assert client.replies((b"GET",), 1)[0].status == 200
+        counted = 'sidecar_tls_handshakes_total{outcome="ok"}', 'sidecar_snapshots_total{outcome="accepted"}'
+        page = shop.web.admin_get("/metrics")[1].splitlines()
+        assert not [each for each in counted if f"{each} 0.0" in page]
+        assert shop.web.admin_get("/reset_counters", "POST")[0] == 200
+        page = shop.web.admin_get("/metrics")[1].splitlines()
+        assert [each for each in counted if f"{each} 0.0" in page] == list(counted)
+        assert json.loads(shop.web.admin_get("/certs")[1])["handshakes"]["outcomes"] == {"ok": 1}
