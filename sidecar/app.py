@@ -226,7 +226,7 @@ class App:
             record.reason, record.detail = Reason.TOO_MANY_CONNECTIONS, f"{limit} connections are open"
         else:
             record.reason, record.detail = Reason.MEMORY, "the proxy is near its memory limit"
-        self._telemetry.begin_opaque(direction)
+        self._telemetry.begin_opaque(record)
         self._telemetry.finish(record)
 
     # -- running -----------------------------------------------------------------------------------------------------

@@ -67,7 +67,9 @@ REQUEST_HISTOGRAMS: Final = (
     _istio("request_bytes", "histogram", "Body bytes received with requests."),
     _istio("response_bytes", "histogram", "Body bytes sent with responses."),
 )
-OPENED: Final = _istio("tcp_connections_opened", "counter", "Opaque connections that began.")
+OPENED: Final = _istio(
+    "tcp_connections_opened", "counter", "Opaque connections that began, counted once it is known who the peer is."
+)
 TCP_COUNTERS: Final = (
     _istio("tcp_sent_bytes", "counter", "Bytes sent to the clients of opaque connections."),
     _istio("tcp_received_bytes", "counter", "Bytes received from the clients of opaque connections."),

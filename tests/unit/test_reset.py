@@ -44,11 +44,11 @@ class Told:
         self.slices.note(0.25)
         for meter in METERS:
             setattr(telemetry.counters, meter.attribute, getattr(telemetry.counters, meter.attribute) + 1)
-        telemetry.begin_opaque("inbound")
         for protocol in ("HTTP/1.1", "TCP"):
             record = Record("inbound", protocol, "10.0.0.9:4444", 1_700_000_000.0, 100.0, duration=0.001)
             record.reason, record.bytes_sent, record.bytes_received = Reason.CLIENT_CLOSED, 5, 5
             telemetry.finish(record)
+        telemetry.begin_opaque(record)
         telemetry.note_detection(0.25)
         telemetry.lag.note(1.0, 1.25)
         for each in telemetry.pauses.by_generation:

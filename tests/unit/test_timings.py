@@ -62,7 +62,7 @@ def test_a_reset_leaves_what_is_open_and_begins_the_rest_anew() -> None:
         record = Record("inbound", protocol, "192.0.2.1:1", 1.0, 1.0)
         record.duration, record.status, record.reason = 0.1, 200, Reason.INTERNAL
         record.bytes_sent = record.bytes_received = 5
-        telemetry.begin_opaque("inbound")
+        telemetry.begin_opaque(record)
         telemetry.finish(record)
     telemetry.note_detection(0.5)
     telemetry.lag.note(1.0, 1.5)
