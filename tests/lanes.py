@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 _CACHES = ROOT / ".pytest_cache" / "lanes"
-_FIRST = ("tests/mesh", "tests/netns", "tests/peer")
+_FIRST = ("tests/browser", "tests/control/ctl", "tests/mesh", "tests/netns", "tests/peer")
 _TESTS_FAILED = 1  # pytest's exit code; anything above is no verdict on the tests, and below it was killed
 
 

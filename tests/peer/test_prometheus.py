@@ -10,7 +10,6 @@ import pytest
 from tests.peer.prometheus_load import Seen, observe
 
 
-@pytest.mark.alone
 def test_prometheus_counts_what_was_sent() -> None:
     observe(14).check()
 

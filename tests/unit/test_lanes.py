@@ -94,11 +94,15 @@ def test_what_failed_in_an_earlier_run_is_forgotten(tmp_path: Path) -> None:
 
 def test_every_test_is_in_one_lane(tmp_path: Path) -> None:
     """By a small tree with the rooms of this one: what each lane takes is all there is, and nothing is taken twice."""
-    rooms = sorted(path.name for path in Path(__file__).parents[1].iterdir() if any(path.rglob("test_*.py")))
+    here = Path(__file__).parents[1]
+    rooms = {"tests/" + path.parent.relative_to(here).as_posix() for path in here.rglob("test_*.py")}
     text = "import pytest\ndef test_beside(): pass\n@pytest.mark.alone\ndef test_alone(): pass\n"
-    for room in [*rooms, "added"]:
-        (tmp_path / "tests" / room).mkdir(parents=True)
-        (tmp_path / "tests" / room / f"test_{room}.py").write_text(text)
+    wanted = set()
+    for room in (*rooms, "tests/added", "tests/added/inside"):
+        file = Path(room, f"test_{room.replace('/', '_')}.py")
+        (tmp_path / room).mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+        wanted |= {f"{file}::test_beside", f"{file}::test_alone"}
     found: list[str] = []
     for lane in (*LANES, ALONE):
         done = subprocess.run(
@@ -106,5 +110,4 @@ def test_every_test_is_in_one_lane(tmp_path: Path) -> None:
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         found += [line for line in done.stdout.splitlines() if "::" in line]
-    wanted = [f"tests/{room}/test_{room}.py::test_{how}" for room in [*rooms, "added"] for how in ("alone", "beside")]
     assert sorted(found) == sorted(wanted)
