@@ -28,6 +28,15 @@ ROOT = Path(__file__).resolve().parents[1]
 _CACHES = ROOT / ".pytest_cache" / "lanes"
 _FIRST = ("tests/browser", "tests/control/ctl", "tests/mesh", "tests/netns", "tests/peer")
 _TESTS_FAILED = 1  # pytest's exit code; anything above is no verdict on the tests, and below it was killed
+# A pytest that is interrupted may end with an exception of what it took down, and Python's code for that is 1 as well.
+_PYTEST = """
+import sys, traceback, pytest
+try:
+    sys.exit(pytest.main())
+except Exception:
+    traceback.print_exc()
+    sys.exit(pytest.ExitCode.INTERNAL_ERROR)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,7 @@ class Lane:
     def command(self, more: Sequence[str]) -> list[str]:
         """Its command line; what failed in an earlier run is forgotten."""
         shutil.rmtree(self.cache, ignore_errors=True)
-        return [sys.executable, "-m", "pytest", "-o", f"cache_dir={self.cache}", *self.arguments, *more]
+        return [sys.executable, "-c", _PYTEST, "-o", f"cache_dir={self.cache}", *self.arguments, *more]
 
     def failed(self) -> list[str]:
         """The tests that failed, by pytest's names for them."""

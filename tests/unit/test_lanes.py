@@ -22,6 +22,14 @@ def test_one():
         assert False
 """
 KILLED = "import os\ndef test_one(): os.kill(os.getpid(), 9)\n"
+INTERRUPTED = """
+import pytest
+@pytest.fixture(scope="session")
+def it():
+    yield
+    assert False
+def test_one(it): raise KeyboardInterrupt
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -58,14 +66,16 @@ def test_a_failure_anywhere_is_a_failure(tmp_path: Path, capfd: pytest.CaptureFi
     assert f"failed: 1\n  test_{name}.py::test_one\n" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(("text", "code"), [(KILLED, -9), (INTERRUPTED, 3)], ids=["killed", "interrupted"])
 @pytest.mark.parametrize("where", [0, 1], ids=["first", "second"])
-def test_a_lane_that_is_killed_is_a_failure_and_nothing_is_run_again(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], where: int
+def test_a_lane_that_does_not_end_is_a_failure_and_nothing_more_is_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], where: int, text: str, code: int
 ) -> None:
     texts = [FAILS_ONCE, FAILS_ONCE, PASSES]
-    texts[where] = KILLED
-    assert outcome(tmp_path, *texts, again=5) == -9
-    assert "once more" not in capfd.readouterr().out
+    texts[where] = text
+    assert outcome(tmp_path, *texts, again=5) == code
+    out = capfd.readouterr().out
+    assert "1 passed" not in out and "once more" not in out
 
 
 def test_what_failed_is_run_once_more_where_it_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
