@@ -1,7 +1,9 @@
 """TLS contexts: what our certificate is, whom we trust, and what of TLS we speak. One pair per generation.
 
 Who calls it: ``proxy.mtls``, whenever certificate or bundle change: a context that was used can't be changed, so each
-change makes new ones. Nothing here can switch a key log on, and nothing reads the environment.
+change makes new ones. OpenSSL tells the secrets of a handshake by what it calls a key log; here that leads to the
+:class:`Shaking` of that one connection, whose records are ours (``net.records``), and nowhere else: nothing can switch
+it to a file, and nothing reads the environment.
 """
 
 from __future__ import annotations
@@ -45,6 +47,18 @@ _RULES: Final = {
 class NoProtocol(Exception):
     """A client offers only protocols that we don't know. Raised where OpenSSL asks, it ends the handshake with the
     alert no_application_protocol, and comes out of ``do_handshake``."""
+
+
+class Shaking:
+    """What a handshake leaves besides its end: why the peer's certificate was refused, and the secrets that protect
+    what either side says after it (RFC 8446 section 7.1). It is the connection's ``app_data``."""
+
+    __slots__ = ("by_client", "by_server", "refused")
+
+    def __init__(self) -> None:
+        self.refused: Refusal | None = None
+        self.by_client = b""
+        self.by_server = b""
 
 
 def server_context(
@@ -113,15 +127,26 @@ def _bare() -> SSL.Context:
     context.set_options(_OPTIONS)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # with OP_NO_TICKET; either alone still resumes
     context.set_tls13_ciphersuites(_SUITES)
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_verify_depth(DEPTH)
+    context.set_keylog_callback(_take_secret)
     return context
+
+
+def _take_secret(connection: SSL.Connection, line: bytes) -> None:
+    """``line`` is: what it is, the client's random number, the secret, all but the first in hex."""
+    shaking = connection.get_app_data()
+    if isinstance(shaking, Shaking):
+        label, _, secret = line.split(b" ")
+        if label == b"CLIENT_TRAFFIC_SECRET_0":
+            shaking.by_client = bytes.fromhex(secret.decode())
+        elif label == b"SERVER_TRAFFIC_SECRET_0":
+            shaking.by_server = bytes.fromhex(secret.decode())
 
 
 def _as_judged(connection: SSL.Connection, _: X509, code: int, depth: int, ok: int) -> bool:
     """OpenSSL's verdict, whatever it is: anything else would overwrite it. The rule is kept for the record."""
     if not ok:
-        seen = connection.get_app_data()
-        if isinstance(seen, list) and not seen:
-            seen.append(_RULES.get(code, Refusal.UNKNOWN_AUTHORITY))
+        shaking = connection.get_app_data()
+        if isinstance(shaking, Shaking) and shaking.refused is None:
+            shaking.refused = _RULES.get(code, Refusal.UNKNOWN_AUTHORITY)
     return bool(ok)

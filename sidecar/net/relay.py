@@ -6,7 +6,8 @@ Theory of operation. Each direction is a task, and is in one of three states. *S
 messages are carried by the switchboard, a receive and a send each. *Long*: a read came back full, so the task reads
 by itself, 64 KiB at a time, until the source pauses. *Spliced*: the same once the direction has moved SPLICE_AFTER
 bytes, through a pipe that is held for the burst only. A sink that is full makes the task wait for it, and meanwhile
-nothing is read: one direction holds at most 64 KiB in this process, or a pipe's worth in the kernel.
+nothing is read: one direction holds at most 64 KiB in this process (over TLS the same once more, sealed), or a pipe's
+worth in the kernel.
 
 The end. FIN from one side becomes FIN for the other, and the other direction goes on; the side that sent it is still
 watched, for a reset. Everything else ends both directions at once by cancelling the nursery: a reset, an idle time

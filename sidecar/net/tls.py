@@ -1,53 +1,46 @@
-"""TLS on a channel: the handshake, and a stand-in for the socket that carries plain bytes over it afterwards.
+"""TLS on a channel: the handshake. Afterwards a stand-in for the socket carries plain bytes (``net.secured_socket``).
 
-Who calls it: ``proxy.mtls``, for both directions. What a certificate may say is judged by whoever calls (``judge``);
-here is what the library lets through and must not (pyOpenSSL's documentation, and what we measured).
+Who calls it: ``proxy.gate`` and ``proxy.secure``, and ``feed.control_client``. What a certificate may say is judged by
+whoever calls (``judge``); here is what the library lets through and must not (pyOpenSSL's documentation, and what we
+measured).
 
-Theory of operation. pyOpenSSL sits on the non-blocking socket itself; a memory BIO in between costs a quarter more.
-Once the handshake is over, the channel's ``sock`` is replaced by a :class:`TlsSocket`, which raises what a socket
-raises: so all of the channel's waiting, deadlines and speculation stay as they are, and nobody above knows the
-difference. OpenSSL does not read ahead, so what has not been taken is still in the kernel, where polls see it; each
-``recv`` takes whole records, so nothing decrypted is left behind where no poll would find it. A peek is the exception,
-and keeps what it saw in ``TlsSocket.unread``, to be taken before anybody waits.
-
-The end. close_notify is FIN. A FIN without one is a cut that anybody on the way could have made: it is an error, never
-the end of a body (RFC 8446 section 6.1).
+Theory of operation. OpenSSL shakes hands, between two buffers in memory; the bytes come and go by the channel, with its
+deadlines. It is given one record at a time, read from the kernel by its length, so that at the end of the handshake
+nothing has been taken that is the app's. Then its secrets for both directions are taken over, and its connection is let
+go, and with it all that it would keep. A server's OpenSSL says two session tickets at the end, which nobody would use:
+they are not sent, and so do not count among the records under the new keys.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Final, cast
 
 import msgspec
 from cryptography import x509
 from OpenSSL import SSL
-from OpenSSL._util import ffi as _foreign
-from OpenSSL._util import lib as _library
 
 from certs.errors import IdentityError, Refusal
 from certs.verify import Peer
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
-from sidecar.net.contexts import NoProtocol
+from sidecar.net.contexts import NoProtocol, Shaking
+from sidecar.net.records import HEADER_BYTES, PLAIN_BYTES, SEALED_BYTES, SUITES, Keys
+from sidecar.net.secured_socket import TlsSocket
+from sidecar.wire.hello import LEAST_FRAGMENT, NoHello, read_hello
 
 HANDSHAKE_SECONDS: Final = 10.0
-RECORD_BYTES: Final = 16_384  # of plain bytes in one record (RFC 8446 section 5.1)
+FLIGHT_BYTES: Final = 65_536  # OpenSSL hands out what it wants to say in pieces of at most so many bytes
 # After the handshake it must be one of these (the mesh's contract); the library's names, in lower case.
 GROUPS: Final = frozenset({"x25519mlkem768", "x25519", "prime256v1", "secp256r1", "p-256"})
 
-# ``Connection.recv`` allocates 16 KiB for each record, and both it and ``send`` look for errors where there are none:
-# a third of what a record costs. So records pass here by the library's own functions; errors go its way.
-_read: Final = _library.SSL_read
-_write: Final = _library.SSL_write
-_pointer: Final = _foreign.from_buffer
-_unpack: Final = _foreign.unpack
-_forget_errors: Final = _library.ERR_clear_error
-_PLAIN: Final = _foreign.new("char[]", RECORD_BYTES)  # one loop, one thread, and nothing waits between read and unpack
+_ASKS_FRAGMENT: Final = b"\0\1\0\1"  # in a ClientHello: the extension max_fragment_length, and how long its value is
 
 Judge = Callable[[Sequence[x509.Certificate]], Peer]
+Step = Callable[[Callable[[], None]], Awaitable[None]]  # runs a step of a handshake when it is its turn
 
 
 class Secured(msgspec.Struct, frozen=True):
@@ -72,170 +65,24 @@ class HandshakeFailed(ProxyError):
         self.rule = rule
 
 
-class TlsFailure(ConnectionAbortedError):
-    """The TLS layer failed in the middle of a connection; ``strerror`` says how."""
-
-    def __init__(self, words: str) -> None:
-        super().__init__(errno.ECONNABORTED, words)
+async def at_once(step: Callable[[], None]) -> None:
+    """A step that waits for no turn."""
+    step()
 
 
-class TlsSocket:
-    """A socket's ways with TLS inside: what ``Channel``, pool and relay use of ``socket.socket``."""
-
-    __slots__ = ("_connection", "_cut", "_raw", "_silent", "_ssl", "unread")
-
-    def __init__(self, connection: SSL.Connection, raw: socket.socket) -> None:
-        self._connection = connection
-        self._ssl = connection._ssl
-        self._raw = raw
-        self._silent = False  # no close_notify is owed any more
-        self._cut = False  # by us: not an end that the peer has said
-        self.unread = b""  # decrypted by a peek, and taken by nobody
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        """Whole records, at least one and at most ``size`` bytes of plain text (rounded up to a record); b"" at the
-        peer's close_notify. Raises BlockingIOError, or an OSError when the connection is gone or was cut."""
-        if self.unread or flags:
-            return self._beside(size, flags)
-        data = self._record()
-        if size <= RECORD_BYTES or not data:
-            return data
-        pieces = [data]
-        size -= len(data)
-        while size >= RECORD_BYTES:
-            try:
-                data = self._record()
-            except OSError:  # also: no more now. Whatever it is, the next call meets it again
-                break
-            if not data:
-                break
-            pieces.append(data)
-            size -= len(data)
-        return b"".join(pieces)
-
-    def _record(self) -> bytes:
-        count: int = _read(self._ssl, _PLAIN, RECORD_BYTES)
-        if count > 0:
-            data: bytes = _unpack(_PLAIN, count)
-            return data
-        try:
-            self._connection._raise_ssl_error(self._ssl, count)
-            return b""
-        except (SSL.WantReadError, SSL.WantWriteError):
-            raise BlockingIOError from None
-        except SSL.ZeroReturnError:
-            if self._cut:
-                raise TlsFailure("the connection was cut on our side") from None
-            return b""
-        except SSL.SysCallError as error:
-            self._silent = True
-            raise _from_system(error) from None
-        except SSL.Error as error:
-            self._silent = True
-            raise TlsFailure(words_of(error)) from None
-
-    def _beside(self, size: int, flags: int) -> bytes:
-        if flags & socket.MSG_PEEK:
-            if not self.unread:
-                self.unread = self._record()
-            return self.unread[:size]
-        return self.take_unread()
-
-    def take_unread(self) -> bytes:
-        """What a peek has left, for whoever reads on without ``recv``."""
-        data = self.unread
-        self.unread = b""
-        return data
-
-    def send(self, data: bytes | memoryview) -> int:
-        """As ``socket.send``. What was refused must be offered again as it was, with more behind it or not."""
-        sent, size = 0, len(data)
-        while sent < size:
-            try:
-                rest = data[sent:] if sent else data
-                taken: int = _write(self._ssl, rest if type(rest) is bytes else _pointer(rest), size - sent)
-                if taken <= 0:
-                    self._connection._raise_ssl_error(self._ssl, taken)
-                sent += taken
-            except (SSL.WantReadError, SSL.WantWriteError):
-                if not sent:
-                    raise BlockingIOError from None
-                break
-            except SSL.SysCallError as error:
-                self._silent = True
-                raise _from_system(error) from None
-            except SSL.Error as error:
-                self._silent = True
-                raise TlsFailure(words_of(error)) from None
-        return sent
-
-    def shutdown(self, how: int) -> None:
-        """close_notify, then FIN. Raises BlockingIOError where there is no room for the notice yet, or an OSError.
-
-        SHUT_RDWR is a cut: no word is said, and nothing that has come already is taken."""
-        if how == socket.SHUT_RDWR:
-            self._silent = self._cut = True
-            self.unread = b""
-            self._connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
-        if not self._silent:
-            try:
-                self._connection.shutdown()
-            except (SSL.WantReadError, SSL.WantWriteError):
-                raise BlockingIOError from None
-            except SSL.SysCallError as error:
-                self._silent = True
-                raise _from_system(error) from None
-            except SSL.Error as error:
-                self._silent = True
-                raise TlsFailure(words_of(error)) from None
-            self._silent = True
-        self._raw.shutdown(how)
-
-    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
-        """As ``socket.setsockopt``; lingering with no time is a reset to come, which nothing must soften."""
-        if level == socket.SOL_SOCKET and option == socket.SO_LINGER:
-            self._silent = True
-        self._raw.setsockopt(level, option, value)
-
-    def getsockopt(self, level: int, option: int) -> int:
-        """As ``socket.getsockopt``."""
-        return self._raw.getsockopt(level, option)
-
-    def getsockname(self) -> tuple[str, int]:
-        """As ``socket.getsockname``."""
-        name: tuple[str, int] = self._raw.getsockname()
-        return name
-
-    def fileno(self) -> int:
-        """The socket's number, for polls."""
-        return self._raw.fileno()
-
-    def close(self) -> None:
-        """Says close_notify where there is room for it, and closes."""
-        if not self._silent:
-            self._silent = True
-            try:
-                self._connection.shutdown()
-            except SSL.Error:
-                pass  # the peer is gone or takes nothing: it learns of the end by FIN
-            _forget_errors()
-        # OpenSSL knows the descriptor's number, which may be another's from here on: it must not read or write there.
-        self._cut = True
-        self.unread = b""
-        self._connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
-        self._raw.close()
-
-
-async def secure_server(channel: Channel, context: SSL.Context, judge: Judge | None, seconds: float) -> Secured:
+async def secure_server(
+    channel: Channel, context: SSL.Context, judge: Judge | None, seconds: float, *, turn: Step = at_once
+) -> Secured:
     """Answers the handshake of a peer whose ClientHello is still unread, within ``seconds``.
 
     ``judge`` makes a Peer of the verified chain or raises IdentityError; None where no certificate was asked for, and
-    a context that allows a missing one gives a Secured without a peer. Raises HandshakeFailed, ChannelClosed (the
+    a context that allows a missing one gives a Secured without a peer. ``turn`` runs each step, and raises what that
+    raises, or what ``Channel.wait_readable`` does. Raises HandshakeFailed, ChannelClosed (the
     client left), Overdue (somebody expired the channel). The channel is only good for closing then.
     """
-    connection = SSL.Connection(context, _raw(channel))
+    connection = SSL.Connection(context)
     connection.set_accept_state()
-    return await _secure(channel, connection, judge, seconds, _CLIENT)
+    return await _secure(channel, connection, judge, seconds, _CLIENT, turn)
 
 
 async def secure_client(
@@ -246,12 +93,12 @@ async def secure_client(
     Raises HandshakeFailed, ChannelClosed, Overdue; the channel is only good for closing then. That the server takes our
     own certificate is not known yet when this returns (TLS 1.3): an alert before its first byte says that it did not.
     """
-    connection = SSL.Connection(context, _raw(channel))
+    connection = SSL.Connection(context)
     connection.set_connect_state()
     if sni:
         connection.set_tlsext_host_name(sni)
     connection.set_alpn_protos(list(alpn))
-    return await _secure(channel, connection, judge, seconds, _SERVER)
+    return await _secure(channel, connection, judge, seconds, _SERVER, at_once)
 
 
 class _Side(msgspec.Struct, frozen=True):
@@ -267,23 +114,22 @@ _SERVER: Final = _Side(Reason.UPSTREAM_HANDSHAKE, Reason.UPSTREAM_IDENTITY, Reas
 
 
 async def _secure(
-    channel: Channel, connection: SSL.Connection, judge: Judge | None, seconds: float, side: _Side
+    channel: Channel, connection: SSL.Connection, judge: Judge | None, seconds: float, side: _Side, turn: Step
 ) -> Secured:
-    seen: list[Refusal] = []
-    connection.set_app_data(seen)
+    shaking = Shaking()
+    connection.set_app_data(shaking)
     raw = _raw(channel)
     channel.limit(seconds, side.slow)
     try:
-        await _shake(channel, connection)
+        hello = await _shake(channel, raw, connection, side, turn)
     except NoProtocol:
         detail = f"{channel.peer}: it offers only protocols (ALPN) that are not known here"
         raise HandshakeFailed(side.failed, detail, "no_application_protocol") from None
-    except SSL.SysCallError as error:
-        raise ChannelClosed(_from_system(error).strerror or "closed") from None
     except SSL.Error as error:
-        if seen:
-            detail = f"{channel.peer}: its certificate is refused: {seen[0].word.replace('_', ' ')}"
-            raise HandshakeFailed(side.refused, detail, seen[0].word) from None
+        refused = shaking.refused
+        if refused is not None:
+            detail = f"{channel.peer}: its certificate is refused: {refused.word.replace('_', ' ')}"
+            raise HandshakeFailed(side.refused, detail, refused.word) from None
         words = words_of(error)
         if "did not return a certificate" in words:
             raise HandshakeFailed(
@@ -296,20 +142,91 @@ async def _secure(
         raise HandshakeFailed(side.slow, f"{channel.peer}: no handshake within {seconds:g} s", "timeout") from None
     channel.deadline = NEVER
     secured = _judged(channel, connection, judge, side)
-    channel.sock = cast(socket.socket, TlsSocket(connection, raw))
+    channel.sock = cast(socket.socket, _socket(raw, connection, shaking, side, hello))
     channel.secured = secured
     return secured
 
 
-async def _shake(channel: Channel, connection: SSL.Connection) -> None:
+async def _shake(channel: Channel, raw: socket.socket, connection: SSL.Connection, side: _Side, turn: Step) -> bytes:
+    """Until both sides are done; returns what the peer said first, before it was answered."""
+    first, answered = b"", side is _SERVER
     while True:
         try:
-            connection.do_handshake()
-            return
+            await turn(connection.do_handshake)
         except SSL.WantReadError:
+            said = _said(connection)
+            if said:
+                answered = answered or bool(first)
+                await channel.send_all(said)
+            record = await _record(channel, raw)
+            connection.bio_write(record)
+            if not answered:
+                first += record
+        except (SSL.Error, NoProtocol):
+            with suppress(ChannelClosed):
+                channel.send_nowait(_said(connection))  # the alert that says why
+            raise
+        else:
+            last = _said(connection)
+            if side is _SERVER:  # else these are tickets: see the module's text
+                await channel.send_all(last)
+            return first
+
+
+def _said(connection: SSL.Connection) -> bytes:
+    """What OpenSSL wants to be sent."""
+    said = b""
+    with suppress(SSL.WantReadError):
+        while True:
+            said += connection.bio_read(FLIGHT_BYTES)
+    return said
+
+
+async def _record(channel: Channel, raw: socket.socket) -> bytes:
+    """The next record of a handshake, and not a byte more. What is no record comes as it is, for OpenSSL to refuse."""
+    data = await _take(channel, raw, HEADER_BYTES)
+    length = data[3] << 8 | data[4]
+    if length > SEALED_BYTES or data[0] >> 2 != 5:  # 20 to 23, the types that there are
+        return data
+    return data + await _take(channel, raw, length)
+
+
+async def _take(channel: Channel, raw: socket.socket, size: int) -> bytes:
+    """So many bytes. Raises ChannelClosed, Overdue."""
+    data = b""
+    while len(data) < size:
+        try:
+            more = raw.recv(size - len(data))
+        except BlockingIOError:
             await channel.wait_readable()
-        except SSL.WantWriteError:
-            await channel.wait_writable()
+            continue
+        except OSError as error:
+            raise ChannelClosed(errno.errorcode.get(error.errno or 0, "closed")) from None
+        if not more:
+            raise ChannelClosed("the connection was cut without a TLS close_notify")
+        data += more
+    return data
+
+
+def _socket(raw: socket.socket, connection: SSL.Connection, shaking: Shaking, side: _Side, hello: bytes) -> TlsSocket:
+    suite = SUITES[connection.get_cipher_name() or ""]
+    by_client, by_server = Keys(suite, shaking.by_client), Keys(suite, shaking.by_server)
+    if side is _SERVER:
+        return TlsSocket(raw, by_server, by_client, serves=False)
+    return TlsSocket(raw, by_client, by_server, serves=True, most=_most(hello))
+
+
+def _most(hello: bytes) -> int:
+    """How much the client wants in one record: OpenSSL has agreed to what it asked for (RFC 6066 section 4)."""
+    if _ASKS_FRAGMENT not in hello:
+        return PLAIN_BYTES
+    try:
+        read = read_hello(hello)
+    except NoHello:
+        read = None
+    if read is None:  # OpenSSL could read it: the least that can be asked for is never too much
+        return LEAST_FRAGMENT
+    return read.fragment or PLAIN_BYTES
 
 
 def _judged(channel: Channel, connection: SSL.Connection, judge: Judge | None, side: _Side) -> Secured:
@@ -345,16 +262,6 @@ def _raw(channel: Channel) -> socket.socket:
     if not isinstance(channel.sock, socket.socket):
         raise TypeError("the channel is secured already")
     return channel.sock
-
-
-def _from_system(error: SSL.SysCallError) -> OSError:
-    """pyOpenSSL's (-1, "Unexpected EOF") or (errno, text). It leaves OpenSSL's own note of it in the thread's queue,
-    where the next connection that would only have to wait would find it, and take it for its own."""
-    _forget_errors()
-    code, words = error.args if len(error.args) == 2 else (errno.ECONNRESET, "closed")
-    if code == -1:
-        return TlsFailure("the connection was cut without a TLS close_notify")
-    return OSError(code, words)
 
 
 def words_of(error: SSL.Error) -> str:

@@ -1,9 +1,9 @@
-"""What a TLS ClientHello says in the clear: the server's name (SNI) and the protocols offered (ALPN).
+"""What a TLS ClientHello says in the clear: the server's name (SNI), the protocols offered (ALPN), the size of records.
 
 Read for relaying and for the record; nothing is terminated here. Every length is checked against what is there, and
 what does not parse is said to be no hello rather than guessed at. Pure.
 
-Source: RFC 8446 section 4.1.2, RFC 6066 section 3, RFC 7301 section 3.1.
+Source: RFC 8446 section 4.1.2, RFC 6066 sections 3 and 4, RFC 7301 section 3.1.
 """
 
 from __future__ import annotations
@@ -16,18 +16,22 @@ import msgspec
 from sidecar.wire.detect import HELLO_BYTES
 
 RECORDS: Final = 64  # that a hello may come in; who sends one byte in each wants our time
+LEAST_FRAGMENT: Final = 512  # bytes in a record that a client may ask for; each step doubles it (RFC 6066 section 4)
 _HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1
 _SERVER_NAME: Final = 0
+_MAX_FRAGMENT_LENGTH: Final = 1
 _ALPN: Final = 16
 _NAME: Final = re.compile(rb"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253})")
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """``sni`` is b"" where none, or none that is a host name, was sent; ``alpn`` is in the order of the offer."""
+    """``sni`` is b"" where none, or none that is a host name, was sent; ``alpn`` is in the order of the offer;
+    ``fragment`` is how many bytes a record may hold at most, 0 where nothing is asked for."""
 
     sni: bytes
     alpn: tuple[bytes, ...]
+    fragment: int = 0
 
 
 class NoHello(Exception):
@@ -94,6 +98,7 @@ def _parse(body: bytes) -> Hello:
     reader.vector(1)  # compression methods
     sni = b""
     alpn: tuple[bytes, ...] = ()
+    fragment = 0
     if reader.empty:
         return Hello(sni, alpn)
     extensions = _Reader(reader.vector(2))
@@ -104,7 +109,9 @@ def _parse(body: bytes) -> Hello:
             sni = _server_name(content)
         elif kind == _ALPN:
             alpn = _protocols(content)
-    return Hello(sni, alpn)
+        elif kind == _MAX_FRAGMENT_LENGTH and len(content) == 1 and 1 <= content[0] <= 4:
+            fragment = LEAST_FRAGMENT << (content[0] - 1)
+    return Hello(sni, alpn, fragment)
 
 
 def _server_name(content: bytes) -> bytes:

@@ -120,15 +120,12 @@ def test_s_client_with_a_certificate(strict: Shop, papers: Papers) -> None:
     assert len(_at_app(strict, "/first")) == 1
 
 
-def test_no_session_is_resumed(strict: Shop, papers: Papers, tmp_path: Path) -> None:
-    session = str(tmp_path / "session")
-    code, text = _s_client(strict.web.inbound, "-sess_out", session, papers=papers, path="/session/1")
+def test_there_is_no_session_to_come_back_with(strict: Shop, papers: Papers, tmp_path: Path) -> None:
+    session = tmp_path / "session"
+    code, text = _s_client(strict.web.inbound, "-sess_out", str(session), papers=papers, path="/session/1")
     assert code == 0, text
     assert "New, TLSv1.3" in text
-    code, text = _s_client(strict.web.inbound, "-sess_in", session, papers=papers, path="/session/2")
-    assert code == 0, text
-    assert "New, TLSv1.3" in text
-    assert "Reused" not in text
+    assert not session.exists()
 
 
 @pytest.mark.parametrize(

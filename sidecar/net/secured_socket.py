@@ -1,0 +1,272 @@
+"""A stand-in for a socket that carries plain bytes over TLS 1.3, once OpenSSL has shaken hands.
+
+Who calls it: ``net.tls`` makes it, with the keys of both directions, and puts it in the place of the channel's
+``sock``. It raises what a socket raises, so all of the channel's waiting, deadlines and speculation stay as they are,
+and nobody above knows the difference.
+
+Why not OpenSSL to the end: its connection keeps 39 kB for as long as it lives (two record layers, the peer's chain, the
+spent key agreement), and takes two system calls for each record that it reads. What is left to do after a handshake is
+small: records (``net.records``), five kinds of messages (``net.unseal``), and an end.
+
+Theory of operation. A read takes from the kernel what is there, up to what was asked for, and hands up all of its whole
+records at once: what is held is at most a part of a record, whose rest a poll will tell of. Where such a read ends with
+the end of the connection, the kernel is made to say so to the next poll, too (``_wake``). A peek is the exception: what
+it saw is kept in ``unread``, to be taken before anybody waits.
+
+A write seals up to RECORDS_AT_ONCE and hands them to the kernel in one call. What that has not taken stays sealed, and
+counts as refused: it must be offered again as it was, and is not sealed twice, for a nonce is used once.
+
+The end. close_notify is FIN. A FIN without one is a cut that anybody on the way could have made: it is an error, never
+the end of a body (RFC 8446 section 6.1). After a fatal alert, either side's, no byte goes out any more.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from contextlib import suppress
+from typing import Final
+
+from sidecar.net.records import ALERT, APPLICATION, HANDSHAKE, PLAIN_BYTES, RECORDS_PER_KEY, Keys
+from sidecar.net.unseal import BULK_BYTES, SLACK_BYTES, Scratch, Unsealer
+
+_KEY_UPDATE: Final = b"\x18\0\0\1\0"  # that asks for none in return
+_CLOSE_NOTIFY: Final = b"\1\0"
+_FATAL: Final = 2
+RECORDS_AT_ONCE: Final = 4  # sealed for one write: 64 KiB, the most that the kernel mostly takes
+_scratch: Final = Scratch()
+
+
+class TlsFailure(ConnectionAbortedError):
+    """The TLS layer failed in the middle of a connection; ``strerror`` says how."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(errno.ECONNABORTED, words)
+
+
+class TlsSocket:
+    """A socket's ways with TLS inside: what ``Channel``, pool and relay use of ``socket.socket``.
+
+    ``serves`` is true for the end that answered the handshake; ``most`` is how many bytes of the app's the peer wants
+    in one record at most.
+    """
+
+    __slots__ = ("_cut", "_most", "_owed", "_raw", "_reading", "_replying", "_rest", "_silent", "_writing", "unread")
+
+    def __init__(
+        self, raw: socket.socket, reading: Keys, writing: Keys, *, serves: bool, most: int = PLAIN_BYTES
+    ) -> None:
+        self._raw = raw
+        self._most = most
+        self._reading = Unsealer(reading, _scratch, tickets=not serves)
+        self._writing = writing
+        self._rest = b""  # sealed, and not yet the kernel's
+        self._owed = 0  # bytes of the app's in it, which were not told as sent
+        self._replying = False  # an answer to a KeyUpdate is in it
+        self._silent = False  # nothing more is said, and no close_notify is owed
+        self._cut = False  # by us: not an end that the peer has said
+        self.unread = b""  # opened by a peek, and taken by nobody
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Whole records, at least one, and of ``size`` bytes about as many; b"" at the peer's close_notify. Raises
+        BlockingIOError, or an OSError when the connection is gone or was cut."""
+        if self.unread or flags:
+            return self._beside(size, flags)
+        reading = self._reading
+        while reading.end is None:
+            data = self._receive(size)
+            if not data:
+                self._silent = True
+                reading.stop("the connection was cut without a TLS close_notify")
+                break
+            opened = reading.open(data)
+            if reading.news:
+                self._act()
+            if opened:
+                return opened
+        if self._cut:
+            raise TlsFailure("the connection was cut on our side")
+        if reading.end:
+            raise TlsFailure(reading.end)
+        return b""
+
+    def _receive(self, size: int) -> bytes | memoryview:
+        """What is there, behind what is held; for long reads in the scratch. Empty at FIN."""
+        held = self._reading.held
+        try:
+            if size <= PLAIN_BYTES:
+                data = self._raw.recv(PLAIN_BYTES + SLACK_BYTES - len(held))
+                return held + data if held and data else data
+            came = self._raw.recv_into(_scratch.wire_view[len(held) : min(size, BULK_BYTES) + SLACK_BYTES])
+        except BlockingIOError:
+            raise
+        except OSError:
+            self._silent = True
+            raise
+        if not came:
+            return b""
+        _scratch.wire[: len(held)] = held
+        return _scratch.wire_view[: len(held) + came]
+
+    def _act(self) -> None:
+        """On what the peer has said besides the app's bytes."""
+        reading = self._reading
+        reading.news = False
+        if reading.asked:
+            reading.asked = False
+            if not self._replying and not self._silent:  # one answer does for many (RFC 8446 section 4.6.3)
+                self._update()
+        if reading.end is not None:
+            if reading.alert and not self._silent:
+                self._say(ALERT, bytes((_FATAL, reading.alert)))
+            elif reading.end:
+                self._rest = b""
+            if reading.end:
+                self._silent = True
+            self._wake()
+
+    def _wake(self) -> None:
+        """Makes polls say that there is something to read: here it is the end, which came with the last bytes."""
+        with suppress(OSError):
+            self._raw.shutdown(socket.SHUT_RD)
+
+    def _beside(self, size: int, flags: int) -> bytes:
+        if flags & socket.MSG_PEEK:
+            if not self.unread:
+                self.unread = self.recv(size)
+            return self.unread[:size]
+        return self.take_unread()
+
+    def take_unread(self) -> bytes:
+        """What a peek has left, for whoever reads on without ``recv``."""
+        data = self.unread
+        self.unread = b""
+        return data
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def send(self, data: bytes | memoryview) -> int:
+        """As ``socket.send``. What was refused must be offered again as it was, with more behind it or not."""
+        if self._silent:
+            raise BrokenPipeError(errno.EPIPE, "the TLS connection has ended")
+        size = len(data)
+        if self._rest or self._owed or self._writing.sequence >= RECORDS_PER_KEY:
+            return self._send_on(data)
+        if size > self._most:
+            return self._send_long(memoryview(data), 0)
+        if size and not self._push(self._writing.seal(APPLICATION, data)):
+            self._owed = size
+            raise BlockingIOError
+        return size
+
+    def _send_on(self, data: bytes | memoryview) -> int:
+        """After what could not be sent, or new keys."""
+        if self._writing.sequence >= RECORDS_PER_KEY:
+            self._update()
+        if self._rest:
+            self._flush()
+        sent, self._owed = self._owed, 0
+        if len(data) < sent:
+            raise TlsFailure("what was refused was not offered again")
+        return self._send_long(memoryview(data), sent)
+
+    def _send_long(self, data: memoryview, sent: int) -> int:
+        """From ``sent`` on, in as many records as it takes."""
+        most = self._most
+        while sent < len(data):
+            part = data[sent : sent + RECORDS_AT_ONCE * most]
+            end = 0
+            for at in range(0, len(part), most):
+                end += self._writing.seal_into(part[at : at + most], _scratch.plain_view[end:])
+            if not self._push(_scratch.plain_view[:end]):
+                self._owed = len(part)
+                if not sent:
+                    raise BlockingIOError
+                break
+            sent += len(part)
+        return sent
+
+    def _push(self, sealed: bytes | memoryview) -> bool:
+        """Hands records to the kernel; what it does not take is the rest. True: it took all."""
+        try:
+            taken = self._raw.send(sealed)
+        except BlockingIOError:
+            taken = 0
+        except OSError:
+            self._silent = True
+            raise
+        if taken == len(sealed):
+            return True
+        self._rest = bytes(sealed[taken:])
+        return False
+
+    def _flush(self) -> None:
+        """Hands over the rest. Raises BlockingIOError while there is some, or an OSError."""
+        rest, self._rest = self._rest, b""
+        if not self._push(rest):
+            raise BlockingIOError
+        self._replying = False
+
+    def _say(self, kind: int, content: bytes) -> None:
+        """Puts a record of our own behind the rest, and sends what goes now; the next write sends what is left, or
+        learns that the peer is gone."""
+        self._rest += self._writing.seal(kind, content)
+        with suppress(OSError):
+            self._flush()
+
+    def _update(self) -> None:
+        """Our direction goes on under its next keys, and the peer is told."""
+        self._replying = True
+        self._rest += self._writing.seal(HANDSHAKE, _KEY_UPDATE)
+        self._writing.update()
+        with suppress(OSError):
+            self._flush()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def shutdown(self, how: int) -> None:
+        """close_notify, then FIN. Raises BlockingIOError where there is no room for the notice yet, or an OSError.
+
+        SHUT_RDWR is a cut: no word is said, and nothing that has come already is taken."""
+        if how == socket.SHUT_RDWR:
+            self._abandon()
+        elif not self._silent:
+            self._silent = True
+            self._rest += self._writing.seal(ALERT, _CLOSE_NOTIFY)
+        if self._rest:
+            self._flush()
+        self._raw.shutdown(how)
+
+    def _abandon(self) -> None:
+        self._silent = self._cut = True
+        self._rest = self.unread = b""
+        self._reading.stop("")
+
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        """As ``socket.setsockopt``; lingering with no time is a reset to come, which nothing must soften."""
+        if level == socket.SOL_SOCKET and option == socket.SO_LINGER:
+            self._silent = True
+        self._raw.setsockopt(level, option, value)
+
+    def getsockopt(self, level: int, option: int) -> int:
+        """As ``socket.getsockopt``."""
+        return self._raw.getsockopt(level, option)
+
+    def getsockname(self) -> tuple[str, int]:
+        """As ``socket.getsockname``."""
+        name: tuple[str, int] = self._raw.getsockname()
+        return name
+
+    def fileno(self) -> int:
+        """The socket's number, for polls."""
+        return self._raw.fileno()
+
+    def close(self) -> None:
+        """Says close_notify where there is room for it, and closes."""
+        if not self._silent and not self._rest:
+            with suppress(OSError):  # the peer is gone or takes nothing: it learns of the end by FIN
+                self._raw.send(self._writing.seal(ALERT, _CLOSE_NOTIFY))
+        self._abandon()
+        self._raw.close()
