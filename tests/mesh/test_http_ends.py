@@ -184,9 +184,11 @@ _ANSWERS = {
 
 def _answer(tls: ssl.SSLSocket) -> None:
     """A peer that is not ours, and ends as its path says: with a close_notify, a FIN alone, or a reset."""
-    _, framing, end = tls.recv(65536).split(b" ")[1].decode().split("/")[:3]
+    _, framing, end, pieces = tls.recv(65536).split(b" ")[1].decode().split("/")[:4]
     tls.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else a reset would destroy what it has said
-    tls.sendall(_ANSWERS[framing])
+    answer = _ANSWERS[framing]
+    for at in range(0, len(answer), size := 1 if pieces == "bytes" else len(answer)):
+        tls.sendall(answer[at : at + size])
     if end == "notify":
         tls.settimeout(0)
         try:
@@ -215,7 +217,7 @@ def test_only_a_close_notify_is_the_end_of_an_answer_until_close(
     foreign: Shop, framing: str, end: str, version: str
 ) -> None:
     with Client(foreign.caller.outbound) as client:
-        client.send(request(f"/{framing}/{end}/{version}".encode(), version=b"HTTP/" + version.encode()))
+        client.send(request(f"/{framing}/{end}/whole/{version}".encode(), version=b"HTTP/" + version.encode()))
         whole = (framing, end) == ("until-close", "notify")
         if whole and version == "1.1":
             (reply,) = client.replies((b"GET",), 1)
@@ -226,6 +228,13 @@ def test_only_a_close_notify_is_the_end_of_an_answer_until_close(
     assert reply.body == b"half" and (reply.complete or not whole)
     record = foreign.caller.record_of(client.heard.port)
     assert (record["response_code"], record["response_flags"], record["bytes_sent"]) == (200, "-" if whole else "UC", 4)
+
+
+def test_each_byte_may_have_a_record_of_its_own(foreign: Shop) -> None:
+    with Client(foreign.caller.outbound) as client:
+        client.send(request(b"/until-close/notify/bytes"))
+        (reply,) = client.replies((b"GET",), 1)
+    assert (reply.status, reply.body, reply.complete) == (200, b"half", True)
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["close", "reset"])

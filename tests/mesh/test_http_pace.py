@@ -70,7 +70,7 @@ def _wait_steady(count: list[int]) -> None:
         nonlocal last, since
         if count[0] != last:
             last, since = count[0], time.monotonic()
-        return last > 0 and time.monotonic() - since > 0.3
+        return last > 0 and time.monotonic() - since > 0.2
 
     wait_until(steady, "the transfer comes to a halt")
 
