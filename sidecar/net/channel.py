@@ -138,6 +138,11 @@ class Channel:
         """Takes an ``Overdue`` back: its catcher decided to go on waiting."""
         self.overdue = None
 
+    def check(self) -> None:
+        """Raises what a wait would: Overdue, or ChannelClosed where it is closed on our side."""
+        if self.overdue is not None:
+            raise self._overdue()
+
     # -- reading -----------------------------------------------------------------------------------------------------
 
     async def recv(self) -> bytes:
