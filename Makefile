@@ -25,7 +25,7 @@ run: .venv/installed-run
 	@$(BIN)/python examples/run.py
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m tests.lanes
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

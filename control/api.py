@@ -93,7 +93,8 @@ class Api:
         """The roots; with ``version``, once there are others than in that."""
         version = polling.version_of(asked.request)
         if version is not None and asked.who.role is Role.WORKLOAD and asked.who.identity is not None:
-            self._authority.confirm(asked.who.key, asked.who.identity, version)
+            by_certificate = asked.who.key != asked.who.name
+            self._authority.confirm(asked.who.key, asked.who.identity, version, by_certificate=by_certificate)
         if not await self._newer(asked, self._authority.bundle, version):
             return Answer(304)
         held = self._authority.bundle

@@ -99,7 +99,7 @@ class ControlPlane:
         self._front: Front | None = None
         self.figures = Figures()
         self.waiters = Waiters()
-        self.audit = AuditLog(settings.audit_log)
+        self.audit = AuditLog(settings.audit_log, self.figures.audit_dropped.inc)
 
     async def main(self) -> int:
         """See :func:`run`."""

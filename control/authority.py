@@ -185,6 +185,7 @@ class Authority:
             return held
         await self._ledger.revoke(revocation)
         await self._sign_lists()
+        self._look.set()  # a rotation need not wait for it any more
         return revocation
 
     async def _sign_lists(self) -> None:
@@ -224,9 +225,9 @@ class Authority:
             self._look.set()
             return fresh
 
-    def confirm(self, key: str, identity: SpiffeId, version: Version) -> None:
+    def confirm(self, key: str, identity: SpiffeId, version: Version, *, by_certificate: bool = True) -> None:
         """Notes which bundle a proxy says that it holds."""
-        self._confirmations.note(key, str(identity), version, self._clock())
+        self._confirmations.note(key, str(identity), version, self._clock(), by_certificate=by_certificate)
         if rotation.coming(self.generations) is not None:
             self._look.set()
 
@@ -234,7 +235,9 @@ class Authority:
         """The identities that a rotation waits for."""
         now = self._clock()
         live = {one.identity for one in self._ledger.live(now)} - {str(self.control_id)}
-        return self._confirmations.missing(self.bundle.version, live, now)
+        return self._confirmations.missing(
+            self.bundle.version, live, now, lambda fingerprint: self._ledger.ended(fingerprint, now)
+        )
 
     async def _become(self, generations: Generations) -> None:
         await trio.to_thread.run_sync(self._keyring.save, generations)

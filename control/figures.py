@@ -31,6 +31,11 @@ class Figures:
             "Refusals of peers that are refused too often, which are counted and not written one by one.",
             registry=self._registry,
         )
+        self.audit_dropped = Counter(
+            "sidecar_control_audit_dropped_bytes",
+            "Bytes of the audit log's oldest lines that went, since so many came after them.",
+            registry=self._registry,
+        )
 
     def called(self, call: str, verdict: str) -> None:
         """One call came to an end."""

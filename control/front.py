@@ -90,6 +90,8 @@ class Front:
         self._papers = Papers(authority, self._identity, clock)
         self._gate = Gate(self._identity, lambda _: OPTIONAL, None)
         self._telemetry = _Telling()
+        counters = self._telemetry.counters
+        self._gate.turns.forwarded = lambda: counters.pool_hits + counters.pool_misses
         self._shared = _shared(self._telemetry, self._gate, channels, self._most)
         self._shared.listeners.extend(self._listeners)
         self._api = ApiPort(private, self._shared)
@@ -146,7 +148,7 @@ class Front:
 
     async def _serve(self, channel: Channel, host: str) -> None:
         try:
-            admitted = await self._gate.admit(channel, 0)
+            admitted = await self._gate.admit(channel, host, 0)
             await serve_target(channel, host, self._api, self._shared, admitted)
         except ProxyError as refused:
             refuse(channel, "inbound", refused, "", self._shared)

@@ -113,6 +113,11 @@ class Ledger:
         serial = self._serials.get(fingerprint)
         return serial is not None and self._since(self._issued[serial]) is not None
 
+    def ended(self, fingerprint: str, now: float) -> bool:
+        """Whether that one was taken back, or is over. One that we don't know may be good: of before a restore."""
+        issued = self.by_fingerprint(fingerprint)
+        return issued is not None and (issued.expires <= now or self._since(issued) is not None)
+
     def revoked_serials(self, generation: str) -> Iterator[tuple[int, float]]:
         """(serial number, since when) for the list of one root: its own, and those that we don't know the root of."""
         for serial, issued in self._issued.items():

@@ -28,7 +28,8 @@ scrape_configs:
 
 No label takes a value that a peer chooses: there is none for methods, hosts or paths, a status that is not registered
 is `other`, a principal is given by an authority, and so the number of series has a bound. `POST /reset_counters` on
-the admin port sets counters, histograms and peaks to zero; what is open or in use now stays.
+the admin port sets all counters, histograms and peaks to zero but those of the process itself (`process_`); what is
+open or in use now stays, and so do the counts that `/certs` shows.
 """
 _LABELS = """\
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Final
 
-from sidecar.errors import Fault, Reason
+from sidecar.errors import CUTS, Fault, Reason
 from sidecar.proxy.rescue import STATUS
 from sidecar.telemetry.meanings import MEANINGS
 
@@ -40,6 +40,7 @@ _WHO: Final = {
 UNTOLD: Final = {
     Reason.CLIENT_CLOSED: "none",
     Reason.CONNECTION_IDLE: "none; closed",
+    **dict.fromkeys(CUTS, "none; reset"),
     Reason.UPSTREAM_IDLE: "the app's, then a reset",
     Reason.TOO_MANY_CONNECTIONS: "none; reset",
     Reason.DRAIN_DEADLINE: "none; reset",

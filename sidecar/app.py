@@ -33,6 +33,7 @@ from sidecar.net.drain import Connections
 from sidecar.net.listener import HANDSHAKE_SECONDS, Listener, bind, is_own
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
+from sidecar.net.switchboard import Switchboard
 from sidecar.net.timers import Sweeper
 from sidecar.policy.egress import Egress
 from sidecar.proxy.client import Timeouts
@@ -98,11 +99,17 @@ class App:
         )
         if self._membership is not None:
             self._membership.taken_out = self._taken_out
+            self._membership.gate.turns.forwarded = self._forwarded
             self._admin.health.changed = self._membership.change
         self._listeners: dict[str, list[Listener]] = {}
         self._dns: DnsServer | None = None
         self._connections: dict[str, Connections] = {}
         add_gauges(self._telemetry, settings, self._admin, self._memory, self._directions)
+
+    def _forwarded(self) -> int:
+        """A number that changes whenever a request or a piece of a relay goes on."""
+        counters = self._telemetry.counters
+        return counters.pool_hits + counters.pool_misses + counters.spliced_bytes + Switchboard.current().looks
 
     async def main(self) -> int:
         """See :func:`run`."""
@@ -226,7 +233,7 @@ class App:
             record.reason, record.detail = Reason.TOO_MANY_CONNECTIONS, f"{limit} connections are open"
         else:
             record.reason, record.detail = Reason.MEMORY, "the proxy is near its memory limit"
-        self._telemetry.begin_opaque(direction)
+        self._telemetry.begin_opaque(record)
         self._telemetry.finish(record)
 
     # -- running -----------------------------------------------------------------------------------------------------

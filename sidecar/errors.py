@@ -7,6 +7,7 @@ field. Modules raise :class:`ProxyError`; only ``proxy.rescue`` turns one into a
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 
 class Fault(Enum):
@@ -48,6 +49,8 @@ class Reason(Enum):
     HANDSHAKE_TIMEOUT = ("handshake_timeout", "DPE", Fault.CLIENT)
     NO_IDENTITY = ("no_identity", "LR", Fault.IDENTITY)
     REVOKED = ("revoked", "UAEX", Fault.IDENTITY)
+    CERTIFICATE_EXPIRED = ("certificate_expired", "UAEX", Fault.IDENTITY)
+    ROOT_WITHDRAWN = ("root_withdrawn", "UAEX", Fault.IDENTITY)
     NO_ENDPOINT = ("no_endpoint", "UH", Fault.UPSTREAM)
     UPSTREAM_HANDSHAKE = ("upstream_handshake", "UF", Fault.UPSTREAM)
     UPSTREAM_IDENTITY = ("upstream_identity", "UF", Fault.IDENTITY)
@@ -73,6 +76,10 @@ class Reason(Enum):
         self.word = word
         self.flag = flag
         self.fault = fault
+
+
+# Why an open connection is cut: a certificate on it is no longer good.
+CUTS: Final = (Reason.REVOKED, Reason.CERTIFICATE_EXPIRED, Reason.ROOT_WITHDRAWN)
 
 
 class ProxyError(Exception):

@@ -81,5 +81,8 @@ def _add_handshakes(telemetry: Telemetry, membership: Membership) -> None:
         "sidecar_tls_groups", lambda: [((group,), float(times)) for group, times in gate.groups.items()]
     )
     gauges.add("sidecar_tls_handshakes_open", lambda: gate.under_way)
-    gauges.add("sidecar_tls_connections_cut", lambda: membership.identity.cut)
+    gauges.add_labelled(
+        "sidecar_tls_connections_cut",
+        lambda: [((reason.word,), float(times)) for reason, times in membership.identity.cut.items()],
+    )
     telemetry.who = lambda: str(membership.identity.spiffe_id or "")

@@ -22,15 +22,16 @@ from cryptography import x509
 from OpenSSL import SSL
 
 from certs.bundle import Bundles
-from certs.errors import IdentityError
+from certs.errors import IdentityError, Refusal
 from certs.keys import PrivateKey
 from certs.memory import Memory
 from certs.revocation import Revocations
 from certs.spiffe import SpiffeId
 from certs.verify import Peer, recheck, verify_handshake
-from sidecar.errors import ProxyError, Reason
+from sidecar.errors import CUTS, ProxyError, Reason
 from sidecar.net.channel import Channel
 from sidecar.net.contexts import client_context, server_context
+from sidecar.net.tls import Secured
 from sidecar.proxy.client import DrainState
 
 ALPN_HTTP1: Final = b"istio-http/1.1"
@@ -39,6 +40,13 @@ ALPN_OPAQUE: Final = b"sidecar-tcp"
 # What an inbound listener serves. HTTP/2 is not served yet, so ``istio-h2`` is passed over for the ``istio`` behind it.
 SERVED: Final = (ALPN_HTTP1, ALPN_DETECT, ALPN_OPAQUE, b"http/1.1")
 MEMORY: Final = 512  # certificates
+_OURS_OF_THEN: Final = "this proxy's certificate with which the connection began"
+_CUT_AS: Final = {  # what ``certs.verify.recheck`` may refuse
+    Refusal.REVOKED: Reason.REVOKED,
+    Refusal.EXPIRED: Reason.CERTIFICATE_EXPIRED,
+    Refusal.UNKNOWN_AUTHORITY: Reason.ROOT_WITHDRAWN,
+    Refusal.UNKNOWN_TRUST_DOMAIN: Reason.ROOT_WITHDRAWN,
+}
 _log = logging.getLogger(__name__)
 
 
@@ -98,7 +106,7 @@ class Identity:
         self.generation: Generation | None = None
         self.revocations = Revocations()
         self.renewals = 0  # certificates taken, the first among them
-        self.cut = 0  # connections that ended since their peer, or our own certificate, was no longer good
+        self.cut = dict.fromkeys(CUTS, 0)  # connections that ended since a certificate on them was no longer good
         self._channels = channels
         self._clock = clock
         self._memory = Memory(MEMORY)
@@ -177,21 +185,29 @@ class Identity:
         if generation is None:
             return
         now = self._clock()
-        ours_ended = now >= generation.credentials.not_after
-        for channel in [each for each in self._channels if each.secured is not None]:
-            assert channel.secured is not None
-            if channel.overdue is Reason.REVOKED:
-                continue  # cut before, and not given up yet
-            peer = channel.secured.peer
-            try:
-                if ours_ended or (0.0 < channel.secured.ends <= now):
-                    self._cut(channel, "a certificate of this connection has ended")
-                elif peer is not None:
-                    recheck(peer, generation.credentials.bundles, self.revocations, now)
-            except IdentityError as refused:
-                self._cut(channel, refused.detail)
+        for channel in list(self._channels):
+            if channel.secured is None or channel.overdue in CUTS:
+                continue  # in plaintext; or cut before, and not given up yet
+            found = self._fault(channel.secured, generation, now)
+            if found is not None:
+                self._cut(channel, *found)
 
-    def _cut(self, channel: Channel, why: str) -> None:
-        self.cut += 1
+    def _fault(self, secured: Secured, generation: Generation, now: float) -> tuple[Reason, str] | None:
+        """Why a connection may not go on: for machines and for people; None where it may."""
+        if now >= generation.credentials.not_after:
+            return Reason.CERTIFICATE_EXPIRED, "this proxy's own certificate has expired, and no new one has come"
+        peer = secured.peer
+        if peer is not None:
+            try:
+                recheck(peer, generation.credentials.bundles, self.revocations, now)
+            except IdentityError as refused:
+                return _CUT_AS[refused.reason], refused.detail
+        if 0.0 < secured.ends <= now:
+            whose = "the peer's certificate" if peer is not None and peer.not_after <= now else _OURS_OF_THEN
+            return Reason.CERTIFICATE_EXPIRED, f"{whose} has expired"
+        return None
+
+    def _cut(self, channel: Channel, reason: Reason, why: str) -> None:
+        self.cut[reason] += 1
         _log.warning("%s: cut: %s", channel.peer, why)
-        channel.cut(Reason.REVOKED)
+        channel.cut(reason, why)

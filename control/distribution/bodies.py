@@ -29,9 +29,9 @@ class RefusedShown(msgspec.Struct, frozen=True):
 
 
 class ProxyShown(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A proxy as operators and readers see it. ``state`` is ``in sync``, ``behind`` or ``refused``; ``held`` the
-    version that it obeys, ``offered`` the newest that there is for it; ``accepted`` what it said of the one that it
-    judged last."""
+    """A proxy as operators and readers see it. ``state`` is ``in sync``, ``behind``, ``refused``, or
+    ``unknown``: it has judged the newest and did not say how yet; ``held`` the version that it obeys, ``offered`` the
+    newest that there is for it; ``accepted`` what it said of the one that it judged last."""
 
     proxy: str
     instance: str

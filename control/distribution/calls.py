@@ -19,7 +19,7 @@ from control.bodies import moment, read
 from control.distribution.audience import Member
 from control.distribution.bodies import ProxiesShown, ProxyShown, RefusedShown, Status
 from control.distribution.content import Snapshot, schema_for
-from control.distribution.proxies import Proxies, Proxy, Refusal, Seen
+from control.distribution.proxies import STATES, Proxies, Proxy, Refusal, Seen
 from control.distribution.rounds import Rounds
 from control.distribution.shown import RoundFigures
 from control.doors import PEER, Peer
@@ -101,7 +101,7 @@ class DistributionApi:
 
     def by_state(self) -> dict[str, float]:
         """How many proxies are in which state."""
-        found = {"in sync": 0.0, "behind": 0.0, "refused": 0.0}
+        found = dict.fromkeys(STATES, 0.0)
         for proxy in self._proxies:
             found[proxy.state(self._newest(proxy))] += 1
         return found

@@ -24,6 +24,7 @@ from control.version import Version
 
 MOST: Final = 10_000  # in all; with full refusals some 60 MB
 OF_ONE_IDENTITY: Final = 1_000  # replicas
+STATES: Final = ("in sync", "behind", "refused", "unknown")
 GONE_SECONDS: Final = 3600.0
 PROBLEM_CHARS: Final = 300
 
@@ -71,10 +72,13 @@ class Proxy:
         return f"{self.identity} {self.instance}"
 
     def state(self, newest: Version | None) -> str:
-        """``in sync``, ``refused`` or ``behind``; ``newest`` is what there is for its identity, None: nobody asks."""
+        """One of STATES; ``newest`` is what there is for its identity, None: nobody asks. ``unknown`` is who has judged
+        the newest, and has not said how: to this process, which remembers nothing of those before it."""
         if self.accepted is False and self.refusal is not None and self.refusal.version == newest:
             return "refused"
-        return "in sync" if newest is not None and self.held == newest else "behind"
+        if newest is None or newest not in (self.held, self.judged):
+            return "behind"
+        return "in sync" if self.held == newest else "unknown"
 
 
 class Proxies:

@@ -63,6 +63,9 @@ class RoundFigures:
 def add_gauges(figures: Figures, by_state: Callable[[], Mapping[str, float]], held: Callable[[], float]) -> None:
     """What is read when somebody asks: proxies by state, bytes of the pieces held."""
     figures.gauges(
-        "sidecar_control_proxies", "Proxies by how they hold what there is: in sync, not, refused.", "state", by_state
+        "sidecar_control_proxies",
+        "Proxies by how they hold what there is: in sync, behind, refused, unknown (not said yet).",
+        "state",
+        by_state,
     )
     figures.gauge("sidecar_control_pieces_bytes", "Bytes of encoded services that are held.", held)

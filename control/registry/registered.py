@@ -16,7 +16,8 @@ import msgspec
 
 from control.problems import Invalid
 from sidecar import values
-from sidecar.resources.schema import EndpointSpec, Port, PortSpec
+from sidecar.resources.schema import Port, PortSpec
+from sidecar.resources.scoped import RegisteredSpec
 from sidecar.resources.snapshot import Reach
 
 SHORTEST_TTL: Final = 3.0  # seconds; a heartbeat a second is as much as one endpoint may cost
@@ -68,9 +69,10 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         labels = sum(map(len, self.labels)) + sum(map(len, self.labels.values()))
         return 128 + labels + 8 * len(self.labels) + sum(len(name) + 8 for name in self.ports)
 
-    def spec(self) -> EndpointSpec:
+    def spec(self) -> RegisteredSpec:
         """As callers are told of it."""
-        return EndpointSpec(self.address, self.port, self.ports, self.mode, self.labels)
+        since = round(self.registered, 3)
+        return RegisteredSpec(self.address, self.port, self.ports, self.mode, self.labels, since=since)
 
 
 class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -75,7 +75,7 @@ def add_mesh_gauges(
     )
     if snapshots is not None:
         slices = snapshots.slices
-        gauges.add("sidecar_snapshot_slice_max_seconds", lambda: slices.longest)
+        gauges.add_peak("sidecar_snapshot_slice_max_seconds", lambda: slices.longest, slices.forget_longest)
         gauges.add("sidecar_snapshot_apply_cpu_seconds", lambda: slices.applied)
     if registration is not None:
         gauges.add_labelled(

@@ -49,6 +49,10 @@ class Slices:
         self.total += seconds
         self.last += seconds
 
+    def forget_longest(self) -> None:
+        """The longest is one of those to come."""
+        self.longest = 0.0
+
 
 async def drive(work: Generator[None, None, T], slices: Slices, *, gently: bool) -> T:
     """What the work returns. Cancelling it leaves the work undone."""

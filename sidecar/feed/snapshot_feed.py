@@ -91,7 +91,8 @@ class SnapshotFeed:
 
     async def _poll(self) -> None:
         await self._caller.wait_certificate()
-        began, wait = self._caller.steady(), self._caller.patience()
+        # After a failure at once, so that a control plane that forgot us is told again before a long poll has ended.
+        began, wait = self._caller.steady(), 0.0 if self._lost else self._caller.patience()
         self.slices.begin()
         target = f"/v1/snapshot?instance={self._instance}&schema={SCHEMA}&wait={wait:.1f}s"
         if self.judged is not None:

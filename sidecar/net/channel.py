@@ -78,6 +78,7 @@ class Channel:
     __slots__ = (
         "bulk",
         "closed",
+        "cut_for",
         "deadline",
         "eager",
         "fd",
@@ -99,6 +100,7 @@ class Channel:
         self.deadline = NEVER
         self.overdue_as = Reason.CONNECTION_IDLE
         self.overdue: Reason | None = None
+        self.cut_for = ""  # where it was cut: why, in a sentence
         self.bulk = False
         self.eager = False
         self.reads = 0
@@ -121,10 +123,11 @@ class Channel:
             self.overdue = reason
             trio.lowlevel.notify_closing(self.fd)
 
-    def cut(self, reason: Reason) -> None:
+    def cut(self, reason: Reason, why: str) -> None:
         """As ``expire``, and for good: whoever holds it, nothing goes out or comes in any more, and what was under way
-        for this peer ends at once. For a peer that is no longer good."""
+        for this peer ends at once. For a peer that is no longer good; ``why`` is for people."""
         if not self.closed:
+            self.cut_for = f"{self.peer}: cut: {why}"
             self.expire(reason)
             if self.watcher is not None:
                 self.watcher.abort(reason)
@@ -134,6 +137,11 @@ class Channel:
     def revive(self) -> None:
         """Takes an ``Overdue`` back: its catcher decided to go on waiting."""
         self.overdue = None
+
+    def check(self) -> None:
+        """Raises what a wait would: Overdue, or ChannelClosed where it is closed on our side."""
+        if self.overdue is not None:
+            raise self._overdue()
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

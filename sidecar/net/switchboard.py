@@ -70,6 +70,7 @@ class Switchboard:
         self._lines: dict[int, Line] = {}
         self._watched: set[Watched] = set()
         self._ticking = False
+        self.looks = 0  # at the epoll, when something was there
 
     def __len__(self) -> int:
         """How many lines lie on the board."""
@@ -130,6 +131,7 @@ class Switchboard:
                     ready = poll(0, BATCH)
                     if not ready:
                         break
+                    self.looks += 1
                     self._carry_all(ready)
         finally:
             self._epoll.close()

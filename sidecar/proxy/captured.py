@@ -90,7 +90,7 @@ def refuse(channel: Channel, direction: str, error: ProxyError, original: str, s
     record.request_id = shared.ids.new()  # to be explained by
     record.blame(error)
     channel.reset()
-    shared.telemetry.begin_opaque(direction)
+    shared.telemetry.begin_opaque(record)
     shared.telemetry.finish(record)
 
 

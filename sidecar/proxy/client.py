@@ -287,7 +287,11 @@ class ClientStream:
 
     async def send_interim(self, head: ResponseHead) -> None:
         if self.head is not None and self.head.minor:
-            await self._send(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.phrase, field_lines(head.fields)))
+            try:
+                await self._send(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.phrase, field_lines(head.fields)))
+            except ProxyError:
+                self.reply_begun = True  # a part of it may have gone, and no head can follow upon that
+                raise
 
     async def send_head(self, head: ResponseHead, fields: list[Field], body: bytes, *, done: bool) -> None:
         request = self.head

@@ -21,19 +21,20 @@ from time import monotonic
 from typing import Final, cast
 
 import msgspec
-import trio
 
 from certs.xfcc import element
 from sidecar.errors import ProxyError, Reason
 from sidecar.identity import ALPN_DETECT, ALPN_HTTP1, ALPN_OPAQUE, Generation, Identity
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
 from sidecar.net.tls import HANDSHAKE_SECONDS, HandshakeFailed, Secured, secure_server
+from sidecar.policy.fairness import ByPeer, peer_of
 from sidecar.proxy.admitted import AS_IT_CAME, SILENT, Admitted, TlsWaiting
+from sidecar.proxy.turns import Turns
 from sidecar.wire.detect import HELLO_BYTES
 from sidecar.wire.hello import NoHello, read_hello
 
 TLS_HANDSHAKE: Final = 0x16  # the first byte of a record with a handshake message (RFC 8446 section 5.1)
-AT_ONCE: Final = 512  # handshakes under way; one more ends the oldest
+AT_ONCE: Final = 512  # handshakes under way; one more ends the oldest of the peer that has most of them
 SILENCE_SECONDS: Final = 0.05
 _OF_THE_MESH: Final = (b"istio", b"istio-http/1.1", b"istio-h2")
 
@@ -83,8 +84,8 @@ class Gate:
         self._identity = identity
         self._mode_of = mode_of
         self._sni_leads_here = sni_leads_here
-        self._turns = trio.Semaphore(1)
-        self._under_way: dict[Channel, None] = {}  # in the order of their beginning
+        self.turns = Turns()
+        self._under_way: ByPeer[Channel] = ByPeer()
         self.outcomes: dict[str, int] = {}
         self.groups: dict[str, int] = {}
 
@@ -93,8 +94,8 @@ class Gate:
         """Handshakes that have begun and not ended."""
         return len(self._under_way)
 
-    async def admit(self, channel: Channel, port: int) -> Admitted:
-        """Looks at the first bytes, and secures the connection where that is called for.
+    async def admit(self, channel: Channel, host: str, port: int) -> Admitted:
+        """Looks at the first bytes of a connection from ``host``, and secures the connection where that is called for.
 
         Raises ProxyError for what is refused (PLAINTEXT_REFUSED, PEER_REFUSED, HANDSHAKE_*, NO_IDENTITY), and
         ChannelClosed for a client that left; the channel is only good for a reset then.
@@ -115,28 +116,29 @@ class Gate:
                 taken = "mutual TLS only (STRICT)" if mode == STRICT else "TLS only"
                 raise ProxyError(Reason.PLAINTEXT_REFUSED, f"plaintext, and this port takes {taken}")
             return AS_IT_CAME
-        return await self._admit_tls(channel, mode)
+        return await self._admit_tls(channel, host, mode)
 
-    async def admit_late(self, channel: Channel, port: int) -> Admitted:
+    async def admit_late(self, channel: Channel, host: str, port: int) -> Admitted:
         """As ``admit``, after TlsWaiting."""
-        return await self._admit_tls(channel, self._mode_of(port))
+        return await self._admit_tls(channel, host, self._mode_of(port))
 
-    async def _admit_tls(self, channel: Channel, mode: str) -> Admitted:
+    async def _admit_tls(self, channel: Channel, host: str, mode: str) -> Admitted:
         if mode == PERMISSIVE and not await self._offers_the_mesh(channel):
             return AS_IT_CAME
         generation = self._identity.require()
-        if len(self._under_way) >= AT_ONCE:
-            # The oldest has had its time: else whoever begins handshakes and ends none would keep all others out.
-            oldest = next(iter(self._under_way))
-            del self._under_way[oldest]
-            oldest.expire(Reason.TOO_MANY_CONNECTIONS)
-        self._under_way[channel] = None
+        peer = peer_of(host)
+
+        async def turn(step: Callable[[], None]) -> None:
+            await self.turns.run(channel, peer, len(self._under_way), step)
+
         try:
-            await self._turns.acquire()  # one at a time and turn of the loop: each takes the processor for half a ms
-            self._turns.release()
+            if len(self._under_way) >= AT_ONCE:
+                channel.limit(HANDSHAKE_SECONDS, Reason.HANDSHAKE_TIMEOUT)
+                await turn(self._make_room)
+            self._under_way.add(peer, channel)
             judge = self._identity.judge(generation, None)
             context = generation.server(certificate_needed=mode != OPTIONAL)
-            secured = await secure_server(channel, context, judge, HANDSHAKE_SECONDS)
+            secured = await secure_server(channel, context, judge, HANDSHAKE_SECONDS, turn=turn)
         except HandshakeFailed as failed:
             self.note(failed.rule, "")
             raise
@@ -147,12 +149,18 @@ class Gate:
             self.note(ended.reason.word, "")
             raise
         finally:
-            self._under_way.pop(channel, None)
+            self._under_way.discard(peer, channel)
         if self._sni_leads_here is not None and secured.sni and not self._sni_leads_here(secured.sni):
             self.note("wrong_sni", "")
             raise ProxyError(Reason.NO_ROUTE, "the server name (SNI) names no service that is served here")
         self.note("ok", secured.group)
         return self._admitted(channel, secured, generation)
+
+    def _make_room(self) -> None:
+        """The oldest has had its time: else whoever begins handshakes and ends none would keep all others out. It is
+        one of whoever has most: else whoever begins many would."""
+        if len(self._under_way) >= AT_ONCE:
+            self._under_way.take_from_largest().expire(Reason.TOO_MANY_CONNECTIONS)
 
     def _admitted(self, channel: Channel, secured: Secured, generation: Generation) -> Admitted:
         peer, ours = secured.peer, generation.credentials

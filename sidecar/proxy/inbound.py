@@ -195,11 +195,11 @@ async def _serve_at(channel: Channel, host: str, port: AppPort, shared: Shared) 
         await serve_target(channel, host, port, shared)
         return
     try:
-        admitted = await gate.admit(channel, port.address.port)
+        admitted = await gate.admit(channel, host, port.address.port)
         try:
             await serve_target(channel, host, port, shared, admitted)
         except TlsWaiting:
-            admitted = await gate.admit_late(channel, port.address.port)
+            admitted = await gate.admit_late(channel, host, port.address.port)
             await serve_target(channel, host, port, shared, admitted)
     except ProxyError as refused:
         if refused.reason in _ALERTED:

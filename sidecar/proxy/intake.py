@@ -152,7 +152,7 @@ async def _detect(channel: Channel, host: str, target: Target, shared: Shared, a
         record.origin = _origin("undecided: the client was silent", monotonic() - began, target, admitted)
         record.upstream = target.destination.name
         _blame(record, error, shared)
-        shared.telemetry.begin_opaque(target.direction)
+        shared.telemetry.begin_opaque(record)
         shared.telemetry.finish(record)
         channel.reset()
         return
@@ -204,7 +204,7 @@ async def _relay(channel: Channel, found: Sniffed, origin: Origin, target: Targe
     record.sni = found.sni
     record.origin = origin
     record.bytes_received = found.sent
-    shared.telemetry.begin_opaque(target.direction)
+    counted = False
     try:
         await target.permit(found)
         if not shared.overload.admits(shared.telemetry.counters.connections_active - 1):
@@ -216,6 +216,8 @@ async def _relay(channel: Channel, found: Sniffed, origin: Origin, target: Targe
             lease = await target.destination.fresh()
         record.upstream = lease.channel.peer
         record.upstream_principal = lease.principal
+        shared.telemetry.begin_opaque(record)
+        counted = True
         await tunnel(channel, lease.channel, record, shared, to_upstream=found.data[found.sent :])
     except ProxyError as error:
         _blame(record, error, shared)
@@ -223,6 +225,8 @@ async def _relay(channel: Channel, found: Sniffed, origin: Origin, target: Targe
     finally:
         if lease is not None:
             lease.release(reusable=False)
+        if not counted:  # nobody was reached
+            shared.telemetry.begin_opaque(record)
         shared.telemetry.finish(record)
 
 

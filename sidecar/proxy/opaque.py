@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.errors import Reason
+from sidecar.errors import CUTS, Reason
 from sidecar.net.channel import Channel
 from sidecar.net.relay import relay
 from sidecar.proxy.client import ClientStream
@@ -41,6 +41,8 @@ async def tunnel(
     record.bytes_received += relayed.bytes_to_right
     record.bytes_sent += relayed.bytes_to_left
     record.reason = relayed.reason
+    if relayed.reason in CUTS:
+        record.detail = client.cut_for or upstream.cut_for
 
 
 async def switch(

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from sidecar.errors import Fault, ProxyError, Reason
+from sidecar.errors import CUTS, Fault, ProxyError, Reason
 from sidecar.proxy.client import ClientStream
 from sidecar.telemetry.record import Record
 from sidecar.wire.head import RequestHead
@@ -41,6 +41,8 @@ STATUS: Final = {
     Reason.HANDSHAKE_FAILED: 400,
     Reason.HANDSHAKE_TIMEOUT: 408,
     Reason.REVOKED: 403,
+    Reason.CERTIFICATE_EXPIRED: 403,
+    Reason.ROOT_WITHDRAWN: 403,
     Reason.NO_IDENTITY: 503,
     Reason.NO_ENDPOINT: 503,
     Reason.UPSTREAM_HANDSHAKE: 503,
@@ -80,9 +82,10 @@ async def rescue(client: ClientStream, request: RequestHead | None, error: Proxy
 
     A reply that had begun can't be taken back: then the connection is reset, so that it does not look complete.
     """
-    cut = client.channel.overdue is Reason.REVOKED  # who is cut is told nothing
-    if cut:
-        error = ProxyError(Reason.REVOKED, f"{client.channel.peer}: cut: a certificate is no longer good")
+    ended = client.channel.overdue
+    cut = ended in CUTS  # who is cut is told nothing
+    if ended is not None and cut:
+        error = ProxyError(ended, client.channel.cut_for)
     record.blame(error)
     status = STATUS[error.reason]
     if cut or client.reply_begun:

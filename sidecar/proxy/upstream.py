@@ -10,7 +10,7 @@ from time import monotonic
 
 import trio
 
-from sidecar.errors import Fault, ProxyError, Reason
+from sidecar.errors import CUTS, Fault, ProxyError, Reason
 from sidecar.net.channel import NEVER, ChannelClosed, Overdue
 from sidecar.net.pool import Lease
 from sidecar.wire import headers
@@ -258,9 +258,11 @@ class UpstreamStream:
 
     def _cut(self, overdue: Overdue) -> ProxyError:
         """What was cut since the server is no longer good is no fault of the caller's."""
-        if overdue.reason is not Reason.REVOKED:
+        if overdue.reason not in CUTS:
             return overdue
-        return ProxyError(Reason.UPSTREAM_IDENTITY, f"{self.channel.peer}: cut: a certificate is no longer good")
+        cut = ProxyError(Reason.UPSTREAM_IDENTITY, self.channel.cut_for)
+        cut.rule = overdue.reason.word
+        return cut
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

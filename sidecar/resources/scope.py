@@ -32,8 +32,8 @@ from sidecar.resources.kinds import (
     WorkloadEntry,
 )
 from sidecar.resources.mesh import Exports, Mesh, Place
-from sidecar.resources.schema import EndpointSpec, MutualTls, PeerAuthenticationSpec, PortSpec, ServiceSpec
-from sidecar.resources.scoped import EntrySpec, ScopedMesh
+from sidecar.resources.schema import EndpointSpec, MutualTls, PeerAuthenticationSpec, PortSpec
+from sidecar.resources.scoped import EntrySpec, ScopedMesh, ToldService, told
 from sidecar.resources.snapshot import SCHEMA, Policy
 from sidecar.resources.values import service_of
 
@@ -80,7 +80,7 @@ def labels_of(mesh: Mesh, namespace: str, service_account: str) -> list[Labels]:
 
 def service_spec(
     mesh: Mesh, place: Place, endpoints: Iterable[EndpointSpec] = (), virtual: tuple[str, ...] = ()
-) -> ServiceSpec:
+) -> ToldService:
     """A service with the endpoints of its document, those registered, and where it names no addresses the virtual ones.
     An endpoint that is there already is left out. Raises KeyError where there is no such document."""
     document = mesh.of("Service")[place]
@@ -93,7 +93,7 @@ def service_spec(
         if not places & taken:
             taken |= places
             found.append(each)
-    return msgspec.structs.replace(spec, endpoints=found, addresses=spec.addresses or list(virtual))
+    return told(spec, found, spec.addresses or list(virtual))
 
 
 def entry_spec(mesh: Mesh, place: Place, virtual: tuple[str, ...] = ()) -> EntrySpec:

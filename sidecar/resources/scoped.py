@@ -7,6 +7,7 @@ is not known is refused, since something may have to be enforced by it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
@@ -14,6 +15,35 @@ import msgspec
 from sidecar.resources.schema import EndpointSpec, PeerAuthenticationSpec, PortSpec, ServiceSpec
 from sidecar.resources.snapshot import Policy as Policy
 from sidecar.resources.snapshot import Resolution as Resolution
+
+
+class RegisteredSpec(EndpointSpec, frozen=True):
+    """An endpoint that registered itself, and when: ``since``, in seconds since the epoch; 0: it was written."""
+
+    since: float = 0.0
+
+
+class ToldService(ServiceSpec, frozen=True):
+    """A service with all of its endpoints, written and registered."""
+
+    endpoints: list[RegisteredSpec] = msgspec.field(default_factory=list)  # type: ignore[assignment]
+
+
+def told(spec: ServiceSpec, endpoints: Iterable[EndpointSpec], addresses: list[str]) -> ToldService:
+    """The service as it is told, with these endpoints and addresses in place of its own."""
+    return ToldService(
+        name=spec.name,
+        ports=spec.ports,
+        namespace=spec.namespace,
+        service_accounts=spec.service_accounts,
+        subject_alt_names=spec.subject_alt_names,
+        addresses=addresses,
+        endpoints=[each if isinstance(each, RegisteredSpec) else _written(each) for each in endpoints],
+    )
+
+
+def _written(each: EndpointSpec) -> RegisteredSpec:
+    return RegisteredSpec(each.address, each.port, each.ports, each.mode, each.labels)
 
 
 class EntrySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
@@ -42,7 +72,7 @@ class ScopedMesh(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     proxy: str
     issued: float
     trust_domain: str
-    services: list[ServiceSpec] = []
+    services: list[ToldService] = []
     service_entries: list[EntrySpec] = []
     peer_authentication: PeerAuthenticationSpec = PeerAuthenticationSpec()
     outbound_policy: Policy | None = None

@@ -8,6 +8,7 @@ endpoint. A service that nobody may serve never becomes a :class:`ServicePort`: 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import inf
 from typing import Final
 
 from certs import spiffe
@@ -15,13 +16,15 @@ from certs.errors import IdentityError
 from certs.spiffe import SpiffeId
 from sidecar.resources.protocols import WORDS, protocol_of
 from sidecar.resources.schema import EndpointSpec, PortSpec, ServiceSpec
+from sidecar.resources.scoped import RegisteredSpec
 from sidecar.resources.shape import Path, shown
 from sidecar.resources.snapshot import Endpoint, Service, ServicePort
 from sidecar.resources.tables import A_STEP, Tables
 
 Place = tuple[str, int]
-Found = dict[int, dict[Place, tuple[int, Endpoint]]]  # by the service's port, and by where it is dialed; with its index
+Found = dict[int, dict[Place, tuple[int, float, Endpoint]]]  # by port and by where it is dialed; with index and since
 
+WRITTEN: Final = inf  # when an endpoint came that a document has: no registration is later
 NO_LABELS: Final[tuple[tuple[str, str], ...]] = ()
 
 
@@ -51,9 +54,9 @@ def add_service(
             _target(tables, address, number, port, (*path, "addresses"), documented=True)
     done = 0
     for number, port in ports.items():
-        for index, endpoint in found[number].values():
+        for index, since, endpoint in found[number].values():
             if endpoint.mode == "captured":
-                _target(tables, endpoint.address, endpoint.port, port, (*path, "endpoints", index))
+                _target(tables, endpoint.address, endpoint.port, port, (*path, "endpoints", index), since=since)
             else:
                 tables.direct.setdefault((endpoint.address, endpoint.port), port)
             done += 1
@@ -107,7 +110,7 @@ def _port(
     tables: Tables,
     spec: ServiceSpec,
     port: PortSpec,
-    found: dict[Place, tuple[int, Endpoint]],
+    found: dict[Place, tuple[int, float, Endpoint]],
     identities: frozenset[SpiffeId],
 ) -> ServicePort:
     return ServicePort(
@@ -116,7 +119,7 @@ def _port(
         port=port.port,
         name=port.name,
         protocol=protocol_of(port.port, port.name, port.app_protocol if port.app_protocol in WORDS else ""),
-        endpoints=tuple([endpoint for _, endpoint in found.values()]),
+        endpoints=tuple([endpoint for _, _, endpoint in found.values()]),
         identities=identities,
         trust_domain=tables.trust_domain,
     )
@@ -155,6 +158,7 @@ def _endpoints(
             check_endpoint(tables, spec.ports, each, at)
         address = tables.address(each.address, (*at, "address"))
         labels = tuple(sorted(each.labels.items())) if each.labels else NO_LABELS
+        since = (each.since if isinstance(each, RegisteredSpec) else 0.0) or WRITTEN
         for port in ports:
             if each.mode == "direct" and not strict and not (each.port or each.ports.get(port.name)):
                 continue  # it registered before its service had this port
@@ -163,7 +167,7 @@ def _endpoints(
                 if strict:
                     tables.wrong(at, f"{place[0]}, port {place[1]}, is an endpoint of this service already")
             elif address:
-                found[port.port][place] = index, Endpoint(address, place[1], each.mode, labels)
+                found[port.port][place] = index, since, Endpoint(address, place[1], each.mode, labels)
                 if strict:
                     _reach(tables, place, each, at)
             done += 1
@@ -179,16 +183,31 @@ def _reach(tables: Tables, place: Place, each: EndpointSpec, path: Path) -> None
 
 
 def _target(
-    tables: Tables, address: str, number: int, port: ServicePort, path: Path, *, documented: bool = False
+    tables: Tables,
+    address: str,
+    number: int,
+    port: ServicePort,
+    path: Path,
+    *,
+    since: float = WRITTEN,
+    documented: bool = False,
 ) -> None:
     """This address and port stand for this service port. Several services may share an endpoint, if the same may
-    serve them: else nobody could say who is expected there. Where endpoints register themselves the first one stands:
-    an address that has just changed hands must not refuse all the rest, and whoever answers there shows who it is. But
-    an address that a service's document names (``documented``) is taken from it by no endpoint of another."""
+    serve them: else nobody could say who is expected there, and the first one stands. Where endpoints register
+    themselves an address may have changed hands, which must not refuse all the rest: of those whom others may serve the
+    latest stands, and whoever answers there shows who it is. But what a document has is later than any, and an
+    address that a service's document names (``documented``) is taken from it by no endpoint of another."""
     place = address, number
     known = tables.targets.setdefault(place, port)
-    if known is not port and known.identities != port.identities and tables.strict:
-        tables.wrong(path, f"{address}, port {number}, is {known} as well, which others may serve")
+    if known is port or tables.strict:
+        if known.identities != port.identities:
+            tables.wrong(path, f"{address}, port {number}, is {known} as well, which others may serve")
+        if not tables.strict:
+            tables.since[place] = max(since, tables.since.get(place, 0.0))
+    elif place not in tables.documented and since > tables.since[place]:
+        tables.since[place] = since
+        if known.identities != port.identities:
+            tables.targets[place] = port
     if documented:
         if place not in tables.documented:
             tables.targets[place] = port

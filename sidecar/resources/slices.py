@@ -17,8 +17,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from sidecar.resources.entries import add_entry
-from sidecar.resources.schema import EndpointSpec, ServiceSpec
-from sidecar.resources.scoped import EntrySpec, ScopedMesh
+from sidecar.resources.schema import EndpointSpec
+from sidecar.resources.scoped import EntrySpec, RegisteredSpec, ScopedMesh, ToldService
 from sidecar.resources.services import add_service
 from sidecar.resources.shape import Path, Problem
 from sidecar.resources.snapshot import Me, Snapshot, Source, Version
@@ -45,7 +45,7 @@ class _Envelope(ScopedMesh, frozen=True, forbid_unknown_fields=True, rename="cam
     service_entries: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]
 
 
-class _LargeService(ServiceSpec, frozen=True, forbid_unknown_fields=True, rename="camel"):
+class _LargeService(ToldService, frozen=True, forbid_unknown_fields=True, rename="camel"):
     endpoints: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]
 
 
@@ -53,15 +53,15 @@ class _LargeEntry(EntrySpec, frozen=True, forbid_unknown_fields=True, rename="ca
     endpoints: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]
 
 
-S = TypeVar("S", ServiceSpec, EntrySpec)
+S = TypeVar("S", ToldService, EntrySpec)
 Add = Callable[[Tables, S, Iterable[tuple[int, EndpointSpec]], Path], Iterator[None]]
 
 _envelope: Final = msgspec.json.Decoder(_Envelope)
-_service: Final = msgspec.json.Decoder(ServiceSpec)
+_service: Final = msgspec.json.Decoder(ToldService)
 _entry: Final = msgspec.json.Decoder(EntrySpec)
 _large_service: Final = msgspec.json.Decoder(_LargeService)
 _large_entry: Final = msgspec.json.Decoder(_LargeEntry)
-_endpoint: Final = msgspec.json.Decoder(EndpointSpec)
+_endpoint: Final = msgspec.json.Decoder(RegisteredSpec)
 
 
 def compile_slices(document: bytes, me: Me, source: Source) -> Generator[None, None, Compiled]:

@@ -50,6 +50,7 @@ class Tables:
         self.services: dict[tuple[str, str], Service] = {}
         self.targets: dict[tuple[str, int], ServicePort] = {}
         self.documented: set[tuple[str, int]] = set()  # of these, what a service's own addresses are
+        self.since: dict[tuple[str, int], float] = {}  # of these, when the endpoint that they are came
         self.direct: dict[tuple[str, int], ServicePort] = {}
         self.reaches: dict[tuple[str, int], Reach] = {}
         self.entries: dict[tuple[str, str], Entry] = {}

@@ -67,7 +67,9 @@ REQUEST_HISTOGRAMS: Final = (
     _istio("request_bytes", "histogram", "Body bytes received with requests."),
     _istio("response_bytes", "histogram", "Body bytes sent with responses."),
 )
-OPENED: Final = _istio("tcp_connections_opened", "counter", "Opaque connections that began.")
+OPENED: Final = _istio(
+    "tcp_connections_opened", "counter", "Opaque connections that began, counted once it is known who the peer is."
+)
 TCP_COUNTERS: Final = (
     _istio("tcp_sent_bytes", "counter", "Bytes sent to the clients of opaque connections."),
     _istio("tcp_received_bytes", "counter", "Bytes received from the clients of opaque connections."),
@@ -109,7 +111,9 @@ READ: Final = (
     Metric("sidecar_tls_handshakes_open", "gauge", "Handshakes with callers that are under way."),
     Metric(
         "sidecar_tls_connections_cut", "counter",
-        "Connections that were ended since a certificate was no longer good: revoked, expired, or of a root that went.",
+        "Connections that were cut since a certificate was no longer good, by reason: revoked, certificate_expired "
+        "(also where it is this proxy's own), root_withdrawn.",
+        ("reason",),
     ),
     Metric("sidecar_connections_limit", "gauge", "Client connections that may be open, --max-connections."),
     Metric("sidecar_connections_open", "gauge", "Client connections open now, by direction.", ("direction",)),
@@ -160,7 +164,8 @@ READ: Final = (
     Metric("sidecar_snapshots", "counter", "Configurations by what became of them: accepted, refused.", ("outcome",)),
     Metric(
         "sidecar_snapshot_slice_max_seconds", "gauge",
-        "The longest that applying configuration from the control plane held the event loop, in seconds of its CPU.",
+        "The longest that applying configuration from the control plane held the event loop, in seconds of its CPU, "
+        "since the start or a reset.",
     ),
     Metric(
         "sidecar_snapshot_apply_cpu_seconds", "gauge", "CPU that the last such configuration cost, in all its slices.",

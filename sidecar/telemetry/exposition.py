@@ -110,8 +110,8 @@ def _http(requests: RequestFigures, ours: str) -> Iterator[Family]:
 
 def _tcp(requests: RequestFigures, ours: str) -> Iterator[Family]:
     opened = _counter(catalog.OPENED)
-    for direction, count in requests.opened:
-        opened.add_metric(_tcp_labels(direction, "-", "", ours), count)
+    for (direction, peer), count in requests.opened:
+        opened.add_metric(_tcp_labels(direction, "-", peer, ours), count)
     yield opened
     for number, metric in enumerate(catalog.TCP_COUNTERS):
         family = _counter(metric)

@@ -135,8 +135,20 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
         "slow network.",
     ),
     Reason.REVOKED: Meaning(
-        "The connection was cut: a certificate on it has ended, was revoked, or its root is no longer trusted.",
-        "The application log says which. Where it was not meant: /certs, and whether the control plane is reached.",
+        "The connection was cut: the peer's certificate, or one that signed it, was revoked while it was open.",
+        "The detail has the serial number. Where it was not meant, let an operator look at what is revoked "
+        "(sidecarctl revocations).",
+    ),
+    Reason.CERTIFICATE_EXPIRED: Meaning(
+        "The connection was cut: the peer's certificate, or this proxy's own, expired while it was open.",
+        "The detail says whose. That sidecar gets no new certificate, or its clock is wrong: look at /certs there, and "
+        "whether it reaches the control plane. A connection that was busy until the end of the certificate it began "
+        "with ends so too: shorter streams, or a longer --leaf-ttl.",
+    ),
+    Reason.ROOT_WITHDRAWN: Meaning(
+        "The connection was cut: the root of the peer's certificate was taken out of the bundle of trust.",
+        "After a rotation of the root: the peer has no certificate of the new one yet; look at /certs there, and "
+        "whether it reaches the control plane.",
     ),
     Reason.NO_IDENTITY: Meaning(
         "This proxy has no certificate that is good now, and so serves nothing that needs one.",
@@ -152,9 +164,10 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
         "the rule if it refused; nothing was sent in plaintext.",
     ),
     Reason.UPSTREAM_IDENTITY: Meaning(
-        "Whoever answered at the service's address has shown another identity than those that may serve it.",
-        "Nothing was sent. Does the service's definition name the service account that it runs as? If it does, "
-        "somebody else answers at that address.",
+        "Whoever answered at the service's address has shown another identity than those that may serve it; or the "
+        "connection was cut while it was used, since a certificate on it was no longer good.",
+        "At a handshake nothing was sent; of a cut the detail says why. Does the service's definition name the service "
+        "account that it runs as? If it does, somebody else answers at that address.",
     ),
     Reason.DNS_FAILED: Meaning(
         "The destination's name could not be looked up.",

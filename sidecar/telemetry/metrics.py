@@ -195,7 +195,7 @@ class RequestFigures:
 
     cells: tuple[float, ...]
     series: tuple[tuple[SeriesKey, int], ...]
-    opened: tuple[tuple[str, int], ...]
+    opened: tuple[tuple[tuple[str, str], int], ...]  # by direction and peer, as of a series
     errors: tuple[tuple[tuple[str, str], int], ...]
 
 
@@ -207,12 +207,12 @@ class RequestMetrics:
     def __init__(self) -> None:
         self._cells: list[float] = []
         self._runs: dict[Key, int] = {}  # where each series' cells begin
-        self._opened = dict.fromkeys(REPORTERS, 0)
+        self._opened = dict.fromkeys(((direction, "") for direction in REPORTERS), 0)
         self._errors: dict[tuple[str, str], int] = {}
 
-    def open_opaque(self, direction: str) -> None:
-        """An opaque connection begins; its record follows at its end."""
-        self._opened[direction] += 1
+    def open_opaque(self, record: Record) -> None:
+        """An opaque connection begins, of which the record says who the peer is; it is finished at its end."""
+        self._note_opened(record.direction, "")
 
     def note(self, record: Record) -> None:
         """Counts a finished record."""
@@ -264,6 +264,10 @@ class RequestMetrics:
     def _series(self) -> Iterator[tuple[SeriesKey, int]]:
         return (((*key, ""), at) for key, at in self._runs.items())
 
+    def _note_opened(self, direction: str, peer: str) -> None:
+        key = (direction, peer)
+        self._opened[key] = self._opened.get(key, 0) + 1
+
     def _note_error(self, reason: Reason, direction: str) -> None:
         key = (reason.word, direction)
         self._errors[key] = self._errors.get(key, 0) + 1
@@ -292,17 +296,27 @@ class MeshMetrics(RequestMetrics):
         super().__init__()
         self._by_peer = {"": self._runs}
 
+    def open_opaque(self, record: Record) -> None:
+        """As of ``RequestMetrics``."""
+        self._note_opened(record.direction, self._filed(_peer(record)))
+
     def note(self, record: Record) -> None:
         """As of ``RequestMetrics``."""
-        peer = record.principal if record.direction == "inbound" else record.upstream_principal
+        peer = _peer(record)
         runs = self._by_peer.get(peer)
-        self._runs = self._runs_of(peer) if runs is None else runs
+        self._runs = self._by_peer[self._filed(peer)] if runs is None else runs
         super().note(record)
 
-    def _runs_of(self, peer: str) -> dict[Key, int]:
-        if len(self._by_peer) > MAX_PEERS:
+    def _filed(self, peer: str) -> str:
+        """The name under which this peer has its table of series."""
+        if peer not in self._by_peer and len(self._by_peer) > MAX_PEERS:
             peer = OTHER_PEERS
-        return self._by_peer.setdefault(peer, {})
+        self._by_peer.setdefault(peer, {})
+        return peer
 
     def _series(self) -> Iterator[tuple[SeriesKey, int]]:
         return (((*key, peer), at) for peer, runs in self._by_peer.items() for key, at in runs.items())
+
+
+def _peer(record: Record) -> str:
+    return record.principal if record.direction == "inbound" else record.upstream_principal

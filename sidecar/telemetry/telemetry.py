@@ -55,9 +55,10 @@ class Telemetry:
             else AccessLog(log_form, LogWriter(log_path), self.counters, captured=captured, mesh=mesh)
         )
 
-    def begin_opaque(self, direction: str) -> None:
-        """An opaque connection begins. Its record, with protocol TCP, TLS or HTTP/2, must follow."""
-        self.requests.open_opaque(direction)
+    def begin_opaque(self, record: Record) -> None:
+        """An opaque connection (protocol TCP, TLS or HTTP/2) begins: once per record, before its ``finish``, and when
+        it is known who the peer is, or that this will not be known. Istio counts it then too."""
+        self.requests.open_opaque(record)
 
     def finish(self, record: Record) -> None:
         """Counts and logs a record, whose ``duration`` is filled in here if it is not yet. Never blocks."""
@@ -115,7 +116,7 @@ class Telemetry:
         self.detection.reset()
         self.lag.reset()
         self.pauses.reset()
-        self.taps.dropped = 0
+        self.gauges.reset()
         if self.access_log is not None:
             self.access_log.reset()
 

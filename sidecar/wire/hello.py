@@ -125,8 +125,15 @@ def _server_name(content: bytes) -> bytes:
 
 
 def _protocols(content: bytes) -> tuple[bytes, ...]:
-    offered = _Reader(_Reader(content).vector(2))
+    """All of them: who the hello is for may be said by the last. The hello's own size is the bound; as it may have some
+    thousand names, they are not taken off a reader one by one."""
+    offered = _Reader(content).vector(2)
     found: list[bytes] = []
-    while not offered.empty and len(found) < 32:
-        found.append(offered.vector(1))
+    at, end = 0, len(offered)
+    while at < end:
+        after = at + 1 + offered[at]
+        found.append(offered[at + 1 : after])
+        at = after
+    if at > end:
+        raise NoHello
     return tuple(found)

@@ -54,6 +54,7 @@ def seconds_shown(tab: Tab, count: int) -> list[float]:
     )
 
 
+@pytest.mark.alone
 def test_figures_move_and_agree_with_the_load(
     browser: Chromium, loaded: tuple[SidecarProcess, Callable[[], int]]
 ) -> None:
@@ -85,6 +86,7 @@ def cpu_seconds(tab: Tab) -> float:
     return float(found["TaskDuration"])
 
 
+@pytest.mark.alone
 def test_the_page_stays_smooth(browser: Chromium, busy: SidecarProcess) -> None:
     tab = open_page(browser, busy)
     tab.wait("document.querySelectorAll('#failure-table tbody tr').length >= 10")

@@ -152,7 +152,7 @@ def test_who_dies_beside_one_that_lives_is_dropped_and_the_last_one_never(contro
     lives, dies = Workload(control, "lives"), Workload(control, "dies")
     assert [lives.register(), dies.register(port=15007)] == [200, 200]
     with Beating(lives, dies):
-        time_of_both = time.monotonic() + 2 * SHORTEST
+        time_of_both = time.monotonic() + 1.5 * SHORTEST
         wait_for(lambda: time.monotonic() > time_of_both, "time goes by")
         assert set(endpoints(control)) == {"lives", "dies"}
     with Beating(lives):
@@ -170,10 +170,10 @@ def test_a_process_that_was_stopped_takes_nobody_for_silent(control: ControlProc
     with Beating(*workloads):
         wait_for(lambda: len(endpoints(control)) == 3, "they are not there")
         control.process.send_signal(signal.SIGSTOP)
-        stopped = time.monotonic() + 3 * SHORTEST
+        stopped = time.monotonic() + 2 * SHORTEST
         wait_for(lambda: time.monotonic() > stopped, "time goes by")
         control.process.send_signal(signal.SIGCONT)
-        again = time.monotonic() + 3 * SHORTEST
+        again = time.monotonic() + 2 * SHORTEST
         while time.monotonic() < again:
             assert set(endpoints(control)) == set("abc")
             time.sleep(0.1)

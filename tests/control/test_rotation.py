@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from certs import jointoken, pem
+from certs import facts, jointoken, pem
 from certs.bundle import Bundle, Bundles
 from certs.keys import new_key
 from certs.revocation import Revocations
@@ -125,3 +125,49 @@ async def test_a_deadline_that_is_none_is_told(tmp_path: Path) -> None:
         for deadline in ("soon", "0s", "100000h"):
             reply = await plane.ask("POST", "/v1/ca:rotate", plane.operator, {"deadline": deadline, "voidTokens": True})
             assert reply.status == 400 and reply.json["detail"].startswith("deadline: ")
+
+
+async def test_a_rotation_right_after_a_revocation_was_lifted_waits_for_nobody_that_is_gone(tmp_path: Path) -> None:
+    """The clock stands still: who is waited for until nobody has heard of it for a while is waited for for ever."""
+    async with running(tmp_path, leaf_ttl=3600.0) as plane:
+        plane.clock.stop()
+        token, operator = await plane.token(), plane.operator
+
+        async def certificate() -> str:
+            made = await plane.ask("POST", "/v1/certificates", token, csr())
+            assert made.status == 201
+            return facts.read(pem.from_pem(made.json["chain"])[0]).digest.hex()
+
+        version = (await plane.ask("GET", "/v1/bundle", operator)).json["version"]
+        held, before = f"/v1/bundle?version={version}", await certificate()
+        assert (await plane.ask("GET", held, door=SOCKET, peer=BILLING, fingerprint=before)).status == 304
+        revoked = (await plane.ask("POST", "/v1/revocations", operator, {"spiffeId": str(BILLING)})).json
+        assert (await plane.ask("DELETE", f"/v1/revocations/{revoked['id']}", operator)).status == 204
+        plane.clock.ahead += 1.0  # what is issued at the very moment of the lift is taken back as well
+        assert (await plane.ask("GET", held, token)).status == 304  # as a sidecar does whose certificate is refused
+        after = await certificate()
+        assert (await plane.ask("GET", held, door=SOCKET, peer=BILLING, fingerprint=after)).status == 304
+
+        await plane.ask("POST", "/v1/ca:rotate", operator, {"voidTokens": True, "deadline": "1h"})
+        fresh = (await plane.ask("GET", "/v1/bundle", operator)).json["version"]
+        assert (await plane.ask("GET", "/v1/ca", operator)).json["unconfirmed"] == [str(BILLING)]
+        confirm = f"/v1/bundle?version={fresh}"
+        assert (await plane.ask("GET", confirm, door=SOCKET, peer=BILLING, fingerprint=after)).status == 304
+
+        async def switched() -> bool:
+            return await phases(plane) == ["issuing", "retiring"]
+
+        await eventually(switched)
+
+
+async def test_a_rotation_goes_on_when_whom_it_waits_for_is_revoked(tmp_path: Path) -> None:
+    async with running(tmp_path, leaf_ttl=3600.0) as plane:
+        assert (await plane.ask("POST", "/v1/certificates", await plane.token(), csr())).status == 201
+        await plane.ask("POST", "/v1/ca:rotate", plane.operator, {"voidTokens": True, "deadline": "1h"})
+        assert await phases(plane) == ["issuing", "published"]
+        await plane.ask("POST", "/v1/revocations", plane.operator, {"spiffeId": str(BILLING)})
+
+        async def switched() -> bool:
+            return await phases(plane) == ["issuing", "retiring"]
+
+        await eventually(switched)

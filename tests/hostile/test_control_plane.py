@@ -171,6 +171,7 @@ def _served(sidecar: SidecarProcess, until: float) -> None:
 
 
 @covers("CTL-4")
+@pytest.mark.alone
 @pytest.mark.parametrize("same", [False, True], ids=["each newer", "the same again"])
 def test_updates_without_end_cost_memory_and_lag_of_one(same: bool) -> None:
     numbers = itertools.count(2)

@@ -51,13 +51,15 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
         yield rig
 
 
-@pytest.fixture(scope="module", params=["nginx", "haproxy", "h11"])
-def reference(request: pytest.FixtureRequest) -> Iterator[Reference]:
-    if request.param == "h11":
-        yield H11Reference()
-    else:
-        with ProxyReference(str(request.param)) as started:
-            yield started
+@pytest.fixture(scope="module")
+def references() -> Iterator[dict[str, Reference]]:
+    with ProxyReference("nginx") as nginx, ProxyReference("haproxy") as haproxy:
+        yield {each.name: each for each in (nginx, haproxy, H11Reference())}
+
+
+@pytest.fixture(params=["nginx", "haproxy", "h11"])
+def reference(request: pytest.FixtureRequest, references: dict[str, Reference]) -> Reference:
+    return references[request.param]
 
 
 def _ours(rig: Rig, data: bytes) -> Split:

@@ -267,7 +267,7 @@ def test_who_is_revoked_is_cut_and_comes_in_no_more(shop: Shop, place: int) -> N
     assert shop.web.record_of(again.heard.port)["rule"] == "revoked"
     assert through(shop).status == 503
     assert shop.seen() == seen
-    assert shop.web.tell("look")["cut"] >= 1
+    assert shop.web.tell("look")["cut"]["revoked"] >= 1
     shop.web.tell("revoke", serials=[])
     assert through(shop).status == 200
 

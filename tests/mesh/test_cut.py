@@ -1,15 +1,17 @@
-"""A peer that is revoked while it is connected: whatever its connection is doing, it ends, and no more is taken."""
+"""A peer that is no longer good while it is connected: whatever its connection is doing, it ends, no more is taken, and
+the record says which it was: revoked, expired, or of a root that was withdrawn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from certs.facts import read
 from certs.pem import from_pem
 from tests.support.member import SNI, Member, Shop
-from tests.support.papers import Papers
+from tests.support.papers import Authority, Papers
 from tests.support.raw import Client
 from tests.support.secure import OPAQUE
 from tests.support.upstream import hold, ok, send, wait_until
@@ -55,6 +57,7 @@ def test_while_the_app_thinks(shop: Shop, sent: bytes) -> None:
     wait_until(lambda: any(told in (each["detail"] or "") for each in shop.web.log_records()), "it is recorded")
     (record,) = (each for each in shop.web.log_records() if told in (each["detail"] or ""))
     assert record["response_code_details"] == "revoked" and record["response_code"] == 0
+    assert "the leaf with serial number" in record["detail"]
     assert _taken(shop, b"/behind") == 0
 
 
@@ -95,7 +98,7 @@ def test_in_an_opaque_connection(shop: Shop) -> None:
     port = f"127.0.0.1:{client.heard.port}"
     wait_until(lambda: any(each["client"] == port for each in shop.web.log_records()), "it is recorded")
     (record,) = (each for each in shop.web.log_records() if each["client"] == port)
-    assert record["response_code_details"] == "revoked"
+    assert record["response_code_details"] == "revoked" and record["detail"].startswith(f"{port}: cut: the leaf")
 
 
 def test_another_connection_goes_on(shop: Shop) -> None:
@@ -127,3 +130,67 @@ def test_the_caller_of_a_server_that_is_revoked_gets_503(shop: Shop) -> None:
         revoke(shop.caller, shop.papers["web"])
         (reply,) = client.replies((b"GET",), 1)
     assert reply.status == 503 and b"upstream_identity" in reply.body
+    assert b"cut: the leaf with serial number" in reply.body
+    wait_until(lambda: any(each["rule"] == "revoked" for each in shop.caller.log_records()), "it is recorded")
+
+
+HOUR = 3600.0
+_LONG, _SHORT = 24 * HOUR, 1 * HOUR
+
+
+def _cut_while_held(shop: Shop, papers: Papers, happens: Callable[[], object]) -> tuple[str, str]:
+    """A request is in the app when this happens; returns the reason's word and the detail of its record at web's."""
+    there = _in_app(shop, b"/script/holds")
+    before = dict(shop.web.tell("look")["cut"])
+    with shop.stranger(papers) as client:
+        client.send(_GET % b"/script/holds")
+        wait_until(there, "the request is in the app")
+        happens()
+        client.read_to_end()
+        assert client.heard.end in ("cut", "reset") and not client.heard.raw
+    record = shop.web.record_of(client.heard.port)
+    assert (record["response_flags"], record["response_code"]) == ("UAEX", 0)
+    word = record["response_code_details"]
+    after = shop.web.tell("look")["cut"]
+    assert {reason for reason in after if after[reason] > before[reason]} == {word}
+    shown = shop.web.admin_get("/metrics")[1]
+    assert f'sidecar_tls_connections_cut_total{{reason="{word}"}} {float(after[word])}' in shown
+    return word, record["detail"]
+
+
+def _ended(word: str, detail: str, whose: str) -> None:
+    assert word == "certificate_expired" and f": cut: {whose}" in detail, (word, detail)
+
+
+def test_a_caller_whose_certificate_expires_is_told_from_one_that_is_revoked() -> None:
+    with Shop(scripts={"holds": (hold,)}) as shop:
+        papers = shop.authority.issue("caller", ttl=_SHORT)
+        found = _cut_while_held(shop, papers, lambda: shop.web.tell("clock", ahead=2 * _SHORT))
+        _ended(*found, whose="its certificate has expired")
+
+
+def test_where_our_own_certificate_expires_it_is_said_to_be_ours() -> None:
+    with Shop(scripts={"holds": (hold,)}) as shop:
+        shop.web.install(shop.authority.issue("web", ttl=_SHORT))
+        papers = shop.authority.issue("caller", ttl=_LONG)
+        found = _cut_while_held(shop, papers, lambda: shop.web.tell("clock", ahead=2 * _SHORT))
+        _ended(*found, whose="this proxy's own certificate has expired")
+
+
+def test_a_connection_does_not_outlive_the_certificate_of_ours_that_it_began_with() -> None:
+    with Shop(scripts={"holds": (hold,)}) as shop:
+        shop.web.install(shop.authority.issue("web", ttl=_SHORT))
+
+        def renewed_and_later() -> None:
+            shop.web.install(shop.authority.issue("web", ttl=_LONG))
+            shop.web.tell("clock", ahead=2 * _SHORT)
+
+        found = _cut_while_held(shop, shop.authority.issue("caller", ttl=_LONG), renewed_and_later)
+        _ended(*found, whose="this proxy's certificate with which the connection began has expired")
+
+
+def test_a_caller_whose_root_is_withdrawn(tmp_path: Path) -> None:
+    with Shop(scripts={"holds": (hold,)}) as shop:
+        papers, others = shop.authority.issue("caller"), Authority(tmp_path)
+        word, detail = _cut_while_held(shop, papers, lambda: shop.web.install(others.issue("web")))
+        assert word == "root_withdrawn" and detail.endswith(": cut: its root has been taken out of the bundle")

@@ -21,7 +21,7 @@ GET: Final = b"GET /mode HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n"
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SILENCE: Final = 0.3  # well beyond that after which the app is dialed
 PACE: Final = 0.0005
-_MANY_NAMES: Final = tuple(f"padding-{number:03}-{'x' * 40}" for number in range(28))  # a hello of 1,900 bytes
+_MANY_NAMES: Final = tuple(f"padding-{number:03}-{'x' * 40}" for number in range(40))  # a hello of 2,500 bytes
 
 T = TypeVar("T")
 Way = Callable[[Shop, "Spoken"], bytes]

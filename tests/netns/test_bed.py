@@ -43,6 +43,7 @@ def test_pods_reach_each_other(make_pod: MakePod, family: str) -> None:
     assert a.curl(b.url(8080, "/x", family)) == f"from {here} to {there} 8080 /x\n"
 
 
+@pytest.mark.alone
 def test_a_pod_is_made_fast(make_pod: MakePod) -> None:
     began = time.monotonic()
     for number in range(4):

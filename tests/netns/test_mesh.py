@@ -121,6 +121,11 @@ def test_opaque_bytes(mesh: Mesh) -> None:
         assert raised == []
     record = mesh.b.record(original_destination=_authority(mesh.b.v4, ECHO))
     assert record["downstream_peer_uri_san"] == A and record["bytes_received"] == 100_000
+    for pod in (mesh.a, mesh.b):
+        page = pod.get("/metrics")[1].splitlines()
+        opened = [line for line in page if line.startswith("istio_tcp_connections_opened_total{")]
+        (met,) = (line for line in opened if f'"{A}"' in line and f'"{B}"' in line)
+        assert f'source_principal="{A}"' in met and f'destination_principal="{B}"' in met and met.endswith(" 1.0")
 
 
 @FAMILIES

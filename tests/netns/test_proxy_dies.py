@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.netns.conftest import MakePod
 from tests.netns.pod import Pod
 from tests.support.upstream import wait_until
@@ -82,27 +80,30 @@ def _in_force(pod: Pod) -> set[float]:
     return set(found)
 
 
-@pytest.mark.parametrize("way", ["cleanup", "netlink"])
-def test_rules_that_are_removed_behind_its_back(make_pod: MakePod, way: str) -> None:
-    pod = make_pod("a")
-    pod.init()
-    proxy = pod.sidecar()
-    assert _standing(pod) == (200, "LIVE\n")
-    if way == "cleanup":
-        pod.init("--cleanup")
-    else:
-        pod.run(str(pod.environment.python), "-c", _DELETE)
-    wait_until(lambda: _standing(pod)[0] == 503, "it says that the rules are gone", NOTICED)
-    assert _standing(pod)[1].startswith("NOT_INTERCEPTING\n")
-    assert "run sidecar-init" in _standing(pod)[1]
-    assert _in_force(pod) == {0.0}
-    assert proxy.errors.count("run sidecar-init") == 1
+def test_rules_that_are_removed_behind_its_back(make_pod: MakePod) -> None:
+    """By sidecar-init, and by netlink. It looks every ten seconds: so the two pods wait together."""
+    pods = [make_pod(way) for way in ("cleanup", "netlink")]
+    for pod in pods:
+        pod.init()
+        pod.sidecar()
+        assert _standing(pod) == (200, "LIVE\n")
+    cleanup, netlink = pods
+    cleanup.init("--cleanup")
+    netlink.run(str(netlink.environment.python), "-c", _DELETE)
+    for pod in pods:
+        wait_until(lambda pod=pod: _standing(pod)[0] == 503, "it says that the rules are gone", NOTICED)  # type: ignore[misc]
+        assert _standing(pod)[1].startswith("NOT_INTERCEPTING\n")
+        assert "run sidecar-init" in _standing(pod)[1]
+        assert _in_force(pod) == {0.0}
+        assert pod.proxy.errors.count("run sidecar-init") == 1
 
-    pod.init()
-    wait_until(lambda: _standing(pod) == (200, "LIVE\n"), "it is ready again", NOTICED)
-    assert _in_force(pod) == {1.0}
-    assert "redirected here again" in proxy.errors
-    proxy.stop()
+    for pod in pods:
+        pod.init()
+    for pod in pods:
+        wait_until(lambda pod=pod: _standing(pod) == (200, "LIVE\n"), "it is ready again", NOTICED)  # type: ignore[misc]
+        assert _in_force(pod) == {1.0}
+        assert "redirected here again" in pod.proxy.errors
+        pod.proxy.stop()
 
 
 _DELETE = """

@@ -187,6 +187,8 @@ class Fickle:
             return 204, b""
         if path == "/v1/snapshot":
             while self.mesh is None or f"version={self.mesh_version}" in query.split("&"):
+                if "wait=0.0s" in query.split("&"):
+                    return 304, b""
                 await self.changed.wait()
                 if path in self.wrong:
                     return self.wrong[path](body)

@@ -193,6 +193,8 @@ ELSEWHERE = {
     Reason.PEER_REFUSED: "tests/mesh/test_cut.py",
     Reason.PLAINTEXT_REFUSED: "tests/netns/test_mesh.py",
     Reason.REVOKED: "tests/mesh/test_cut.py",
+    Reason.CERTIFICATE_EXPIRED: "tests/mesh/test_cut.py",
+    Reason.ROOT_WITHDRAWN: "tests/mesh/test_cut.py",
     Reason.NO_IDENTITY: "tests/hostile/test_tls_transport.py",
     Reason.UPSTREAM_IDENTITY: "tests/hostile/test_tls_certificates.py",
     Reason.HANDSHAKE_FAILED: "tests/mesh/test_reasons.py",

@@ -100,6 +100,7 @@ def test_app_that_closes_does_not_close_the_client(front: Front) -> None:
     assert [(reply.status, reply.closes) for reply in replies] == [(200, False)] * 2
 
 
+@pytest.mark.alone
 def test_an_idle_connection_ends_before_the_app_would_end_it(front: Front) -> None:
     """The app says that it waits for 2 s; a request that we sent after 1.9 s could meet its FIN."""
     front.ask(b"/script/hint")

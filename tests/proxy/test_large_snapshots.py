@@ -63,6 +63,7 @@ def is_held(sidecar: SidecarProcess, version: str) -> bool:
     return bool(held(sidecar)["version"] == version)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("services", "endpoints"), [(1000, 10), (1, 10_000)], ids=["1,000 of 10", "1 of 10,000"])
 def test_ten_thousand_endpoints_under_load(services: int, endpoints: int, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"s{i}" for i in range(services)]

@@ -104,6 +104,18 @@ async def test_a_control_plane_that_is_back_is_told_again(tmp_path: Path) -> Non
         await proxy.until(lambda: plane.told)
 
 
+async def test_a_control_plane_that_is_back_is_told_again_before_there_is_anything_new(tmp_path: Path) -> None:
+    async with plane_at(tmp_path) as plane, following(plane) as proxy:
+        await proxy.taken(1, "web")
+        await proxy.until(lambda: plane.told)
+        plane.wrong[SNAPSHOT] = lambda _: (503, b"")
+        plane.publish()
+        await proxy.until(lambda: ("snapshot", "status_503") in proxy.caller.errors)
+        plane.told.clear()
+        del plane.wrong[SNAPSHOT]
+        await proxy.until(lambda: plane.told)  # a poll that waits would last longer than this test may
+
+
 # -- the last good one -----------------------------------------------------------------------------------------------
 
 

@@ -131,6 +131,7 @@ def test_upload(front: Front, framing: str) -> None:
     assert _resident(front) - before < GROWTH
 
 
+@pytest.mark.alone
 def test_others_are_served_during_an_upload_at_full_speed(front: Front) -> None:
     """However fast bytes come, small requests get their turn."""
     with front.client(deadline=30) as client:

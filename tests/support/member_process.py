@@ -147,7 +147,7 @@ def _look(told: membership.Membership) -> dict[str, object]:
     return {
         "outcomes": told.gate.outcomes,
         "groups": told.gate.groups,
-        "cut": told.identity.cut,
+        "cut": {reason.word: times for reason, times in told.identity.cut.items()},
         "under_way": told.gate.under_way,
         "generation": 0 if generation is None else generation.number,
         "contexts": sum(type(each) is SSL.Context for each in gc.get_objects()),

@@ -57,12 +57,12 @@ HELLOS = {
     "plain": (PLAIN, Hello(b"app.example.org", (b"h2", b"http/1.1"))),
     "no-name": (client_hello(), Hello(b"", ())),
     "upper-case": (client_hello("App.Example.ORG"), Hello(b"app.example.org", ())),
-    "large": (LARGE, Hello(b"app.example.org", tuple(name.encode() for name in MANY[:32]))),
+    "large": (LARGE, Hello(b"app.example.org", tuple(name.encode() for name in MANY))),
     "two-records": (in_records(PLAIN, len(PLAIN) // 2), Hello(b"app.example.org", (b"h2", b"http/1.1"))),
     "small-records": (in_records(PLAIN, 16), Hello(b"app.example.org", (b"h2", b"http/1.1"))),
     "first-record-of-one": (in_records(PLAIN[:6], 1) + in_records(b"....." + PLAIN[6:], 4096),
                             Hello(b"app.example.org", (b"h2", b"http/1.1"))),
-    "large-in-records": (in_records(LARGE, 1000), Hello(b"app.example.org", tuple(n.encode() for n in MANY[:32]))),
+    "large-in-records": (in_records(LARGE, 1000), Hello(b"app.example.org", tuple(n.encode() for n in MANY))),
 }  # fmt: skip
 
 
@@ -81,6 +81,14 @@ def test_a_hello_is_read(data: bytes, expected: Hello) -> None:
 @pytest.mark.parametrize("data", [row[0] for row in HELLOS.values()], ids=list(HELLOS))
 def test_every_beginning_of_a_hello_waits_for_the_rest(data: bytes) -> None:
     assert all(read_hello(data[:end]) is None for end in range(len(data)))
+
+
+@pytest.mark.parametrize("count", [31, 32, 33, 5000])
+def test_the_last_protocol_offered_is_read_however_many_come_before(count: int) -> None:
+    offered = vector(b"h", 1) * count + vector(b"istio", 1)
+    hello = with_extensions((16, vector(offered, 2)))
+    assert len(hello) < HELLO_BYTES
+    assert read_hello(hello) == Hello(b"", (b"h",) * count + (b"istio",))
 
 
 @pytest.mark.parametrize("shown", [b"a_b.example", b"xn--nxasmq6b", b"10.0.0.1", b"x" * 254])
@@ -115,6 +123,7 @@ BROKEN = {
     "name-cut": with_extensions((0, b"\x00\x09\x00\x00\x09app")),
     "name-list-cut": with_extensions((0, b"\x00")),
     "alpn-cut": with_extensions((16, b"\x00\x05\x09h2")),
+    "last-alpn-cut": with_extensions((16, vector(vector(b"h2", 1) * 40 + b"\x03h2", 2))),
     "extension-cut": with_extensions((16, b""))[:-4] + b"\x00\x10\x00\x05",
     "session-id-cut": b"\x16\x03\x01" + vector(b"\x01" + vector(b"\x03\x03" + bytes(32) + b"\x20", 3), 2),
     "nothing-in-it": b"\x16\x03\x01" + vector(b"\x01" + vector(b"", 3), 2),

@@ -15,7 +15,15 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from sidecar.errors import Reason
 from sidecar.telemetry import catalog
 from sidecar.telemetry.exposition import OPENMETRICS, PLAIN, render, wants_openmetrics
-from sidecar.telemetry.metrics import MAX_SERIES, METERS, Counters, RequestMetrics
+from sidecar.telemetry.metrics import (
+    MAX_PEERS,
+    MAX_SERIES,
+    METERS,
+    OTHER_PEERS,
+    Counters,
+    MeshMetrics,
+    RequestMetrics,
+)
 from sidecar.telemetry.record import Record
 from sidecar.telemetry.telemetry import Telemetry
 
@@ -125,8 +133,8 @@ def test_an_opaque_connection_has_the_four_tcp_metrics(protocol: str) -> None:
     telemetry = Telemetry()
     done = record("outbound", protocol, status=0)
     done.bytes_sent, done.bytes_received, done.reason = 11, 5, Reason.CLIENT_CLOSED
-    telemetry.begin_opaque("outbound")
-    telemetry.begin_opaque("outbound")
+    telemetry.begin_opaque(done)
+    telemetry.begin_opaque(done)
     telemetry.finish(done)
     labels = {**PARTIES, **BY_SOURCE, "request_protocol": "tcp"}
     assert value(telemetry, "istio_tcp_connections_opened_total", response_flags="-", **labels) == 2
@@ -180,7 +188,7 @@ def test_the_number_of_series_has_a_bound_and_nothing_is_lost() -> None:
 @pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text; version=1.0.0"])
 def test_a_page_is_valid_in_its_format(accept: str) -> None:
     telemetry = Telemetry()
-    telemetry.begin_opaque("inbound")
+    telemetry.begin_opaque(record(protocol="TCP", status=0))
     for each in (record(), record("outbound", status=404), record(protocol="TCP", status=0)):
         telemetry.finish(each)
     text = page(telemetry, accept)
@@ -220,3 +228,17 @@ def test_prometheus_client_is_not_imported_before_a_scrape() -> None:
     code = "import sys, sidecar.telemetry.telemetry, sidecar.admin.server; print('prometheus_client' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "False\n"
+
+
+def test_peers_past_the_bound_are_filed_together_when_they_open_as_when_they_close() -> None:
+    metrics = MeshMetrics()
+    for number in range(MAX_PEERS + 5):
+        begun = record("outbound", "TCP", status=0)
+        begun.upstream_principal = f"spiffe://cluster.local/ns/shop/sa/{number}"
+        metrics.open_opaque(begun)
+        metrics.note(begun)
+    figures = metrics.read()
+    opened = {peer: count for (direction, peer), count in figures.opened if direction == "outbound"}
+    closed = {peer: figures.cells[at + 2] for (_, _, _, peer), at in figures.series}
+    assert opened.pop("") == 0 and opened == closed
+    assert len(opened) <= MAX_PEERS + 1 and opened[OTHER_PEERS] >= 5

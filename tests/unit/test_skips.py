@@ -28,6 +28,7 @@ def run(folder: Path, *flags: str) -> int:
 @pytest.mark.parametrize("name", TESTS)
 def test_a_skipped_test_fails(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # seconds each, and none has a part in this
     (tmp_path / "conftest.py").write_text((Path(__file__).parents[1] / "conftest.py").read_text())
     (tmp_path / name).write_text(TESTS[name])
     (tmp_path / "test_sound.py").write_text("def test_one(): pass\n")

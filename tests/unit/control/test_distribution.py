@@ -224,6 +224,16 @@ def test_a_refused_version_is_withheld_until_another_is_taken_or_the_proxy_begin
     assert taken.withheld is None and taken.state(V2) == "in sync" and taken.refusal == proxy.refusal
 
 
+def test_who_has_not_said_what_it_made_of_the_newest_is_not_called_behind() -> None:
+    """As after a restart of the control plane: a poll says what was judged last, and not how."""
+    proxies = Proxies()
+    assert heard(proxies).state(V2) == "behind" and proxies.polled(heard(proxies), V1).state(V2) == "behind"
+    judged = proxies.polled(heard(proxies), V2)
+    assert judged.state(V2) == "unknown" and judged.state(Version(1, 3)) == "behind"
+    assert proxies.said(judged, V2, V2, Status("1.2", True, held="1.2"), 6.0).state(V2) == "in sync"
+    assert proxies.said(judged, V2, V1, Status("1.2", False, ["no"]), 6.0).state(V2) == "refused"
+
+
 def test_what_a_proxy_says_is_cut_and_can_not_be_taken_for_anything_else() -> None:
     proxies = Proxies()
     problems = ["x" * 10_000, "\x1b[2J\n"]

@@ -110,6 +110,30 @@ def test_what_was_asked_before_the_other_certificate_came_is_the_replicas_word_t
     assert held.missing(new, [], 3 * LATELY) == ["a"]
 
 
+def test_nobody_waits_for_a_certificate_that_has_ended() -> None:
+    old, new = Version(1, 1), Version(1, 2)
+    held = Confirmations()
+    held.note("taken back", "a", old, 0.0)
+    held.note("other", "b", old, 0.0)
+    assert held.missing(new, [], 1.0, "taken back".__eq__) == ["b"]
+    assert held.missing(new, ["a"], 1.0, "taken back".__eq__) == ["a", "b"], "its next one has confirmed nothing yet"
+    held.note("next", "a", new, 2.0)
+    held.note("other", "b", new, 2.0)
+    assert held.missing(new, ["a", "b"], 2.0, "taken back".__eq__) == []
+
+
+def test_who_asked_by_a_token_is_waited_for_until_it_asks_by_its_certificate() -> None:
+    old, new = Version(1, 1), Version(1, 2)
+    held = Confirmations()
+    held.note("token:1", "a", old, 0.0, by_certificate=False)
+    held.note("of-b", "b", new, 1.0)
+    assert held.missing(new, ["a"], 1.0) == ["a"], "another identity's certificate says nothing of it"
+    held.note("of-a", "a", new, 1.0)
+    assert held.missing(new, ["a"], 1.0) == []
+    held.note("token:1", "a", old, 2.0, by_certificate=False)  # a replica that still asks by it
+    assert held.missing(new, ["a"], 2.0) == ["a"]
+
+
 def test_a_bucket_gives_a_burst_and_then_its_rate() -> None:
     buckets = Buckets(Rate(2.0, 3))
     assert [buckets.take("a", 0.0) for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]

@@ -3,6 +3,7 @@ it is never an entry."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -148,6 +149,39 @@ def test_endpoints_that_registered_themselves_and_contradict_each_other_refuse_n
     assert [each.address for each in at.services["shop", "a"].ports[80].endpoints] == ["10.0.0.1"]
     found = at.by_address("10.0.0.1", 8080)
     assert found is not None and found.service == "a"
+
+
+def _holder(*services: dict[str, Any]) -> str:
+    """Who is called at 10.0.0.1, port 8080, by a proxy that sees these services."""
+    at = snapshot(written(*sorted(services, key=lambda each: each["name"])))
+    found = at.by_address("10.0.0.1", 8080)
+    assert found is not None
+    return found.service
+
+
+def _came(name: str, since: float, **more: Any) -> dict[str, Any]:
+    return service(name, {"address": "10.0.0.1", "since": since}, **more)
+
+
+def test_an_address_that_changed_hands_is_the_latest_ones_whatever_the_names() -> None:
+    for times in itertools.permutations((100.0, 200.5, 300.25)):
+        by_name = dict(zip("abc", times, strict=True))
+        latest = max(by_name, key=by_name.__getitem__)
+        assert _holder(*(_came(name, since) for name, since in by_name.items())) == latest
+    assert _holder(_came("a", 100.0), _came("b", 100.0)) == "a"
+
+
+def test_of_services_that_the_same_may_serve_the_first_stands_whenever_each_registered() -> None:
+    both = {"serviceAccounts": ["one"]}
+    assert _holder(_came("a", 100.0, **both), _came("b", 200.0, **both)) == "a"
+    assert _holder(_came("a", 300.0, **both), _came("b", 100.0, **both), _came("c", 200.0)) == "a"
+    assert _holder(_came("a", 100.0, **both), _came("b", 300.0, **both), _came("c", 200.0)) == "a"
+
+
+def test_what_a_document_has_is_taken_from_it_by_no_registration() -> None:
+    at_rest = service("m", {"address": "10.0.0.1"})
+    for name in "az":
+        assert _holder(at_rest, _came(name, 2e9)) == "m"
 
 
 @pytest.mark.parametrize("name", ["a", "z"])

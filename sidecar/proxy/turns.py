@@ -1,0 +1,106 @@
+"""Handshakes take turns: their steps come one after the other, and between two of them everybody else.
+
+Called by ``gate``, which gives each step to ``run``. How long handshakes rest is decided by ``policy.fairness``.
+
+Theory of operation. A step (one call of OpenSSL's) holds the loop for up to half a millisecond, and nothing can
+interrupt it. If a hundred clients have said something, a hundred steps would follow each other, and a request that
+comes meanwhile waits for all of them. So there is one turn, and each peer has a lane that leads to it. Who is first in
+its lane takes the rest that the peer owes, then queues for the turn, where it meets at most one of each other peer: so
+a flood waits for itself, and who comes alone waits for one step. Whoever gets the turn yields first to all tasks that
+are ready, so that no two steps follow each other.
+Where there are few handshakes and nothing else goes on, nobody would gain by all that, and a step is done at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+import trio
+
+from sidecar.net.channel import Channel
+from sidecar.policy.fairness import FEW, PEER_SHARE, SHARE, Flow, Pace
+
+_LANES: Final = 256  # beyond so many, those that nobody uses are taken away
+
+
+class _Lane:
+    """Whoever has the lock is next; the others of the lane come in their order."""
+
+    __slots__ = ("lock", "pace", "users")
+
+    def __init__(self, share: float) -> None:
+        self.lock = trio.Lock()
+        self.pace = Pace(share)
+        self.users = 0
+
+
+class Turns:
+    """Of one process. ``forwarded``, which whoever knows sets, gives a number that changes whenever something is
+    forwarded: handshakes leave room for that then. ``clock`` is monotonic."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self.forwarded: Callable[[], int] = int
+        self._clock = clock
+        self._flow = Flow()
+        self._all = _Lane(SHARE)
+        self._lanes: dict[str, _Lane] = {}
+
+    @property
+    def lanes(self) -> int:
+        """How many peers are known."""
+        return len(self._lanes)
+
+    async def run(self, channel: Channel, peer: str, under_way: int, step: Callable[[], None]) -> None:
+        """Does ``step``, which must not wait, when it is the turn of this channel of ``peer``'s. Of all peers so many
+        handshakes are ``under_way``.
+
+        Raises what it raises, and Overdue or ChannelClosed where the channel has ended before its turn comes, which is
+        when that is noticed. Cancelling it leaves the turn to others.
+        """
+        lane = self._lane(peer)
+        if under_way <= FEW and not self._flows():
+            self._do(step, lane)
+            return
+        lane.users += 1
+        try:
+            async with lane.lock:
+                channel.check()
+                await self._rest(lane)
+                async with self._all.lock:
+                    await trio.lowlevel.checkpoint()
+                    await self._rest(self._all)
+                    channel.check()
+                    self._do(step, lane)
+        finally:
+            lane.users -= 1
+        await trio.lowlevel.checkpoint()  # what is done with a finished handshake takes as long as a step
+        channel.check()
+
+    def _do(self, step: Callable[[], None], lane: _Lane) -> None:
+        began = self._clock()
+        try:
+            step()
+        finally:
+            took = self._clock() - began
+            lane.pace.spent(began, took)
+            self._all.pace.spent(began, took)
+
+    async def _rest(self, lane: _Lane) -> None:
+        rest = lane.pace.rest(self._clock())
+        if rest > 0.0 and self._flows():
+            await trio.sleep(rest)
+
+    def _flows(self) -> bool:
+        return self._flow.goes_on(self._clock(), self.forwarded())
+
+    def _lane(self, peer: str) -> _Lane:
+        lane = self._lanes.get(peer)
+        if lane is None:
+            if len(self._lanes) >= _LANES:
+                now = self._clock()
+                used = {key: each for key, each in self._lanes.items() if each.users or each.pace.rest(now)}
+                self._lanes = used
+            lane = self._lanes[peer] = _Lane(PEER_SHARE)
+        return lane
