@@ -144,7 +144,7 @@ def compiles(at: Mesh, account: str) -> bool:
         except StopIteration as done:
             taken = done.value.snapshot is not None
             break
-    strict, _ = compile_mesh(MeshFile(services=scoped.services), Me("a", "", account), version=Version())
+    strict, _ = compile_mesh(MeshFile(services=[*scoped.services]), Me("a", "", account), version=Version())
     return taken and strict is not None
 
 
