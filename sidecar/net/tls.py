@@ -30,6 +30,7 @@ from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
 from sidecar.net.contexts import NoProtocol, Shaking
 from sidecar.net.records import HEADER_BYTES, PLAIN_BYTES, SEALED_BYTES, SUITES, Keys
 from sidecar.net.secured_socket import TlsSocket
+from sidecar.wire.detect import HELLO_BYTES
 from sidecar.wire.hello import LEAST_FRAGMENT, NoHello, read_hello
 
 HANDSHAKE_SECONDS: Final = 10.0
@@ -77,8 +78,8 @@ async def secure_server(
 
     ``judge`` makes a Peer of the verified chain or raises IdentityError; None where no certificate was asked for, and
     a context that allows a missing one gives a Secured without a peer. ``turn`` runs each step, and raises what that
-    raises, or what ``Channel.wait_readable`` does. Raises HandshakeFailed, ChannelClosed (the
-    client left), Overdue (somebody expired the channel). The channel is only good for closing then.
+    raises, or what ``Channel.wait_readable`` does. Raises HandshakeFailed, ChannelClosed (the client left), Overdue
+    (somebody expired the channel). The channel is only good for closing then.
     """
     connection = SSL.Connection(context)
     connection.set_accept_state()
@@ -148,7 +149,8 @@ async def _secure(
 
 
 async def _shake(channel: Channel, raw: socket.socket, connection: SSL.Connection, side: _Side, turn: Step) -> bytes:
-    """Until both sides are done; returns what the peer said first, before it was answered."""
+    """Until both sides are done; returns what the peer said first, before it was answered, and not much more of it than
+    a hello has."""
     first, answered = b"", side is _SERVER
     while True:
         try:
@@ -160,7 +162,7 @@ async def _shake(channel: Channel, raw: socket.socket, connection: SSL.Connectio
                 await channel.send_all(said)
             record = await _record(channel, raw)
             connection.bio_write(record)
-            if not answered:
+            if not answered and len(first) < HELLO_BYTES:
                 first += record
         except (SSL.Error, NoProtocol):
             with suppress(ChannelClosed):
@@ -218,7 +220,8 @@ def _socket(raw: socket.socket, connection: SSL.Connection, shaking: Shaking, si
 
 def _most(hello: bytes) -> int:
     """How much the client wants in one record: OpenSSL has agreed to what it asked for (RFC 6066 section 4)."""
-    if _ASKS_FRAGMENT not in hello:
+    lone = len(hello) == HEADER_BYTES + int.from_bytes(hello[3:HEADER_BYTES], "big")
+    if lone and _ASKS_FRAGMENT not in hello:
         return PLAIN_BYTES
     try:
         read = read_hello(hello)
