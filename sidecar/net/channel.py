@@ -194,6 +194,11 @@ class Channel:
         """What a peek has decrypted and nobody has read, which no wait would tell of; b"" without TLS."""
         return b"" if self.secured is None else self.sock.take_unread()  # type: ignore[attr-defined]
 
+    def holds_unread(self) -> bool:
+        """Whether something has come that no wait would tell of: what a peek has left, or a part of a record. Only
+        where it is ``secured``."""
+        return self.sock.holds_unread()  # type: ignore[attr-defined,no-any-return]
+
     async def wait_readable(self) -> None:
         """Waits until a read may not block (look again: wake-ups can be false). Raises ChannelClosed, Overdue."""
         if self.overdue is not None:

@@ -159,6 +159,10 @@ class TlsSocket:
         self.unread = b""
         return data
 
+    def holds_unread(self) -> bool:
+        """Whether something has come that nobody has taken, and of which no poll tells: maybe a part of a record."""
+        return bool(self.unread or self._reading.held)
+
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def send(self, data: bytes | memoryview) -> int:

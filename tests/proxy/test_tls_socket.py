@@ -31,6 +31,8 @@ from sidecar.net.tls import HandshakeFailed, Secured, secure_client, secure_serv
 from sidecar.proxy.sniff import Habits, sniff
 from sidecar.telemetry.metrics import Counters
 from sidecar.wire.detect import Detected
+from tests.proxy.sealedpeer import readable, taken_over
+from tests.support.sealing import DATA
 
 _ROOT = issue.new_root("cluster.local", keys.new_key(), keys.new_serial(), time(), 3600.0)
 _BUNDLES = Bundles.of(Bundle("cluster.local", (_ROOT.certificate,)))
@@ -213,3 +215,26 @@ async def test_a_server_that_leaves_a_silent_client_is_no_reason_to_look_again_a
     for each in (client, server):
         each.close()
     far.close()
+
+
+async def test_a_connection_on_which_a_part_of_a_record_has_come_is_not_used_again() -> None:
+    """The rest of it would be taken for the begin of an answer."""
+    with taken_over(serves=False) as (near, peer):
+        server = Channel(cast(socket.socket, near), "server", set())
+        server.secured = Secured(None, b"", b"", "", "")
+        late = peer.sealed((DATA, b"HTTP/1.1 408 Request Timeout\r\n\r\n"))
+
+        async def dial() -> Channel:
+            return server
+
+        pool = Pool(dial, limit=1, max_waiting=1, wait_seconds=1.0, idle_seconds=60.0, counters=Counters())
+        lease = await pool.acquire()
+        assert lease.quiet()
+        peer.write(late[:10])
+        assert readable(near) and not lease.quiet()
+        with pytest.raises(BlockingIOError):
+            near.recv(100)
+        assert not readable(near, 0.0) and not lease.quiet()
+        peer.write(late[10:])
+        assert readable(near) and near.recv(100).startswith(b"HTTP/1.1 408") and lease.quiet()
+        lease.release(reusable=False)
