@@ -60,10 +60,10 @@ class Turns:
         Raises what it raises, and Overdue or ChannelClosed where the channel has ended before its turn comes, which is
         when that is noticed. Cancelling it leaves the turn to others.
         """
-        lane = self._lane(peer)
         if under_way <= FEW and not self._flows():
-            self._do(step, lane)
+            step()
             return
+        lane = self._lane(peer)
         lane.users += 1
         try:
             async with lane.lock:
