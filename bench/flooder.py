@@ -1,9 +1,9 @@
 """One peer that opens handshakes without end: ``python -m bench.flooder PORT SOURCE KEY CHAIN AT-ONCE``.
 
-Started by ``flood``, on the load's core and only with what the load leaves of it (SCHED_IDLE), so that what the load
-sees is the proxy's doing. Each handshake is a full one, with our certificate; it is closed as soon as our part is said,
-and the next begins. Prints how many it said so far, ten times a second, until it is killed. With PORT 0 it only burns
-the core in the same way: what a quiet run is held against.
+Started by ``flood``, on the load's core and, where that has a priority, with what the load leaves of it, so that what
+the load sees is the proxy's doing. Each handshake is a full one, with our certificate; it is closed as soon as our
+part is said, and the next begins. Prints how many it said so far, ten times a second, until it is killed. With PORT 0
+it only burns the core in the same way: what a quiet run is held against.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main(words: Sequence[str]) -> None:
     flood = Flood(int(port), source, key, chain)
     left = int(at_once) if int(port) else 0
     told = 0.0
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     while True:
         if left:
             flood.begin()

@@ -7,8 +7,8 @@ interrupt it. If a hundred clients have said something, a hundred steps would fo
 comes meanwhile waits for all of them. So there is one turn, and each peer has a lane that leads to it. Who is first in
 its lane takes the rest that the peer owes, then queues for the turn, where it meets at most one of each other peer: so
 a flood waits for itself, and who comes alone waits for one step. Whoever gets the turn yields first to all tasks that
-are ready, so that no two steps follow each other.
-Where there are few handshakes and nothing else goes on, nobody would gain by all that, and a step is done at once.
+are ready, so that no two steps follow each other. Where there are few handshakes and nothing else goes on, nobody would
+gain by all that, and a step is done at once.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Turns:
         self._flow = Flow()
         self._all = _Lane(SHARE)
         self._lanes: dict[str, _Lane] = {}
+        self._most = _LANES
 
     @property
     def lanes(self) -> int:
@@ -59,10 +60,10 @@ class Turns:
         Raises what it raises, and Overdue or ChannelClosed where the channel has ended before its turn comes, which is
         when that is noticed. Cancelling it leaves the turn to others.
         """
-        lane = self._lane(peer)
         if under_way <= FEW and not self._flows():
-            self._do(step, lane)
+            step()
             return
+        lane = self._lane(peer)
         lane.users += 1
         try:
             async with lane.lock:
@@ -75,7 +76,7 @@ class Turns:
                     self._do(step, lane)
         finally:
             lane.users -= 1
-        await trio.lowlevel.checkpoint()  # what is done with a finished handshake takes as long as a step
+            await trio.lowlevel.checkpoint()  # what is done next, with an end above all, takes as long as a step
         channel.check()
 
     def _do(self, step: Callable[[], None], lane: _Lane) -> None:
@@ -98,9 +99,9 @@ class Turns:
     def _lane(self, peer: str) -> _Lane:
         lane = self._lanes.get(peer)
         if lane is None:
-            if len(self._lanes) >= _LANES:
+            if len(self._lanes) >= self._most:
                 now = self._clock()
-                used = {key: each for key, each in self._lanes.items() if each.users or each.pace.rest(now)}
-                self._lanes = used
+                self._lanes = {key: each for key, each in self._lanes.items() if each.users or each.pace.rest(now)}
+                self._most = max(_LANES, 2 * len(self._lanes))  # not at each one that comes then
             lane = self._lanes[peer] = _Lane(PEER_SHARE)
         return lane

@@ -219,8 +219,9 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
         "Raise --memory-limit or the container's limit; /memory shows what is used.",
     ),
     Reason.TOO_MANY_CONNECTIONS: Meaning(
-        "As many connections are open as --max-connections allows.",
-        "Raise it (and ulimit -n), or look for clients that open connections and leave them.",
+        "As many connections are open as --max-connections allows; or 512 TLS handshakes are under way, and this one "
+        "was the oldest of the peer that has most of them.",
+        "Raise it (and ulimit -n), or look for clients that open connections and leave them, or handshakes.",
     ),
     Reason.DRAIN_DEADLINE: Meaning(
         "The process ended before this was complete: --drain-seconds had passed, or a second signal came.",
