@@ -11,7 +11,7 @@ from __future__ import annotations
 from ipaddress import IPv6Address, ip_address
 from typing import Final, Generic, TypeVar
 
-PEER_SHARE: Final = 0.05  # of the processor, for the handshakes of one peer while other work goes on
+PEER_SHARE: Final = 0.15  # of the processor, for the handshakes of one peer while other work goes on
 SHARE: Final = 0.5  # for those of all
 AROUND: Final = (
     2.0  # times what the steps take is what a handshake takes: accepting, judging, recording and closing too

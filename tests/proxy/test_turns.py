@@ -89,7 +89,7 @@ async def test_a_peer_rests_while_others_are_at_work(channels: Callable[[], Chan
     at = began["alone"]
     assert at[-1] - 5.0 < 0.4  # it owes nothing
     apart = [after - before for before, after in pairwise(began["flood"][10:])]
-    assert min(apart) > 0.3  # 0.01 s of steps, each time
+    assert min(apart) > 0.1  # 0.01 s of steps, each time
 
 
 async def test_without_other_work_nobody_rests(channels: Callable[[], Channel], mock_clock: MockClock) -> None:
