@@ -176,6 +176,7 @@ BROKEN: dict[str, tuple[Sequence[Part], int, bytes]] = {
     "plain alert": ([(DATA, b"a"), b"\x15\x03\x03\x00\x02\x02\x28", MORE], UNEXPECTED, b"a"),
     "plain close_notify": ([(DATA, b"a"), b"\x15\x03\x03\x00\x02\x01\x00", MORE], UNEXPECTED, b"a"),
     "plain handshake": ([b"\x16\x03\x03\x00\x05" + UPDATE, MORE], UNEXPECTED, b""),
+    "a long one of another type": ([_header(HANDSHAKE, 40) + bytes(40)], UNEXPECTED, b""),
     "HTTP": ([b"GET / HTTP/1.1\r\n\r\n"], UNEXPECTED, b""),
     "a length of 0": ([_header(DATA, 0), MORE], DECODE, b""),
     "a length of 16": ([_header(DATA, 16), bytes(16)], DECODE, b""),
