@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Final, cast
 
 import msgspec
+import trio
 from cryptography import x509
 from OpenSSL import SSL
 
@@ -35,6 +36,10 @@ from sidecar.wire.hello import LEAST_FRAGMENT, NoHello, read_hello
 
 HANDSHAKE_SECONDS: Final = 10.0
 FLIGHT_BYTES: Final = 65_536  # OpenSSL hands out what it wants to say in pieces of at most so many bytes
+MOST_RECORDS: Final = (
+    256  # of one side in a handshake: a hundred kilobytes of certificates in the smallest that there are
+)
+LOOK_AFTER: Final = 8  # records that came without a wait: then others have a turn, and deadlines are looked at
 # After the handshake it must be one of these (the mesh's contract); the library's names, in lower case.
 GROUPS: Final = frozenset({"x25519mlkem768", "x25519", "prime256v1", "secp256r1", "p-256"})
 
@@ -64,6 +69,10 @@ class HandshakeFailed(ProxyError):
     def __init__(self, reason: Reason, detail: str, rule: str) -> None:
         super().__init__(reason, detail)
         self.rule = rule
+
+
+class _TooLong(Exception):
+    """A handshake that takes more of us than any honest one."""
 
 
 async def at_once(step: Callable[[], None]) -> None:
@@ -126,6 +135,10 @@ async def _secure(
     except NoProtocol:
         detail = f"{channel.peer}: it offers only protocols (ALPN) that are not known here"
         raise HandshakeFailed(side.failed, detail, "no_application_protocol") from None
+    except _TooLong:
+        most = f"{MOST_RECORDS} records, or a hello of more than {HELLO_BYTES:,} bytes"
+        detail = f"{channel.peer}: a handshake in more than {most}"
+        raise HandshakeFailed(side.failed, detail, "too_long") from None
     except SSL.Error as error:
         refused = shaking.refused
         if refused is not None:
@@ -149,10 +162,12 @@ async def _secure(
 
 
 async def _shake(channel: Channel, raw: socket.socket, connection: SSL.Connection, side: _Side, turn: Step) -> bytes:
-    """Until both sides are done; returns what the peer said first, before it was answered, and not much more of it than
-    a hello has."""
+    """Until both sides are done; returns what the peer said first, before it was answered."""
     first, answered = b"", side is _SERVER
-    while True:
+    for number in range(MOST_RECORDS):
+        if number % LOOK_AFTER == LOOK_AFTER - 1:
+            await trio.lowlevel.checkpoint()
+            channel.check()
         try:
             await turn(connection.do_handshake)
         except SSL.WantReadError:
@@ -162,8 +177,10 @@ async def _shake(channel: Channel, raw: socket.socket, connection: SSL.Connectio
                 await channel.send_all(said)
             record = await _record(channel, raw)
             connection.bio_write(record)
-            if not answered and len(first) < HELLO_BYTES:
+            if not answered:
                 first += record
+                if len(first) > HELLO_BYTES:
+                    raise _TooLong from None
         except (SSL.Error, NoProtocol):
             with suppress(ChannelClosed):
                 channel.send_nowait(_said(connection))  # the alert that says why
@@ -173,6 +190,7 @@ async def _shake(channel: Channel, raw: socket.socket, connection: SSL.Connectio
             if side is _SERVER:  # else these are tickets: see the module's text
                 await channel.send_all(last)
             return first
+    raise _TooLong
 
 
 def _said(connection: SSL.Connection) -> bytes:

@@ -30,6 +30,8 @@ from sidecar.net.records import (
 BULK_BYTES: Final = 65_536  # of plain text that one read hands up, and one write takes
 SLACK_BYTES: Final = 1024  # more than that is read: for the overhead of records, and a full one that is padded
 BLANK_RECORDS: Final = 32  # in a row without a byte for the app: as many as OpenSSL takes
+HASTY_UPDATES: Final = 256  # in all; each costs what ten records do
+HASTY_RECORDS: Final = 64  # new keys after fewer of them are hasty
 LATE_BYTES: Final = 65_536  # of one message after the handshake: a ticket may hold a session with our whole chain
 
 _NEW_SESSION_TICKET: Final = 4
@@ -104,13 +106,14 @@ class Unsealer:
     (0: nothing); ``asked``: it wants us to take new keys, too.
     """
 
-    __slots__ = ("_blank", "_keys", "_late", "_tickets", "alert", "asked", "end", "held", "news")
+    __slots__ = ("_blank", "_hasty", "_keys", "_late", "_tickets", "alert", "asked", "end", "held", "news")
 
     def __init__(self, keys: Keys, *, tickets: bool) -> None:
         self._keys = keys
         self._tickets = tickets
         self._late = b""  # the begin of a message after the handshake
         self._blank = 0  # records in a row without a byte for the app
+        self._hasty = 0
         self.held = b""
         self.news = False
         self.end: str | None = None
@@ -228,6 +231,10 @@ class Unsealer:
             raise _Broken(_ILLEGAL, "a KeyUpdate that says neither yes nor no")
         if not last:
             raise _Broken(_UNEXPECTED, "a KeyUpdate in the middle of a record")
+        if self._keys.sequence < HASTY_RECORDS:
+            self._hasty += 1
+            if self._hasty > HASTY_UPDATES:
+                raise _Broken(_UNEXPECTED, "new keys again and again")
         self._keys.update()
         if message == b"\1":
             self.asked = self.news = True

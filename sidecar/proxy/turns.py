@@ -14,7 +14,7 @@ gain by all that, and a step is done at once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Final
 
 import trio
@@ -22,6 +22,7 @@ import trio
 from sidecar.net.channel import Channel
 from sidecar.policy.fairness import FEW, PEER_SHARE, SHARE, Flow, Pace
 
+_DEBT_SECONDS: Final = 0.005  # of a step, at most: a longer one is the machine's doing
 _LANES: Final = 256  # beyond so many, those that nobody uses are taken away
 
 
@@ -38,9 +39,11 @@ class _Lane:
 
 class Turns:
     """Of one process. ``forwarded``, which whoever knows sets, gives a number that changes whenever something is
-    forwarded: handshakes leave room for that then. ``clock`` is monotonic."""
+    forwarded: handshakes leave room for that then. ``clock`` is monotonic, ``spent`` what this thread has had of the
+    processor: a step may be interrupted by other processes, which it does not answer for."""
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic, spent: Callable[[], float] = thread_time) -> None:
+        self._spent = spent
         self.forwarded: Callable[[], int] = int
         self._clock = clock
         self._flow = Flow()
@@ -80,11 +83,11 @@ class Turns:
         channel.check()
 
     def _do(self, step: Callable[[], None], lane: _Lane) -> None:
-        began = self._clock()
+        began, before = self._clock(), self._spent()
         try:
             step()
         finally:
-            took = self._clock() - began
+            took = min(self._spent() - before, _DEBT_SECONDS)
             lane.pace.spent(began, took)
             self._all.pace.spent(began, took)
 

@@ -20,6 +20,7 @@ from tests.support.member import Member, Shop
 from tests.support.papers import Authority, Papers
 from tests.support.raw import Client, Reply, ask, parse_replies
 from tests.support.secure import SecureClient, SecureServer, client_context, server_context
+from tests.support.tls import client_hello
 from tests.support.upstream import wait_until
 
 GET = b"GET /x HTTP/1.1\r\nHost: web\r\n\r\n"
@@ -163,6 +164,24 @@ def test_handshakes_that_are_begun_and_not_ended_are_bounded_and_keep_nobody_out
         for client in clients:
             client.sock.close()
     wait_until(lambda: shop.web.tell("look")["under_way"] == 0, "none is left")
+
+
+@covers("TLS-12")
+@pytest.mark.parametrize("how", ["a byte in each record", "a hello without end"])
+def test_a_handshake_takes_no_more_of_us_than_an_honest_one(shop: Shop, how: str) -> None:
+    hello = client_hello("web")[5:]
+    if how == "a byte in each record":
+        said = b"".join(b"\x16\x03\x01\x00\x01" + hello[at : at + 1] for at in range(len(hello)))
+    else:  # 100 kB, as it says of itself, of which OpenSSL would take 128
+        said = b"".join(
+            b"\x16\x03\x01\x40\x00" + piece + bytes(16_384 - len(piece)) for piece in (b"\x01\x01\x86\xa0", b"", b"")
+        )
+    with Client(shop.web.inbound) as client:
+        client.send(said)
+        client.read_to_end()
+        assert shop.web.record_of(client.heard.port)["rule"] == "too_long"
+    assert shop.seen() == 0
+    assert through(shop).status == 200
 
 
 @covers("TLS-13")

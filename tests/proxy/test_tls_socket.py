@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import cast
 
 import pytest
@@ -23,6 +23,7 @@ from certs.bundle import Bundle, Bundles
 from certs.keys import PrivateKey
 from certs.revocation import Revocations
 from certs.verify import Peer, verify_handshake
+from sidecar.feed.lines import Line
 from sidecar.net.channel import Channel
 from sidecar.net.contexts import client_context, first_contact_context, server_context
 from sidecar.net.pool import Lease, Pool
@@ -228,12 +229,11 @@ async def test_a_connection_on_which_a_part_of_a_record_has_come_is_not_used_aga
             return server
 
         pool = Pool(dial, limit=1, max_waiting=1, wait_seconds=1.0, idle_seconds=60.0, counters=Counters())
-        lease = await pool.acquire()
-        assert lease.quiet()
+        lease, line = await pool.acquire(), Line(server, None)
+        line.rests_since = monotonic()
+        assert lease.quiet() and line.is_good(monotonic())
         peer.write(late[:10])
-        assert readable(near) and not lease.quiet()
-        with pytest.raises(BlockingIOError):
-            near.recv(100)
+        assert readable(near) and not lease.quiet() and not line.is_good(monotonic())
         assert not readable(near, 0.0) and not lease.quiet()
         peer.write(late[10:])
         assert readable(near) and near.recv(100).startswith(b"HTTP/1.1 408") and lease.quiet()

@@ -156,6 +156,7 @@ BROKEN: dict[str, tuple[Sequence[Part], int, bytes]] = {
     "padded blank ones": ([(DATA, b"", 9)] * 33 + [MORE], UNEXPECTED, b""),
     "tickets and tickets": ([(HANDSHAKE, ticket(0))] * 33 + [MORE], UNEXPECTED, b""),
     "keys and keys": ([(HANDSHAKE, UPDATE)] * 33 + [MORE], UNEXPECTED, b""),
+    "new keys for every byte": ([*[(DATA, b"a"), (HANDSHAKE, UPDATE)] * 257, MORE], UNEXPECTED, b"a" * 257),
     "announced ends": ([(ALERT, b"\x01\x5a")] * 33 + [MORE], UNEXPECTED, b""),
     "a message in too many pieces": (
         [*((HANDSHAKE, ticket(40)[at : at + 1]) for at in range(33)), MORE], UNEXPECTED, b""
