@@ -196,9 +196,7 @@ class Unsealer:
         if kind == APPLICATION and length:
             self._blank = 0
             return length
-        self._blank += 1
-        if self._blank > BLANK_RECORDS:
-            raise _Broken(_UNEXPECTED, f"more than {BLANK_RECORDS} records in a row without content")
+        self._count_blank()
         if kind == HANDSHAKE:
             self._hear(content[:-1])
         elif kind == ALERT:
@@ -206,6 +204,11 @@ class Unsealer:
         elif kind != APPLICATION:
             raise _Broken(_UNEXPECTED, f"a record of the unknown type {kind}")
         return 0
+
+    def _count_blank(self) -> None:
+        self._blank += 1
+        if self._blank > BLANK_RECORDS:
+            raise _Broken(_UNEXPECTED, f"more than {BLANK_RECORDS} records or messages in a row without content")
 
     def _hear(self, data: bytes) -> None:
         """Handshake messages, which may be in pieces, or several in one record."""
@@ -219,6 +222,8 @@ class Unsealer:
             if len(data) < 4 + length:
                 break
             message, data = data[4 : 4 + length], data[4 + length :]
+            if data:  # another one in the same record
+                self._count_blank()
             if kind == _KEY_UPDATE:
                 self._update(message, last=not data)
             elif kind != _NEW_SESSION_TICKET or not self._tickets:

@@ -155,6 +155,7 @@ BROKEN: dict[str, tuple[Sequence[Part], int, bytes]] = {
     "one blank record too many": ([(DATA, b"a"), *[BLANK] * 33, MORE], UNEXPECTED, b"a"),
     "padded blank ones": ([(DATA, b"", 9)] * 33 + [MORE], UNEXPECTED, b""),
     "tickets and tickets": ([(HANDSHAKE, ticket(0))] * 33 + [MORE], UNEXPECTED, b""),
+    "tickets in one record": ([(HANDSHAKE, ticket(0) * 33), MORE], UNEXPECTED, b""),
     "keys and keys": ([(HANDSHAKE, UPDATE)] * 33 + [MORE], UNEXPECTED, b""),
     "new keys for every byte": ([*[(DATA, b"a"), (HANDSHAKE, UPDATE)] * 257, MORE], UNEXPECTED, b"a" * 257),
     "announced ends": ([(ALERT, b"\x01\x5a")] * 33 + [MORE], UNEXPECTED, b""),
