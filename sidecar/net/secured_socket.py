@@ -133,11 +133,10 @@ class TlsSocket:
             if not self._replying and not self._silent:  # one answer does for many (RFC 8446 section 4.6.3)
                 self._update()
         if reading.end is not None:
-            if reading.alert and not self._silent:
-                self._say(ALERT, bytes((_FATAL, reading.alert)))
+            if reading.alert:
+                self.refuse(reading.alert)
             elif reading.end:
                 self._rest = b""
-            if reading.end:
                 self._silent = True
             self._wake()
 
@@ -246,6 +245,12 @@ class TlsSocket:
         self._writing.update()
         with suppress(OSError):
             self._flush()
+
+    def refuse(self, alert: int) -> None:
+        """Says this fatal alert, and nothing more."""
+        if not self._silent:
+            self._say(ALERT, bytes((_FATAL, alert)))
+            self._silent = True
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

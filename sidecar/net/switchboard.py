@@ -11,7 +11,8 @@ and Envoy's TCP proxy 19. As soon as a line can't go on without waiting or decid
 error), ``carry()`` returns False, the line is taken off the board and its task goes on by itself.
 
 So nothing here waits for a slow peer, and after at most ROUNDS times BATCH short reads and writes, or SLICE seconds,
-the task yields to all others; whoever has not been carried by then is told of again by the epoll, behind the others.
+the task yields to all others. Whoever has not been carried by then is first afterwards: the epoll would tell of all of
+them again in the order that it has, and the last would never have their turn.
 
 Deadlines: a sleeping task can't be woken by ``Channel.expire``, since its descriptor is not trio's. A second task,
 which exists while there are relays, looks at each of them every TICK seconds (``Watched.look``).
@@ -71,6 +72,7 @@ class Switchboard:
         self._lines: dict[int, Line] = {}
         self._watched: set[Watched] = set()
         self._ticking = False
+        self._left: list[tuple[int, int]] = []  # ready, and not carried yet
         self.looks = 0  # at the epoll, when something was there
 
     def __len__(self) -> int:
@@ -130,21 +132,22 @@ class Switchboard:
                 await wait_readable(fd)
                 until = monotonic() + SLICE
                 for _ in range(ROUNDS):
-                    ready = poll(0, BATCH)
+                    ready = self._left or poll(0, BATCH)
                     if not ready:
                         break
                     self.looks += 1
-                    if not self._carry_all(ready, until):
+                    self._left = self._carry_all(ready, until)
+                    if self._left:
                         break
         finally:
             self._epoll.close()
 
-    def _carry_all(self, ready: list[tuple[int, int]], until: float) -> bool:
-        """True: all of them, before that time."""
+    def _carry_all(self, ready: list[tuple[int, int]], until: float) -> list[tuple[int, int]]:
+        """Carries them until that time, the first in any case; returns those that are left."""
         lines = self._lines
-        for fd, _ in ready:
-            if monotonic() > until:
-                return False
+        for place, (fd, _) in enumerate(ready):
+            if place and monotonic() > until:
+                return ready[place:]
             line = lines.get(fd)
             if line is None:
                 continue
@@ -156,7 +159,7 @@ class Switchboard:
             self._take_off(fd, line)
             if line.task is not None:
                 reschedule(line.task)
-        return True
+        return []
 
     async def _tick(self) -> None:
         while self._watched:

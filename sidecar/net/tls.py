@@ -43,6 +43,16 @@ LOOK_AFTER: Final = 8  # records that came without a wait: then others have a tu
 # After the handshake it must be one of these (the mesh's contract); the library's names, in lower case.
 GROUPS: Final = frozenset({"x25519mlkem768", "x25519", "prime256v1", "secp256r1", "p-256"})
 
+_BAD_CERTIFICATE: Final = 42
+_ALERTS: Final = {  # for what OpenSSL has let pass and we have not (RFC 8446 section 6.2)
+    "group": 40,
+    Refusal.REVOKED.word: 44,
+    Refusal.EXPIRED.word: 45,
+    Refusal.UNKNOWN_AUTHORITY.word: 48,
+    Refusal.UNKNOWN_TRUST_DOMAIN.word: 48,
+    Refusal.WRONG_IDENTITY.word: 49,
+    Refusal.NO_CERTIFICATE.word: 116,
+}
 _ASKS_FRAGMENT: Final = b"\0\1\0\1"  # in a ClientHello: the extension max_fragment_length, and how long its value is
 
 Judge = Callable[[Sequence[x509.Certificate]], Peer]
@@ -155,8 +165,19 @@ async def _secure(
             raise
         raise HandshakeFailed(side.slow, f"{channel.peer}: no handshake within {seconds:g} s", "timeout") from None
     channel.deadline = NEVER
-    secured = _judged(channel, connection, judge, side)
-    channel.sock = cast(socket.socket, _socket(raw, connection, shaking, side, hello))
+    try:
+        sealed = _socket(raw, connection, shaking, side, hello)
+    except (KeyError, ValueError):
+        detail = f"{channel.peer}: OpenSSL has not told the secrets of the handshake"
+        raise HandshakeFailed(side.failed, detail, "no_secrets") from None
+    try:
+        secured = _judged(channel, connection, judge, side)
+    except HandshakeFailed as failed:
+        sealed.refuse(
+            _ALERTS.get(failed.rule, _BAD_CERTIFICATE)
+        )  # its side of the handshake went well: it has to be told
+        raise
+    channel.sock = cast(socket.socket, sealed)
     channel.secured = secured
     return secured
 

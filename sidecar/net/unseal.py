@@ -30,8 +30,7 @@ from sidecar.net.records import (
 BULK_BYTES: Final = 65_536  # of plain text that one read hands up, and one write takes
 SLACK_BYTES: Final = 1024  # more than that is read: for the overhead of records, and a full one that is padded
 BLANK_RECORDS: Final = 32  # in a row without a byte for the app: as many as OpenSSL takes
-HASTY_UPDATES: Final = 256  # in all; each costs what ten records do
-HASTY_RECORDS: Final = 64  # new keys after fewer of them are hasty
+UPDATES: Final = 32  # of its keys in one read; each costs what ten records do
 LATE_BYTES: Final = 65_536  # of one message after the handshake: a ticket may hold a session with our whole chain
 
 _NEW_SESSION_TICKET: Final = 4
@@ -106,14 +105,14 @@ class Unsealer:
     (0: nothing); ``asked``: it wants us to take new keys, too.
     """
 
-    __slots__ = ("_blank", "_hasty", "_keys", "_late", "_tickets", "alert", "asked", "end", "held", "news")
+    __slots__ = ("_blank", "_keys", "_late", "_tickets", "_updates", "alert", "asked", "end", "held", "news")
 
     def __init__(self, keys: Keys, *, tickets: bool) -> None:
         self._keys = keys
         self._tickets = tickets
         self._late = b""  # the begin of a message after the handshake
         self._blank = 0  # records in a row without a byte for the app
-        self._hasty = 0
+        self._updates = 0  # in this read
         self.held = b""
         self.news = False
         self.end: str | None = None
@@ -139,6 +138,7 @@ class Unsealer:
                 self._blank = 0
                 return content[:-1]
             content = content.rstrip(b"\0")
+            self._updates = 0
             return content[: self._unusual(content)]
         except BadRecord:
             self._break(_BAD_MAC, _CHANGED)
@@ -148,7 +148,7 @@ class Unsealer:
 
     def _open_many(self, data: memoryview) -> bytes:
         plain = scratch().plain
-        at = out = 0
+        at = out = self._updates = 0
         total = len(data)
         try:
             while total - at >= HEADER_BYTES and self.end is None:
@@ -236,10 +236,9 @@ class Unsealer:
             raise _Broken(_ILLEGAL, "a KeyUpdate that says neither yes nor no")
         if not last:
             raise _Broken(_UNEXPECTED, "a KeyUpdate in the middle of a record")
-        if self._keys.sequence < HASTY_RECORDS:
-            self._hasty += 1
-            if self._hasty > HASTY_UPDATES:
-                raise _Broken(_UNEXPECTED, "new keys again and again")
+        self._updates += 1
+        if self._updates > UPDATES:
+            raise _Broken(_UNEXPECTED, "new keys again and again")
         self._keys.update()
         if message == b"\1":
             self.asked = self.news = True

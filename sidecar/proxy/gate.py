@@ -128,13 +128,17 @@ class Gate:
         generation = self._identity.require()
         peer = peer_of(host)
 
+        begun = False
+
         async def turn(step: Callable[[], None]) -> None:
-            await self.turns.run(channel, peer, len(self._under_way), step)
+            nonlocal begun
+            first, begun = not begun, True
+            await self.turns.run(channel, peer, len(self._under_way), step, begun=not first)
 
         try:
             if len(self._under_way) >= AT_ONCE:
                 channel.limit(HANDSHAKE_SECONDS, Reason.HANDSHAKE_TIMEOUT)
-                await turn(self._make_room)
+                await self.turns.run(channel, peer, len(self._under_way), self._make_room)
             self._under_way.add(peer, channel)
             judge = self._identity.judge(generation, None)
             context = generation.server(certificate_needed=mode != OPTIONAL)

@@ -6,9 +6,10 @@ Theory of operation. A step (one call of OpenSSL's) holds the loop for up to hal
 interrupt it. If a hundred clients have said something, a hundred steps would follow each other, and a request that
 comes meanwhile waits for all of them. So there is one turn, and each peer has a lane that leads to it. Who is first in
 its lane takes the rest that the peer owes, then queues for the turn, where it meets at most one of each other peer: so
-a flood waits for itself, and who comes alone waits for one step. Whoever gets the turn yields first to all tasks that
-are ready, so that no two steps follow each other. Where there are few handshakes and nothing else goes on, nobody would
-gain by all that, and a step is done at once.
+a flood waits for itself, and who comes alone waits for one step. In a lane those that have begun meet one newcomer at
+most: what was done for them is not thrown away while a crowd begins. Whoever gets the turn yields first to all tasks
+that are ready, so that no two steps follow each other. Where there are few handshakes and nothing else goes on, nobody
+would gain by all that, and a step is done at once.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ _LANES: Final = 256  # beyond so many, those that nobody uses are taken away
 
 
 class _Lane:
-    """Whoever has the lock is next; the others of the lane come in their order."""
+    """Whoever has ``lock`` is next; the others of the lane come in their order, newcomers by way of ``door``."""
 
-    __slots__ = ("lock", "pace", "users")
+    __slots__ = ("door", "lock", "pace", "users")
 
     def __init__(self, share: float) -> None:
+        self.door = trio.Lock()
         self.lock = trio.Lock()
         self.pace = Pace(share)
         self.users = 0
@@ -56,9 +58,11 @@ class Turns:
         """How many peers are known."""
         return len(self._lanes)
 
-    async def run(self, channel: Channel, peer: str, under_way: int, step: Callable[[], None]) -> None:
+    async def run(
+        self, channel: Channel, peer: str, under_way: int, step: Callable[[], None], *, begun: bool = False
+    ) -> None:
         """Does ``step``, which must not wait, when it is the turn of this channel of ``peer``'s. Of all peers so many
-        handshakes are ``under_way``.
+        handshakes are ``under_way``; ``begun``: this is not the first step of this one.
 
         Raises what it raises, and Overdue or ChannelClosed where the channel has ended before its turn comes, which is
         when that is noticed. Cancelling it leaves the turn to others.
@@ -69,18 +73,25 @@ class Turns:
         lane = self._lane(peer)
         lane.users += 1
         try:
-            async with lane.lock:
-                channel.check()
-                await self._rest(lane)
-                async with self._all.lock:
-                    await trio.lowlevel.checkpoint()
-                    await self._rest(self._all)
-                    channel.check()
-                    self._do(step, lane)
+            if begun:
+                await self._in_turn(channel, step, lane)
+            else:
+                async with lane.door:
+                    await self._in_turn(channel, step, lane)
         finally:
             lane.users -= 1
             await trio.lowlevel.checkpoint()  # what is done next, with an end above all, takes as long as a step
         channel.check()
+
+    async def _in_turn(self, channel: Channel, step: Callable[[], None], lane: _Lane) -> None:
+        async with lane.lock:
+            channel.check()
+            await self._rest(lane)
+            async with self._all.lock:
+                await trio.lowlevel.checkpoint()
+                await self._rest(self._all)
+                channel.check()
+                self._do(step, lane)
 
     def _do(self, step: Callable[[], None], lane: _Lane) -> None:
         began, before = self._clock(), self._spent()

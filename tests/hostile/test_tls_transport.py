@@ -282,7 +282,8 @@ def test_who_is_revoked_is_cut_and_comes_in_no_more(shop: Shop, place: int) -> N
     seen = shop.seen()
     with shop.stranger(shop.papers["caller"]) as again:
         again.send(GET)
-        assert not again.read_to_end().raw
+        heard = again.read_to_end()
+        assert not heard.raw and "alert certificate revoked" in heard.end, heard.end
     assert shop.web.record_of(again.heard.port)["rule"] == "revoked"
     assert through(shop).status == 503
     assert shop.seen() == seen

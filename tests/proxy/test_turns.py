@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -41,6 +42,17 @@ async def test_who_comes_alone_passes_a_crowd(channels: Callable[[], Channel]) -
         nursery.start_soon(turns.run, channels(), "alone", MANY, lambda: done.append("alone"))
     assert len(done) == 21
     assert done.index("alone") <= 4
+
+
+async def test_who_has_begun_passes_a_crowd_that_begins(channels: Callable[[], Channel]) -> None:
+    turns, done = Turns(), list[str]()
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(turns.run, channels(), "a", MANY, lambda: done.append("begins"))
+        await trio.lowlevel.checkpoint()
+        nursery.start_soon(partial(turns.run, channels(), "a", MANY, lambda: done.append("ends"), begun=True))
+    assert len(done) == 21
+    assert done.index("ends") <= 4
 
 
 async def test_between_two_steps_everybody_else_has_a_turn(channels: Callable[[], Channel]) -> None:
