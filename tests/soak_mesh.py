@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +264,9 @@ def _closed(joined: Joined, load: Load, leaf_ttl: float) -> str:
     for name in joined.sidecars:
         wait_until(lambda name=name: joined.ready(name)[0] == 503, f"{name} is not ready", leaf_ttl + 5)  # type: ignore[misc]
         assert "no certificate" in joined.ready(name)[1], joined.ready(name)
+    # A client may hold an answer that came in time, and not have counted it yet.
+    failed = len(load.failures)
+    wait_until(lambda: len(_clients(load.failures[failed:])) == LOAD, "each client has failed since")
     passed, good, failed = joined.wire.passed, load.total, len(load.failures)
     wait_until(lambda: len(load.failures) > failed + 5 * LOAD, "requests are tried")
     assert load.total == good, "a request was served without a certificate"
@@ -272,6 +275,10 @@ def _closed(joined: Joined, load: Load, leaf_ttl: float) -> str:
     joined.restart("keeps")  # what it has kept has ended as well
     assert joined.ready("keeps")[0] == 503, joined.ready("keeps")
     return "nothing passed the wire"
+
+
+def _clients(failures: Sequence[tuple[float, str]]) -> set[str]:
+    return {words.partition(":")[0] for _, words in failures}
 
 
 def _asks(sidecar: SidecarProcess) -> None:

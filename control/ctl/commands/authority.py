@@ -65,7 +65,7 @@ def rotate(session: Session, deadline: str, wait: str | None, timeout: str, yes:
     if reply.status == 409:
         found, void = _confirmed(session, found, deadline, yes)
     if not void:
-        keep_pins(session, found["roots"])
+        keep_pins(session, found["roots"], retiring=True)
     fresh = next((root for root in found["roots"] if root["phase"] == "published"), found["roots"][-1])
     session.says(f"root {fresh['id']} is published; it issues when all know it, or from {fresh.get('until', 'now on')}")
     if wait is None or not void:
@@ -105,16 +105,34 @@ def _own(session: Session) -> jointoken.JoinToken | None:
         return None
 
 
-def keep_pins(session: Session, roots: Sequence[Any]) -> None:
+def keep_pins(session: Session, roots: Sequence[Any], *, retiring: bool = False) -> bool:
     """Writes the new root's hash into the copy of the token that ``login`` made: by the old one alone the next command
-    would not know the control plane. A file that somebody else keeps is left as it is."""
+    would not know the control plane. With ``retiring`` the old one stays beside it. A file that somebody else keeps is
+    left as it is: False."""
     token, path = _own(session), settings.kept_token(session.config_path, session.target.context)
     if token is None or not session.target.context or session.target.token_file != str(path):
-        return
-    pins = tuple(bytes.fromhex(root["pin"]) for root in roots if root["phase"] != "retiring" and "pin" in root)
+        return False
+    newest = sorted(roots, key=lambda root: root["phase"] == "retiring")
+    pins = tuple(
+        bytes.fromhex(root["pin"]) for root in newest if "pin" in root and (retiring or root["phase"] != "retiring")
+    )
     if pins:
         again = jointoken.JoinToken(token.id, token.secret, pins[: jointoken.PINS], token.control_id)
         settings.write_private(path, f"{again}\n".encode())
+    return bool(pins)
+
+
+def _let_go(session: Session, roots: Sequence[Any], until: float) -> None:
+    """Forgets the old root, once the control plane shows the new one itself, which it does a moment later."""
+    while keep_pins(session, roots):
+        try:
+            session.server.get("/v1/ca")
+            return
+        except Failed as failed:
+            keep_pins(session, roots, retiring=True)
+            if failed.code is not Exit.UNREACHED or time.monotonic() > until:
+                raise
+        time.sleep(LOOK_SECONDS)
 
 
 def _follow(session: Session, fresh: str, wait: str, until: float) -> int:
@@ -132,7 +150,7 @@ def _follow(session: Session, fresh: str, wait: str, until: float) -> int:
                 )
             says(_progress(found))
             time.sleep(LOOK_SECONDS)
-    keep_pins(session, found["roots"])
+    _let_go(session, found["roots"], until)
     session.says(f"root {fresh} issues" + (", and the one before it is gone" if wait == "done" else ""))
     return Exit.DONE
 
