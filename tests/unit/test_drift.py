@@ -33,7 +33,7 @@ class Pod:
         self.drift = Drift(self.port, self.look_up, self.told.append)
         self._listener = listener
         monkeypatch.setattr(module, "original_dst", lambda _: self.original)
-        monkeypatch.setattr(module, "PATIENCE", 0.2)
+        monkeypatch.setattr(module, "PATIENCE", 1.0)
 
     def look_up(self) -> Mapping[str, str]:
         self.asked += 1
@@ -74,15 +74,17 @@ def listening() -> Iterator[socket.socket]:
 
 @asynccontextmanager
 async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pod]:
-    with listening() as listener, trio.fail_after(20):
+    with listening() as listener, trio.fail_after(60):
         pod = Pod(listener, monkeypatch)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(pod.accept)
-            nursery.start_soon(pod.drift.run, FAST, FAST)
-            yield pod
-            nursery.cancel_scope.cancel()
-        for sock in pod.others:
-            sock.close()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pod.accept)
+                nursery.start_soon(pod.drift.run, FAST, FAST)
+                yield pod
+                nursery.cancel_scope.cancel()
+        finally:
+            for sock in pod.others:
+                sock.close()
 
 
 def test_before_the_first_look_nobody_knows() -> None:
