@@ -163,7 +163,11 @@ class IdentityFeed:
 
     async def _poll_bundle(self) -> None:
         await self._caller.wait_certificate()
-        began, wait = self._steady(), self._caller.patience()
+        began = self._steady()
+        await self._ask_bundle(self._caller.patience())
+        await self._caller.pace(began)
+
+    async def _ask_bundle(self, wait: float) -> None:
         held = self.tally.bundle_version
         answer, way = await self._caller.ask("GET", _since("/v1/bundle", held, wait), most=BUNDLE_BYTES, wait=wait)
         if answer.status == 200:
@@ -176,7 +180,6 @@ class IdentityFeed:
             bundle = self._bundle(told.trust_domain, told.bundle, told.version, way)
             if bundle is not self._held():
                 self._take_bundle(bundle)
-        await self._caller.pace(began)
 
     def _take_bundle(self, bundle: Bundle) -> None:
         ours = self._current()
@@ -195,7 +198,13 @@ class IdentityFeed:
             told = answers.decode(answer.body, ListsAnswer)
             if answers.older(answers.version(told.version), held):
                 raise Malformed("older_version", "revocation lists that are older than those in use")
-            self._take_lists(told)
+            try:
+                self._take_lists(told)
+            except IdentityError as refused:
+                if refused.reason is not Refusal.UNKNOWN_AUTHORITY:
+                    raise
+                await self._ask_bundle(0.0)  # signed under a new root, which comes by the other poll and may come later
+                self._take_lists(told)
             self._keep()
         self._watch_overdue()
         await self._caller.pace(began)

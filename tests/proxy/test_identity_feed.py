@@ -18,7 +18,7 @@ from certs.keys import new_key
 from sidecar.errors import ProxyError, Reason
 from tests.proxy.fickle import BILLING, DAY, EPOCH, ORDERS, Fickle, Reply, authority, fed, plane_at
 
-CERTIFICATES, LISTS = "/v1/certificates", "/v1/crl"
+CERTIFICATES, LISTS, BUNDLE = "/v1/certificates", "/v1/crl", "/v1/bundle"
 
 
 async def test_it_gets_what_it_asked_for(tmp_path: Path) -> None:
@@ -300,6 +300,29 @@ async def test_tls_17_a_bad_list_is_told_and_the_old_one_stays(tmp_path: Path, n
             plane.publish()
             await proxy.until(lambda: ("crl", word) in proxy.errors)
             assert proxy.identity.revocations == before and before.lists[0].serials == {77}
+
+
+async def test_tls_17_a_list_under_a_new_root_brings_that_with_it(tmp_path: Path) -> None:
+    """A rotation ends both long polls at once, and which answer comes first is chance."""
+    async with plane_at(tmp_path) as plane:
+        said: list[None] = []
+
+        def late(_: bytes) -> tuple[int, bytes] | None:
+            said.append(None)
+            return None if len(said) == 1 else (200, json.dumps(plane.bundle()).encode())
+
+        plane.wrong[BUNDLE] = late
+        async with fed(plane) as proxy:
+            await proxy.until(lambda: proxy.feed.tally.lists_version and said)
+            root, plane.issuer = authority()
+            plane.roots.append(root.certificate)
+            plane.revoked[77] = time.time()
+            plane.bundle_n += 1
+            plane.lists_n += 1
+            plane.publish()
+            await proxy.until(lambda: proxy.feed.tally.lists_version == (EPOCH, 2))
+            assert any(77 in each.serials for each in proxy.identity.revocations.lists)
+            assert not proxy.errors
 
 
 async def test_tls_17_an_overdue_list_is_an_alarm_and_goes_on_being_used(
