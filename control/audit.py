@@ -103,16 +103,21 @@ class AuditLog:
             self._descriptor = -1
 
     def _turn(self) -> None:
-        """The file is long enough: goes on in a new one. Where that can't be, in the same, and tries again later."""
+        """The file is long enough: goes on in a new one. Where that can't be, in the same, and tries again later.
+        Nothing is moved before the new one is there: else each attempt would cost an older one."""
+        fresh, coming = -1, f"{self._path}.new"
         try:
+            fresh = _open(coming)
             oldest = _length(f"{self._path}.{KEPT}")
             for number in range(KEPT, 1, -1):
                 with suppress(FileNotFoundError):
                     os.replace(f"{self._path}.{number - 1}", f"{self._path}.{number}")
             with suppress(FileNotFoundError):  # somebody else has moved it away
                 os.replace(self._path, f"{self._path}.1")
-            fresh = _open(self._path)
+            os.replace(coming, self._path)
         except (OSError, StartError) as error:
+            if fresh >= 0:
+                os.close(fresh)
             _log.error("--audit-log: no new file can be begun, and %s goes on: %s", self._path, error)
             self._turn_at = self._size + AGAIN_BYTES
             return

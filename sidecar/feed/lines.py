@@ -103,9 +103,8 @@ class Line:
         if self.channel.closed or self.channel.overdue is not None or now - self.rests_since > REST_SECONDS:
             return False
         try:
-            if self.channel.recv_nowait() is not None:  # an end, or what nobody asked for
-                return False
-            return self.channel.secured is None or not self.channel.holds_unread()
+            came = self.channel.recv_nowait() is not None  # an end, or what nobody asked for
+            return not came and not self.channel.holds_unread()
         except ChannelClosed:
             return False
 

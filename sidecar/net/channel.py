@@ -195,9 +195,9 @@ class Channel:
         return b"" if self.secured is None else self.sock.take_unread()  # type: ignore[attr-defined]
 
     def holds_unread(self) -> bool:
-        """Whether something has come that no wait would tell of: what a peek has left, or a part of a record. Only
-        where it is ``secured``."""
-        return self.sock.holds_unread()  # type: ignore[attr-defined,no-any-return]
+        """Whether something has come that no wait would tell of: what a peek has left, or a part of a record. Never
+        without TLS."""
+        return self.secured is not None and self.sock.holds_unread()  # type: ignore[attr-defined]
 
     async def wait_readable(self) -> None:
         """Waits until a read may not block (look again: wake-ups can be false). Raises ChannelClosed, Overdue."""

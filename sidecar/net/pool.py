@@ -68,7 +68,7 @@ class Lease:
 
     def quiet(self) -> bool:
         """Whether there is nothing to read, no byte, no FIN, no error: a poll is cheaper than a read that fails."""
-        return not self._poll.poll(0) and not (self.channel.secured is not None and self.channel.holds_unread())
+        return not self._poll.poll(0) and not self.channel.holds_unread()
 
     def release(self, *, reusable: bool) -> None:
         """Gives the connection back, or closes it. ``reusable``: both its directions stand at a message's end."""

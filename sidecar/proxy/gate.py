@@ -130,16 +130,21 @@ class Gate:
 
         begun = False
 
+        def enter() -> None:
+            self._make_room()
+            self._under_way.add(peer, channel)
+
         async def turn(step: Callable[[], None]) -> None:
             nonlocal begun
-            first, begun = not begun, True
-            await self.turns.run(channel, peer, len(self._under_way), step, begun=not first)
+            before, begun = begun, True
+            await self.turns.run(channel, peer, len(self._under_way), step, begun=before)
 
         try:
             if len(self._under_way) >= AT_ONCE:
                 channel.limit(HANDSHAKE_SECONDS, Reason.HANDSHAKE_TIMEOUT)
-                await self.turns.run(channel, peer, len(self._under_way), self._make_room)
-            self._under_way.add(peer, channel)
+                await self.turns.run(channel, peer, len(self._under_way), enter)
+            else:
+                enter()
             judge = self._identity.judge(generation, None)
             context = generation.server(certificate_needed=mode != OPTIONAL)
             secured = await secure_server(channel, context, judge, HANDSHAKE_SECONDS, turn=turn)

@@ -31,19 +31,11 @@ class ToldService(ServiceSpec, frozen=True):
 
 def told(spec: ServiceSpec, endpoints: Iterable[EndpointSpec], addresses: list[str]) -> ToldService:
     """The service as it is told, with these endpoints and addresses in place of its own."""
-    return ToldService(
-        name=spec.name,
-        ports=spec.ports,
-        namespace=spec.namespace,
-        service_accounts=spec.service_accounts,
-        subject_alt_names=spec.subject_alt_names,
-        addresses=addresses,
-        endpoints=[each if isinstance(each, RegisteredSpec) else _written(each) for each in endpoints],
-    )
-
-
-def _written(each: EndpointSpec) -> RegisteredSpec:
-    return RegisteredSpec(each.address, each.port, each.ports, each.mode, each.labels)
+    found = [
+        each if isinstance(each, RegisteredSpec) else RegisteredSpec(**msgspec.structs.asdict(each))
+        for each in endpoints
+    ]
+    return ToldService(**msgspec.structs.asdict(spec) | {"endpoints": found, "addresses": addresses})
 
 
 class EntrySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):

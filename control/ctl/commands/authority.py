@@ -14,6 +14,7 @@ from control.ctl.exits import Exit, Failed
 from control.ctl.framing import Command, Group, output, with_session, yes
 from control.ctl.session import Session
 
+SETTLED_SECONDS: Final = 30.0  # a control plane shows a root that it issues from well before that
 LOOK_SECONDS: Final = 1.0  # how often to look, where one waits
 
 
@@ -124,6 +125,7 @@ def keep_pins(session: Session, roots: Sequence[Any], *, retiring: bool = False)
 
 def _let_go(session: Session, roots: Sequence[Any], until: float) -> None:
     """Forgets the old root, once the control plane shows the new one itself, which it does a moment later."""
+    until = min(until, time.monotonic() + SETTLED_SECONDS)
     while keep_pins(session, roots):
         try:
             session.server.get("/v1/ca")

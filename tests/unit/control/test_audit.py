@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from control import audit
 from control.audit import AGAIN_BYTES, KEPT, AuditLog, Line
 
 LENGTH = 400  # of a file here: three lines
@@ -62,6 +63,24 @@ def test_where_no_new_file_can_be_begun_the_old_one_goes_on(tmp_path: Path, capl
     assert path.stat().st_size < AGAIN_BYTES
     assert [int(each.partition('"id":"')[2][:4]) for each in path.read_text().splitlines()] == list(range(20))
     assert len([each for each in caplog.records if "no new file" in each.getMessage()]) == 1
+
+
+def test_older_files_stay_while_no_new_one_can_be_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "AGAIN_BYTES", LENGTH)
+    path, dropped = tmp_path / "audit.jsonl", list[int]()
+    older = [path.with_name(f"{path.name}.{number}") for number in range(1, KEPT + 1)]
+    for each in older:
+        each.write_text(each.name)
+    path.with_name("audit.jsonl.new").mkdir()
+    log = AuditLog(str(path), dropped.append, LENGTH)
+    for number in range(100):  # more than a dozen attempts
+        log.write(line(number))
+    assert [each.read_text() for each in older] == [each.name for each in older] and not dropped
+    path.with_name("audit.jsonl.new").rmdir()
+    for number in range(100, 104):
+        log.write(line(number))
+    log.close()
+    assert len(older[0].read_bytes().splitlines()) > 100 and len(dropped) == 1
 
 
 def test_a_log_that_somebody_else_moved_away_is_begun_anew(tmp_path: Path) -> None:
