@@ -48,6 +48,7 @@ from sidecar.proxy.gate import OPTIONAL, Gate
 from sidecar.proxy.intake import serve_target
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
+from sidecar.resources.protocols import Protocol
 from sidecar.telemetry.complaints import Complaints
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.record import Record
@@ -193,7 +194,8 @@ class ApiPort:
     """The API behind its socket at ``private``: a ``proxy.intake.Target`` that speaks HTTP/1.1 and nothing else."""
 
     direction = "inbound"
-    protocol = "http"
+    protocol: Protocol = "http"
+    vouches = True
     original = ""
     cluster = ""
 

@@ -38,6 +38,7 @@ from sidecar.net.timers import Sweeper
 from sidecar.policy.egress import Egress
 from sidecar.proxy.client import Timeouts
 from sidecar.proxy.shared import Shared
+from sidecar.resources.protocols import MEANINGS
 from sidecar.settings import InForce, Settings
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.record import Record
@@ -191,6 +192,8 @@ class App:
         for listener in self._shared.listeners:
             self._listening.append(Listening(listener.name, listener.address))
             _log.info("%s listening on %s", listener.name, listener.address)
+        protocol = settings.protocol
+        _log.info("inbound: --protocol %s, unless a service declares more: %s", protocol, MEANINGS[protocol])
 
     def _bind_dns(self) -> None:
         from sidecar.dns.names import names_of  # with dnspython, some 4 MB that nobody else needs

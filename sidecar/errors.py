@@ -34,6 +34,8 @@ class Reason(Enum):
     BAD_VERSION = ("bad_version", "DPE", Fault.CLIENT)
     METHOD_REFUSED = ("method_refused", "DPE", Fault.CLIENT)
     HEAD_TOO_LARGE = ("head_too_large", "DPE", Fault.CLIENT)
+    REQUEST_LINE_TOO_LONG = ("request_line_too_long", "DPE", Fault.CLIENT)
+    PROTOCOL_REFUSED = ("protocol_refused", "DPE", Fault.CLIENT)
     HEAD_TIMEOUT = ("head_timeout", "DPE", Fault.CLIENT)
     BODY_TOO_LARGE = ("body_too_large", "DPE", Fault.CLIENT)
     BODY_TOO_SLOW = ("body_too_slow", "SI", Fault.CLIENT)

@@ -8,6 +8,7 @@ whatever can't be decided is denied.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from sidecar.machine import keep_memory_private
 from sidecar.net.channel import Channel
 from sidecar.proxy.gate import Gate
 from sidecar.proxy.secure import Secure
+from sidecar.resources.app_ports import port_lines
 from sidecar.resources.snapshot import Snapshot, effective
 from sidecar.resources.sni import parse_sni
 from sidecar.settings import Settings
@@ -32,6 +34,7 @@ from sidecar.telemetry.figures import Gauges
 if TYPE_CHECKING:
     from sidecar.feed.watched import Watched
 
+_log = logging.getLogger(__name__)
 RECHECK_SECONDS = 1.0  # how often open connections are held against the clock
 
 
@@ -45,6 +48,10 @@ class Membership:
         self.caller = control_caller(settings, self.identity, channels)
         self.feed = identity_feed(settings, self.identity, self.caller)
         self.current = Current()
+        self._told = settings.protocol
+        self._captured = settings.interception == "redirect"
+        self._port_lines: list[str] = []
+        self.current.follow(self._log_ports)
         self._files = _files(settings, self.current)
         self.feed.take_kept()
         instance = instance_of(settings)
@@ -56,8 +63,7 @@ class Membership:
         self.taken_out: Callable[[], str] = str  # why new work is not welcome here, in a word
         self.registration = registration_of(settings, self.caller, instance, channels, lambda: self.taken_out())
         # Captured connections come by their original destination: there the server name is only recorded.
-        captured = settings.interception == "redirect"
-        self.gate = Gate(self.identity, self._mode_of, None if captured else self._leads_here)
+        self.gate = Gate(self.identity, self._mode_of, None if self._captured else self._leads_here)
         self.secure = Secure(self.identity, self.gate, channels)
 
     @property
@@ -141,6 +147,13 @@ class Membership:
         while True:
             await trio.sleep(RECHECK_SECONDS)
             self.identity.recheck()
+
+    def _log_ports(self, snapshot: Snapshot) -> None:
+        lines = port_lines(snapshot, self._told, captured=self._captured)
+        for line in lines:
+            if line not in self._port_lines:
+                _log.info("%s", line)
+        self._port_lines = lines
 
     def _mode_of(self, port: int) -> str:
         snapshot = self.current.snapshot

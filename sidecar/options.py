@@ -82,7 +82,10 @@ OPTIONS: tuple[Option, ...] = (
         "upstream", APP, "HOST:PORT", "", "127.0.0.1:8080", "the app; needed while --interception is none, only then",
         values.destination, computed=lambda: None,
     ),
-    _choice("protocol", APP, "auto", "what the app speaks; auto looks at the first bytes", "auto", "http", "tcp"),
+    _choice(
+        "protocol", APP, "auto", "what the app speaks; auto looks at the first bytes",
+        "auto", "http", "http2", "tcp",
+    ),
     Option(
         "max_app_connections", APP, "N", "1024", "1024", "connections to the app at once",
         values.number(1),

@@ -23,6 +23,7 @@ from sidecar.options import OPTIONS, Option
 from sidecar.policy.egress import AllowedHost
 from sidecar.probe import Probe
 from sidecar.registering import Advertise, HealthCheck, Labels
+from sidecar.resources.protocols import Protocol
 from sidecar.resources.snapshot import Me, Mode
 from sidecar.values import Networks
 
@@ -41,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dns_host: tuple[DnsHost, ...]
     admin_token_file: str  # a path; empty: none
     probe: tuple[Probe, ...]
-    protocol: str  # "auto", "http" or "tcp"
+    protocol: Protocol  # what ``--protocol`` says; documents of the app's services may say more
     access_log: str  # "text", "json" or "off"
     access_log_file: str  # a path, or "-"
     max_connections: int

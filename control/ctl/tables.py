@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from control.ctl.printing import Column, Row
+from sidecar.resources.protocols import MEANINGS, Protocol, protocol_of
 
 
 def field(*path: str) -> Callable[[Row], str]:
@@ -88,6 +89,10 @@ def _ports(row: Row) -> str:
     return ",".join(f"{port.get('port')}/{port.get('name') or 'tcp'}" for port in row.get("ports") or [])
 
 
+def _protocol(row: Row) -> Protocol:
+    return protocol_of(int(row["port"]), row.get("name") or "", row.get("appProtocol") or "")
+
+
 def _well(row: Row) -> str:
     """How many endpoints callers are told of, of how many."""
     found = row.get("endpoints") or []
@@ -118,6 +123,12 @@ DOCUMENTS: Final = (
     Column("KIND", field("document", "kind")),
     Column("NAMESPACE", field("document", "metadata", "namespace")),
     Column("NAME", field("document", "metadata", "name")),
+)
+PORTS: Final = (
+    Column("PORT", field("port")),
+    Column("NAME", field("name")),
+    Column("PROTOCOL", _protocol),
+    Column("TAKES", lambda row: MEANINGS[_protocol(row)]),
 )
 SPECS: Final = {
     "Service": (

@@ -6,8 +6,9 @@ to the address that it was made to, whatever name is spoken on it.
 
 from __future__ import annotations
 
+import typing
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from sidecar.addresses import OriginalDst
 from sidecar.errors import ProxyError, Reason
@@ -25,6 +26,7 @@ from sidecar.proxy.leave import Leave
 from sidecar.proxy.opaque import switch
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
+from sidecar.resources.protocols import Protocol
 from sidecar.resources.snapshot import Snapshot
 from sidecar.telemetry.record import Record
 from sidecar.wire.head import RequestHead, authority_parts
@@ -37,8 +39,9 @@ class Callee:
     """A ``Target``, for captured connections; for explicit requests, ``forward`` and ``permit_named``."""
 
     direction = "outbound"
-    protocol = "auto"
+    protocol: Protocol = "auto"
     cluster = ""
+    vouches = False
 
     def __init__(self, address: OriginalDst, forwarder: Forwarder, shared: Shared, leave: Leave) -> None:
         self.guide: Guide = _Nowhere()
@@ -180,7 +183,7 @@ async def _dial(address: OriginalDst, shared: Shared, dialed: Dialed) -> Channel
     return await dial(found, address.port, timeout=shared.connect_timeout, registry=shared.channels)
 
 
-class Guide(Protocol):
+class Guide(typing.Protocol):
     """Who knows whether a name that is said on a captured connection leads elsewhere. None: it goes where it was
     going."""
 

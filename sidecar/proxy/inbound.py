@@ -26,6 +26,7 @@ from sidecar.proxy.intake import serve_target
 from sidecar.proxy.opaque import switch
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
+from sidecar.resources.protocols import Protocol, protocol_in_force
 from sidecar.telemetry.record import Record
 from sidecar.wire.head import RequestHead
 
@@ -36,21 +37,32 @@ Dial = Callable[[], Awaitable[Channel]]
 
 
 class AppPort:
-    """One address and port of the app: a ``Target``. ``protocol`` is auto, http or tcp."""
+    """One address and port of the app: a ``Target``. ``told`` is what ``--protocol`` says."""
 
     direction = "inbound"
     original = ""
     cluster = ""
+    vouches = True
 
-    def __init__(self, address: Address, protocol: str, shared: Shared, dial_app: Dial | None = None) -> None:
+    def __init__(self, address: Address, told: Protocol, shared: Shared, dial_app: Dial | None = None) -> None:
         self.address = address
-        self.protocol = protocol
+        self._told = told
         self._shared = shared
         self._is_own = False  # as of the last look-up of its name; each dial looks again
         self._forwarder = Forwarder(shared, appends_caller=True)
         self.trusts = shared.trusts
         dial_app = dial_app or self._dial
         self.destination = Destination(str(address), dial_app, shared, wait_seconds=WAIT_SECONDS, apart=True)
+
+    @property
+    def protocol(self) -> Protocol:
+        """See ``Target``."""
+        return self.protocol_at(self.address.host, self.address.port)
+
+    def protocol_at(self, host: str, port: int) -> Protocol:
+        """Return what is taken on connections to this endpoint, which leads here."""
+        mesh = self._shared.mesh
+        return self._told if mesh is None else protocol_in_force(self._told, mesh.snapshot.declared(host, port))
 
     async def lease_early(self) -> Lease:
         """See ``Target``."""
@@ -91,27 +103,31 @@ class CapturedPort(AppPort):
     tells the rules to let the connection through.
     """
 
-    def __init__(self, address: OriginalDst, protocol: str, shared: Shared, listens: Callable[[Address], None]) -> None:
+    def __init__(
+        self, address: OriginalDst, told: Protocol, shared: Shared, listens: Callable[[Address], None]
+    ) -> None:
         async def dial_app() -> Channel:  # knows nothing of this object: whoever makes room is gone at once
             channel = await _dial_app(address, shared)
             listens(address)  # tells that somebody does
             return channel
 
-        super().__init__(address, protocol, shared, dial_app)
+        super().__init__(address, told, shared, dial_app)
         self.original = str(address)
 
 
 class Inbound:
-    """Serves connections for the app at ``upstream``; ``protocol`` is auto, http or tcp."""
+    """Serves connections for the app at ``upstream``; ``protocol`` is what ``--protocol`` says."""
 
-    def __init__(self, upstream: Address, protocol: str, shared: Shared) -> None:
+    def __init__(self, upstream: Address, protocol: Protocol, shared: Shared) -> None:
         self._shared = shared
         self._app = AppPort(upstream, protocol, shared)
 
     async def serve(self, channel: Channel, host: str) -> None:
         """Serves one connection from ``host`` until it ends, and closes it."""
         try:
-            await _serve_at(channel, host, self._app, self._shared)
+            # In a mesh the documents declare a port by the endpoint that callers dial, which is this listener.
+            own = None if self._shared.mesh is None else self._app.protocol_at(*channel.sock.getsockname()[:2])
+            await _serve_at(channel, host, self._app, self._shared, own)
         finally:
             channel.close()
 
@@ -133,9 +149,10 @@ class Inbound:
 
 
 class CapturedInbound:
-    """Serves connections for the app at whatever port they wanted to reach; ``protocol`` is auto, http or tcp."""
+    """Serves connections for the app at whatever port they wanted to reach; ``protocol`` is what ``--protocol``
+    says."""
 
-    def __init__(self, protocol: str, shared: Shared) -> None:
+    def __init__(self, protocol: Protocol, shared: Shared) -> None:
         self._shared = shared
         self._ports: Destinations[OriginalDst, CapturedPort] = Destinations(
             lambda address: CapturedPort(address, protocol, shared, self._note_listens)
@@ -188,19 +205,22 @@ class CapturedInbound:
         return pool_uses(self._ports.values(), self._shared.max_pool)
 
 
-async def _serve_at(channel: Channel, host: str, port: AppPort, shared: Shared) -> None:
-    """Serves a connection for ``port``, through the gate where there is one."""
+async def _serve_at(
+    channel: Channel, host: str, port: AppPort, shared: Shared, protocol: Protocol | None = None
+) -> None:
+    """Serve a connection for ``port``, through the gate where there is one; ``protocol`` is as ``serve_target`` has
+    it."""
     gate = shared.gate
     if gate is None:
-        await serve_target(channel, host, port, shared)
+        await serve_target(channel, host, port, shared, protocol=protocol)
         return
     try:
         admitted = await gate.admit(channel, host, port.address.port)
         try:
-            await serve_target(channel, host, port, shared, admitted)
+            await serve_target(channel, host, port, shared, admitted, protocol)
         except TlsWaiting:
             admitted = await gate.admit_late(channel, host, port.address.port)
-            await serve_target(channel, host, port, shared, admitted)
+            await serve_target(channel, host, port, shared, admitted, protocol)
     except ProxyError as refused:
         if refused.reason in _ALERTED:
             await channel.close_after_reply()  # a reset would destroy the alert that says what is wrong

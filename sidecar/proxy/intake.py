@@ -6,8 +6,8 @@ Called by ``inbound``, whose destination is the app, and by ``outbound`` for wha
 
 from __future__ import annotations
 
+import typing
 from time import monotonic, time
-from typing import Protocol
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
@@ -20,6 +20,7 @@ from sidecar.proxy.opaque import tunnel
 from sidecar.proxy.serve import serve_http
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed, first_of, greets, note_detected, sniff
+from sidecar.resources.protocols import Protocol
 from sidecar.telemetry.record import Origin, Record
 from sidecar.wire.detect import Detected
 from sidecar.wire.head import RequestHead
@@ -27,7 +28,7 @@ from sidecar.wire.head import RequestHead
 _PROTOCOL = {Detected.TLS: "TLS", Detected.HTTP2: "HTTP/2", Detected.OPAQUE: "TCP"}
 
 
-class Target(Protocol):
+class Target(typing.Protocol):
     """Where a connection leads, and what goes for all that come there."""
 
     @property
@@ -36,8 +37,14 @@ class Target(Protocol):
         ...
 
     @property
-    def protocol(self) -> str:
-        """What is spoken there: "auto", "http" or "tcp"."""
+    def protocol(self) -> Protocol:
+        """What the destination takes, by declaration; see ``resources.protocols``."""
+        ...
+
+    @property
+    def vouches(self) -> bool:
+        """Whether the app there may believe what HTTP's fields say of its caller. HTTP that can't be served as HTTP,
+        whose fields are the client's own, is refused then."""
         ...
 
     @property
@@ -76,26 +83,37 @@ class Target(Protocol):
 
 
 async def serve_target(
-    channel: Channel, host: str, target: Target, shared: Shared, admitted: Admitted = AS_IT_CAME
+    channel: Channel,
+    host: str,
+    target: Target,
+    shared: Shared,
+    admitted: Admitted = AS_IT_CAME,
+    protocol: Protocol | None = None,
 ) -> None:
-    """Serves a connection from ``host`` until it ends. Cancelling resets it; the caller closes it.
+    """Serve a connection from ``host`` until it ends. Cancelling resets it; the caller closes it.
+
+    ``protocol`` is the target's own unless it is given. What the peer's ALPN says of the protocol inside narrows what
+    is taken there, and never widens it.
 
     Raises TlsWaiting where the gate let a silent client through, and that began a handshake then.
     """
-    protocol, said = target.protocol, f"--protocol {target.protocol}"
-    if protocol == "auto" and admitted.inside != "auto":
-        protocol, said = admitted.inside, "its ALPN"
+    protocol = protocol or target.protocol
     if protocol == "tcp":
-        origin = _origin(f"opaque bytes, as {said} says", 0.0, target, admitted)
+        origin = _origin("opaque bytes, as the port is declared", 0.0, target, admitted)
         found = Sniffed(Detected.OPAQUE, b"", None)
         if admitted.guarded:
             found = await _after_silence(channel, found, target, shared)
         await _relay(channel, found, origin, target, shared)
-    elif protocol == "http":
-        origin = _origin(f"HTTP, as {said} says", 0.0, target, admitted)
+    elif protocol == "http" and admitted.inside == "tcp":
+        origin = _origin("opaque bytes, as its ALPN says", 0.0, target, admitted)
+        error = ProxyError(Reason.PROTOCOL_REFUSED, "opaque bytes (ALPN sidecar-tcp), and this port is declared HTTP")
+        _refuse(channel, Detected.OPAQUE, error, origin, target, shared)
+    elif protocol == "http" or admitted.inside == "http":
+        said = "the port is declared" if protocol == "http" else "its ALPN says"
+        origin = _origin(f"HTTP, as {said}", 0.0, target, admitted)
         await _http(channel, host, b"", origin, target, shared, admitted)
     else:
-        await _detect(channel, host, target, shared, admitted)
+        await _detect(channel, host, target, shared, admitted, protocol)
 
 
 async def _after_silence(channel: Channel, found: Sniffed, target: Target, shared: Shared) -> Sniffed:
@@ -119,7 +137,9 @@ def _origin(words: str, after: float, target: Target, admitted: Admitted) -> Ori
     return Origin(time() - after, words, after, target.original, admitted.principal)
 
 
-async def _detect(channel: Channel, host: str, target: Target, shared: Shared, admitted: Admitted) -> None:
+async def _detect(
+    channel: Channel, host: str, target: Target, shared: Shared, admitted: Admitted, protocol: Protocol
+) -> None:
     began = monotonic()
     counters = shared.telemetry.counters
     try:
@@ -131,6 +151,7 @@ async def _detect(channel: Channel, host: str, target: Target, shared: Shared, a
             lease=None,
             head_timeout=shared.timeouts.request_head,
             idle=shared.timeouts.idle,
+            announced=admitted.inside == "tcp",
         )
     except TlsWaiting:
         raise
@@ -148,19 +169,24 @@ async def _detect(channel: Channel, host: str, target: Target, shared: Shared, a
         return
     except ProxyError as error:
         counters.detect_undecided += 1
-        record = _record(channel, Detected.OPAQUE, target)
-        record.origin = _origin("undecided: the client was silent", monotonic() - began, target, admitted)
-        record.upstream = target.destination.name
-        _blame(record, error, shared)
-        shared.telemetry.begin_opaque(record)
-        shared.telemetry.finish(record)
-        channel.reset()
+        origin = _origin("undecided: the client was silent", monotonic() - began, target, admitted)
+        _refuse(channel, Detected.OPAQUE, error, origin, target, shared)
         return
     if admitted.guarded:
         let_go(channel)
     lease = found.lease
     origin = _origin(found.words, monotonic() - began, target, admitted)
-    if found.kind is Detected.HTTP1 and (lease is None or not greets(lease.channel)):
+    is_http = found.kind is Detected.HTTP1 and (lease is None or not greets(lease.channel))
+    refused = _refusal(found, is_http, protocol, admitted) if target.vouches else None
+    if refused is not None:
+        note_detected(found, origin.after, shared.telemetry)
+        if lease is not None:
+            lease.release(reusable=False)
+        if found.kind is Detected.PROXY or found.server_first:
+            _refuse(channel, found.kind, refused, origin, target, shared)
+        else:
+            await _http_error(channel, host, refused, origin, target, shared)
+    elif is_http:
         note_detected(found, origin.after, shared.telemetry)
         if lease is not None:
             lease.release(reusable=False)
@@ -174,6 +200,40 @@ async def _detect(channel: Channel, host: str, target: Target, shared: Shared, a
         if found.sni and lease is None:
             target = target.led_by(found.sni)
         await _relay(channel, found, origin, target, shared)
+
+
+def _refusal(found: Sniffed, is_http: bool, protocol: Protocol, admitted: Admitted) -> ProxyError | None:
+    """Why what was found may not go on to an app that believes its fields; None where it may."""
+    if found.kind is Detected.HTTP2 and protocol != "http2":
+        return ProxyError(Reason.BAD_VERSION, http2_refused(protocol))
+    if found.kind is Detected.PROXY:
+        return ProxyError(
+            Reason.PROTOCOL_REFUSED, "a PROXY protocol header, which only ports take that are declared tcp"
+        )
+    if is_http and admitted.inside == "tcp":
+        return ProxyError(Reason.PROTOCOL_REFUSED, "HTTP, and the peer has announced opaque bytes (ALPN sidecar-tcp)")
+    return None
+
+
+def http2_refused(protocol: Protocol) -> str:
+    """Return why HTTP/2 is refused on a port that takes ``protocol``, and what to change."""
+    return (
+        f"HTTP/2 is not served yet, and this port ({protocol}) is not declared for it: with appProtocol http2 or grpc, "
+        "or a port name such as grpc-api, in its Service document, or with --protocol http2, its bytes are relayed"
+    )
+
+
+def _refuse(
+    channel: Channel, kind: Detected, error: ProxyError, origin: Origin, target: Target, shared: Shared
+) -> None:
+    """Reset a connection that is not relayed, and leave a record of why."""
+    record = _record(channel, kind, target)
+    record.origin = origin
+    record.upstream = target.destination.name
+    _blame(record, error, shared)
+    shared.telemetry.begin_opaque(record)
+    shared.telemetry.finish(record)
+    channel.reset()
 
 
 async def _http(

@@ -47,6 +47,8 @@ class MeshCallee(Callee):
     """A port of a service as the app calls it, explicitly or captured. New connections go to its endpoints in turn, and
     to the next one where one can't be reached."""
 
+    vouches = True
+
     def __init__(
         self,
         address: OriginalDst,

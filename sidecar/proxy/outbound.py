@@ -19,7 +19,7 @@ from sidecar.proxy.callee import Callee
 from sidecar.proxy.client import ClientStream
 from sidecar.proxy.destination import Destinations
 from sidecar.proxy.forwarding import Forwarder
-from sidecar.proxy.intake import serve_target
+from sidecar.proxy.intake import http2_refused, serve_target
 from sidecar.proxy.leave import Leave
 from sidecar.proxy.opaque import tunnel
 from sidecar.proxy.serve import serve_http
@@ -169,6 +169,10 @@ class Outbound:
         except ChannelClosed as gone:
             raise ProxyError(Reason.CLIENT_CLOSED, f"the tunnel's client went away: {gone.detail}") from None
         note_detected(found, monotonic() - began, self._shared.telemetry)
+        if found.kind is Detected.HTTP2 and callee.vouches and callee.protocol != "http2":
+            if found.lease is not None:
+                found.lease.release(reusable=False)
+            raise ProxyError(Reason.BAD_VERSION, http2_refused(callee.protocol))
         return found
 
     async def _http_within(self, client: ClientStream, data: bytes, callee: Callee, origin: Origin) -> None:

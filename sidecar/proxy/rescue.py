@@ -24,6 +24,8 @@ STATUS: Final = {
     Reason.BAD_VERSION: 505,
     Reason.METHOD_REFUSED: 405,
     Reason.HEAD_TOO_LARGE: 431,
+    Reason.REQUEST_LINE_TOO_LONG: 414,
+    Reason.PROTOCOL_REFUSED: 400,
     Reason.HEAD_TIMEOUT: 408,
     Reason.BODY_TOO_LARGE: 413,
     Reason.BODY_TOO_SLOW: 408,

@@ -24,6 +24,8 @@ from sidecar.wire.detect import Detected, detect
 from sidecar.wire.hello import NoHello, read_hello
 
 SILENCE_SECONDS = 0.05
+_FRAME_HEADER = 9  # bytes (RFC 9113 section 4.1)
+_SETTINGS = b"\0\0\0\x04\0\0\0\0\0"  # but for the length, which stands first
 HELLO_SECONDS = 10.0
 
 
@@ -38,8 +40,8 @@ class Habits:
 
 class Sniffed(msgspec.Struct, frozen=True):
     """``data`` is what was read, all of it for whoever goes on; ``lease`` the connection that was dialed meanwhile.
-    ``kind`` is TLS, HTTP1, HTTP2 or OPAQUE; MORE where the client ended before it said anything. ``sent`` bytes of the
-    data have gone to the upstream already."""
+    ``kind`` is TLS, HTTP1, HTTP2, PROXY or OPAQUE; MORE where the client ended before it said anything. ``sent`` bytes
+    of the data have gone to the upstream already."""
 
     kind: Detected
     data: bytes
@@ -52,14 +54,16 @@ class Sniffed(msgspec.Struct, frozen=True):
     def words(self) -> str:
         """What it is and how that was found out, for people."""
         if self.server_first:
-            return "opaque bytes: the server spoke first"
+            return _SERVER_FIRST.get(self.kind, "opaque bytes: the server spoke first")
         return _HTTP if self.kind is Detected.HTTP1 else _WORDS[self.kind]
 
 
 _HTTP = "HTTP/1, by its first bytes"
+_SERVER_FIRST = {Detected.HTTP2: "HTTP/2, by the settings that the server sent first"}
 _WORDS = {
     Detected.TLS: "TLS, by its ClientHello",
-    Detected.HTTP2: "HTTP/2, by its preface; relayed as opaque bytes",
+    Detected.HTTP2: "HTTP/2, by its preface",
+    Detected.PROXY: "a PROXY protocol header",
     Detected.OPAQUE: "opaque bytes: they begin like nothing that is known",
     Detected.MORE: "nothing: the client left before it said anything",
 }
@@ -92,8 +96,11 @@ async def sniff(
     lease: Lease | None,
     head_timeout: float,
     idle: float,
+    announced: bool = False,
 ) -> Sniffed:
-    """Reads from ``client`` until it is known what it speaks. ``connect`` dials the upstream, at most once.
+    """Read from ``client`` until it is known what it speaks. ``connect`` dials the upstream, at most once.
+
+    ``announced``: the peer has said that opaque bytes follow, so the upstream is dialed without waiting for a silence.
 
     Raises ProxyError (a beginning that does not go on within ``head_timeout``; what ``connect`` raises) and
     ChannelClosed. Whatever it raises, or when it is cancelled, a lease made or handed in has been released.
@@ -117,12 +124,15 @@ async def sniff(
                 more = await first_of(client, lease.channel, data, until, idle)
                 if more is None:
                     greeted = greets(lease.channel)
+                    if speaks_http2(lease.channel):
+                        return Sniffed(Detected.HTTP2, data, lease, server_first=True, sent=sent)
                     if not greeted and lease.channel.secured is not None and _waits(lease.channel):
                         continue  # something of TLS's own, a ticket perhaps
                     habits.server_first = habits.server_first or greeted
-                    return Sniffed(Detected.OPAQUE, data, lease, server_first=greeted)
+                    return Sniffed(Detected.OPAQUE, data, lease, server_first=greeted, sent=sent)
             else:
-                more = await _recv_within(client, 0.0 if habits.server_first and not data else SILENCE_SECONDS)
+                at_once = announced or (habits.server_first and not data)
+                more = await _recv_within(client, 0.0 if at_once else SILENCE_SECONDS)
                 if more is None and kind is Detected.LIKELY_OPAQUE:
                     # A word, and silence: an opaque client that waits for an answer, most likely. It gets one, but is
                     # still looked at: an HTTP request in slow pieces must not slip by as opaque bytes.
@@ -131,7 +141,8 @@ async def sniff(
                     sent = len(data)
                     more = await first_of(client, lease.channel, b"", until, idle)
                     if more is None:
-                        return Sniffed(Detected.OPAQUE, data, lease, sent=sent)
+                        kind = Detected.HTTP2 if speaks_http2(lease.channel) else Detected.OPAQUE
+                        return Sniffed(kind, data, lease, server_first=kind is Detected.HTTP2, sent=sent)
                 elif more is None and data:
                     client.limit(until - monotonic(), Reason.HEAD_TIMEOUT)
                     more = await client.recv()
@@ -160,12 +171,27 @@ async def sniff(
 
 def greets(server: Channel) -> bool:
     """Whether a server that nothing was sent to has something to say, and more than that it leaves: many an HTTP server
-    closes a silent connection, some of them after a 408, and none of them is server-first for that."""
+    closes a silent connection, some of them after a 408, and none of them is server-first for that. Neither is an
+    HTTP/2 server that sends its settings before the client's preface."""
+    said = _peek(server)
+    return bool(said) and said[:7] != b"HTTP/1." and not _is_settings(said)
+
+
+def speaks_http2(server: Channel) -> bool:
+    """Return whether a server that nothing was sent to has sent a SETTINGS frame (RFC 9113 sections 3.4 and 6.5)."""
+    return _is_settings(_peek(server))
+
+
+def _peek(server: Channel) -> bytes:
     try:
-        said = server.sock.recv(7, socket.MSG_PEEK)
-    except OSError:  # nothing is there, or nobody
-        return False
-    return bool(said) and said != b"HTTP/1."
+        return server.sock.recv(_FRAME_HEADER, socket.MSG_PEEK)
+    except OSError:  # nothing is there, or the server is gone
+        return b""
+
+
+def _is_settings(said: bytes) -> bool:
+    """Whether these bytes are the header of a SETTINGS frame of the connection, or the beginning of one."""
+    return bool(said) and said[0] == 0 and said[3:] == _SETTINGS[3 : len(said)] and len(said) > 3
 
 
 def _waits(server: Channel) -> bool:

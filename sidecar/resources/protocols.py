@@ -5,16 +5,16 @@ Source: Kubernetes' ``appProtocol`` and Istio's protocol selection (port names `
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, Literal
 
-from sidecar.resources.snapshot import Protocol
+Protocol = Literal["http", "http2", "tcp", "auto"]
 
-# HTTP/2 is relayed as it is: its ports are looked at, so that HTTP/1.1 there is served as such.
 WORDS: Final[dict[str, Protocol]] = {
     "http": "http",
-    "http2": "auto",
-    "grpc": "auto",
-    "grpc-web": "auto",
+    "http2": "http2",
+    "grpc": "http2",
+    "grpc-web": "http2",
     "https": "tcp",
     "tls": "tcp",
     "tcp": "tcp",
@@ -22,6 +22,24 @@ WORDS: Final[dict[str, Protocol]] = {
     "mysql": "tcp",
     "redis": "tcp",
 }
+STRICTNESS: Final[dict[Protocol, int]] = {"http": 0, "auto": 1, "http2": 2, "tcp": 3}
+"""From the protocol that takes the least to the one that takes any bytes. ``http2`` is ``auto`` that also takes
+HTTP/2, whose bytes are relayed as they are."""
+
+MEANINGS: Final[dict[Protocol, str]] = {
+    "http": "HTTP alone; x-forwarded-client-cert is written by this proxy",
+    "auto": (
+        "HTTP or opaque bytes, by their beginning; x-forwarded-client-cert is written by this proxy in HTTP, "
+        "and means nothing in opaque bytes"
+    ),
+    "http2": (
+        "HTTP/2 is relayed as opaque bytes, since it is not served yet: x-forwarded-client-cert in it is the caller's "
+        "own, and means nothing; it is written by this proxy in HTTP/1.1"
+    ),
+    "tcp": "opaque bytes; x-forwarded-client-cert in them is the caller's own, and means nothing",
+}
+"""What a port of each protocol takes, for people."""
+
 OPAQUE_PORTS: Final = frozenset({25, 53, 587, 3306, 5432, 6379, 27017})  # the server speaks first there, or no HTTP
 
 
@@ -33,3 +51,19 @@ def protocol_of(port: int, name: str, app_protocol: str) -> Protocol:
         if name == word or name.startswith(word + "-"):
             return WORDS[word]
     return "tcp" if port in OPAQUE_PORTS else "auto"
+
+
+def strictest(protocols: Iterable[Protocol]) -> Protocol:
+    """Return the protocol that takes the least of these; ``auto`` for none."""
+    return min(protocols, key=STRICTNESS.__getitem__, default="auto")
+
+
+def protocol_in_force(told: Protocol, declared: Protocol | None) -> Protocol:
+    """Return what a port of the app takes, from ``--protocol`` and from the documents of its services.
+
+    ``auto`` from the command line says nothing, and neither do ``auto`` and None from documents. Where both say
+    something, the stricter one counts.
+    """
+    if declared is None or declared == "auto":
+        return told if told != "auto" else "auto"
+    return declared if told == "auto" else strictest((told, declared))

@@ -58,7 +58,8 @@ def add_service(
             if endpoint.mode == "captured":
                 _target(tables, endpoint.address, endpoint.port, port, (*path, "endpoints", index), since=since)
             else:
-                tables.direct.setdefault((endpoint.address, endpoint.port), port)
+                place = endpoint.address, endpoint.port
+                tables.share(place, tables.direct.setdefault(place, port), port)
             done += 1
             if done % (A_STEP * 4) == 0:
                 yield
@@ -122,6 +123,7 @@ def _port(
         endpoints=tuple([endpoint for _, _, endpoint in found.values()]),
         identities=identities,
         trust_domain=tables.trust_domain,
+        target=port.target_port or port.port,
     )
 
 
@@ -199,6 +201,7 @@ def _target(
     address that a service's document names (``documented``) is taken from it by no endpoint of another."""
     place = address, number
     known = tables.targets.setdefault(place, port)
+    tables.share(place, known, port)
     if known is port or tables.strict:
         if known.identities != port.identities:
             tables.wrong(path, f"{address}, port {number}, is {known} as well, which others may serve")

@@ -19,6 +19,7 @@ import msgspec
 
 from certs.spiffe import SpiffeId
 from sidecar.addresses import Address, parse_ip
+from sidecar.resources.protocols import Protocol, strictest
 from sidecar.resources.sni import Sni
 
 SCHEMA: Final = "1.0"
@@ -26,7 +27,6 @@ SCHEMA: Final = "1.0"
 ANSWERED: Final = 8  # endpoints whose addresses stand for a service that has none; a connection to one goes to any
 
 Reach = Literal["captured", "direct"]
-Protocol = Literal["http", "tcp", "auto"]
 Source = Literal["none", "file", "control", "last good"]
 Resolution = Literal["NONE", "STATIC", "DNS"]
 Policy = Literal["ALLOW_ANY", "REGISTRY_ONLY"]
@@ -101,6 +101,7 @@ class ServicePort(msgspec.Struct, frozen=True, gc=False):
     endpoints: tuple[Endpoint, ...]
     identities: frozenset[SpiffeId]
     trust_domain: str
+    target: int = 0  # the app's own port, where an endpoint names no other
     sni: bytes = b""  # made from the others, once
 
     def __post_init__(self) -> None:
@@ -167,7 +168,8 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     ``services`` is by (namespace, name); ``own`` the app's own service, if it is among them. ``modes`` are by the port
     that callers reach, and in force as they stand: what the command line said is in them. ``outbound_policy`` is what
-    documents say of it; see ``policy.egress`` for what is in force.
+    documents say of it; see ``policy.egress`` for what is in force. ``shared`` has the protocol of each place to which
+    service ports of several protocols lead.
     """
 
     source: Source = "none"
@@ -182,6 +184,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     entries: Mapping[tuple[str, str], Entry] = {}
     hosts: Mapping[bytes, Mapping[int, EntryPort]] = {}
     entry_targets: Mapping[tuple[str, int], EntryPort] = {}
+    shared: Mapping[tuple[str, int], Protocol] = {}
     outbound_policy: Policy | None = None
     schema: str = SCHEMA
 
@@ -215,6 +218,22 @@ class Snapshot(msgspec.Struct, frozen=True):
     def of_mesh(self, address: str, port: int) -> ServicePort | None:
         """The service port that is behind this address and port, in whatever mode: nobody speaks plaintext there."""
         return self.targets.get((address, port)) or self.direct.get((address, port))
+
+    def declared(self, address: str, port: int) -> Protocol | None:
+        """Return what the documents say that the app speaks at this address and port; None where they say nothing.
+
+        ``address`` and ``port`` are an endpoint's: the app's own where connections are captured, the inbound
+        listener's where they are ``direct``. Several service ports may lead to one port of the app. The strictest of
+        them counts: the app can't tell by which one a request came.
+        """
+        place = address, port
+        known = self.targets.get(place) or self.direct.get(place)
+        found = [] if known is None else [self.shared.get(place, known.protocol)]
+        if self.own is not None:
+            ports = self.own.ports.values()
+            direct = known is not None and place in self.direct
+            found += [each.protocol for each in ports if direct or each.target == port]
+        return strictest(found) if found else None
 
     def entry_by_authority(self, host: bytes | str, port: int) -> EntryPort | None:
         """The port of a service entry that an authority names, by the most exact of its hosts that has this port, or by

@@ -12,6 +12,7 @@ from typing import Final
 from certs import spiffe
 from certs.errors import IdentityError
 from sidecar.addresses import parse_ip
+from sidecar.resources.protocols import Protocol, strictest
 from sidecar.resources.schema import MutualTls, PeerAuthenticationSpec
 from sidecar.resources.scoped import Policy
 from sidecar.resources.shape import Path, Problem, shown
@@ -56,6 +57,7 @@ class Tables:
         self.entries: dict[tuple[str, str], Entry] = {}
         self.hosts: dict[bytes, dict[int, EntryPort]] = {}
         self.entry_targets: dict[tuple[str, int], EntryPort] = {}
+        self.shared: dict[tuple[str, int], Protocol] = {}  # where service ports of several protocols lead
 
     def wrong(self, path: Path, why: str) -> None:
         """Keeps the problem."""
@@ -104,6 +106,11 @@ class Tables:
                 seen[address] = None
         return tuple(seen)
 
+    def share(self, place: tuple[str, int], known: ServicePort, port: ServicePort) -> None:
+        """Note that ``port`` leads to a place to which ``known`` leads already: the stricter protocol counts there."""
+        if known.protocol != port.protocol:
+            self.shared[place] = strictest((self.shared.get(place, known.protocol), port.protocol))
+
     def snapshot(
         self,
         me: Me,
@@ -128,6 +135,7 @@ class Tables:
             entries=self.entries,
             hosts=self.hosts,
             entry_targets=self.entry_targets,
+            shared=self.shared,
             outbound_policy=outbound_policy,
         )
 

@@ -40,7 +40,8 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
     ),
     Reason.BAD_VERSION: Meaning(
         "The client speaks another version of HTTP than 1.0 or 1.1 here.",
-        "Let it speak HTTP/1.1; with --protocol auto, HTTP/2 is relayed to the app as opaque bytes.",
+        "Let it speak HTTP/1.1. If the app speaks HTTP/2 or gRPC, declare its port: appProtocol: http2 or grpc, or a "
+        "name such as grpc-api, in its Service document; --protocol http2 without a mesh. Then its bytes are relayed.",
     ),
     Reason.METHOD_REFUSED: Meaning(
         "CONNECT came to the inbound port, or a proxy request came inside a CONNECT tunnel.",
@@ -49,6 +50,18 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
     Reason.HEAD_TOO_LARGE: Meaning(
         "The request's head is longer than 32 KiB or has more than 100 fields.",
         "Look for a cookie or token that has grown; these limits are fixed.",
+    ),
+    Reason.REQUEST_LINE_TOO_LONG: Meaning(
+        "The request's first line is longer than 32 KiB.",
+        "Look for a query that has grown; the limit is fixed. An opaque protocol whose first line is as long needs its "
+        "port declared: appProtocol: tcp in its Service document, or --protocol tcp.",
+    ),
+    Reason.PROTOCOL_REFUSED: Meaning(
+        "The connection's first bytes are of a protocol that this port does not take from this client.",
+        "The detail names the protocol and the rule. A port that is declared HTTP takes no opaque bytes; a peer that "
+        "announces opaque bytes (ALPN sidecar-tcp) sends no HTTP, except to a port that is declared tcp; a PROXY "
+        "protocol header needs a port that is declared tcp. Declare the port in its Service document, by appProtocol "
+        "or by its name, or with --protocol.",
     ),
     Reason.HEAD_TIMEOUT: Meaning(
         "The request's head began but was not complete in time.",

@@ -1,6 +1,12 @@
-"""First bytes to a protocol, without guessing against safety: what begins like HTTP gets HTTP's verdict.
+"""First bytes to a protocol, without guessing against safety: what an HTTP server might serve gets HTTP's verdict.
 
-Called by ``proxy.inbound`` and ``proxy.outbound`` with all bytes that came so far. Pure.
+Called by ``proxy.sniff`` with all bytes that came so far. Pure.
+
+The first line decides. A line that ends in ``HTTP/...`` is HTTP, whatever is wrong with the rest of it; so is a known
+method followed by a path, an asterisk or an http URL, since HTTP/0.9 servers take such a line without a version. Any
+other complete line is opaque: ``OPTIONS sip:pbx SIP/2.0`` and Redis' ``GET counter`` begin with methods, too. A line
+that begins with a token (RFC 9110 section 5.6.2) and is still incomplete after DETECT_BYTES is never opaque, or the
+length of a method would lead a request past HTTP's rules.
 """
 
 from __future__ import annotations
@@ -9,9 +15,11 @@ import re
 from enum import Enum
 from typing import Final
 
-DETECT_BYTES: Final = 1024  # a method, and the first line of an unusual one, must show within these
+DETECT_BYTES: Final = 1024  # a first line that may be opaque is complete within these
 HELLO_BYTES: Final = 16 * 1024 + 5 * 16  # a ClientHello of 16 KiB, in up to 16 records
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 section 3.4
+PROXY_V1: Final = b"PROXY "  # the PROXY protocol's headers, sections 2.1 and 2.2 of its specification
+PROXY_V2: Final = b"\r\n\r\n\0\r\nQUIT\n"
 
 # RFC 9110 section 9.3, RFC 5789, WebDAV (RFC 4918, 3253, 3648, 3744, 5323) and what is seen in the wild.
 _METHODS: Final = (
@@ -20,11 +28,17 @@ _METHODS: Final = (
     b"MKACTIVITY ORDERPATCH ACL SEARCH BIND REBIND UNBIND LINK UNLINK MKREDIRECTREF UPDATEREDIRECTREF QUERY "
     b"PURGE SUBSCRIBE UNSUBSCRIBE NOTIFY M-SEARCH"
 ).split()
-_BEGINS: Final = re.compile(b"|".join(re.escape(m) for m in sorted(_METHODS, key=len, reverse=True)))
-_PREFIXES: Final = frozenset(m[:n] for m in (*_METHODS, b"PRI") for n in range(1, len(m)))
-_HTTP_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+[ \t]+[^ \t\r\n]+[ \t]+HTTP/[0-9]")
-_MAYBE_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:[ \t]+(?:[^ \t\r\n]+(?:[ \t]+[HTP/]{0,5})?)?)?\Z")
-_PATH_BEGUN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+[ \t]+(?:/|[hH][tT][tT][pP]://)")
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_METHOD: Final = rb"(?:" + b"|".join(re.escape(m) for m in sorted(_METHODS, key=len, reverse=True)) + rb")"
+_PREFIXES: Final = frozenset(m[:n] for m in (*_METHODS, b"PRI") for n in range(1, len(m) + 1))
+
+_REQUEST: Final = re.compile(_METHOD + rb"[ \t]++(?:/|\*|[hH][tT][tT][pP][sS]?://)")
+_METHOD_BEGUN: Final = re.compile(_METHOD + rb"[ \t]")
+_PATH_BEGUN: Final = re.compile(_TOKEN + rb"[ \t]++(?:/|[hH][tT][tT][pP][sS]?://)")
+# A token, and behind it anything that a line of text may hold. A carriage return is not its end: some servers take a
+# bare line feed, and none takes a bare carriage return.
+_LINE_BEGUN: Final = re.compile(_TOKEN + rb"(?:[ \t\r][^\x00-\x08\n\x0b\x0c\x0e-\x1f\x7f]*+)?+")
+_VERSIONED: Final = re.compile(rb"[ \t]HTTP/[^ \t\r]*+[ \t\r]*+\Z", re.IGNORECASE)
 
 
 class Detected(Enum):
@@ -33,33 +47,52 @@ class Detected(Enum):
     TLS = "tls"
     HTTP1 = "http"
     HTTP2 = "http2"
+    PROXY = "proxy"  # a PROXY protocol header, behind which any protocol may follow
     OPAQUE = "opaque"
     MORE = "more"  # nothing that says anything yet, or the beginning of a method or of a request line: wait
     LIKELY_OPAQUE = "likely_opaque"  # could still become an unusual HTTP request; silence makes it opaque
 
 
 def detect(data: bytes) -> Detected:
-    """What ``data``, the first bytes of a connection, begins."""
+    """Return what ``data``, the first bytes of a connection, begins.
+
+    Every verdict but MORE and LIKELY_OPAQUE stands, whatever bytes follow.
+    """
     if not data:
         return Detected.MORE
     if data[0] == 0x16:
         return Detected.MORE if len(data) == 1 else Detected.TLS if data[1] == 0x03 else Detected.OPAQUE
+    if _REQUEST.match(data):  # as nearly all requests begin
+        return Detected.HTTP1
     if data.startswith(PREFACE):
         return Detected.HTTP2
-    if PREFACE.startswith(data):
-        return Detected.MORE
+    if data.startswith(PROXY_V2):
+        return Detected.PROXY
     text = data[:DETECT_BYTES].lstrip(b"\r\n \t")
-    if _BEGINS.match(text):
-        return Detected.HTTP1
-    if not text or text in _PREFIXES:
+    if not text:
         # So much white space may only hide a method from us: HTTP's verdict, which is 400.
         return Detected.MORE if len(data) < DETECT_BYTES else Detected.HTTP1
-    if _HTTP_LINE.match(text):
+    if PREFACE.startswith(data) or PROXY_V2.startswith(data) or text in _PREFIXES:
+        return Detected.MORE
+    if text.startswith(PROXY_V1):
+        return Detected.PROXY
+    return _of_line(text, len(data) < DETECT_BYTES)
+
+
+def _of_line(text: bytes, may_wait: bool) -> Detected:
+    """Judge the first line, without the white space in front of it."""
+    if _REQUEST.match(text):
         return Detected.HTTP1
-    if _MAYBE_LINE.match(text):
-        # With a path behind the word, neither a pause nor its length may lead a request past HTTP's rules.
-        if _PATH_BEGUN.match(text):
-            return Detected.MORE if len(data) < DETECT_BYTES else Detected.HTTP1
-        if len(data) < DETECT_BYTES:
-            return Detected.LIKELY_OPAQUE
-    return Detected.OPAQUE
+    begun = _LINE_BEGUN.match(text)
+    if begun is None:
+        return Detected.OPAQUE
+    end = begun.end()
+    if end < len(text):
+        # The line is complete, or holds a byte that no line of text has.
+        complete = text[end] == 0x0A
+        return Detected.HTTP1 if complete and _VERSIONED.search(begun[0]) else Detected.OPAQUE
+    if not may_wait:
+        return Detected.HTTP1
+    if _METHOD_BEGUN.match(text) or _PATH_BEGUN.match(text):
+        return Detected.MORE
+    return Detected.LIKELY_OPAQUE

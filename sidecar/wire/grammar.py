@@ -80,6 +80,10 @@ def _explain(data: bytes, check_first: Callable[[bytes], None] | None) -> None:
         end = data.find(b"\n", position, HEAD_BYTES)
         if end < 0:
             if len(data) >= HEAD_BYTES:
+                if check_first is _check_request_line:
+                    raise ProxyError(
+                        Reason.REQUEST_LINE_TOO_LONG, f"the request line is longer than {HEAD_BYTES} bytes"
+                    )
                 raise ProxyError(Reason.HEAD_TOO_LARGE, f"the head is longer than {HEAD_BYTES} bytes")
             return
         line = data[position : end + 1]

@@ -16,7 +16,7 @@ from tests.support.tls import client_hello
 from tests.support.upstream import wait_until
 
 MODES: Final = ("strict", "permissive", "disable")
-PROTOCOLS: Final = ("auto", "http", "tcp")
+PROTOCOLS: Final = ("auto", "http", "http2", "tcp")
 GET: Final = b"GET /mode HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n"
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SILENCE: Final = 0.3  # well beyond that after which the app is dialed
@@ -166,13 +166,13 @@ def _rest(client: Spoken) -> bytes:
 def _expected(mode: str, protocol: str, way: Way) -> str:
     """As the contract has it."""
     name = way.__name__
-    plain = {"auto": SERVED, "http": SERVED, "tcp": RELAYED}[protocol]
-    opaque = {"auto": RELAYED, "http": ANSWERED, "tcp": RELAYED}[protocol]  # where HTTP is declared: a 4xx
+    plain = RELAYED if protocol == "tcp" else SERVED
+    opaque = ANSWERED if protocol == "http" or (protocol == "auto" and way is _preface) else RELAYED  # a 4xx, or 505
     if mode == "strict":
         return SERVED if "mesh" in name and protocol != "tcp" else RELAYED if "mesh" in name else REFUSED
     if mode == "permissive" and "mesh" in name:
         return plain
-    if "half" in name and (mode == "permissive" or protocol == "auto"):
+    if "half" in name and (mode == "permissive" or protocol in ("auto", "http2")):
         return REFUSED  # what it is was never known
     if "mesh" in name and protocol == "http":
         return REFUSED  # a 4xx, in plaintext, which is no TLS

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from tests.support.upstream import wait_until
 
-PLACES = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
+PLACES = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/usr/local/go/bin:/usr/lib/go/bin"
 
 
 def program(name: str) -> str:

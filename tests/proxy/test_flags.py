@@ -155,6 +155,8 @@ CASES: dict[Reason, Case] = {
     Reason.BAD_VERSION: Case(505, _sent(b"GET / HTTP/2.0\r\nHost: a\r\n\r\n")),
     Reason.METHOD_REFUSED: Case(405, _sent(b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n")),
     Reason.HEAD_TOO_LARGE: Case(431, _sent(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 40_000 + b"\r\n\r\n")),
+    Reason.REQUEST_LINE_TOO_LONG: Case(414, _sent(b"GET /" + b"x" * 40_000)),
+    Reason.PROTOCOL_REFUSED: Case(0, _sent(b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n" + _PLAIN)),
     Reason.HEAD_TIMEOUT: Case(408, _sent(b"GET / HTTP/1.1\r\nHost: a\r\n"), ("--request-head-timeout", "200ms")),
     Reason.BODY_TOO_LARGE: Case(413, _sent(_BODY), ("--max-body", "10")),
     Reason.BODY_TOO_SLOW: Case(408, _sent(_BODY + b"x"), ("--body-min-rate", "1000/1")),

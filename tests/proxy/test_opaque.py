@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -124,8 +125,77 @@ def test_tls_is_relayed_with_its_server_name(protocol: str) -> None:
         assert record["response_code"] == 0
 
 
-def test_http2_is_relayed_as_it_is(app: socket.socket) -> None:
+TEXT_PROTOCOLS = {
+    "rtsp": b"OPTIONS rtsp://cam/stream RTSP/1.0\r\nCSeq: 1\r\n\r\n",
+    "sip": b"SUBSCRIBE sip:bob@example SIP/2.0\r\nVia: x\r\n\r\n",
+    "icap": b"OPTIONS icap://av/avscan ICAP/1.0\r\nHost: av\r\n\r\n",
+    "stomp": b"CONNECT\naccept-version:1.2\nhost:mq\n\n\x00",
+    "nats": b'CONNECT {"verbose":false}\r\nPING\r\n',
+    "redis": b"GET counter\r\n",
+    "memcached": b"get counter\r\n",
+    "graphite": b"web.hits 3 1700000000\n",
+    "zookeeper": b"ruok",
+    "a line of text": b"MOVE 10 20\n",
+}
+
+
+@pytest.mark.parametrize("said", TEXT_PROTOCOLS.values(), ids=TEXT_PROTOCOLS)
+@pytest.mark.parametrize("through", ["inbound", "tunnel"])
+def test_text_that_is_not_http_is_relayed(app: socket.socket, said: bytes, through: str) -> None:
+    """Also where its first word is a method of HTTP."""
+    with (
+        _sidecar(app, "auto") as sidecar,
+        Client(getattr(sidecar, "inbound" if through == "inbound" else "outbound")) as client,
+    ):
+        if through == "tunnel":
+            port = app.getsockname()[1]
+            client.send(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (port, port))
+            client.replies((b"CONNECT",), 1)
+            client.heard.raw.clear()
+        client.send(said)
+        with _accepted(app) as server:
+            assert _take(server, len(said)) == said
+            server.sendall(b"answer")
+            client.read_until(lambda raw: len(raw) == 6)
+            assert client.heard.raw == b"answer"
+
+
+def test_http2_is_refused_where_it_is_not_declared(app: socket.socket) -> None:
     with _sidecar(app, "auto") as sidecar:
+        with Client(sidecar.inbound) as client:
+            client.send(PREFACE, "bytes")
+            (reply,) = client.replies((b"GET",), 1)
+        assert reply.status == 505 and b"appProtocol http2 or grpc" in reply.body and b"--protocol http2" in reply.body
+        app.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            app.accept()
+
+
+@pytest.mark.parametrize("split", [9, 4])
+def test_http2_is_refused_where_the_app_sends_its_settings_first(app: socket.socket, split: int) -> None:
+    """As servers of gRPC do. The client is silent, so that the app is dialed."""
+    settings = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64"
+    with _sidecar(app, "auto") as sidecar, Client(sidecar.inbound) as client:
+        with _accepted(app) as server:
+            server.sendall(settings[:split])
+            client.read_to_end()
+            with contextlib.suppress(ConnectionResetError):
+                assert _take(server, 1) == b""
+        assert not client.heard.raw
+        assert _record(sidecar, "HTTP/2")["response_code_details"] == "bad_version"
+
+
+def test_a_proxy_protocol_header_is_refused(app: socket.socket) -> None:
+    """What follows it would be HTTP, and of the client's own making."""
+    with _sidecar(app, "auto") as sidecar, Client(sidecar.inbound) as client:
+        client.send(b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.read_to_end()
+        assert not client.heard.raw
+        assert _record(sidecar, "TCP")["response_code_details"] == "protocol_refused"
+
+
+def test_http2_is_relayed_as_it_is_where_it_is_declared(app: socket.socket) -> None:
+    with _sidecar(app, "http2") as sidecar:
         with Client(sidecar.inbound) as client:
             client.send(PREFACE, "bytes")
             with _accepted(app) as server:

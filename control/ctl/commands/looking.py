@@ -126,7 +126,9 @@ def _describe_service(session: Session, key: tuple[str, str, str]) -> None:
 
     found = session.server.get(f"/v1/services/{segment(key[1])}/{segment(key[2])}")
     where = ", ".join([*found["addresses"], *found["virtualAddresses"]]) or "-"
-    session.printer.text(f"\nIts addresses: {where}\nWho serves it:\n")
+    session.printer.text(f"\nIts addresses: {where}\nWhat its ports take:\n")
+    session.printer.rows(tables.PORTS, found["ports"], None, "it has no port")
+    session.printer.text("\nWho serves it:\n")
     session.printer.rows(tables.ENDPOINTS, found["endpoints"], None, "nobody: no endpoint is written or registered")
 
 

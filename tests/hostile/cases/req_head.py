@@ -191,13 +191,12 @@ CASES: list[Case] = [
     ),
     Case("REQ-14", "no-version-fin", b"GET /\r\n", (refused(400, silent=True),), finish=True),
     Case("REQ-14", "no-line-end-fin", b"GET /", (refused(400, silent=True),), finish=True),
-    Case("REQ-15", "preface", _PREFACE, (refused(400, 505, silent=True),), (Opaque(),), finish=True),
+    Case("REQ-15", "preface", _PREFACE, (refused(400, 505, silent=True),), finish=True),
     Case(
         "REQ-15",
         "preface-settings",
         _PREFACE + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00",
         (refused(400, 505, silent=True),),
-        (Opaque(),),
         finish=True,
     ),
     Case(
@@ -205,7 +204,6 @@ CASES: list[Case] = [
         "preface-line-only",
         b"PRI * HTTP/2.0\r\n\r\n",
         (refused(400, 505, silent=True),),
-        (Opaque(), refused(400, 505, silent=True)),
         finish=True,
     ),
     Case(
@@ -213,7 +211,6 @@ CASES: list[Case] = [
         "preface-with-host",
         head(b"PRI * HTTP/2.0", b"Host: app", body=b"SM\r\n\r\n"),
         (refused(400, 505, silent=True),),
-        (Opaque(), refused(400, 505, silent=True)),
         finish=True,
     ),
     Case("REQ-15", "preface-second", get() + _PREFACE, (refused(400, 505, after=1),)),

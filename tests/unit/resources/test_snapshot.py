@@ -155,8 +155,8 @@ def test_what_is_not_such_a_name_to_the_letter_is_none(name: bytes) -> None:
     [
         (80, "", "", "auto"), (80, "http", "", "http"), (80, "http-web", "", "http"), (80, "httpx", "", "auto"),
         (80, "web-http", "", "auto"), (80, "tcp-http", "", "tcp"), (80, "tcp-x", "http", "http"),
-        (80, "grpc-web-x", "", "auto"), (443, "https-x", "", "tcp"), (80, "mysql", "", "tcp"),
-        (5432, "", "", "tcp"), (5432, "http", "", "http"), (6379, "x", "", "tcp"), (80, "http2", "", "auto"),
+        (80, "grpc-web-x", "", "http2"), (443, "https-x", "", "tcp"), (80, "mysql", "", "tcp"),
+        (5432, "", "", "tcp"), (5432, "http", "", "http"), (6379, "x", "", "tcp"), (80, "http2", "", "http2"),
     ],
 )  # fmt: skip
 def test_what_a_port_speaks(port: int, name: str, app_protocol: str, protocol: str) -> None:
