@@ -74,5 +74,5 @@ class Assembly:
         for key in self.registry.services():
             hearings = self.registry.hearings(*key)
             for each in self.registry.endpoints(*key):
-                found["stale" if hearings[each.id].stale(now) else each.health] += 1
+                found["stale" if hearings[each.key].stale(now) else each.health] += 1
         return {state: float(number) for state, number in found.items()}

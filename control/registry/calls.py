@@ -17,7 +17,7 @@ from control.pages import Mark, Wanted, page
 from control.problems import Invalid
 from control.registry import permits, shown
 from control.registry.endpoints import Endpoints
-from control.registry.registered import Heartbeat, Registration
+from control.registry.registered import Heartbeat, Registration, check_process
 from control.registry.table import Key, Registry
 from sidecar.resources.documents import Document
 
@@ -59,7 +59,8 @@ class RegistryCalls:
     async def endpoints_delete(self, asked: Asked) -> Answer:
         """It goes."""
         key, endpoint_id, identity = _named(asked)
-        await self._endpoints.deregister(key, endpoint_id, identity)
+        process = check_process(asked.request.query_params.get("process", ""))
+        await self._endpoints.deregister(key, endpoint_id, identity, process)
         return Answer(204, subject=f"{'/'.join(key)}/{endpoint_id} of {identity}")
 
     # -- for people --------------------------------------------------------------------------------------------------

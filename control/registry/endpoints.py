@@ -1,14 +1,18 @@
 """Endpoints, registered and taken back by the workloads that serve: what may be written, and when.
 
-Who calls it: ``control.registry.calls``. An endpoint belongs to the identity that registered it; nobody else overwrites
-it, speaks for it or removes it. **What is written** is what callers are told, and what a restart must find: where it
-is, and whether it is well. That it was heard is not: a thousand sidecars say so every few seconds. Each write names the
-version of the entry that it was decided on, so of two at once one is decided again, on what the other wrote.
+Who calls it: ``control.registry.calls``. **An endpoint belongs to the process that registered it**: to its identity,
+and to a number that the process draws when it starts. No other process speaks for it or removes it, whatever its id:
+two that register under one id are two endpoints. Only the same identity at the same address and port takes the place of
+what is there, since that is what a restart looks like.
+
+**What is written** is what callers are told, and what a restart must find: where it is, and whether it is well. That it
+was heard is not: a thousand sidecars say so every few seconds. Each write names the version of the entry that it was
+decided on, so of two at once one is decided again, on what the other wrote.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -18,7 +22,17 @@ from control.access import Tokens
 from control.documents.table import Documents
 from control.problems import Invalid, Refused
 from control.registry import permits, place
-from control.registry.registered import Heartbeat, Registered, Registration, check, check_id, printable
+from control.registry.keeper import remove
+from control.registry.registered import (
+    Heartbeat,
+    Registered,
+    Registration,
+    check,
+    check_id,
+    key_of,
+    printable,
+    registrant,
+)
 from control.registry.table import ENDPOINT, Key, Registry, entry_name
 from control.store import Change, Conflict, Store
 from sidecar.resources.kinds import Service
@@ -66,6 +80,7 @@ class Endpoints:
         fresh = Registered(
             id=endpoint_id,
             identity=str(identity),
+            registrant=registrant(str(identity), wanted.process),
             address=address,
             port=wanted.port,
             ports=wanted.ports,
@@ -77,39 +92,48 @@ class Endpoints:
             registered=now,
             changed=now,
         )
+        replaced = self._replaced(key, fresh)
 
         def decide(known: Registered | None) -> Registered:
-            self._check_owner(known, identity)
-            self._check_room(key, known, fresh, len(service.ports))
+            self._check_room(key, known, fresh, len(service.ports), replaced)
             return fresh if known is None else _again(known, fresh)
 
-        stands = await self._settle(key, endpoint_id, decide, rewrite=self._registry.leaving(*key, endpoint_id))
-        self._registry.heard(*key, endpoint_id, fresh.detail)
+        stands = await self._settle(key, fresh.key, decide, rewrite=self._registry.leaving(*key, fresh.key))
+        self._registry.heard(*key, fresh.key, fresh.detail)
+        # Only now: a process that was killed in between leaves two, of which callers are told of the later one.
+        gone = [Change(ENDPOINT, entry_name(*key, each.key), None, if_version=version) for each, version in replaced]
+        await remove(self._store, self._registry, gone)
         return stands or fresh
 
     async def heartbeat(self, key: Key, endpoint_id: str, identity: SpiffeId, beat: Heartbeat) -> None:
-        """It is there, and so well. Invalid (404) where it is not registered, or about to be dropped."""
+        """It is there, and so well. Invalid (404) where this process has not registered it, or it is about to be
+        dropped."""
         self._service(key, identity)
         detail = printable(beat.detail)
         now = self._clock()
+        own = key_of(endpoint_id, registrant(str(identity), beat.process))
 
         def decide(known: Registered | None) -> Registered:
-            if known is None or self._registry.leaving(*key, endpoint_id):
+            if known is None or self._registry.leaving(*key, own):
                 raise Invalid("this endpoint is not registered; register it again", 404, kind="not-registered")
-            self._check_owner(known, identity)
             return _with_health(known, beat.healthy, detail, now)
 
-        await self._settle(key, endpoint_id, decide)
-        self._registry.heard(*key, endpoint_id, detail)
+        await self._settle(key, own, decide)
+        self._registry.heard(*key, own, detail)
 
-    async def deregister(self, key: Key, endpoint_id: str, identity: SpiffeId) -> None:
-        """It is gone, or was gone."""
+    async def deregister(self, key: Key, endpoint_id: str, identity: SpiffeId, process: str = "") -> None:
+        """It is gone, or was gone. What another process registered stays."""
         self._service(key, identity)
+        await self._settle(key, key_of(endpoint_id, registrant(str(identity), process)), lambda _: None)
 
-        def decide(known: Registered | None) -> None:
-            self._check_owner(known, identity)
-
-        await self._settle(key, endpoint_id, decide)
+    def _replaced(self, key: Key, fresh: Registered) -> list[tuple[Registered, int]]:
+        """What was at this place under this id before a restart, each with the version of its entry."""
+        same = [
+            self._registry.find(*key, each.key)
+            for each in self._registry.endpoints(*key)
+            if (each.id, each.identity) == (fresh.id, fresh.identity) and each.key != fresh.key and each.meets(fresh)
+        ]
+        return [found for found in same if found is not None]
 
     # -- who may -----------------------------------------------------------------------------------------------------
 
@@ -121,18 +145,21 @@ class Endpoints:
             raise Refused(403, f"may not serve {key[0]}/{key[1]}")
         return service
 
-    def _check_owner(self, known: Registered | None, identity: SpiffeId) -> None:
-        if known is not None and known.identity != str(identity):
-            raise Refused(403, f"the endpoint belongs to {known.identity}")
-
-    def _check_room(self, key: Key, known: Registered | None, fresh: Registered, ports: int) -> None:
-        identity = fresh.identity
+    def _check_room(
+        self,
+        key: Key,
+        known: Registered | None,
+        fresh: Registered,
+        ports: int,
+        replaced: Sequence[tuple[Registered, int]],
+    ) -> None:
+        identity, freed = fresh.identity, len(replaced)
         most = min(OF_A_SERVICE, max(1, PLACES_OF_A_SERVICE // ports))
-        if known is None and len(self._registry.endpoints(*key)) >= most:
+        if known is None and len(self._registry.endpoints(*key)) - freed >= most:
             raise Invalid(f"this service has {most} endpoints already, as many as one with {ports} ports may have", 409)
-        if known is None and self._registry.owned(identity) >= OF_AN_IDENTITY:
+        if known is None and self._registry.owned(identity) - freed >= OF_AN_IDENTITY:
             raise Invalid(f"this identity has {OF_AN_IDENTITY} endpoints already", 409)
-        grows = fresh.weight - (known.weight if known else 0)
+        grows = fresh.weight - (known.weight if known else 0) - sum(each.weight for each, _ in replaced)
         if grows > 0 and self._registry.weight(identity) + grows > WEIGHT_OF_AN_IDENTITY:
             raise Invalid(
                 "labels and ports of this identity's endpoints would be too long in all: every caller is told them", 409
@@ -155,11 +182,11 @@ class Endpoints:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    async def _settle(self, key: Key, endpoint_id: str, decide: Decide, rewrite: bool = False) -> Registered | None:
+    async def _settle(self, key: Key, own: str, decide: Decide, rewrite: bool = False) -> Registered | None:
         """Writes what ``decide`` makes of what there is, where that differs; None is nothing at all. With ``rewrite``
         also where it does not: who is about to be dropped is not, then."""
-        name = entry_name(*key, endpoint_id)
-        known, version = self._registry.find(*key, endpoint_id) or (None, 0)
+        name = entry_name(*key, own)
+        known, version = self._registry.find(*key, own) or (None, 0)
         for _ in range(ATTEMPTS):
             wanted = decide(known)
             if wanted == known and not rewrite:

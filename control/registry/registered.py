@@ -8,6 +8,7 @@ the rules of ``sidecar.resources.compile``: one endpoint that is not would be th
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection
 from typing import Annotated, Final
@@ -27,6 +28,7 @@ LABEL_CHARS: Final = 63  # Kubernetes' bound for values, and for names behind th
 LABEL_NAME_CHARS: Final = 253 + 1 + 63
 DETAIL_CHARS: Final = 256  # a sentence for people, which is kept in memory
 _ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
+_PROCESS: Final = re.compile(r"[A-Za-z0-9_-]{0,64}", re.ASCII)
 _LABEL_NAME: Final = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII
 )
@@ -36,12 +38,15 @@ _LABEL_VALUE: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0
 class Registered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An endpoint. ``identity`` is the SPIFFE id that it belongs to; ``healthy`` None: nobody checks its app.
 
-    ``registered``: since when, in seconds since the epoch; ``changed``: since when its health is what it is.
+    ``registrant`` stands for the identity and the process that registered it (see :func:`registrant`); it is empty in
+    entries of earlier versions, which no process speaks for any more. ``registered``: since when, in seconds since the
+    epoch; ``changed``: since when its health is what it is.
     ``ttl`` in seconds.
     """
 
     id: str
     identity: str
+    registrant: str = ""
     address: str
     port: int | None = None
     ports: dict[str, int] = {}
@@ -52,6 +57,15 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     detail: str = ""
     registered: float
     changed: float
+
+    @property
+    def key(self) -> str:
+        """By which it is told from others of its service, also from those with the same ``id``."""
+        return key_of(self.id, self.registrant)
+
+    def meets(self, other: Registered) -> bool:
+        """Whether both are at one place: of one identity and one id, the later is the earlier after a restart."""
+        return self.address == other.address and (self.port, self.ports) == (other.port, other.ports)
 
     @property
     def sent(self) -> bool:
@@ -75,8 +89,12 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return RegisteredSpec(self.address, self.port, self.ports, self.mode, self.labels, since=since)
 
 
+Process = Annotated[str, msgspec.Meta(max_length=64, pattern="^[A-Za-z0-9_-]*$")]
+
+
 class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of ``PUT .../endpoints/{id}``. ``address`` empty: where the call comes from."""
+    """The body of ``PUT .../endpoints/{id}``. ``address`` empty: where the call comes from. ``process`` tells the
+    process that registers from others with the same id; it draws it by chance when it starts."""
 
     address: str = ""
     port: Port | None = None
@@ -86,13 +104,32 @@ class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ttl: Annotated[str, msgspec.Meta(max_length=32)] = "15s"
     healthy: bool | None = None
     detail: str = ""
+    process: Process = ""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of ``POST .../heartbeat``."""
+    """The body of ``POST .../heartbeat``. ``process`` as in the registration."""
 
     healthy: bool | None = None
     detail: str = ""
+    process: Process = ""
+
+
+def registrant(identity: str, process: str) -> str:
+    """What stands for a process of an identity, in 16 hexadecimal digits."""
+    return hashlib.sha256(f"{identity} {process}".encode()).hexdigest()[:16]
+
+
+def key_of(endpoint_id: str, registrant: str) -> str:
+    """See ``Registered.key``."""
+    return f"{endpoint_id}/{registrant}" if registrant else endpoint_id
+
+
+def check_process(text: str) -> str:
+    """The same; Invalid where it can't be a process's."""
+    if not _PROCESS.fullmatch(text):
+        raise Invalid("process: it is not one: letters, digits, _ and -, at most 64")
+    return text
 
 
 def check_id(text: str) -> None:

@@ -92,7 +92,7 @@ def service(
         virtual_addresses=[] if spec.addresses else list(virtual),
         endpoints=[
             *(_written(each) for each in spec.endpoints),
-            *(_registered(each, hearings.get(each.id), now, monotonic) for each in endpoints),
+            *(_registered(each, hearings.get(each.key), now, monotonic) for each in endpoints),
         ],
     )
 

@@ -33,12 +33,14 @@ _log = logging.getLogger(__name__)
 
 
 class Place(msgspec.Struct, frozen=True):
-    """As what it is registered. ``captured``: callers dial the app, and the rules lead them here."""
+    """As what it is registered. ``captured``: callers dial the app, and the rules lead them here. ``process`` tells
+    this process from others with the same ``instance``."""
 
     namespace: str
     service: str
     service_account: str
     instance: str
+    process: str
     captured: bool
     advertise: Advertise
     labels: Labels = ()
@@ -58,6 +60,7 @@ class _Told(msgspec.Struct, frozen=True):
     ttl: str
     healthy: bool | None
     detail: str
+    process: str
 
 
 class _Beat(msgspec.Struct, frozen=True):
@@ -65,6 +68,7 @@ class _Beat(msgspec.Struct, frozen=True):
 
     healthy: bool | None
     detail: str
+    process: str
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -121,7 +125,7 @@ class Registration:
             return
         with trio.move_on_after(LEAVE_SECONDS) as patience:
             try:
-                await self._caller.ask("DELETE", self.place.path, most=MOST)
+                await self._caller.ask("DELETE", f"{self.place.path}?process={self.place.process}", most=MOST)
                 _log.info("registration: taken out of %s", self.place.service)
             except ControlError as error:
                 self._caller.failed("registration", error.word, f"it can't be taken out: {error.detail}")
@@ -144,8 +148,9 @@ class Registration:
         port = place.advertise.port if place.captured or place.advertise.port is not None else self._port
         mode: Literal["captured", "direct"] = "captured" if place.captured else "direct"
         told = _Told(
-            place.advertise.address, port, mode, dict(place.labels), f"{TTL:g}s", standing.healthy, standing.detail
-        )
+            place.advertise.address, port, mode, dict(place.labels), f"{TTL:g}s", standing.healthy, standing.detail,
+            place.process,
+        )  # fmt: skip
         self._asked = True
         try:
             answer, _ = await self._caller.ask("PUT", place.path, msgspec.json.encode(told), most=MOST)
@@ -166,7 +171,7 @@ class Registration:
             await self._changed.wait()
         standing = self._standing()
         self._changed = trio.Event()
-        body = msgspec.json.encode(_Beat(standing.healthy, standing.detail))
+        body = msgspec.json.encode(_Beat(standing.healthy, standing.detail, self.place.process))
         try:
             await self._caller.ask("POST", f"{self.place.path}/heartbeat", body, most=MOST)
         except ControlError as error:

@@ -72,7 +72,7 @@ def registration_of(
     from sidecar.feed.registration import Place, Registration
 
     place = Place(
-        settings.namespace, settings.service, settings.service_account, instance,
+        settings.namespace, settings.service, settings.service_account, instance, f"{getrandbits(128):032x}",
         settings.interception == "redirect", settings.advertise, settings.labels,
     )  # fmt: skip
     check = settings.health

@@ -67,8 +67,8 @@ class Room:
         wanted = msgspec.convert({"ttl": "15s", **told}, Registration)
         return await self.assembly.endpoints.register(key, endpoint_id, identity, peer, wanted)
 
-    async def beat(self, endpoint_id: str, healthy: bool | None = None, detail: str = "") -> None:
-        await self.assembly.endpoints.heartbeat(KEY, endpoint_id, BILLING, Heartbeat(healthy, detail))
+    async def beat(self, endpoint_id: str, healthy: bool | None = None, detail: str = "", process: str = "") -> None:
+        await self.assembly.endpoints.heartbeat(KEY, endpoint_id, BILLING, Heartbeat(healthy, detail, process))
 
     def ids(self, key: Key = KEY) -> list[str]:
         return [each.id for each in self.registry.endpoints(*key)]
