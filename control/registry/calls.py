@@ -46,9 +46,10 @@ class RegistryCalls:
         key, endpoint_id, identity = _named(asked)
         wanted = read(asked.body, Registration)
         peer: Peer = asked.request.scope[PEER]
-        stands = await self._endpoints.register(key, endpoint_id, identity, peer.address, wanted)
-        answer = shown.RegisteredShown(stands.address, f"{stands.ttl:g}s")
-        return Answer(body=answer, subject=f"{'/'.join(key)}/{endpoint_id} at {stands.address} of {identity}")
+        stands, refused = await self._endpoints.register(key, endpoint_id, identity, peer.address, wanted)
+        answer = shown.RegisteredShown(stands.address, stands.addresses, f"{stands.ttl:g}s", refused)
+        where = ", ".join(stands.addresses)
+        return Answer(body=answer, subject=f"{'/'.join(key)}/{endpoint_id} at {where} of {identity}")
 
     async def endpoints_heartbeat(self, asked: Asked) -> Answer:
         """It is there, and so well."""

@@ -13,7 +13,7 @@ decided on, so of two at once one is decided again, on what the other wrote.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -23,6 +23,7 @@ from control.documents.table import Documents
 from control.problems import Invalid, Refused
 from control.registry import permits, place
 from control.registry.keeper import remove
+from control.registry.place import Placed, RefusedAddress
 from control.registry.registered import (
     Heartbeat,
     Registered,
@@ -46,8 +47,15 @@ ATTEMPTS: Final = 5  # at a write; who loses so often in a row is in a crowd tha
 Decide = Callable[[Registered | None], Registered | None]
 
 
+class Outcome(NamedTuple):
+    """A registration as it stands, and the addresses that it does not have."""
+
+    endpoint: Registered
+    refused: tuple[RefusedAddress, ...]
+
+
 class Endpoints:
-    """See the module."""
+    """See the module. ``networks`` are those in which every workload may register (``--workload-networks``)."""
 
     def __init__(
         self,
@@ -57,6 +65,7 @@ class Endpoints:
         tokens: Tokens,
         trust_domain: str,
         clock: Callable[[], float],
+        networks: Sequence[str] = (),
     ) -> None:
         self._store = store
         self._registry = registry
@@ -64,10 +73,11 @@ class Endpoints:
         self._tokens = tokens
         self._trust_domain = trust_domain
         self._clock = clock
+        self._networks = tuple(networks)
 
     async def register(
         self, key: Key, endpoint_id: str, identity: SpiffeId, peer: str, wanted: Registration
-    ) -> Registered:
+    ) -> Outcome:
         """The endpoint as it stands now, known to everybody who reads the table. ``peer`` is where the call came from.
 
         Invalid where the registration can't be, Refused (403) where it is not for this identity.
@@ -75,35 +85,43 @@ class Endpoints:
         service = self._service(key, identity)
         check_id(endpoint_id)
         ttl = check(wanted, service.ports)
-        address = await self._address(wanted.address, peer, identity)
+        own = key_of(endpoint_id, registrant(str(identity), wanted.process))
+        allowed = await self._allowed(own, key, peer, wanted, identity)
         now = self._clock()
-        fresh = Registered(
-            id=endpoint_id,
-            identity=str(identity),
-            registrant=registrant(str(identity), wanted.process),
-            address=address,
-            port=wanted.port,
-            ports=wanted.ports,
-            mode=wanted.mode,
-            labels=wanted.labels,
-            ttl=ttl,
-            healthy=wanted.healthy,
-            detail=printable(wanted.detail),
-            registered=now,
-            changed=now,
-        )
-        replaced = self._replaced(key, fresh)
+        outcome: list[tuple[Placed, list[tuple[Registered, int]]]] = []
 
         def decide(known: Registered | None) -> Registered:
+            where = place.placed(wanted.address, wanted.addresses, peer, known.proven if known else (), allowed)
+            fresh = Registered(
+                id=endpoint_id,
+                identity=str(identity),
+                registrant=registrant(str(identity), wanted.process),
+                address=where.addresses[0],
+                others=where.addresses[1:],
+                proven=where.proven,
+                port=wanted.port,
+                ports=wanted.ports,
+                mode=wanted.mode,
+                labels=wanted.labels,
+                ttl=ttl,
+                healthy=wanted.healthy,
+                detail=printable(wanted.detail),
+                registered=now,
+                changed=now,
+            )
+            replaced = self._replaced(key, fresh)
             self._check_room(key, known, fresh, len(service.ports), replaced)
+            outcome[:] = [(where, replaced)]
             return fresh if known is None else _again(known, fresh)
 
-        stands = await self._settle(key, fresh.key, decide, rewrite=self._registry.leaving(*key, fresh.key))
-        self._registry.heard(*key, fresh.key, fresh.detail)
+        stands = await self._settle(key, own, decide, rewrite=self._registry.leaving(*key, own))
+        assert stands is not None
+        self._registry.heard(*key, own, printable(wanted.detail))
+        ((where, replaced),) = outcome
         # Only now: a process that was killed in between leaves two, of which callers are told of the later one.
         gone = [Change(ENDPOINT, entry_name(*key, each.key), None, if_version=version) for each, version in replaced]
         await remove(self._store, self._registry, gone)
-        return stands or fresh
+        return Outcome(stands, where.refused)
 
     async def heartbeat(self, key: Key, endpoint_id: str, identity: SpiffeId, beat: Heartbeat) -> None:
         """It is there, and so well. Invalid (404) where this process has not registered it, or it is about to be
@@ -165,20 +183,17 @@ class Endpoints:
                 "labels and ports of this identity's endpoints would be too long in all: every caller is told them", 409
             )
 
-    async def _address(self, wanted: str, peer: str, identity: SpiffeId) -> str:
-        """The address in canonical form, if this identity may have it."""
-        address = place.address_of(wanted, peer)
-        if place.is_own(address, peer):
-            return str(address)
+    async def _allowed(
+        self, own: str, key: Key, peer: str, wanted: Registration, identity: SpiffeId
+    ) -> tuple[str, ...]:
+        """The networks in which this identity may be; looked up only where the registration needs one."""
+        known = self._registry.find(*key, own)
+        proven = known[0].proven if known else ()
+        if all(place.is_proven(each, peer, proven) for each in (*filter(None, [wanted.address]), *wanted.addresses)):
+            return ()
         workload = identity.workload()
-        allowed = await self._tokens.addresses(*workload, self._clock()) if workload else ()
-        if not place.is_allowed(address, allowed):
-            raise Invalid(
-                f"address: this call does not come from {address}, and no token of this workload allows it; leave it"
-                " out, or have a token made whose addresses have it",
-                403,
-            )
-        return str(address)
+        of_tokens = await self._tokens.addresses(*workload, self._clock()) if workload else ()
+        return (*self._networks, *of_tokens)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -23,6 +23,7 @@ from sidecar.resources.snapshot import Reach
 
 SHORTEST_TTL: Final = 3.0  # seconds; a heartbeat a second is as much as one endpoint may cost
 LONGEST_TTL: Final = 300.0  # who is dead is called for that long, at most
+ADDRESSES: Final = 16  # of an endpoint; a pod has one or two of each family
 LABELS: Final = 32  # each goes to every proxy that sees the service
 LABEL_CHARS: Final = 63  # Kubernetes' bound for values, and for names behind the prefix
 LABEL_NAME_CHARS: Final = 253 + 1 + 63
@@ -40,7 +41,8 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     ``registrant`` stands for the identity and the process that registered it (see :func:`registrant`); it is empty in
     entries of earlier versions, which no process speaks for any more. ``registered``: since when, in seconds since the
-    epoch; ``changed``: since when its health is what it is.
+    epoch; ``changed``: since when its health is what it is. ``others`` are its addresses beside ``address``; ``proven``
+    those from which its process has called.
     ``ttl`` in seconds.
     """
 
@@ -48,6 +50,8 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     identity: str
     registrant: str = ""
     address: str
+    others: tuple[str, ...] = ()
+    proven: tuple[str, ...] = ()
     port: int | None = None
     ports: dict[str, int] = {}
     mode: Reach = "captured"
@@ -65,12 +69,22 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def meets(self, other: Registered) -> bool:
         """Whether both are at one place: of one identity and one id, the later is the earlier after a restart."""
-        return self.address == other.address and (self.port, self.ports) == (other.port, other.ports)
+        return not self.places.isdisjoint(other.places)
 
     @property
-    def sent(self) -> bool:
-        """Whether callers are told of it: not while its app is known to be unwell."""
-        return self.healthy is not False
+    def addresses(self) -> tuple[str, ...]:
+        """All of them; callers dial them in this order."""
+        return (self.address, *self.others)
+
+    @property
+    def places(self) -> frozenset[tuple[object, ...]]:
+        """Its addresses with its ports."""
+        return frozenset((address, *self.ports_key) for address in self.addresses)
+
+    @property
+    def ports_key(self) -> tuple[object, ...]:
+        """Its ports, as far as two endpoints at one address may differ in them."""
+        return self.port, tuple(sorted(self.ports.items()))
 
     @property
     def health(self) -> str:
@@ -81,22 +95,27 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def weight(self) -> int:
         """How much room it takes in what each of its callers is told, in bytes and roughly."""
         labels = sum(map(len, self.labels)) + sum(map(len, self.labels.values()))
-        return 128 + labels + 8 * len(self.labels) + sum(len(name) + 8 for name in self.ports)
+        return 128 + 48 * len(self.others) + labels + 8 * len(self.labels) + sum(len(name) + 8 for name in self.ports)
 
-    def spec(self) -> RegisteredSpec:
-        """As callers are told of it."""
-        since = round(self.registered, 3)
-        return RegisteredSpec(self.address, self.port, self.ports, self.mode, self.labels, since=since)
+    def spec(self, addresses: Sequence[str]) -> RegisteredSpec:
+        """As callers are told of it, at these of its addresses."""
+        address, *others = addresses
+        return RegisteredSpec(
+            address, self.port, self.ports, self.mode, self.labels,
+            since=round(self.registered, 3), also_at=others, unwell=self.healthy is False,
+        )  # fmt: skip
 
 
 Process = Annotated[str, msgspec.Meta(max_length=64, pattern="^[A-Za-z0-9_-]*$")]
 
 
 class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of ``PUT .../endpoints/{id}``. ``address`` empty: where the call comes from. ``process`` tells the
-    process that registers from others with the same id; it draws it by chance when it starts."""
+    """The body of ``PUT .../endpoints/{id}``. ``address`` empty: where the call comes from. ``addresses`` are further
+    ones: those that it may have are taken, and the answer names the others. ``process`` tells the process that
+    registers from others with the same id; it draws it by chance when it starts."""
 
     address: str = ""
+    addresses: Annotated[list[str], msgspec.Meta(max_length=ADDRESSES)] = []
     port: Port | None = None
     ports: dict[str, Port] = {}
     mode: Reach = "captured"

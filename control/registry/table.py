@@ -20,7 +20,7 @@ from control.registry.ageing import Hearing, anew, heard, unheard
 from control.registry.registered import Registered
 from control.registry.virtual import Virtual
 from control.store import Event, Store, TooOld
-from sidecar.resources.schema import EndpointSpec
+from sidecar.resources.scoped import RegisteredSpec
 
 ENDPOINT = "endpoint"
 VIRTUAL = "virtual"
@@ -54,13 +54,17 @@ class Registry:
         found = self._endpoints.get((namespace, name), {})
         return tuple(found[each] for each in sorted(found))
 
-    def live(self, namespace: str, name: str) -> list[EndpointSpec]:
-        """Those that callers are told of, by their ids. Of several at one place the one that registered last counts,
-        and whether that is well: the others are what was there before it."""
-        places: dict[tuple[object, ...], Registered] = {}
-        for each in sorted(self.endpoints(namespace, name), key=lambda each: each.registered):
-            places[each.address, each.port, tuple(sorted(each.ports.items()))] = each
-        return [each.spec() for each in sorted(places.values(), key=lambda each: each.key) if each.sent]
+    def live(self, namespace: str, name: str) -> list[RegisteredSpec]:
+        """Those that callers are told of, by their ids, and which of them are unwell. Of several at one place the one
+        that registered last counts: the others are what was there before it."""
+        taken: set[tuple[object, ...]] = set()
+        found: list[tuple[str, RegisteredSpec]] = []
+        for each in sorted(self.endpoints(namespace, name), key=lambda each: each.registered, reverse=True):
+            free = [address for address in each.addresses if (address, *each.ports_key) not in taken]
+            taken |= each.places
+            if free:
+                found.append((each.key, each.spec(free)))
+        return [spec for _, spec in sorted(found, key=lambda pair: pair[0])]
 
     def virtual(self, namespace: str, name: str) -> tuple[str, ...]:
         """The addresses that stand for a service: one IPv4, one IPv6; none where there are none."""

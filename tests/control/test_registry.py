@@ -53,7 +53,7 @@ async def test_a_sidecar_registers_is_heard_and_goes(tmp_path: Path) -> None:
         await define(plane, labels={"app": "billing"})
         token = await plane.token()
         made = await plane.ask("PUT", ENDPOINT, token, {**DIRECT, "labels": {"version": "v2"}, "healthy": True})
-        assert (made.status, made.json) == (200, {"address": "127.0.0.1", "ttl": "15s"})
+        assert (made.status, made.json) == (200, {"address": "127.0.0.1", "addresses": ["127.0.0.1"], "ttl": "15s"})
         beat = await plane.ask(
             "POST", f"{ENDPOINT}/heartbeat", token, {"healthy": False, "detail": "tcp: connection refused"}
         )
@@ -320,7 +320,7 @@ async def test_over_tls_the_certificate_says_who_and_the_connection_says_where(t
         papers = await enrol(plane, tmp_path)
         lie = {"x-forwarded-for": "10.6.6.6", "x-forwarded-client-cert": f"URI={ORDERS}"}
         made = await ask(plane, "PUT", ENDPOINT, DIRECT, papers=papers, headers=lie)
-        assert (made.status, made.json) == (200, {"address": "127.0.0.1", "ttl": "15s"})
+        assert (made.status, made.json) == (200, {"address": "127.0.0.1", "addresses": ["127.0.0.1"], "ttl": "15s"})
         (endpoint,) = (await shown(plane))["endpoints"]
         assert (endpoint["identity"], endpoint["address"]) == (str(BILLING), "127.0.0.1")
         orders = await enrol(plane, tmp_path, ORDERS)

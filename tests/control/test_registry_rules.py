@@ -12,7 +12,7 @@ from certs.spiffe import workload
 from control.calls import Role
 from control.problems import Invalid, Refused
 from control.registry import endpoints
-from control.registry.registered import Heartbeat
+from control.registry.registered import ADDRESSES, Heartbeat, Registration
 from control.registry.table import ENDPOINT, VIRTUAL, Registry
 from control.store.sqlite import open_store
 from sidecar.feed import state_dir
@@ -74,7 +74,7 @@ async def test_a_change_of_health_is_written_with_its_reason_and_its_time() -> N
         assert (found.healthy, found.detail, found.changed, found.registered) == (
             False, "GET /healthz: 503", room.now, room.now - 60
         )  # fmt: skip
-        assert room.registry.live(*KEY) == []
+        assert room.called() == []
         await room.beat("a", healthy=True)
         assert len(room.registry.live(*KEY)) == 1
 
@@ -140,7 +140,7 @@ async def test_two_processes_with_one_id_are_two_endpoints_and_each_speaks_for_i
         assert room.ids() == ["web-1", "web-1"]
         assert {each.address for each in room.registry.live(*KEY)} == {"10.0.0.7", "10.0.0.8"}
         await room.beat("web-1", healthy=False, process="second")
-        assert [each.address for each in room.registry.live(*KEY)] == ["10.0.0.7"]
+        assert room.called() == ["10.0.0.7"]
         with pytest.raises(Invalid, match="register it again"):
             await room.beat("web-1", process="third")
         await room.assembly.endpoints.deregister(KEY, "web-1", BILLING, "third")
@@ -392,11 +392,82 @@ async def test_of_several_at_one_place_the_last_one_counts_and_whether_it_is_wel
         await room.register("old", healthy=True)
         room.now += 1
         await room.register("new", healthy=False)
-        assert room.registry.live(*KEY) == []  # the old one is what ran there before
+        assert room.called() == []  # the old one is what ran there before
         await room.beat("new", healthy=True)
-        assert len(room.registry.live(*KEY)) == 1
+        assert room.called() == ["10.0.0.7"]
         await room.register("elsewhere", peer="10.0.0.8")
         assert [each.address for each in room.registry.live(*KEY)] == ["10.0.0.8", "10.0.0.7"]
+
+
+# -- several addresses -----------------------------------------------------------------------------------------------
+
+BOTH_FAMILIES = ["10.0.0.7", "fd00::7"]
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["IPv4 first", "IPv6 first"])
+async def test_an_endpoint_has_each_address_once_it_has_called_from_there(first: int) -> None:
+    peers = BOTH_FAMILIES if first == 0 else BOTH_FAMILIES[::-1]
+    async with registering() as room:
+        await room.write()
+        told: dict[str, Any] = {"addresses": BOTH_FAMILIES, "process": "p1"}
+        one, refused = await room.place("a", peer=peers[0], **told)
+        assert (one.addresses, [each.address for each in refused]) == ((peers[0],), [peers[1]])
+        assert "neither a token's addresses nor --workload-networks" in refused[0].why
+        both, refused = await room.place("a", peer=peers[1], **told)
+        assert (list(both.addresses), refused) == (BOTH_FAMILIES, ())
+        version = room.registry.version
+        await room.place("a", peer=peers[0], **told)
+        assert room.registry.version == version, "what stands is not written again"
+        (spec,) = room.registry.live(*KEY)
+        assert spec.addresses == BOTH_FAMILIES
+        fewer, _ = await room.place("a", peer=peers[0], addresses=[peers[0]], process="p1")
+        assert fewer.addresses == (peers[0],)
+
+
+async def test_another_process_has_not_proven_what_one_has() -> None:
+    async with registering() as room:
+        await room.write()
+        for peer in BOTH_FAMILIES:
+            await room.place("a", peer=peer, addresses=BOTH_FAMILIES, process="p1")
+        other, refused = await room.place("b", peer="10.0.0.8", addresses=["10.0.0.8", "fd00::7"], process="p2")
+        assert (other.addresses, [each.address for each in refused]) == (("10.0.0.8",), ["fd00::7"])
+
+
+async def test_workload_networks_and_tokens_allow_addresses_that_are_not_proven() -> None:
+    async with registering(networks=("fd00::/64",)) as room:
+        await room.write()
+        both, refused = await room.place("a", addresses=BOTH_FAMILIES)
+        assert (list(both.addresses), refused) == (BOTH_FAMILIES, ())
+        assert (await room.register("b", address="fd00::8")).address == "fd00::8"
+        _, refused = await room.place("c", peer="10.0.0.9", addresses=["10.0.0.9", "fd01::9"])
+        assert [each.address for each in refused] == ["fd01::9"]
+        await make_token(room, ("fd01::/64",))
+        assert (await room.register("c", peer="10.0.0.9", addresses=["10.0.0.9", "fd01::9"])).others == ("fd01::9",)
+
+
+async def test_a_restart_at_one_of_its_addresses_takes_the_place() -> None:
+    async with registering(networks=("fd00::/64",)) as room:
+        await room.write()
+        await room.register("a", addresses=BOTH_FAMILIES, process="before")
+        await room.register("a", peer="fd00::7", process="after")
+        assert [each.addresses for each in room.registry.endpoints(*KEY)] == [("fd00::7",)]
+
+
+async def test_of_several_at_one_address_the_last_one_has_it_and_the_others_what_is_left() -> None:
+    async with registering(networks=("fd00::/64",)) as room:
+        await room.write()
+        await room.register("a", addresses=BOTH_FAMILIES)
+        room.now += 1
+        await room.register("b", peer="fd00::7")
+        assert [each.addresses for each in room.registry.live(*KEY)] == [["10.0.0.7"], ["fd00::7"]]
+        room.now += 1
+        await room.register("c", peer="10.0.0.7")
+        assert [each.addresses for each in room.registry.live(*KEY)] == [["fd00::7"], ["10.0.0.7"]]
+
+
+async def test_an_endpoint_names_only_so_many_addresses() -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"addresses": [f"10.0.0.{n}" for n in range(ADDRESSES + 1)]}, Registration)
 
 
 # -- the view --------------------------------------------------------------------------------------------------------
