@@ -18,6 +18,7 @@ from sidecar.feed.snapshot_feed import SnapshotFeed
 from sidecar.feed.state_dir import StateDir
 from sidecar.identity import Identity
 from sidecar.net.channel import Channel
+from sidecar.net.local import every_outward_address
 from sidecar.net.resolve import Resolver
 from sidecar.registering import Advertise, instance_name
 from sidecar.settings import Settings
@@ -77,4 +78,6 @@ def registration_of(
     )  # fmt: skip
     check = settings.health
     health = None if check is None else Health(settings, look_of(check, settings, channels), random)
-    return Registration(caller, place, health, taken_out)
+    # Without interception it is reached where it listens, which the control plane sees.
+    named = every_outward_address if place.captured and not place.advertise.address else list[str]
+    return Registration(caller, place, health, taken_out, named)
