@@ -208,8 +208,9 @@ class ControlPlane:
         await self.documents.load()
         document_calls = DocumentCalls(store, self.documents, Writer(store, self.documents, clock))
         self.registration = Assembly(
-            store, self.documents, tokens, self.figures, settings.trust_domain, clock, blocked=ledger.blocked
-        )
+            store, self.documents, tokens, self.figures, settings.trust_domain, clock, blocked=ledger.blocked,
+            networks=[str(network) for network in settings.workload_networks],
+        )  # fmt: skip
         ledger.follow(self.registration.following.look_again)
         await self.registration.open()
         self._add_gauges(ledger)

@@ -57,20 +57,16 @@ class Callers:
         self._reviewer = reviewer
         self._clock = clock
 
-    async def identify(self, peer: Peer, authorization: list[str], patient: Callable[[], None]) -> Caller:
-        """The caller, or Refused.
-
-        ``authorization`` are the fields of that name. ``patient`` is called before anything that costs, and may raise
-        Refused itself, where this peer has been refused too often.
-        """
+    async def identify(self, peer: Peer, authorization: list[str]) -> Caller:
+        """The caller, or Refused. ``authorization`` are the fields of that name."""
         if peer.bad:
             raise unauthenticated(peer.bad)
-        caller = await self._by_token(authorization, patient) if authorization else self._by_certificate(peer)
+        caller = await self._by_token(authorization, peer.address) if authorization else self._by_certificate(peer)
         if caller.identity is not None:
             self._check(caller.identity)
         return caller
 
-    async def _by_token(self, authorization: list[str], patient: Callable[[], None]) -> Caller:
+    async def _by_token(self, authorization: list[str], address: str) -> Caller:
         scheme, _, text = authorization[0].partition(" ")
         if len(authorization) != 1 or scheme.lower() != "bearer" or not 0 < len(text) <= TOKEN_CHARS:
             raise unauthenticated("authorization is not one bearer token")
@@ -80,8 +76,7 @@ class Callers:
             return Caller(held.role, name, name, held.spiffe_id(self._control_id.trust_domain), held)
         if self._reviewer is None:
             raise unauthenticated("not a token of ours, and no others are taken")
-        patient()
-        namespace, account = await self._reviewer.review(text, self._clock())
+        namespace, account = await self._reviewer.review(text, self._clock(), address)
         identity = self._workload(namespace, account)
         return Caller(Role.WORKLOAD, str(identity), str(identity), identity)
 

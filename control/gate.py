@@ -225,7 +225,7 @@ class _Passage:
 
     async def _identify(self) -> Caller:
         authorization = self._request.headers.getlist("authorization")
-        caller = await self._guards.callers.identify(self._peer, authorization, self._be_patient)
+        caller = await self._guards.callers.identify(self._peer, authorization)
         self._who = caller.name
         if self._call.roles is None or caller.role not in self._call.roles:
             raise Refused(403, f"not for the role {caller.role.value}")
@@ -240,10 +240,6 @@ class _Passage:
             if wait:
                 raise Refused(429, "asks too often", wait)
         return caller
-
-    def _be_patient(self) -> None:
-        if self._guards.refusals.empty(self._peer.address, self._guards.clock()):
-            raise Refused(429, "refused too often")
 
     async def _body(self) -> bytes:
         """The whole body, or Refused (408, 413)."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 import jwt
@@ -22,6 +23,7 @@ import trio
 
 from control.fetch import Fetcher, FetchFailed
 from control.problems import Refused, unauthenticated
+from control.reviews import Reviews
 
 TOKEN_CHARS: Final = 16 * 1024
 JWKS_BYTES: Final = 1024 * 1024
@@ -36,8 +38,9 @@ REVIEW_PATH: Final = "/apis/authentication.k8s.io/v1/tokenreviews"
 class Reviewer(Protocol):
     """One of the two ways."""
 
-    async def review(self, token: str, now: float) -> tuple[str, str]:
-        """(namespace, service account); Refused where it is not good (401) or can't be judged now (503)."""
+    async def review(self, token: str, now: float, address: str) -> tuple[str, str]:
+        """(namespace, service account); Refused where it is not good (401) or can't be judged now (429, 503).
+        ``address`` is where the call came from."""
 
 
 class Jwks:
@@ -52,8 +55,8 @@ class Jwks:
         self._tried = float("-inf")
         self._stamp: tuple[int, int] | None = None
 
-    async def review(self, token: str, now: float) -> tuple[str, str]:
-        """See ``Reviewer``."""
+    async def review(self, token: str, now: float, address: str) -> tuple[str, str]:
+        """See ``Reviewer``. It costs no call to others, so nothing is counted."""
         if len(token) > TOKEN_CHARS:
             raise unauthenticated("kubernetes token: too long")
         try:
@@ -108,17 +111,31 @@ class Jwks:
 
 
 class TokenReview:
-    """By asking the API server."""
+    """By asking the API server, as often as ``control.reviews`` lets it."""
 
     def __init__(self, url: str, audience: str, fetcher: Fetcher) -> None:
         self._url = url.rstrip("/") + REVIEW_PATH
         self._audience = audience
         self._fetcher = fetcher
+        self._reviews = Reviews()
 
-    async def review(self, token: str, now: float) -> tuple[str, str]:
+    async def review(self, token: str, now: float, address: str) -> tuple[str, str]:
         """See ``Reviewer``."""
         if len(token) > TOKEN_CHARS:
             raise unauthenticated("kubernetes token: too long")
+        if why := self._reviews.known_bad(token):
+            raise unauthenticated(f"{why}, as a moment ago")
+        await self._reviews.enter(address)
+        try:
+            found = await self._ask(token)
+        except Refused as refused:
+            if refused.status == HTTPStatus.UNAUTHORIZED:
+                self._reviews.was_bad(token, refused.reason)
+            raise
+        self._reviews.was_good(address)
+        return found
+
+    async def _ask(self, token: str) -> tuple[str, str]:
         asked = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenReview",

@@ -47,7 +47,8 @@ CALLS: Final = Rate(50.0, 200)
 # All calls under one name: a thousand replicas that each send a heartbeat every 5 s, and all of which may come at once
 # with a few calls each when something has changed.
 NAMES: Final = Rate(500.0, 5000)
-# Refusals by one address: whoever guesses is slow, and the audit log is not filled by him.
+# Refusals of one address that are written down: beyond that the audit log only counts them. It keeps out no caller that
+# is good, since callers that share an address can't be told apart by it.
 REFUSALS: Final = Rate(5.0, 50)
 
 
@@ -69,6 +70,11 @@ class Buckets:
         if len(self._levels) > self._keys:
             self._levels.popitem(last=False)
         return 0.0
+
+    def give_back(self, key: str, now: float) -> None:
+        """Returns one token that was taken."""
+        if key in self._levels:
+            self._levels[key] = (min(float(self._rate.burst), self._tokens(key, now) + 1.0), now)
 
     def empty(self, key: str, now: float) -> bool:
         """Whether ``take`` would refuse."""

@@ -164,6 +164,12 @@ OPTIONS: tuple[Option, ...] = (
         "what this process shows to both; read at each use", values.path_or_none,
     ),
     Option(
+        "workload_networks", ACCESS, "CIDR,...|none", "none", "10.0.0.0/8,fd00::/8",
+        "where workloads are: a sidecar may register at any address in these networks, also at one from which it never "
+        "called; name the networks of the pods alone",
+        values.networks,
+    ),
+    Option(
         "store", STORE, "dir|sqlite:///PATH|memory", "dir", "sqlite:////var/lib/sidecar-control/store.db",
         "tokens, revocations and what was issued: in --ca-dir, in a file of its own (a relative path has three "
         "slashes, an absolute one four), or gone with the process",

@@ -15,6 +15,7 @@ import msgspec
 
 from control.options import OPTIONS, Option
 from sidecar.addresses import Address
+from sidecar.values import Networks
 
 SHORTEST_LEAF = 10.0  # seconds: a certificate that is renewed at half of what is left has to be issued in between
 LONGEST_LEAF = 90 * 86400.0  # revoked serials are kept as long as a leaf lives
@@ -36,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kube_api: str
     kube_api_ca: str
     kube_api_token_file: str
+    workload_networks: Networks
     store: str  # "dir", "memory", or a path
     audit_log: str
     log_level: str

@@ -5,24 +5,28 @@ Who calls it: ``control.distribution.rounds`` makes contents and compares them, 
 ``ScopedMesh`` that is encoded whole would say (a test holds it to that), but a service is encoded once per change and
 not once per proxy.
 
-**Schema.** ``1.0``. Within a major, a minor may add members that mean nothing to whoever does not know them, and they
+**Schema.** ``1.1``. Within a major, a minor may add members that mean nothing to whoever does not know them, and they
 are left out for a proxy that asks for an older minor: proxies refuse what they don't know. Whatever must be enforced
-by all is another major. A proxy names the newest minor that it knows, and gets the older of its and ours.
+by all is another major. A proxy names the newest minor that it knows, and gets the older of its and ours. ``1.1`` has
+endpoints with several addresses (``alsoAt``), and those that are unwell. For 1.0 each address is an endpoint, which
+leaves none of them in plaintext, and the unwell are left out.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
 
 from sidecar.resources.schema import PeerAuthenticationSpec
-from sidecar.resources.scoped import Policy
+from sidecar.resources.scoped import Policy, ToldService
 
-SCHEMA: Final = (1, 0)  # of ``sidecar.resources.snapshot``, in numbers
+SCHEMA: Final = (1, 1)  # of ``sidecar.resources.snapshot``, in numbers
 PART_BYTES: Final = 64 * 1024
+_ALSO_AT: Final = b'"alsoAt":['
+_UNWELL: Final = b'"unwell":true'
 _SCHEMA: Final = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})", re.ASCII)
 
 
@@ -46,13 +50,13 @@ class Snapshot(msgspec.Struct, frozen=True):
         """How many bytes ``parts`` has in all."""
         content = self.content
         commas = max(0, len(content.services) - 1) + max(0, len(content.entries) - 1)
-        pieces = sum(map(len, content.services)) + sum(map(len, content.entries))
+        pieces = sum(len(_as_of(schema, each)) for each in content.services) + sum(map(len, content.entries))
         return len(self._head(version, schema)) + len(_BETWEEN) + len(self._tail()) + commas + pieces
 
     def parts(self, version: str, schema: tuple[int, int] = SCHEMA) -> Iterator[bytes]:
         """The body, in parts of about PART_BYTES."""
         gathered = bytearray(self._head(version, schema))
-        for piece in self._pieces():
+        for piece in self._pieces(schema):
             gathered += piece
             if len(gathered) >= PART_BYTES:
                 yield bytes(gathered)
@@ -70,8 +74,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         }
         return msgspec.json.encode(known)[:-1] + b',"services":['
 
-    def _pieces(self) -> Iterator[bytes]:
-        yield from _separated(self.content.services)
+    def _pieces(self, schema: tuple[int, int]) -> Iterator[bytes]:
+        yield from _separated(_as_of(schema, each) for each in self.content.services)
         yield _BETWEEN
         yield from _separated(self.content.entries)
         yield self._tail()
@@ -102,7 +106,21 @@ def schema_for(asked: str) -> tuple[int, int]:
     return major, min(minor, SCHEMA[1])
 
 
-def _separated(pieces: tuple[bytes, ...]) -> Iterator[bytes]:
+def _as_of(schema: tuple[int, int], piece: bytes) -> bytes:
+    """A service in the form of this schema. Few proxies ask for an older one, and few services differ in it."""
+    if schema >= (1, 1) or (_ALSO_AT not in piece and _UNWELL not in piece):
+        return piece
+    service = msgspec.json.decode(piece, type=ToldService)
+    endpoints = [
+        msgspec.structs.replace(each, address=address, also_at=[])
+        for each in service.endpoints
+        if not each.unwell
+        for address in each.addresses
+    ]
+    return msgspec.json.encode(msgspec.structs.replace(service, endpoints=endpoints))
+
+
+def _separated(pieces: Iterable[bytes]) -> Iterator[bytes]:
     for number, piece in enumerate(pieces):
         if number:
             yield b","

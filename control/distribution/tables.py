@@ -5,7 +5,7 @@ Who has them: ``control.documents.table`` and ``control.registry.table``; a test
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from sidecar.resources.documents import Key
@@ -33,8 +33,8 @@ class EndpointTable(Protocol):
 
     version: int
 
-    def live(self, namespace: str, name: str) -> list[EndpointSpec]:
-        """The endpoints that callers are told of."""
+    def live(self, namespace: str, name: str) -> Sequence[EndpointSpec]:
+        """The endpoints that callers are told of, and which of them are unwell."""
 
     def virtual(self, namespace: str, name: str) -> tuple[str, ...]:
         """The addresses that stand for a service."""

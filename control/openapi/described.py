@@ -18,6 +18,7 @@ from control.openapi.parts import (
     INSTANCE,
     LIMIT,
     NAMESPACE,
+    PROCESS,
     SCHEMA,
     SEEN,
     TEXT,
@@ -99,7 +100,7 @@ DESCRIBED: Final[dict[str, Described]] = {
     "endpoints.heartbeat": Described(
         {204: None}, body=Heartbeat, optional=True, problems=(409,), example={"healthy": True}
     ),
-    "endpoints.delete": Described({204: None}, problems=(409,)),
+    "endpoints.delete": Described({204: None}, (PROCESS,), problems=(409,)),
     "snapshot.get": Described(
         {200: ScopedMesh, 304: None}, (HELD, WAIT, INSTANCE, SCHEMA, SEEN), etag=True, problems=(413,)
     ),

@@ -63,6 +63,7 @@ NAMESPACE: Final = Parameter("namespace", "only those of this namespace", TEXT)
 HELD: Final = Parameter("version", "what the caller has: the answer is 304 while there is no other", VERSION)
 WAIT: Final = Parameter("wait", "how long to wait for another version; at most 60s", DURATION)
 INSTANCE: Final = Parameter("instance", "tells replicas apart", {"type": "string", "pattern": "^[a-z0-9.-]{0,63}$"})
+PROCESS: Final = Parameter("process", "as it was registered", {"type": "string", "pattern": "^[A-Za-z0-9_-]{0,64}$"})
 SCHEMA: Final = Parameter(
     "schema", "the newest schema that the caller understands", {"type": "string", "pattern": r"^1\.[0-9]{1,4}$"}
 )

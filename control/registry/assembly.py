@@ -7,7 +7,7 @@ is; ``run`` keeps it true until it is cancelled. Others take ``registry``, the v
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
@@ -25,7 +25,8 @@ STATES = ("healthy", "unhealthy", "unknown", "stale")
 
 
 class Assembly:
-    """See the module. ``clock`` in seconds since the epoch; ``monotonic`` only rises; ``blocked``: is it revoked?"""
+    """See the module. ``clock`` in seconds since the epoch; ``monotonic`` only rises; ``blocked``: is it revoked?
+    ``networks``: where every workload may register."""
 
     def __init__(
         self,
@@ -37,9 +38,10 @@ class Assembly:
         clock: Callable[[], float],
         monotonic: Callable[[], float] = trio.current_time,
         blocked: Callable[[SpiffeId], bool] = lambda _: False,
+        networks: Sequence[str] = (),
     ) -> None:
         self.registry = Registry(store, monotonic)
-        self.endpoints = Endpoints(store, self.registry, documents, tokens, trust_domain, clock)
+        self.endpoints = Endpoints(store, self.registry, documents, tokens, trust_domain, clock, networks)
         self.calls = RegistryCalls(self.endpoints, self.registry, documents, clock, monotonic)
         self.ageing = Ageing(store, self.registry, figures, monotonic)
         self.following = Following(store, self.registry, documents, trust_domain, monotonic, blocked)
@@ -74,5 +76,5 @@ class Assembly:
         for key in self.registry.services():
             hearings = self.registry.hearings(*key)
             for each in self.registry.endpoints(*key):
-                found["stale" if hearings[each.id].stale(now) else each.health] += 1
+                found["stale" if hearings[each.key].stale(now) else each.health] += 1
         return {state: float(number) for state, number in found.items()}

@@ -17,7 +17,7 @@ from control.pages import Mark, Wanted, page
 from control.problems import Invalid
 from control.registry import permits, shown
 from control.registry.endpoints import Endpoints
-from control.registry.registered import Heartbeat, Registration
+from control.registry.registered import Heartbeat, Registration, check_process
 from control.registry.table import Key, Registry
 from sidecar.resources.documents import Document
 
@@ -46,9 +46,10 @@ class RegistryCalls:
         key, endpoint_id, identity = _named(asked)
         wanted = read(asked.body, Registration)
         peer: Peer = asked.request.scope[PEER]
-        stands = await self._endpoints.register(key, endpoint_id, identity, peer.address, wanted)
-        answer = shown.RegisteredShown(stands.address, f"{stands.ttl:g}s")
-        return Answer(body=answer, subject=f"{'/'.join(key)}/{endpoint_id} at {stands.address} of {identity}")
+        stands, refused = await self._endpoints.register(key, endpoint_id, identity, peer.address, wanted)
+        answer = shown.RegisteredShown(stands.address, stands.addresses, f"{stands.ttl:g}s", refused)
+        where = ", ".join(stands.addresses)
+        return Answer(body=answer, subject=f"{'/'.join(key)}/{endpoint_id} at {where} of {identity}")
 
     async def endpoints_heartbeat(self, asked: Asked) -> Answer:
         """It is there, and so well."""
@@ -59,7 +60,8 @@ class RegistryCalls:
     async def endpoints_delete(self, asked: Asked) -> Answer:
         """It goes."""
         key, endpoint_id, identity = _named(asked)
-        await self._endpoints.deregister(key, endpoint_id, identity)
+        process = check_process(asked.request.query_params.get("process", ""))
+        await self._endpoints.deregister(key, endpoint_id, identity, process)
         return Answer(204, subject=f"{'/'.join(key)}/{endpoint_id} of {identity}")
 
     # -- for people --------------------------------------------------------------------------------------------------

@@ -1,15 +1,19 @@
 """Endpoints, registered and taken back by the workloads that serve: what may be written, and when.
 
-Who calls it: ``control.registry.calls``. An endpoint belongs to the identity that registered it; nobody else overwrites
-it, speaks for it or removes it. **What is written** is what callers are told, and what a restart must find: where it
-is, and whether it is well. That it was heard is not: a thousand sidecars say so every few seconds. Each write names the
-version of the entry that it was decided on, so of two at once one is decided again, on what the other wrote.
+Who calls it: ``control.registry.calls``. **An endpoint belongs to the process that registered it**: to its identity,
+and to a number that the process draws when it starts. No other process speaks for it or removes it, whatever its id:
+two that register under one id are two endpoints. Only the same identity at the same address and port takes the place of
+what is there, since that is what a restart looks like.
+
+**What is written** is what callers are told, and what a restart must find: where it is, and whether it is well. That it
+was heard is not: a thousand sidecars say so every few seconds. Each write names the version of the entry that it was
+decided on, so of two at once one is decided again, on what the other wrote.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -18,7 +22,18 @@ from control.access import Tokens
 from control.documents.table import Documents
 from control.problems import Invalid, Refused
 from control.registry import permits, place
-from control.registry.registered import Heartbeat, Registered, Registration, check, check_id, printable
+from control.registry.keeper import remove
+from control.registry.place import Placed, RefusedAddress
+from control.registry.registered import (
+    Heartbeat,
+    Registered,
+    Registration,
+    check,
+    check_id,
+    key_of,
+    printable,
+    registrant,
+)
 from control.registry.table import ENDPOINT, Key, Registry, entry_name
 from control.store import Change, Conflict, Store
 from sidecar.resources.kinds import Service
@@ -32,8 +47,15 @@ ATTEMPTS: Final = 5  # at a write; who loses so often in a row is in a crowd tha
 Decide = Callable[[Registered | None], Registered | None]
 
 
+class Outcome(NamedTuple):
+    """A registration as it stands, and the addresses that it does not have."""
+
+    endpoint: Registered
+    refused: tuple[RefusedAddress, ...]
+
+
 class Endpoints:
-    """See the module."""
+    """See the module. ``networks`` are those in which every workload may register (``--workload-networks``)."""
 
     def __init__(
         self,
@@ -43,6 +65,7 @@ class Endpoints:
         tokens: Tokens,
         trust_domain: str,
         clock: Callable[[], float],
+        networks: Sequence[str] = (),
     ) -> None:
         self._store = store
         self._registry = registry
@@ -50,10 +73,11 @@ class Endpoints:
         self._tokens = tokens
         self._trust_domain = trust_domain
         self._clock = clock
+        self._networks = tuple(networks)
 
     async def register(
         self, key: Key, endpoint_id: str, identity: SpiffeId, peer: str, wanted: Registration
-    ) -> Registered:
+    ) -> Outcome:
         """The endpoint as it stands now, known to everybody who reads the table. ``peer`` is where the call came from.
 
         Invalid where the registration can't be, Refused (403) where it is not for this identity.
@@ -61,55 +85,73 @@ class Endpoints:
         service = self._service(key, identity)
         check_id(endpoint_id)
         ttl = check(wanted, service.ports)
-        address = await self._address(wanted.address, peer, identity)
+        own = key_of(endpoint_id, registrant(str(identity), wanted.process))
+        allowed = await self._allowed(own, key, peer, wanted, identity)
         now = self._clock()
-        fresh = Registered(
-            id=endpoint_id,
-            identity=str(identity),
-            address=address,
-            port=wanted.port,
-            ports=wanted.ports,
-            mode=wanted.mode,
-            labels=wanted.labels,
-            ttl=ttl,
-            healthy=wanted.healthy,
-            detail=printable(wanted.detail),
-            registered=now,
-            changed=now,
-        )
+        outcome: list[tuple[Placed, list[tuple[Registered, int]]]] = []
 
         def decide(known: Registered | None) -> Registered:
-            self._check_owner(known, identity)
-            self._check_room(key, known, fresh, len(service.ports))
+            where = place.placed(wanted.address, wanted.addresses, peer, known.proven if known else (), allowed)
+            fresh = Registered(
+                id=endpoint_id,
+                identity=str(identity),
+                registrant=registrant(str(identity), wanted.process),
+                address=where.addresses[0],
+                others=where.addresses[1:],
+                proven=where.proven,
+                port=wanted.port,
+                ports=wanted.ports,
+                mode=wanted.mode,
+                labels=wanted.labels,
+                ttl=ttl,
+                healthy=wanted.healthy,
+                detail=printable(wanted.detail),
+                registered=now,
+                changed=now,
+            )
+            replaced = self._replaced(key, fresh)
+            self._check_room(key, known, fresh, len(service.ports), replaced)
+            outcome[:] = [(where, replaced)]
             return fresh if known is None else _again(known, fresh)
 
-        stands = await self._settle(key, endpoint_id, decide, rewrite=self._registry.leaving(*key, endpoint_id))
-        self._registry.heard(*key, endpoint_id, fresh.detail)
-        return stands or fresh
+        stands = await self._settle(key, own, decide, rewrite=self._registry.leaving(*key, own))
+        assert stands is not None
+        self._registry.heard(*key, own, printable(wanted.detail))
+        ((where, replaced),) = outcome
+        # Only now: a process that was killed in between leaves two, of which callers are told of the later one.
+        gone = [Change(ENDPOINT, entry_name(*key, each.key), None, if_version=version) for each, version in replaced]
+        await remove(self._store, self._registry, gone)
+        return Outcome(stands, where.refused)
 
     async def heartbeat(self, key: Key, endpoint_id: str, identity: SpiffeId, beat: Heartbeat) -> None:
-        """It is there, and so well. Invalid (404) where it is not registered, or about to be dropped."""
+        """It is there, and so well. Invalid (404) where this process has not registered it, or it is about to be
+        dropped."""
         self._service(key, identity)
         detail = printable(beat.detail)
         now = self._clock()
+        own = key_of(endpoint_id, registrant(str(identity), beat.process))
 
         def decide(known: Registered | None) -> Registered:
-            if known is None or self._registry.leaving(*key, endpoint_id):
+            if known is None or self._registry.leaving(*key, own):
                 raise Invalid("this endpoint is not registered; register it again", 404, kind="not-registered")
-            self._check_owner(known, identity)
             return _with_health(known, beat.healthy, detail, now)
 
-        await self._settle(key, endpoint_id, decide)
-        self._registry.heard(*key, endpoint_id, detail)
+        await self._settle(key, own, decide)
+        self._registry.heard(*key, own, detail)
 
-    async def deregister(self, key: Key, endpoint_id: str, identity: SpiffeId) -> None:
-        """It is gone, or was gone."""
+    async def deregister(self, key: Key, endpoint_id: str, identity: SpiffeId, process: str = "") -> None:
+        """It is gone, or was gone. What another process registered stays."""
         self._service(key, identity)
+        await self._settle(key, key_of(endpoint_id, registrant(str(identity), process)), lambda _: None)
 
-        def decide(known: Registered | None) -> None:
-            self._check_owner(known, identity)
-
-        await self._settle(key, endpoint_id, decide)
+    def _replaced(self, key: Key, fresh: Registered) -> list[tuple[Registered, int]]:
+        """What was at this place under this id before a restart, each with the version of its entry."""
+        same = [
+            self._registry.find(*key, each.key)
+            for each in self._registry.endpoints(*key)
+            if (each.id, each.identity) == (fresh.id, fresh.identity) and each.key != fresh.key and each.meets(fresh)
+        ]
+        return [found for found in same if found is not None]
 
     # -- who may -----------------------------------------------------------------------------------------------------
 
@@ -121,45 +163,45 @@ class Endpoints:
             raise Refused(403, f"may not serve {key[0]}/{key[1]}")
         return service
 
-    def _check_owner(self, known: Registered | None, identity: SpiffeId) -> None:
-        if known is not None and known.identity != str(identity):
-            raise Refused(403, f"the endpoint belongs to {known.identity}")
-
-    def _check_room(self, key: Key, known: Registered | None, fresh: Registered, ports: int) -> None:
-        identity = fresh.identity
+    def _check_room(
+        self,
+        key: Key,
+        known: Registered | None,
+        fresh: Registered,
+        ports: int,
+        replaced: Sequence[tuple[Registered, int]],
+    ) -> None:
+        identity, freed = fresh.identity, len(replaced)
         most = min(OF_A_SERVICE, max(1, PLACES_OF_A_SERVICE // ports))
-        if known is None and len(self._registry.endpoints(*key)) >= most:
+        if known is None and len(self._registry.endpoints(*key)) - freed >= most:
             raise Invalid(f"this service has {most} endpoints already, as many as one with {ports} ports may have", 409)
-        if known is None and self._registry.owned(identity) >= OF_AN_IDENTITY:
+        if known is None and self._registry.owned(identity) - freed >= OF_AN_IDENTITY:
             raise Invalid(f"this identity has {OF_AN_IDENTITY} endpoints already", 409)
-        grows = fresh.weight - (known.weight if known else 0)
+        grows = fresh.weight - (known.weight if known else 0) - sum(each.weight for each, _ in replaced)
         if grows > 0 and self._registry.weight(identity) + grows > WEIGHT_OF_AN_IDENTITY:
             raise Invalid(
                 "labels and ports of this identity's endpoints would be too long in all: every caller is told them", 409
             )
 
-    async def _address(self, wanted: str, peer: str, identity: SpiffeId) -> str:
-        """The address in canonical form, if this identity may have it."""
-        address = place.address_of(wanted, peer)
-        if place.is_own(address, peer):
-            return str(address)
+    async def _allowed(
+        self, own: str, key: Key, peer: str, wanted: Registration, identity: SpiffeId
+    ) -> tuple[str, ...]:
+        """The networks in which this identity may be; looked up only where the registration needs one."""
+        known = self._registry.find(*key, own)
+        proven = known[0].proven if known else ()
+        if all(place.is_proven(each, peer, proven) for each in (*filter(None, [wanted.address]), *wanted.addresses)):
+            return ()
         workload = identity.workload()
-        allowed = await self._tokens.addresses(*workload, self._clock()) if workload else ()
-        if not place.is_allowed(address, allowed):
-            raise Invalid(
-                f"address: this call does not come from {address}, and no token of this workload allows it; leave it"
-                " out, or have a token made whose addresses have it",
-                403,
-            )
-        return str(address)
+        of_tokens = await self._tokens.addresses(*workload, self._clock()) if workload else ()
+        return (*self._networks, *of_tokens)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    async def _settle(self, key: Key, endpoint_id: str, decide: Decide, rewrite: bool = False) -> Registered | None:
+    async def _settle(self, key: Key, own: str, decide: Decide, rewrite: bool = False) -> Registered | None:
         """Writes what ``decide`` makes of what there is, where that differs; None is nothing at all. With ``rewrite``
         also where it does not: who is about to be dropped is not, then."""
-        name = entry_name(*key, endpoint_id)
-        known, version = self._registry.find(*key, endpoint_id) or (None, 0)
+        name = entry_name(*key, own)
+        known, version = self._registry.find(*key, own) or (None, 0)
         for _ in range(ATTEMPTS):
             wanted = decide(known)
             if wanted == known and not rewrite:

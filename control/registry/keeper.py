@@ -84,10 +84,10 @@ class Ageing:
         for number, key in enumerate(services):
             if number % _AT_ONCE == _AT_ONCE - 1:
                 await trio.lowlevel.checkpoint()
-            for endpoint_id in ageing.gone(registry.hearings(*key), now, mesh_heard):
-                known = registry.find(*key, endpoint_id)
+            for silent in ageing.gone(registry.hearings(*key), now, mesh_heard):
+                known = registry.find(*key, silent)
                 if known is not None:
-                    found.append(Change(ENDPOINT, entry_name(*key, endpoint_id), None, if_version=known[1]))
+                    found.append(Change(ENDPOINT, entry_name(*key, silent), None, if_version=known[1]))
         return found
 
 
@@ -151,9 +151,9 @@ class Following:
         for each in self._registry.endpoints(*key):
             if each.identity not in verdicts:
                 verdicts[each.identity] = service is not None and self._may_serve(service, key[0], each.identity)
-            found = None if verdicts[each.identity] else self._registry.find(*key, each.id)
+            found = None if verdicts[each.identity] else self._registry.find(*key, each.key)
             if found is not None:
-                yield Change(ENDPOINT, entry_name(*key, each.id), None, if_version=found[1])
+                yield Change(ENDPOINT, entry_name(*key, each.key), None, if_version=found[1])
 
     def _may_serve(self, service: Service, namespace: str, identity: str) -> bool:
         try:

@@ -8,8 +8,9 @@ the rules of ``sidecar.resources.compile``: one endpoint that is not would be th
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -22,11 +23,13 @@ from sidecar.resources.snapshot import Reach
 
 SHORTEST_TTL: Final = 3.0  # seconds; a heartbeat a second is as much as one endpoint may cost
 LONGEST_TTL: Final = 300.0  # who is dead is called for that long, at most
+ADDRESSES: Final = 16  # of an endpoint; a pod has one or two of each family
 LABELS: Final = 32  # each goes to every proxy that sees the service
 LABEL_CHARS: Final = 63  # Kubernetes' bound for values, and for names behind the prefix
 LABEL_NAME_CHARS: Final = 253 + 1 + 63
 DETAIL_CHARS: Final = 256  # a sentence for people, which is kept in memory
 _ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
+_PROCESS: Final = re.compile(r"[A-Za-z0-9_-]{0,64}", re.ASCII)
 _LABEL_NAME: Final = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII
 )
@@ -36,13 +39,19 @@ _LABEL_VALUE: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0
 class Registered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An endpoint. ``identity`` is the SPIFFE id that it belongs to; ``healthy`` None: nobody checks its app.
 
-    ``registered``: since when, in seconds since the epoch; ``changed``: since when its health is what it is.
+    ``registrant`` stands for the identity and the process that registered it (see :func:`registrant`); it is empty in
+    entries of earlier versions, which no process speaks for any more. ``registered``: since when, in seconds since the
+    epoch; ``changed``: since when its health is what it is. ``others`` are its addresses beside ``address``; ``proven``
+    those from which its process has called.
     ``ttl`` in seconds.
     """
 
     id: str
     identity: str
+    registrant: str = ""
     address: str
+    others: tuple[str, ...] = ()
+    proven: tuple[str, ...] = ()
     port: int | None = None
     ports: dict[str, int] = {}
     mode: Reach = "captured"
@@ -54,9 +63,28 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     changed: float
 
     @property
-    def sent(self) -> bool:
-        """Whether callers are told of it: not while its app is known to be unwell."""
-        return self.healthy is not False
+    def key(self) -> str:
+        """By which it is told from others of its service, also from those with the same ``id``."""
+        return key_of(self.id, self.registrant)
+
+    def meets(self, other: Registered) -> bool:
+        """Whether both are at one place: of one identity and one id, the later is the earlier after a restart."""
+        return not self.places.isdisjoint(other.places)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All of them; callers dial them in this order."""
+        return (self.address, *self.others)
+
+    @property
+    def places(self) -> frozenset[tuple[object, ...]]:
+        """Its addresses with its ports."""
+        return frozenset((address, *self.ports_key) for address in self.addresses)
+
+    @property
+    def ports_key(self) -> tuple[object, ...]:
+        """Its ports, as far as two endpoints at one address may differ in them."""
+        return self.port, tuple(sorted(self.ports.items()))
 
     @property
     def health(self) -> str:
@@ -67,18 +95,27 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def weight(self) -> int:
         """How much room it takes in what each of its callers is told, in bytes and roughly."""
         labels = sum(map(len, self.labels)) + sum(map(len, self.labels.values()))
-        return 128 + labels + 8 * len(self.labels) + sum(len(name) + 8 for name in self.ports)
+        return 128 + 48 * len(self.others) + labels + 8 * len(self.labels) + sum(len(name) + 8 for name in self.ports)
 
-    def spec(self) -> RegisteredSpec:
-        """As callers are told of it."""
-        since = round(self.registered, 3)
-        return RegisteredSpec(self.address, self.port, self.ports, self.mode, self.labels, since=since)
+    def spec(self, addresses: Sequence[str]) -> RegisteredSpec:
+        """As callers are told of it, at these of its addresses."""
+        address, *others = addresses
+        return RegisteredSpec(
+            address, self.port, self.ports, self.mode, self.labels,
+            since=round(self.registered, 3), also_at=others, unwell=self.healthy is False,
+        )  # fmt: skip
+
+
+Process = Annotated[str, msgspec.Meta(max_length=64, pattern="^[A-Za-z0-9_-]*$")]
 
 
 class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of ``PUT .../endpoints/{id}``. ``address`` empty: where the call comes from."""
+    """The body of ``PUT .../endpoints/{id}``. ``address`` empty: where the call comes from. ``addresses`` are further
+    ones: those that it may have are taken, and the answer names the others. ``process`` tells the process that
+    registers from others with the same id; it draws it by chance when it starts."""
 
     address: str = ""
+    addresses: Annotated[list[str], msgspec.Meta(max_length=ADDRESSES)] = []
     port: Port | None = None
     ports: dict[str, Port] = {}
     mode: Reach = "captured"
@@ -86,13 +123,32 @@ class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ttl: Annotated[str, msgspec.Meta(max_length=32)] = "15s"
     healthy: bool | None = None
     detail: str = ""
+    process: Process = ""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of ``POST .../heartbeat``."""
+    """The body of ``POST .../heartbeat``. ``process`` as in the registration."""
 
     healthy: bool | None = None
     detail: str = ""
+    process: Process = ""
+
+
+def registrant(identity: str, process: str) -> str:
+    """What stands for a process of an identity, in 16 hexadecimal digits."""
+    return hashlib.sha256(f"{identity} {process}".encode()).hexdigest()[:16]
+
+
+def key_of(endpoint_id: str, registrant: str) -> str:
+    """See ``Registered.key``."""
+    return f"{endpoint_id}/{registrant}" if registrant else endpoint_id
+
+
+def check_process(text: str) -> str:
+    """The same; Invalid where it can't be a process's."""
+    if not _PROCESS.fullmatch(text):
+        raise Invalid("process: it is not one: letters, digits, _ and -, at most 64")
+    return text
 
 
 def check_id(text: str) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from control.bodies import moment
 from control.registry.ageing import Hearing
+from control.registry.place import RefusedAddress
 from control.registry.registered import Registered
 from sidecar.resources.documents import Document
 from sidecar.resources.kinds import Service
@@ -19,14 +20,15 @@ from sidecar.resources.schema import EndpointSpec, PortSpec
 
 
 class EndpointShown(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """An endpoint. ``health``: ``healthy``, ``unhealthy``, or ``unknown`` where nobody checks the app; ``since`` when
-    that is so. ``stale``: it has been silent for longer than its ``ttl``, and stays as nobody else was heard.
-    ``last_heard`` is left out where it has not been heard since the control plane started. Times as in RFC 3339;
-    ``ttl`` in seconds."""
+    """An endpoint. ``addresses`` are all that it has, where there are several. ``health``: ``healthy``, ``unhealthy``,
+    or ``unknown`` where nobody checks the app; ``since`` when that is so. ``stale``: it has been silent for longer than
+    its ``ttl``, and stays as nobody else was heard. ``last_heard`` is left out where it has not been heard since the
+    control plane started. Times as in RFC 3339; ``ttl`` in seconds."""
 
     address: str
     mode: str
     health: str
+    addresses: tuple[str, ...] = ()
     id: str = ""
     identity: str = ""
     port: int | None = None
@@ -62,11 +64,14 @@ class ServiceList(msgspec.Struct, frozen=True, omit_defaults=True, rename={"more
     more: str = ""
 
 
-class RegisteredShown(msgspec.Struct, frozen=True):
-    """The answer to a registration: where callers will go, and how long it may be silent."""
+class RegisteredShown(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer to a registration: where callers will go, how long it may be silent, and at which of the addresses
+    that it named it is not registered."""
 
     address: str
+    addresses: tuple[str, ...]
     ttl: str
+    refused: tuple[RefusedAddress, ...] = ()
 
 
 def service(
@@ -92,7 +97,7 @@ def service(
         virtual_addresses=[] if spec.addresses else list(virtual),
         endpoints=[
             *(_written(each) for each in spec.endpoints),
-            *(_registered(each, hearings.get(each.id), now, monotonic) for each in endpoints),
+            *(_registered(each, hearings.get(each.key), now, monotonic) for each in endpoints),
         ],
     )
 
@@ -105,6 +110,7 @@ def _registered(each: Registered, hearing: Hearing | None, now: float, monotonic
     heard = hearing is not None and hearing.since is not None
     return EndpointShown(
         address=each.address,
+        addresses=each.addresses if each.others else (),
         mode=each.mode,
         health=each.health,
         id=each.id,

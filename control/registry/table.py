@@ -20,7 +20,7 @@ from control.registry.ageing import Hearing, anew, heard, unheard
 from control.registry.registered import Registered
 from control.registry.virtual import Virtual
 from control.store import Event, Store, TooOld
-from sidecar.resources.schema import EndpointSpec
+from sidecar.resources.scoped import RegisteredSpec
 
 ENDPOINT = "endpoint"
 VIRTUAL = "virtual"
@@ -50,17 +50,21 @@ class Registry:
     # -- for readers -------------------------------------------------------------------------------------------------
 
     def endpoints(self, namespace: str, name: str) -> tuple[Registered, ...]:
-        """All of a service, well or not, by their ids."""
+        """All of a service, well or not, by their ids. Several may have the same one."""
         found = self._endpoints.get((namespace, name), {})
         return tuple(found[each] for each in sorted(found))
 
-    def live(self, namespace: str, name: str) -> list[EndpointSpec]:
-        """Those that callers are told of, by their ids. Of several at one place the one that registered last counts,
-        and whether that is well: the others are what was there before it."""
-        places: dict[tuple[object, ...], Registered] = {}
-        for each in sorted(self.endpoints(namespace, name), key=lambda each: each.registered):
-            places[each.address, each.port, tuple(sorted(each.ports.items()))] = each
-        return [each.spec() for each in sorted(places.values(), key=lambda each: each.id) if each.sent]
+    def live(self, namespace: str, name: str) -> list[RegisteredSpec]:
+        """Those that callers are told of, by their ids, and which of them are unwell. Of several at one place the one
+        that registered last counts: the others are what was there before it."""
+        taken: set[tuple[object, ...]] = set()
+        found: list[tuple[str, RegisteredSpec]] = []
+        for each in sorted(self.endpoints(namespace, name), key=lambda each: each.registered, reverse=True):
+            free = [address for address in each.addresses if (address, *each.ports_key) not in taken]
+            taken |= each.places
+            if free:
+                found.append((each.key, each.spec(free)))
+        return [spec for _, spec in sorted(found, key=lambda pair: pair[0])]
 
     def virtual(self, namespace: str, name: str) -> tuple[str, ...]:
         """The addresses that stand for a service: one IPv4, one IPv6; none where there are none."""
@@ -79,10 +83,10 @@ class Registry:
 
     # -- for the registry itself -------------------------------------------------------------------------------------
 
-    def find(self, namespace: str, service: str, endpoint_id: str) -> tuple[Registered, int] | None:
-        """The endpoint, and the version of its entry."""
-        found = self._endpoints.get((namespace, service), {}).get(endpoint_id)
-        return (found, self._versions[entry_name(namespace, service, endpoint_id)]) if found else None
+    def find(self, namespace: str, service: str, key: str) -> tuple[Registered, int] | None:
+        """The endpoint with this key, and the version of its entry."""
+        found = self._endpoints.get((namespace, service), {}).get(key)
+        return (found, self._versions[entry_name(namespace, service, key)]) if found else None
 
     def services(self) -> tuple[Key, ...]:
         """Every service that has endpoints."""
@@ -100,9 +104,9 @@ class Registry:
         """How much room these take in what callers are told, in bytes and roughly."""
         return self._weights[identity]
 
-    def leaving(self, namespace: str, service: str, endpoint_id: str) -> bool:
+    def leaving(self, namespace: str, service: str, key: str) -> bool:
         """Whether it is being dropped for its silence, so that to have been heard would come to nothing."""
-        return entry_name(namespace, service, endpoint_id) in self._leaving
+        return entry_name(namespace, service, key) in self._leaving
 
     @contextmanager
     def drop(self, names: Iterable[str]) -> Iterator[None]:
@@ -113,23 +117,23 @@ class Registry:
         finally:
             self._leaving = frozenset()
 
-    def heard(self, namespace: str, service: str, endpoint_id: str, detail: str = "") -> None:
+    def heard(self, namespace: str, service: str, key: str, detail: str = "") -> None:
         """This endpoint was heard now."""
-        known = self._endpoints.get((namespace, service), {}).get(endpoint_id)
+        known = self._endpoints.get((namespace, service), {}).get(key)
         if known is not None:
             hearings = self._hearings[namespace, service]
-            hearings[endpoint_id] = heard(hearings.get(endpoint_id), self._monotonic(), known.ttl, detail)
+            hearings[key] = heard(hearings.get(key), self._monotonic(), known.ttl, detail)
 
     def hearings(self, namespace: str, service: str) -> Mapping[str, Hearing]:
-        """When each of a service's endpoints was heard, by their ids."""
+        """When each of a service's endpoints was heard, by their keys."""
         return self._hearings.get((namespace, service), {})
 
     def begin_anew(self) -> None:
         """We were away: all are as if they had been heard now."""
         now = self._monotonic()
         for hearings in self._hearings.values():
-            for endpoint_id, each in hearings.items():
-                hearings[endpoint_id] = anew(each, now)
+            for key, each in hearings.items():
+                hearings[key] = anew(each, now)
 
     # -- how it is fed -----------------------------------------------------------------------------------------------
 
@@ -171,13 +175,13 @@ class Registry:
     def _apply(self, event: Event) -> Key | None:
         """One change; the service that it is about."""
         namespace, _, rest = event.name.partition("/")
-        service, _, endpoint_id = rest.partition("/")
+        service, _, endpoint_key = rest.partition("/")
         key = namespace, service
         try:
             if event.kind == VIRTUAL:
                 self._apply_virtual(key, event.value)
             else:
-                self._apply_endpoint(key, endpoint_id, event)
+                self._apply_endpoint(key, endpoint_key, event)
         except msgspec.MsgspecError as error:
             _log.error("the store's %s %s can't be read, and is left out: %s", event.kind, event.name, error)
             return None
@@ -189,24 +193,24 @@ class Registry:
         else:
             self._virtual[key] = msgspec.json.decode(value, type=Virtual)
 
-    def _apply_endpoint(self, key: Key, endpoint_id: str, event: Event) -> None:
+    def _apply_endpoint(self, key: Key, endpoint_key: str, event: Event) -> None:
         fresh = None if event.value is None else msgspec.json.decode(event.value, type=Registered)
-        self._count(self._endpoints.get(key, {}).get(endpoint_id), fresh)
+        self._count(self._endpoints.get(key, {}).get(endpoint_key), fresh)
         if fresh is None:
             self._versions.pop(event.name, None)
             for table in (self._endpoints, self._hearings):
-                table.get(key, {}).pop(endpoint_id, None)
+                table.get(key, {}).pop(endpoint_key, None)
                 if not table.get(key, True):
                     del table[key]
             return
-        self._endpoints.setdefault(key, {})[endpoint_id] = fresh
+        self._endpoints.setdefault(key, {})[endpoint_key] = fresh
         self._versions[event.name] = event.version
         hearings = self._hearings.setdefault(key, {})
-        before = hearings.get(endpoint_id)
+        before = hearings.get(endpoint_key)
         if before is None:
-            hearings[endpoint_id] = unheard(self._monotonic(), fresh.ttl)
+            hearings[endpoint_key] = unheard(self._monotonic(), fresh.ttl)
         elif before.ttl != fresh.ttl:
-            hearings[endpoint_id] = msgspec.structs.replace(before, ttl=fresh.ttl)
+            hearings[endpoint_key] = msgspec.structs.replace(before, ttl=fresh.ttl)
 
     def _count(self, before: Registered | None, after: Registered | None) -> None:
         """Whose endpoints there are how many of, and how much room they take."""
@@ -220,6 +224,6 @@ class Registry:
                 del self._owned[before.identity], self._weights[before.identity]
 
 
-def entry_name(namespace: str, service: str, endpoint_id: str) -> str:
-    """The name of an endpoint's entry in the store."""
-    return f"{namespace}/{service}/{endpoint_id}"
+def entry_name(namespace: str, service: str, key: str) -> str:
+    """The name in the store of the entry of the endpoint with this key."""
+    return f"{namespace}/{service}/{key}"

@@ -79,13 +79,22 @@ class Caller:
         await trio.sleep(max(0.0, began + seconds - self.steady()))
 
     async def ask(
-        self, method: str, target: str, body: bytes = b"", *, most: int, wait: float = 0.0, once: bool = False
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        *,
+        most: int,
+        wait: float = 0.0,
+        once: bool = False,
+        source: str = "",
     ) -> tuple[Answer, Way]:
-        """By our certificate, and where that is refused by the token. Raises ControlError."""
+        """By our certificate, and where that is refused by the token. ``source``: the address of this machine that the
+        call has to come from. Raises ControlError."""
         way = self.contact.known()
         if way is not None:
             try:
-                return await self._call(way, method, target, body, most, wait, once), way
+                return await self._call(way, method, target, body, most, wait, once, source), way
             except ControlError as error:
                 if not error.refused:
                     raise
@@ -95,12 +104,12 @@ class Caller:
                     raise error from None
         else:
             way = await self.contact.first()
-        return await self._call(way, method, target, body, most, wait, once), way
+        return await self._call(way, method, target, body, most, wait, once, source), way
 
     async def _call(
-        self, way: Way, method: str, target: str, body: bytes, most: int, wait: float, once: bool
+        self, way: Way, method: str, target: str, body: bytes, most: int, wait: float, once: bool, source: str
     ) -> Answer:
-        answer = await self._client.call(way, method, target, body, most=most, wait=wait, once=once)
+        answer = await self._client.call(way, method, target, body, most=most, wait=wait, once=once, source=source)
         self.refused = ""
         return answer
 

@@ -106,13 +106,15 @@ class ControlClient:
         most: int,
         wait: float = 0.0,
         once: bool = False,
+        source: str = "",
     ) -> Answer:
         """The answer, of at most ``most`` bytes. ``wait``: for how long the server was asked to wait, in seconds;
-        ``once``: it must not be asked twice, whatever becomes of the line.
+        ``once``: it must not be asked twice, whatever becomes of the line; ``source``: the address of this machine that
+        the call has to come from.
 
         Raises ControlError. Cancelling it closes the line.
         """
-        return self._judge(await self.ask(way, method, target, body, most=most, wait=wait, once=once))
+        return self._judge(await self.ask(way, method, target, body, most=most, wait=wait, once=once, source=source))
 
     async def ask(
         self,
@@ -124,6 +126,7 @@ class ControlClient:
         most: int,
         wait: float = 0.0,
         once: bool = False,
+        source: str = "",
         fields: Sequence[tuple[str, str]] = (),
     ) -> Reply:
         """As ``call``, with further ``fields`` in the request, and whatever the status is: for who wants to know why
@@ -131,7 +134,7 @@ class ControlClient:
         request = self._request(way, method, target, body, fields)
         with trio.move_on_after(CALL_SECONDS + wait):
             try:
-                reply = await self._exchange(way, request, body, most, once)
+                reply = await self._exchange(way, request, body, most, once, source)
             except HandshakeFailed as failed:
                 raise ControlError(f"handshake_{failed.rule}", failed.detail, refused=True) from None
             except ProxyError as error:
@@ -150,9 +153,9 @@ class ControlClient:
             return reply
         raise ControlError("timeout", f"{self.url}: no answer within {CALL_SECONDS + wait:g} s")
 
-    async def _exchange(self, way: Way, request: h11.Request, body: bytes, most: int, once: bool) -> Reply:
-        """On a line that rests, or else on a new one."""
-        kept = not once and not (way.context is not None and way.token)
+    async def _exchange(self, way: Way, request: h11.Request, body: bytes, most: int, once: bool, source: str) -> Reply:
+        """On a line that rests, or else on a new one. Those that rest come from any address of this machine."""
+        kept = not once and not source and not (way.context is not None and way.token)
         line = self._lines.take(way.context, monotonic()) if kept else None
         if line is not None:
             try:
@@ -160,7 +163,7 @@ class ControlClient:
             except (ChannelClosed, Broken, ProxyError):
                 if line.heard:
                     raise
-        return await self._exchange_on(Line(await self._connect(way), way.context), kept, request, body, most)
+        return await self._exchange_on(Line(await self._connect(way, source), way.context), kept, request, body, most)
 
     async def _exchange_on(self, line: Line, kept: bool, request: h11.Request, body: bytes, most: int) -> Reply:
         try:
@@ -174,9 +177,14 @@ class ControlClient:
             line.channel.close()
         return reply
 
-    async def _connect(self, way: Way) -> Channel:
+    async def _connect(self, way: Way, source: str) -> Channel:
         addresses = await self._resolver.resolve(self.url.host)
-        channel = await dial(addresses, self.url.port, timeout=CONNECT_SECONDS, registry=self._channels)
+        if source:
+            addresses = [each for each in addresses if (":" in each) == (":" in source)]
+            if not addresses:
+                family = "IPv6" if ":" in source else "IPv4"
+                raise ControlError("no_address", f"the control plane has no {family} address ({self.url})")
+        channel = await dial(addresses, self.url.port, timeout=CONNECT_SECONDS, registry=self._channels, source=source)
         try:
             if way.context is not None and way.judge is not None:
                 sni = b"" if parse_ip(self.url.host) is not None else self.url.host.encode("ascii", "ignore")

@@ -51,7 +51,9 @@ def _registration(registration: Registration) -> dict[str, object]:
         "service": f"{place.namespace}/{place.service}",
         "instance": place.instance,
         "mode": "captured" if place.captured else "direct",
-        "address": registration.address or None,
+        "address": registration.addresses[0] if registration.addresses else None,
+        "addresses": list(registration.addresses),
+        "refused_addresses": dict(registration.refused),
         "labels": dict(place.labels),
         "heartbeats": registration.beats,
         "health": None

@@ -18,6 +18,7 @@ from sidecar.feed.snapshot_feed import SnapshotFeed
 from sidecar.feed.state_dir import StateDir
 from sidecar.identity import Identity
 from sidecar.net.channel import Channel
+from sidecar.net.local import every_outward_address
 from sidecar.net.resolve import Resolver
 from sidecar.registering import Advertise, instance_name
 from sidecar.settings import Settings
@@ -72,9 +73,11 @@ def registration_of(
     from sidecar.feed.registration import Place, Registration
 
     place = Place(
-        settings.namespace, settings.service, settings.service_account, instance,
+        settings.namespace, settings.service, settings.service_account, instance, f"{getrandbits(128):032x}",
         settings.interception == "redirect", settings.advertise, settings.labels,
     )  # fmt: skip
     check = settings.health
     health = None if check is None else Health(settings, look_of(check, settings, channels), random)
-    return Registration(caller, place, health, taken_out)
+    # Without interception it is reached where it listens, which the control plane sees.
+    named = every_outward_address if place.captured and not place.advertise.address else list[str]
+    return Registration(caller, place, health, taken_out, named)

@@ -1,22 +1,29 @@
 """Addresses of this machine, or of the network namespace that it is to us.
 
-Called by ``listener`` (is a destination ours?) and ``drift`` (what can be dialed here?). The kernel is asked each time,
-since addresses come and go, by ways that need neither a capability nor a library.
+Called by ``listener`` (is a destination ours?), ``drift`` (what can be dialed here?) and ``feed.registration`` (where
+do callers reach us?). The kernel is asked each time, since addresses come and go, by ways that need neither a
+capability nor a library.
 """
 
 from __future__ import annotations
 
+import array
 import errno
 import fcntl
+import ipaddress
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 
 from sidecar.errors import ProxyError, Reason
 
+_SIOCGIFCONF = 0x8912
 _SIOCGIFFLAGS = 0x8913
 _SIOCGIFADDR = 0x8915
+_IFREQ = struct.calcsize("16s24s") if struct.calcsize("P") == 8 else struct.calcsize("16s16s")  # netdevice(7)
+_MOST = 256  # IPv4 addresses that are read
 _UP, _LOOPBACK = 0x1, 0x8
 _IF_INET6 = "/proc/net/if_inet6"  # address, index, prefix length, scope, flags, name: all but the last in hexadecimal
 _GLOBAL = "00"
@@ -52,9 +59,44 @@ def outward_addresses() -> dict[str, str]:
     found = {}
     if (four := _outward_v4()) is not None:
         found["ipv4"] = four
-    if (six := _outward_v6()) is not None:
+    if (six := next(_every_v6(), None)) is not None:
         found["ipv6"] = six
     return found
+
+
+def every_outward_address() -> list[str]:
+    """All addresses that are neither loopback nor of a link alone, IPv4 first, each family in the kernel's order.
+
+    Raises OSError where the kernel does not answer.
+    """
+    return list(dict.fromkeys((*_every_v4(), *_every_v6())))
+
+
+def _every_v4() -> Iterator[str]:
+    """Of an interface that has several, too: SIOCGIFADDR gives only the first."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        room = array.array("B", bytes(_IFREQ * _MOST))
+        asked = struct.pack("iP", len(room), room.buffer_info()[0])  # struct ifconf
+        length = struct.unpack_from("i", fcntl.ioctl(sock, _SIOCGIFCONF, asked))[0]
+        for at in range(0, length, _IFREQ):
+            name = bytes(room[at : at + 16])
+            address = ipaddress.IPv4Address(bytes(room[at + 20 : at + 24]))
+            try:
+                flags = struct.unpack_from("16xH", fcntl.ioctl(sock, _SIOCGIFFLAGS, name.ljust(40, b"\0")))[0]
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
+                continue
+            if flags & _UP and not flags & _LOOPBACK and not address.is_link_local:
+                yield str(address)
+
+
+def _every_v6() -> Iterator[str]:
+    with suppress(FileNotFoundError), open(_IF_INET6, encoding="ascii") as file:
+        for line in file:
+            digits, _, _, scope, flags, name = line.split()
+            if scope == _GLOBAL and name != "lo" and not int(flags, 16) & _UNUSABLE:
+                yield socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))
 
 
 def _outward_v4() -> str | None:
@@ -69,13 +111,4 @@ def _outward_v4() -> str | None:
             except OSError as error:
                 if error.errno not in _GONE:  # it has no address, or has just been taken away
                     raise
-    return None
-
-
-def _outward_v6() -> str | None:
-    with suppress(FileNotFoundError), open(_IF_INET6, encoding="ascii") as file:
-        for line in file:
-            digits, _, _, scope, flags, name = line.split()
-            if scope == _GLOBAL and name != "lo" and not int(flags, 16) & _UNUSABLE:
-                return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))
     return None

@@ -77,8 +77,8 @@ class MeshCallee(Callee):
         """The same port as a newer Snapshot has it. Connections to endpoints that are gone are not used again."""
         if port.endpoints != self.port.endpoints:
             before, now = set(self.port.endpoints), set(port.endpoints)
-            there = set(map(_peer, now - before))
-            self.destination.leave(set(map(_peer, before - now)) - there, there)
+            there = _peers(now - before)
+            self.destination.leave(_peers(before - now) - there, there)
         self.port = port
 
     def retire(self, port: ServicePort | None) -> None:
@@ -150,6 +150,6 @@ class MeshCallee(Callee):
         raise AssertionError("unreachable")
 
 
-def _peer(endpoint: Endpoint) -> str:
-    """What its connections are called."""
-    return str(Address(endpoint.address, endpoint.port))
+def _peers(endpoints: set[Endpoint]) -> set[str]:
+    """What their connections are called, at whichever of their addresses."""
+    return {str(Address(address, endpoint.port)) for endpoint in endpoints for address in endpoint.addresses}

@@ -37,12 +37,13 @@ class Secure:
     async def dial(
         self, endpoint: Endpoint, expected: frozenset[SpiffeId], sni: bytes, offer: Sequence[bytes], seconds: float
     ) -> Channel:
-        """A secured connection to ``endpoint``, whose server is one of ``expected``; ``seconds`` for it to connect.
+        """A secured connection to ``endpoint``, at the first of its addresses that answers, whose server is one of
+        ``expected``; ``seconds`` for it to connect.
 
         Raises ProxyError: what ``net.dial`` raises, NO_IDENTITY, UPSTREAM_HANDSHAKE, UPSTREAM_IDENTITY.
         """
         generation = self.identity.require()
-        channel = await dial([endpoint.address], endpoint.port, timeout=seconds, registry=self._channels)
+        channel = await dial(endpoint.addresses, endpoint.port, timeout=seconds, registry=self._channels)
         try:
             await self._secure(channel, generation, expected, sni, offer)
         except BaseException:

@@ -66,8 +66,10 @@ def _port(port: ServicePort) -> Json:
 
 
 def _endpoint(endpoint: Endpoint) -> Json:
+    further: Json = {"alsoAt": list(endpoint.others)} if endpoint.others else {}
     return {
         "address": endpoint.address,
+        **further,
         "port": endpoint.port,
         "mode": endpoint.mode,
         "labels": dict(endpoint.labels),

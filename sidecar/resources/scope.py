@@ -33,7 +33,7 @@ from sidecar.resources.kinds import (
 )
 from sidecar.resources.mesh import Exports, Mesh, Place
 from sidecar.resources.schema import EndpointSpec, MutualTls, PeerAuthenticationSpec, PortSpec
-from sidecar.resources.scoped import EntrySpec, ScopedMesh, ToldService, told
+from sidecar.resources.scoped import EntrySpec, RegisteredSpec, ScopedMesh, ToldService, told
 from sidecar.resources.snapshot import SCHEMA, Policy
 from sidecar.resources.values import service_of
 
@@ -82,17 +82,25 @@ def service_spec(
     mesh: Mesh, place: Place, endpoints: Iterable[EndpointSpec] = (), virtual: tuple[str, ...] = ()
 ) -> ToldService:
     """A service with the endpoints of its document, those registered, and where it names no addresses the virtual ones.
-    An endpoint that is there already is left out. Raises KeyError where there is no such document."""
+    Of a registered endpoint, addresses at which there is one already are left out. Raises KeyError where there is no
+    such document."""
     document = mesh.of("Service")[place]
     assert isinstance(document.spec, Service)
     spec = service_of(document.metadata, document.spec)
     found = list(spec.endpoints)
-    taken = {_where(each, port) for each in found for port in spec.ports}
+    taken = {_where(each.address, each, port) for each in found for port in spec.ports}
     for each in endpoints:
-        places = {_where(each, port) for port in spec.ports}
-        if not places & taken:
-            taken |= places
+        addresses = each.addresses if isinstance(each, RegisteredSpec) else [each.address]
+        free = []
+        for address in addresses:
+            places = {_where(address, each, port) for port in spec.ports}
+            if not places & taken:
+                taken |= places
+                free.append(address)
+        if free == addresses:
             found.append(each)
+        elif free:
+            found.append(msgspec.structs.replace(each, address=free[0], also_at=free[1:]))
     return told(spec, found, spec.addresses or list(virtual))
 
 
@@ -225,10 +233,10 @@ def _of_host(table: Exports, host: str) -> Iterator[Place]:
 # -- endpoints --------------------------------------------------------------------------------------------------------
 
 
-def _where(each: EndpointSpec, port: PortSpec) -> tuple[str, int, int]:
-    """Where a port of a service is dialed at this endpoint."""
+def _where(address: str, each: EndpointSpec, port: PortSpec) -> tuple[str, int, int]:
+    """Where a port of a service is dialed at this address of an endpoint."""
     dialed = each.ports.get(port.name) or each.port or port.target_port or port.port
-    return str(parse_ip(each.address) or each.address), port.port, dialed
+    return str(parse_ip(address) or address), port.port, dialed
 
 
 def _selected(mesh: Mesh, namespace: str, entry: ServiceEntry) -> Iterator[EndpointSpec]:

@@ -1,7 +1,7 @@
 """The mesh as one proxy is to see it: what the control plane sends, and what documents amount to without one. Pure.
 
 Who makes it: ``scope``, from documents and endpoints. Who reads it: ``compile``, which makes the Snapshot. On the wire
-it is JSON, ``{"schema": "1.0", "version": "EPOCH.N", "proxy": "spiffe://...", "issued": SECONDS, ...}``; a field that
+it is JSON, ``{"schema": "1.1", "version": "EPOCH.N", "proxy": "spiffe://...", "issued": SECONDS, ...}``; a field that
 is not known is refused, since something may have to be enforced by it.
 """
 
@@ -18,9 +18,20 @@ from sidecar.resources.snapshot import Resolution as Resolution
 
 
 class RegisteredSpec(EndpointSpec, frozen=True):
-    """An endpoint that registered itself, and when: ``since``, in seconds since the epoch; 0: it was written."""
+    """An endpoint that registered itself, and when: ``since``, in seconds since the epoch; 0: it was written.
+
+    ``also_at`` are further addresses of it. ``unwell``: it is not called, but what is at its addresses is the service
+    all the same, so that no call to them goes out in plaintext.
+    """
 
     since: float = 0.0
+    also_at: list[str] = msgspec.field(default_factory=list)
+    unwell: bool = False
+
+    @property
+    def addresses(self) -> list[str]:
+        """All of them."""
+        return [self.address, *self.also_at]
 
 
 class ToldService(ServiceSpec, frozen=True):

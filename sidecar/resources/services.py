@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from certs import spiffe
 from certs.errors import IdentityError
@@ -22,7 +22,19 @@ from sidecar.resources.snapshot import Endpoint, Service, ServicePort
 from sidecar.resources.tables import A_STEP, Tables
 
 Place = tuple[str, int]
-Found = dict[int, dict[Place, tuple[int, float, Endpoint]]]  # by port and by where it is dialed; with index and since
+
+
+class Row(NamedTuple):
+    """An endpoint at one port: its number in the list, since when it is there, and whether it is called."""
+
+    number: int
+    since: float
+    endpoint: Endpoint
+    called: bool
+
+
+Rows = dict[Place, Row]  # under each of its addresses, and where it is dialed
+Found = dict[int, Rows]  # by port
 
 WRITTEN: Final = inf  # when an endpoint came that a document has: no registration is later
 NO_LABELS: Final[tuple[tuple[str, str], ...]] = ()
@@ -54,11 +66,10 @@ def add_service(
             _target(tables, address, number, port, (*path, "addresses"), documented=True)
     done = 0
     for number, port in ports.items():
-        for index, since, endpoint in found[number].values():
-            if endpoint.mode == "captured":
-                _target(tables, endpoint.address, endpoint.port, port, (*path, "endpoints", index), since=since)
+        for place, row in found[number].items():
+            if row.endpoint.mode == "captured":
+                _target(tables, *place, port, (*path, "endpoints", row.number), since=row.since)
             else:
-                place = endpoint.address, endpoint.port
                 tables.share(place, tables.direct.setdefault(place, port), port)
             done += 1
             if done % (A_STEP * 4) == 0:
@@ -111,7 +122,7 @@ def _port(
     tables: Tables,
     spec: ServiceSpec,
     port: PortSpec,
-    found: dict[Place, tuple[int, float, Endpoint]],
+    found: Rows,
     identities: frozenset[SpiffeId],
 ) -> ServicePort:
     return ServicePort(
@@ -120,7 +131,9 @@ def _port(
         port=port.port,
         name=port.name,
         protocol=protocol_of(port.port, port.name, port.app_protocol if port.app_protocol in WORDS else ""),
-        endpoints=tuple([endpoint for _, _, endpoint in found.values()]),
+        endpoints=tuple(
+            [row.endpoint for (address, _), row in found.items() if row.called and row.endpoint.address == address]
+        ),
         identities=identities,
         trust_domain=tables.trust_domain,
         target=port.target_port or port.port,
@@ -158,20 +171,25 @@ def _endpoints(
         at = (*path, index)
         if strict:
             check_endpoint(tables, spec.ports, each, at)
-        address = tables.address(each.address, (*at, "address"))
+        addresses = [tables.address(each.address, (*at, "address"))]
+        since, called = WRITTEN, True
+        if isinstance(each, RegisteredSpec):
+            since, called = each.since or WRITTEN, not each.unwell
+            if each.also_at:
+                addresses += [tables.address(text, (*at, "alsoAt", n)) for n, text in enumerate(each.also_at)]
         labels = tuple(sorted(each.labels.items())) if each.labels else NO_LABELS
-        since = (each.since if isinstance(each, RegisteredSpec) else 0.0) or WRITTEN
         for port in ports:
             if each.mode == "direct" and not strict and not (each.port or each.ports.get(port.name)):
                 continue  # it registered before its service had this port
-            place = address, dialed(each, port)
-            if place in found[port.port]:
+            number, rows = dialed(each, port), found[port.port]
+            free = [address for address in addresses if address and (address, number) not in rows]
+            if free:
+                row = Row(index, since, Endpoint(free[0], number, each.mode, labels, tuple(free[1:])), called)
+                rows.update(((address, number), row) for address in free)
                 if strict:
-                    tables.wrong(at, f"{place[0]}, port {place[1]}, is an endpoint of this service already")
-            elif address:
-                found[port.port][place] = index, since, Endpoint(address, place[1], each.mode, labels)
-                if strict:
-                    _reach(tables, place, each, at)
+                    _reach(tables, (free[0], number), each, at)
+            elif strict and addresses[0]:
+                tables.wrong(at, f"{addresses[0]}, port {number}, is an endpoint of this service already")
             done += 1
             if done % A_STEP == 0:
                 yield

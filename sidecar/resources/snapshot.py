@@ -22,7 +22,7 @@ from sidecar.addresses import Address, parse_ip
 from sidecar.resources.protocols import Protocol, strictest
 from sidecar.resources.sni import Sni
 
-SCHEMA: Final = "1.0"
+SCHEMA: Final = "1.1"  # 1.1: of an endpoint ``alsoAt`` and ``unwell``
 
 ANSWERED: Final = 8  # endpoints whose addresses stand for a service that has none; a connection to one goes to any
 
@@ -78,13 +78,19 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
 
     ``captured``: the app's own address and port, which the peer's rules lead to its sidecar. ``direct``: the peer's
     inbound listener itself, which needs the SNI to know which port is meant. ``address`` is an IP address in canonical
-    form; labels serve subsets only.
+    form, ``others`` are further ones of the same endpoint, of either family; labels serve subsets only.
     """
 
     address: str
     port: int
     mode: Reach = "captured"
     labels: tuple[tuple[str, str], ...] = ()
+    others: tuple[str, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All of them, in the order in which they are dialed."""
+        return (self.address, *self.others)
 
 
 class ServicePort(msgspec.Struct, frozen=True, gc=False):
@@ -216,7 +222,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         return self.targets.get((address, port))
 
     def of_mesh(self, address: str, port: int) -> ServicePort | None:
-        """The service port that is behind this address and port, in whatever mode: nobody speaks plaintext there."""
+        """The service port that is behind this address and port, in whatever mode, also where the endpoint is unwell:
+        nothing speaks plaintext there."""
         return self.targets.get((address, port)) or self.direct.get((address, port))
 
     def declared(self, address: str, port: int) -> Protocol | None:
@@ -292,7 +299,7 @@ def _captured(service: Service) -> tuple[str, ...]:
             if len(found) == ANSWERED:
                 break
             if endpoint.mode == "captured":
-                found[endpoint.address] = None
+                found.update(dict.fromkeys(endpoint.addresses))
     return tuple(found)
 
 

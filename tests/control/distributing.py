@@ -89,9 +89,9 @@ def read(member: Member) -> ScopedMesh:
 
 
 def endpoints(mesh: ScopedMesh, service: str) -> list[str]:
-    """Addresses of ``namespace/name`` in it."""
+    """Addresses at which ``namespace/name`` is called."""
     (found,) = (each for each in mesh.services if f"{each.namespace}/{each.name}" == service)
-    return [each.address for each in found.endpoints]
+    return [each.address for each in found.endpoints if not each.unwell]
 
 
 def services(mesh: ScopedMesh) -> list[str]:

@@ -17,6 +17,7 @@ from control.documents import stored
 from control.documents.table import Documents
 from control.figures import Figures
 from control.registry.assembly import Assembly
+from control.registry.endpoints import Outcome
 from control.registry.registered import Heartbeat, Registered, Registration
 from control.registry.table import Key, Registry
 from control.store import Change, Store
@@ -36,13 +37,15 @@ class Room:
     documents: Documents
     figures: Figures
     now: float
+    networks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         control_id = workload(DOMAIN, "sidecar-system", "sidecar-control")
         self.tokens = Tokens(self.store, control_id)
         self.assembly = Assembly(
-            self.store, self.documents, self.tokens, self.figures, DOMAIN, lambda: self.now, lambda: self.now
-        )
+            self.store, self.documents, self.tokens, self.figures, DOMAIN, lambda: self.now, lambda: self.now,
+            networks=self.networks,
+        )  # fmt: skip
 
     @property
     def registry(self) -> Registry:
@@ -64,11 +67,21 @@ class Room:
     async def register(
         self, endpoint_id: str, identity: SpiffeId = BILLING, key: Key = KEY, peer: str = "10.0.0.7", **told: Any
     ) -> Registered:
+        return (await self.place(endpoint_id, identity, key, peer, **told)).endpoint
+
+    async def place(
+        self, endpoint_id: str, identity: SpiffeId = BILLING, key: Key = KEY, peer: str = "10.0.0.7", **told: Any
+    ) -> Outcome:
+        """As ``register``, with the addresses that were refused."""
         wanted = msgspec.convert({"ttl": "15s", **told}, Registration)
         return await self.assembly.endpoints.register(key, endpoint_id, identity, peer, wanted)
 
-    async def beat(self, endpoint_id: str, healthy: bool | None = None, detail: str = "") -> None:
-        await self.assembly.endpoints.heartbeat(KEY, endpoint_id, BILLING, Heartbeat(healthy, detail))
+    def called(self, key: Key = KEY) -> list[str]:
+        """The addresses, by their ids, at which callers are to call."""
+        return [address for each in self.registry.live(*key) if not each.unwell for address in each.addresses]
+
+    async def beat(self, endpoint_id: str, healthy: bool | None = None, detail: str = "", process: str = "") -> None:
+        await self.assembly.endpoints.heartbeat(KEY, endpoint_id, BILLING, Heartbeat(healthy, detail, process))
 
     def ids(self, key: Key = KEY) -> list[str]:
         return [each.id for each in self.registry.endpoints(*key)]
@@ -91,12 +104,14 @@ async def until(true: Any) -> None:
 
 
 @asynccontextmanager
-async def registering(store: Store | None = None, now: float = 1000.0) -> AsyncIterator[Room]:
+async def registering(
+    store: Store | None = None, now: float = 1000.0, networks: tuple[str, ...] = ()
+) -> AsyncIterator[Room]:
     """A registry that runs while this lasts, but for its ageing: who judges when is for the test to say."""
     held = store or open_store("", 1.0)
     documents = Documents(held, DOMAIN)
     await documents.load()
-    room = Room(held, documents, Figures(), now)
+    room = Room(held, documents, Figures(), now, networks)
     await room.assembly.open()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(documents.run)

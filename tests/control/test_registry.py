@@ -53,7 +53,7 @@ async def test_a_sidecar_registers_is_heard_and_goes(tmp_path: Path) -> None:
         await define(plane, labels={"app": "billing"})
         token = await plane.token()
         made = await plane.ask("PUT", ENDPOINT, token, {**DIRECT, "labels": {"version": "v2"}, "healthy": True})
-        assert (made.status, made.json) == (200, {"address": "127.0.0.1", "ttl": "15s"})
+        assert (made.status, made.json) == (200, {"address": "127.0.0.1", "addresses": ["127.0.0.1"], "ttl": "15s"})
         beat = await plane.ask(
             "POST", f"{ENDPOINT}/heartbeat", token, {"healthy": False, "detail": "tcp: connection refused"}
         )
@@ -117,13 +117,13 @@ async def test_registrations_are_audited_and_heartbeats_counted(tmp_path: Path) 
         assert await figure(plane, calls % ("put", "refused")) == 1
 
 
-async def test_what_is_not_ones_own_is_refused_alike_and_says_nothing(tmp_path: Path) -> None:
+async def test_who_may_not_serve_is_refused_and_told_nothing(tmp_path: Path) -> None:
     async with running(tmp_path) as plane:
-        await define(plane, subjectAltNames=[str(ORDERS)])
+        await define(plane)
         await plane.ask("PUT", ENDPOINT, await plane.token(), DIRECT)
-        orders, stranger = await plane.token(ORDERS), await plane.token(parse("spiffe://cluster.local/ns/bank/sa/x"))
         refused: list[Reply] = []
-        for token in (orders, stranger):
+        for identity in (ORDERS, parse("spiffe://cluster.local/ns/bank/sa/x")):
+            token = await plane.token(identity)
             refused.append(await plane.ask("PUT", ENDPOINT, token, DIRECT))
             refused.append(await plane.ask("POST", f"{ENDPOINT}/heartbeat", token, {"healthy": False}))
             refused.append(await plane.ask("DELETE", ENDPOINT, token))
@@ -133,8 +133,29 @@ async def test_what_is_not_ones_own_is_refused_alike_and_says_nothing(tmp_path: 
         (endpoint,) = (await shown(plane))["endpoints"]
         assert (endpoint["identity"], endpoint["health"]) == (str(BILLING), "unknown")
         reasons = {line.get("reason") for line in plane.audit() if line["status"] == 403}
-        assert reasons == {f"the endpoint belongs to {BILLING}", "may not serve shop/billing"}
-        assert (await plane.ask("PUT", f"{SERVICE}/endpoints/two", orders, DIRECT)).status == 200
+        assert reasons == {"may not serve shop/billing"}
+
+
+async def test_what_another_identity_or_process_registered_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+    async with running(tmp_path) as plane:
+        await define(plane, subjectAltNames=[str(ORDERS)])
+        billing, orders = await plane.token(), await plane.token(ORDERS)
+        assert (await plane.ask("PUT", ENDPOINT, billing, {**DIRECT, "process": "p1"})).status == 200
+        for token, process in ((orders, "p1"), (billing, "p2"), (billing, "")):
+            beat = await plane.ask("POST", f"{ENDPOINT}/heartbeat", token, {"healthy": False, "process": process})
+            assert (beat.status, beat.json["type"].rpartition(":")[2]) == (404, "not-registered")
+            assert (await plane.ask("DELETE", f"{ENDPOINT}?process={process}", token)).status == 204
+        (endpoint,) = (await shown(plane))["endpoints"]
+        assert (endpoint["identity"], endpoint["health"]) == (str(BILLING), "unknown")
+        assert (await plane.ask("PUT", ENDPOINT, orders, {**DIRECT, "port": 15007, "process": "p1"})).status == 200
+        other = {**DIRECT, "port": 15008, "process": "p2"}
+        assert (await plane.ask("PUT", ENDPOINT, billing, other)).status == 200
+        found = (await shown(plane))["endpoints"]
+        assert sorted((each["id"], each["port"]) for each in found) == [("one", 15006), ("one", 15007), ("one", 15008)]
+        assert (await plane.ask("DELETE", f"{ENDPOINT}?process=p1", billing)).status == 204
+        assert sorted(each["port"] for each in (await shown(plane))["endpoints"]) == [15007, 15008]
+        for wrong in ("a" * 65, "%20"):
+            assert (await plane.ask("DELETE", f"{ENDPOINT}?process={wrong}", billing)).status == 400
 
 
 @pytest.mark.parametrize(
@@ -299,7 +320,7 @@ async def test_over_tls_the_certificate_says_who_and_the_connection_says_where(t
         papers = await enrol(plane, tmp_path)
         lie = {"x-forwarded-for": "10.6.6.6", "x-forwarded-client-cert": f"URI={ORDERS}"}
         made = await ask(plane, "PUT", ENDPOINT, DIRECT, papers=papers, headers=lie)
-        assert (made.status, made.json) == (200, {"address": "127.0.0.1", "ttl": "15s"})
+        assert (made.status, made.json) == (200, {"address": "127.0.0.1", "addresses": ["127.0.0.1"], "ttl": "15s"})
         (endpoint,) = (await shown(plane))["endpoints"]
         assert (endpoint["identity"], endpoint["address"]) == (str(BILLING), "127.0.0.1")
         orders = await enrol(plane, tmp_path, ORDERS)

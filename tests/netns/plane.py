@@ -45,18 +45,18 @@ def document(kind: str, name: str, spec: Mapping[str, Any], namespace: str = "sh
 class Plane:
     """In ``pod``, from the first ``start`` on; root there, since the checkout may be for its owner alone."""
 
-    def __init__(self, pod: Pod, leaf_ttl: str = "24h") -> None:
+    def __init__(self, pod: Pod, leaf_ttl: str = "24h", *flags: str) -> None:
         self.pod = pod
         self._directory = pod.directory / "control"
-        self._ttl = leaf_ttl
+        self._flags = ("--leaf-ttl", leaf_ttl, *flags)
         self._numbers = iter(range(1, 10_000))
         self.start()
 
     def start(self) -> None:
         """Ready when this returns; what it knew before it knows again."""
         self.process = self._program(
-            f"control-{next(self._numbers)}", "control", "--ca-dir", str(self._directory), "--leaf-ttl", self._ttl,
-            "--tls-listen", str(TLS),
+            f"control-{next(self._numbers)}", "control", "--ca-dir", str(self._directory), "--tls-listen", str(TLS),
+            *self._flags,
         )  # fmt: skip
         self.process.wait_for("sidecar-control: ready", 60)
 
@@ -106,7 +106,7 @@ class Plane:
 
     def join(self, pod: Pod, account: str, *flags: str, namespace: str = "shop", by: str = "v4") -> PodProcess:
         """Rules, and a sidecar that has all from here; ready when this returns. ``by`` is the family that it comes
-        by, and so is registered under."""
+        by, and so is registered under; or the name that it looks up."""
         pod.resolvers(self.pod.v4)  # where nobody answers: names of the mesh need nobody else
         pod.init("--redirect-dns")
         return self.sidecar(pod, account, *flags, namespace=namespace, by=by)
@@ -122,7 +122,7 @@ class Plane:
 
     def sidecar(self, pod: Pod, account: str, *flags: str, namespace: str = "shop", by: str = "v4") -> PodProcess:
         """One more, in a pod that has its rules."""
-        host = self.pod.v4 if by == "v4" else f"[{self.pod.v6}]"
+        host = {"v4": self.pod.v4, "v6": f"[{self.pod.v6}]"}.get(by, by)
         return pod.sidecar(
             "--control", f"https://{host}:{TLS}", "--token-file", self.token(pod, account, namespace),
             "--namespace", namespace, "--service", account, "--service-account", account, *flags,

@@ -63,6 +63,13 @@ class Pod:
             file.chmod(0o644)
             self.run("mount", "--bind", str(file), "/etc/resolv.conf")
 
+    def hosts(self, name: str, *addresses: str) -> None:
+        """What stands in the pod's /etc/hosts: this name, at these addresses, in their order."""
+        file = self.directory / "hosts"
+        file.write_text("".join(f"{address} {name}\n" for address in addresses))
+        file.chmod(0o644)
+        self.run("mount", "--bind", str(file), "/etc/hosts")
+
     def command(self, uid: int, *argv: str) -> list[str]:
         """The command line that runs another one in here as this uid (and gid)."""
         spaces = [f"--net=/proc/{self.pid}/ns/net", f"--mount=/proc/{self.pid}/ns/mnt"]

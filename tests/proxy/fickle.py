@@ -76,8 +76,11 @@ class Fickle:
         self.etag = ""
         self.told: list[dict[str, object]] = []  # statuses
         self.endpoints: dict[str, dict[str, object]] = {}  # by path: as registered, with "beats"
+        self.callers: dict[str, list[str]] = {}  # by path: from which addresses it was registered
+        self.translated: set[str] = set()  # addresses that are not seen here as what they are
         self.unknown_service = False
         self.ttl_told = "3s"  # to those who register
+        self.peer = ""  # who asks at the moment
         self.token_file = port_file
         self.port = 0
 
@@ -140,6 +143,7 @@ class Fickle:
         path, _, query = request.target.decode().partition("?")
         self.asked.append(path)
         self.shown |= {value.decode() for name, value in request.headers if name == b"authorization"}
+        self.peer = str(stream.socket.getpeername()[0])
         reply = await self._reply(request.method.decode(), path, query, body)
         if reply is None:
             await trio.sleep_forever()
@@ -158,12 +162,24 @@ class Fickle:
         await stream.send_all(data + (connection.send(h11.EndOfMessage()) or b""))
         return connection.our_state is h11.DONE and not self.last_answer
 
+    def registered(self, path: str, body: bytes) -> tuple[int, bytes]:
+        """The answer to a registration, which takes those addresses that a call came from."""
+        told = msgspec.json.decode(body)
+        if path not in self.endpoints:
+            self.callers[path] = []
+        self.endpoints[path] = told | {"beats": 0}
+        self.callers[path].append(self.peer)
+        seen = set(self.callers[path]) - self.translated
+        taken = [each for each in told["addresses"] if each in seen] or ["127.0.0.1"]
+        refused = [{"address": each, "why": "unproven"} for each in told["addresses"] if each not in seen]
+        answer = {"address": taken[0], "addresses": taken, "ttl": self.ttl_told, "refused": refused}
+        return 200, msgspec.json.encode(answer)
+
     def _registry(self, method: str, path: str, body: bytes) -> Reply:
         if self.unknown_service:
             return 404, b"{}"
         if method == "PUT":
-            self.endpoints[path] = msgspec.json.decode(body) | {"beats": 0}
-            return 200, msgspec.json.encode({"address": "127.0.0.1", "ttl": self.ttl_told})
+            return self.registered(path, body)
         endpoint = path.removesuffix("/heartbeat")
         if endpoint not in self.endpoints:
             return 404, b"{}"

@@ -82,12 +82,16 @@ async def registered(plane: Fickle, **flags: str) -> AsyncIterator[Registered]:
 async def test_it_registers_is_heard_of_and_leaves(tmp_path: Path) -> None:
     async with plane_at(tmp_path) as plane, registered(plane, labels="version=v2,track=canary") as web:
         await web.until(lambda: web.entry)
+        process = web.entry["process"]
+        assert isinstance(process, str) and len(process) == 32
         assert web.entry == {
-            "address": "", "port": 15006, "mode": "direct", "labels": {"version": "v2", "track": "canary"},
-            "ttl": "15s", "healthy": None, "detail": "", "beats": 0,
+            "address": "", "addresses": [], "port": 15006, "mode": "direct",
+            "labels": {"version": "v2", "track": "canary"},
+            "ttl": "15s", "healthy": None, "detail": "", "process": process, "beats": 0,
         }  # fmt: skip
         await web.until(lambda: web.beats >= 2)
-        assert web.registration.address == "127.0.0.1"
+        assert web.entry["process"] == process, "heartbeats say the same"
+        assert web.registration.addresses == ("127.0.0.1",)
         assert plane.lines <= 4, "a heartbeat takes the line of the one before"
         await web.registration.leave()
         assert not web.entry

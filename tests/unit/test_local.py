@@ -11,7 +11,7 @@ import pytest
 from sidecar.errors import ProxyError, Reason
 from sidecar.net import local
 from sidecar.net.listener import Listener, is_own
-from sidecar.net.local import is_local, outward_addresses
+from sidecar.net.local import every_outward_address, is_local, outward_addresses
 from tests.support.descriptors import no_descriptors
 
 
@@ -83,6 +83,26 @@ def test_which_ipv6_address_others_can_reach(
     file.write_text(table)
     monkeypatch.setattr(local, "_IF_INET6", str(file))
     assert outward_addresses().get("ipv6") == found
+
+
+def test_all_outward_addresses_are_ours_and_have_the_one_of_each_family_among_them() -> None:
+    every = every_outward_address()
+    assert len(set(every)) == len(every)
+    assert set(outward_addresses().values()) <= set(every)
+    for text in every:
+        address = ipaddress.ip_address(text)
+        assert not address.is_loopback and not address.is_link_local and text == str(address)
+        assert is_local(text)
+    families = [":" in text for text in every]
+    assert families == sorted(families), "IPv4 first"
+
+
+def test_all_ipv6_addresses_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "if_inet6"
+    other = GLOBAL.replace("0001 02", "0002 03").replace("eth0", "net1")
+    file.write_text("00000000000000000000000000000001 01 80 10 80       lo\n" + GLOBAL + other)
+    monkeypatch.setattr(local, "_IF_INET6", str(file))
+    assert [each for each in every_outward_address() if ":" in each] == ["fd77::1", "fd77::2"]
 
 
 def test_a_kernel_without_ipv6_has_no_such_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ from sidecar.resources.kinds import (
 from sidecar.resources.mesh import Mesh
 from sidecar.resources.schema import MutualTls, PeerAuthenticationSpec, PortSpec, ServiceSpec
 from sidecar.resources.scope import Scope, entry_spec, scope_of, scoped_mesh, service_spec
-from sidecar.resources.scoped import EntrySpec, ScopedMesh
+from sidecar.resources.scoped import EntrySpec, RegisteredSpec, ScopedMesh, ToldService
 
 # -- whom a change concerns: nobody who would see something else is left out ------------------------------------------
 
@@ -153,10 +153,37 @@ def test_no_part_is_long_and_a_service_that_is_stays_whole() -> None:
 
 def test_a_schema_is_answered_in_the_older_of_two_minors() -> None:
     assert ".".join(map(str, SCHEMA)) == snapshot.SCHEMA, "control plane and proxy are of one release here"
-    assert [schema_for(asked) for asked in ("1.0", "1.1", "1.12")] == [(1, 0)] * 3
+    assert [schema_for(asked) for asked in ("1.0", "1.1", "1.12")] == [(1, 0), (1, 1), (1, 1)]
     for asked in ("2.0", "0.9", "1", "", "1.0.0", "1.-1", "١.0"):
         with pytest.raises(ValueError):
             schema_for(asked)
+
+
+def test_to_a_proxy_of_1_0_each_address_is_an_endpoint_and_the_unwell_are_none() -> None:
+    """It would refuse members that it does not know; and no address is left to be called in plaintext."""
+    ports = [PortSpec(80)]
+    endpoints = [
+        RegisteredSpec("10.0.0.1", labels={"version": "v2"}, since=7.0, also_at=["fd00::1"]),
+        RegisteredSpec("10.0.0.2", unwell=True),
+        RegisteredSpec("10.0.0.3"),
+    ]
+    dual = ToldService(name="dual", ports=ports, service_accounts=["dual"], endpoints=endpoints)
+    plain = ToldService(name="plain", ports=ports, service_accounts=["plain"], endpoints=endpoints[2:])
+    made = Snapshot(
+        "spiffe://a/ns/b/sa/c", "a", 1.0,
+        Content(tuple(map(msgspec.json.encode, (dual, plain))), (), rules_of(PeerAuthenticationSpec(), None)),
+    )  # fmt: skip
+    for schema in ((1, 1), (1, 0)):
+        assert len(b"".join(made.parts("1.2", schema))) == made.length("1.2", schema)
+    new = msgspec.json.decode(b"".join(made.parts("1.2")), type=ScopedMesh)
+    assert list(new.services) == [dual, plain]
+    body = b"".join(made.parts("1.2", (1, 0)))
+    assert b"alsoAt" not in body and b"unwell" not in body
+    old = msgspec.json.decode(body, type=ScopedMesh)
+    assert [(each.address, each.labels, each.since) for each in old.services[0].endpoints] == [
+        ("10.0.0.1", {"version": "v2"}, 7.0), ("fd00::1", {"version": "v2"}, 7.0), ("10.0.0.3", {}, 0.0),
+    ]  # fmt: skip
+    assert old.services[1] == plain
 
 
 def test_members_are_in_the_order_of_the_struct() -> None:

@@ -144,6 +144,16 @@ def test_a_bucket_gives_a_burst_and_then_its_rate() -> None:
     assert buckets.take("a", 50.0) > 0, "a clock that is set back gives nothing"
 
 
+def test_what_is_given_back_can_be_taken_again_and_no_more_than_the_burst() -> None:
+    buckets = Buckets(Rate(1.0, 2))
+    assert [buckets.take("a", 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
+    buckets.give_back("a", 0.0)
+    assert [buckets.take("a", 0.0) for _ in range(2)] == [0.0, 1.0]
+    for _ in range(5):
+        buckets.give_back("a", 0.0)
+    assert [buckets.take("a", 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
+
+
 def test_the_table_of_buckets_is_bounded() -> None:
     buckets = Buckets(Rate(1.0, 1), keys=3)
     for key in "abcd":

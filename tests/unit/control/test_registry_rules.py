@@ -102,14 +102,14 @@ def test_a_detail_is_kept_printable_and_bounded() -> None:
     assert printable("x" * (DETAIL_CHARS + 1)) == "x" * (DETAIL_CHARS - 3) + "..."
 
 
-def test_callers_are_told_of_all_but_those_known_to_be_unwell() -> None:
+def test_callers_are_told_which_are_known_to_be_unwell() -> None:
     def with_health(healthy: bool | None) -> Registered:
         return Registered(
             id="a", identity="x", address="10.0.0.1", ttl=15.0, healthy=healthy, registered=0.0, changed=0.0
         )
 
-    found = [(with_health(each).sent, with_health(each).health) for each in (True, None, False)]
-    assert found == [(True, "healthy"), (True, "unknown"), (False, "unhealthy")]
+    found = [(with_health(each).spec(["10.0.0.1"]).unwell, with_health(each).health) for each in (True, None, False)]
+    assert found == [(False, "healthy"), (False, "unknown"), (True, "unhealthy")]
 
 
 # -- addresses -------------------------------------------------------------------------------------------------------
@@ -139,6 +139,47 @@ def test_an_address_is_canonical_and_the_observed_one_needs_nobodys_word(
     address = place.address_of(wanted, peer)
     assert str(address) == found
     assert place.is_own(address, peer) is own
+
+
+@pytest.mark.parametrize(
+    ("further", "peer", "proven", "allowed", "found", "refused"),
+    [
+        ((), "10.0.0.7", (), (), ["10.0.0.7"], []),
+        (("10.0.0.7", "fd00::7"), "10.0.0.7", (), (), ["10.0.0.7"], ["fd00::7"]),
+        (("10.0.0.7", "fd00::7"), "fd00::7", (), (), ["fd00::7"], ["10.0.0.7"]),
+        (("10.0.0.7", "fd00::7"), "fd00::7", ("10.0.0.7",), (), ["10.0.0.7", "fd00::7"], []),
+        (("10.0.0.7", "fd00::7"), "10.0.0.7", (), ("fd00::/8",), ["10.0.0.7", "fd00::7"], []),
+        (("10.0.0.7", "FD00:0::7"), "::ffff:10.0.0.7", (), ("fd00::/8",), ["10.0.0.7", "fd00::7"], []),
+        (("10.0.0.7",), "192.0.2.1", (), (), ["192.0.2.1"], ["10.0.0.7"]),  # behind a translation
+        (("10.0.0.7",), "192.0.2.1", (), ("10.0.0.0/8",), ["10.0.0.7"], []),
+        (("10.0.0.7", "fd00::7"), "192.0.2.1", ("fd00::7",), (), ["fd00::7"], ["10.0.0.7"]),
+        (("10.0.0.7", "fe80::1", "x"), "10.0.0.7", (), ("::/0",), ["10.0.0.7"], ["fe80::1", "x"]),
+        (("127.0.0.9", "::1"), "127.0.0.1", (), (), ["127.0.0.9", "::1"], []),
+        (("127.0.0.9",), "10.0.0.7", (), ("0.0.0.0/0",), ["10.0.0.7"], ["127.0.0.9"]),
+    ],
+)
+def test_each_address_is_taken_that_is_proven_or_allowed(
+    further: tuple[str, ...],
+    peer: str,
+    proven: tuple[str, ...],
+    allowed: tuple[str, ...],
+    found: list[str],
+    refused: list[str],
+) -> None:
+    placed = place.placed("", further, peer, proven, allowed)
+    assert list(placed.addresses) == found
+    assert [each.address for each in placed.refused] == refused
+    assert all(each.why for each in placed.refused)
+    assert set(placed.proven) <= {*proven, str(place.observed(peer)), *placed.addresses}
+
+
+def test_what_a_network_allows_is_not_proven_by_it() -> None:
+    both = ("10.0.0.7", "fd00::7")
+    assert place.placed("", both, "10.0.0.7", (), ("fd00::/8",)).proven == ("10.0.0.7",)
+    assert place.placed("", both, "fd00::7", ("10.0.0.7",), ()).proven == both
+    assert place.placed("10.0.0.7", ("fd00::7",), "10.0.0.7", (), ()).addresses == ("10.0.0.7",)
+    with pytest.raises(Invalid, match="no token of this workload allows it"):
+        place.placed("10.0.0.8", both, "10.0.0.7", (), ())
 
 
 @pytest.mark.parametrize(

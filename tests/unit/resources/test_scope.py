@@ -10,6 +10,7 @@ from sidecar.resources.kinds import Metadata, Service
 from sidecar.resources.mesh import Mesh
 from sidecar.resources.schema import EndpointSpec, PortSpec
 from sidecar.resources.scope import entry_spec, scope_of, scoped_mesh, service_spec
+from sidecar.resources.scoped import RegisteredSpec
 from tests.unit.resources.docs import doc, entry, mesh, names, service
 
 FIVE = (
@@ -152,6 +153,17 @@ def test_a_service_with_what_was_registered() -> None:
         service_spec(at, ("a", "nobody"))
 
 
+def test_of_a_registered_endpoint_those_addresses_are_told_that_the_document_has_not() -> None:
+    at = mesh(service("a/web", more="endpoints: [{address: 10.0.0.1}], ", ports="{port: 80, targetPort: 8080}"))
+    for found, told in (
+        (RegisteredSpec("10.0.0.1", also_at=["fd00::1", "10.0.0.3"]), ["fd00::1", "10.0.0.3"]),
+        (RegisteredSpec("fd00::1", also_at=["10.0.0.1"]), ["fd00::1"]),
+        (RegisteredSpec("10.0.0.1"), None),
+    ):
+        endpoints = service_spec(at, ("a", "web"), [found]).endpoints[1:]
+        assert [each.addresses for each in endpoints] == ([] if told is None else [told])
+
+
 def vm(name: str, address: str, labels: str, ports: str = "") -> str:
     return doc("WorkloadEntry", name, f"{{address: {address}, labels: {labels}, ports: {{{ports}}}}}")
 
@@ -185,7 +197,7 @@ def test_all_that_a_proxy_obeys() -> None:
         issued=12.5,
     )
     assert (found.schema, found.version, found.proxy, found.issued) == (
-        "1.0",
+        "1.1",
         "3.7",
         "spiffe://cluster.local/ns/a/sa/web",
         12.5,

@@ -125,7 +125,7 @@ def test_everything_that_is_wrong_is_told_and_not_without_end() -> None:
         "serviceEntries[1].hosts[2]: 'a b' is not a DNS name, with or without *. in front",
         "serviceEntries[2].endpoints: are dialed with resolution STATIC or DNS alone, and this is NONE",
     ]  # fmt: skip
-    assert problems(written(service("a"), schema="2.0")) == ["schema: '2.0' is not known; this sidecar reads 1.0"]
+    assert problems(written(service("a"), schema="2.0")) == ["schema: '2.0' is not known; this sidecar reads 1.1"]
     many = problems(written(*(service(f"X{number}") for number in range(150))))
     assert (len(many), many[-1]) == (101, "and 50 more problems")
 
@@ -191,6 +191,62 @@ def test_no_endpoint_takes_an_address_from_the_service_whose_document_names_it(n
     at = snapshot(written(*sorted((taker, service("m", addresses=["10.96.0.7"])), key=lambda each: each["name"])))
     found = at.by_address("10.96.0.7", 80)
     assert found is not None and found.service == "m"
+
+
+# -- endpoints with several addresses --------------------------------------------------------------------------------
+
+
+def _dual(first: str, *others: str, **more: Any) -> dict[str, Any]:
+    return {"address": first, "alsoAt": list(others), "since": 100.0, **more}
+
+
+@pytest.mark.parametrize("mode", ["captured", "direct"])
+@pytest.mark.parametrize(("first", "other"), [("10.0.0.1", "fd00::1"), ("fd00::1", "10.0.0.1")])
+def test_an_endpoint_is_one_and_is_found_by_each_of_its_addresses(mode: str, first: str, other: str) -> None:
+    at = snapshot(written(service("a", _dual(first, other, mode=mode, port=8080))))
+    port = at.services["shop", "a"].ports[80]
+    (endpoint,) = port.endpoints
+    assert endpoint.addresses == (first, other)
+    for address in (first, other):
+        assert at.of_mesh(address, 8080) is port
+        assert at.by_address(address, 8080) is (port if mode == "captured" else None)
+    assert at.addresses_of("a") == ((first, other) if mode == "captured" else ())
+
+
+def test_addresses_are_told_apart_by_what_they_are_and_not_by_how_they_are_written() -> None:
+    at = snapshot(written(service("a", _dual("10.0.0.1", "FD00:0::1"), _dual("::ffff:10.0.0.1", "fd00::1"))))
+    assert [each.addresses for each in at.services["shop", "a"].ports[80].endpoints] == [("10.0.0.1", "fd00::1")]
+
+
+def test_an_address_that_two_endpoints_of_a_service_have_is_the_first_ones() -> None:
+    at = snapshot(written(service("a", _dual("10.0.0.1", "fd00::1"), _dual("fd00::1", "fd00::2"), _dual("10.0.0.1"))))
+    assert [each.addresses for each in at.services["shop", "a"].ports[80].endpoints] == [
+        ("10.0.0.1", "fd00::1"), ("fd00::2",),
+    ]  # fmt: skip
+
+
+def test_each_address_that_changed_hands_is_the_latest_ones() -> None:
+    was, came = _dual("10.0.0.1", "fd00::1"), {"address": "fd00::1", "since": 200.0}
+    for names in ("ab", "ba"):
+        services = {names[0]: was, names[1]: came}
+        at = snapshot(written(*(service(name, services[name]) for name in "ab")))
+        four, six = at.of_mesh("10.0.0.1", 8080), at.of_mesh("fd00::1", 8080)
+        assert four is not None and six is not None
+        assert (four.service, six.service) == (names[0], names[1])
+
+
+def test_an_endpoint_that_is_unwell_is_not_called_and_is_of_the_mesh_all_the_same() -> None:
+    at = snapshot(written(service("a", _dual("10.0.0.1", "fd00::1", unwell=True), {"address": "10.0.0.2"})))
+    port = at.services["shop", "a"].ports[80]
+    assert [each.address for each in port.endpoints] == ["10.0.0.2"]
+    for address in ("10.0.0.1", "fd00::1", "10.0.0.2"):
+        assert at.by_address(address, 8080) is port
+    assert at.addresses_of("a") == ("10.0.0.2",)
+
+
+def test_a_further_address_that_is_none_is_told_with_its_place() -> None:
+    (told,) = problems(written(service("a", _dual("10.0.0.1", "fd00::1", "nowhere"))))
+    assert told.startswith("services[0].endpoints[0].alsoAt[1]: 'nowhere' is not an IP address")
 
 
 # -- entries ---------------------------------------------------------------------------------------------------------
