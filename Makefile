@@ -18,6 +18,7 @@ help:
 	@echo 'make fuzz     a million hostile inputs, and the control plane by its own description'
 	@echo 'make soak     long loads, outages and kills; what is used must come back, and nothing be lost'
 	@echo 'make clean    away with .venv and all caches'
+	@echo 'make bench AGAINST=REV   against another revision of this project, in the same rounds'
 	@echo 'BENCH_PYTHON=... is what make bench measures with; /usr/bin/python3 where it is there'
 	@echo 'PYTHON=... names another interpreter, for the first of these that makes .venv'
 
@@ -42,7 +43,7 @@ docs: .venv/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: bench/.venv-own/installed
-	bench/.venv-own/bin/python -m bench
+	bench/.venv-own/bin/python -m bench $(if $(AGAINST),--against $(AGAINST))
 
 fuzz: .venv/installed-dev
 	$(BIN)/python -m tests.hostile.fuzz --count 1000000
