@@ -121,9 +121,10 @@ def dependencies(root: Path) -> list[str]:
 
 def _environment(place: Path, packages: Sequence[str]) -> str:
     print("bench: its dependencies differ; installing them ...", file=sys.stderr)
-    _output([sys.executable, "-m", "venv", str(place)])
     python = str(place / "bin" / "python")
-    _output([python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", *packages])
+    inside = ["env", f"TMPDIR={place.parent}"]  # so that an interrupted pip leaves nothing behind either
+    _output([*inside, sys.executable, "-m", "venv", str(place)])
+    _output([*inside, python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", *packages])
     return python
 
 
