@@ -91,7 +91,7 @@ def ready(tree: Tree) -> Tree:
     """The tree, compiled; raises BenchError where its interpreter would run the sidecar of another one."""
     # A process that compiles its modules itself takes more memory; the exit code is 1 for any file that can't be.
     if compiled := [name for name in _COMPILED if (tree.root / name).is_dir()]:
-        tree.python_prints("-m", "compileall", "-q", *compiled)
+        tree.python_prints("-m", "compileall", "-q", "-x", r"/\.venv", *compiled)
     file = tree.python_prints("-c", "import sidecar; print(sidecar.__file__)")
     if Path(file).resolve() != (tree.root / "sidecar" / "__init__.py").resolve():
         raise BenchError(f"{tree.root} was to be measured, and its interpreter imports {file}")

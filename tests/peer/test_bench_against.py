@@ -29,7 +29,7 @@ class Repository:
 
     def bench(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "bench", *words], cwd=self.root, capture_output=True, text=True, timeout=60,
+            [sys.executable, "-m", "bench", *words], cwd=self.root, capture_output=True, text=True, timeout=120,
             check=False, env={**os.environ, "TMPDIR": str(self.temporary)},
         )  # fmt: skip
 
