@@ -6,10 +6,11 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format docs bench fuzz soak clean
+.PHONY: help run quick test check format docs bench fuzz soak clean
 
 help:
 	@echo 'make run      a mesh: a control plane, three services with a sidecar each, customers; Ctrl-C ends it all'
+	@echo 'make quick    the checks, then the tests that a change breaks most often; under 2 minutes'
 	@echo 'make test     the checks, then all tests'
 	@echo 'make check    ruff, mypy and the laws of the layout'
 	@echo 'make format   the code as ruff formats it'
@@ -18,11 +19,15 @@ help:
 	@echo 'make fuzz     a million hostile inputs, and the control plane by its own description'
 	@echo 'make soak     long loads, outages and kills; what is used must come back, and nothing be lost'
 	@echo 'make clean    away with .venv and all caches'
+	@echo 'make bench AGAINST=REV   against another revision of this project, in the same rounds'
 	@echo 'BENCH_PYTHON=... is what make bench measures with; /usr/bin/python3 where it is there'
 	@echo 'PYTHON=... names another interpreter, for the first of these that makes .venv'
 
 run: .venv/installed-run
 	@$(BIN)/python examples/run.py
+
+quick: check
+	$(BIN)/python -m tests.lanes --quick
 
 test: check
 	$(BIN)/python -m tests.lanes
@@ -42,7 +47,7 @@ docs: .venv/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: bench/.venv-own/installed
-	bench/.venv-own/bin/python -m bench
+	bench/.venv-own/bin/python -m bench $(if $(AGAINST),--against $(AGAINST))
 
 fuzz: .venv/installed-dev
 	$(BIN)/python -m tests.hostile.fuzz --count 1000000

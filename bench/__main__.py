@@ -19,11 +19,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from bench import docs, report
+from bench import against, docs, report
 from bench.app import nginx
 from bench.processes import BenchError, cores
 from bench.proxies import PROXIES, Proxy
 from bench.results import Results, beyond_bounds, machine, save
+from bench.revision import checked_out, side, working_tree
 from bench.scenarios import SCENARIOS
 from bench.turn import Scenario, Turn
 
@@ -33,7 +34,10 @@ SECONDS = 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; 0 when it was run, 1 when it could not be or `--check` found a ratio past its bound."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.against and (options.check or options.write_docs):
+        parser.error("--against judges by another revision; --check and --write-docs go by the bounds beside Envoy")
     signal.signal(signal.SIGTERM, _interrupted)
     try:
         if options.write_docs:
@@ -41,7 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         rounds = options.rounds or (1 if options.quick else ROUNDS)
         seconds = options.seconds or (1 if options.quick else SECONDS)
-        measured = run(_playable(options.only), options.proxies, rounds, seconds)
+        scenarios = _playable(options.only)
+        if options.against:
+            beside = [PROXIES[name] for name in options.proxies or () if name != "ours"]
+            return _against(options.against, scenarios, beside, rounds, seconds)
+        measured = run(scenarios, [PROXIES[name] for name in options.proxies or PROXIES], rounds, seconds)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -53,12 +61,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if options.check and beyond_bounds(measured) else 0
 
 
-def run(scenarios: Sequence[str], proxies: Sequence[str], rounds: int, seconds: int) -> Results:
+def _against(revision: str, scenarios: Sequence[str], beside: Sequence[Proxy], rounds: int, seconds: int) -> int:
+    """The working tree and another revision take turns, and the other proxies, if any; 1 where a figure is missing."""
+    playable = [name for name in scenarios if "ours" in SCENARIOS[name].proxies]
+    with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as name, checked_out(revision, Path(name)) as tree:
+        sides = [side(against.THIS, working_tree()), side(against.OTHER, tree)]
+        measured = run(playable, [*sides, *beside], rounds, seconds)
+    print(against.table(measured))
+    print("\nwritten:", *save(measured, latest=False, beside="-against"))
+    return 1 if any(row.compared is None for row in against.rows(measured)) else 0
+
+
+def run(scenarios: Sequence[str], proxies: Sequence[Proxy], rounds: int, seconds: int) -> Results:
     """Play the scenarios in rounds; a proxy that can't be had or fails is noted and left out of the rest."""
     proxy_core, load_core = cores()
     os.sched_setaffinity(0, {load_core})
     _allow_many_descriptors()
-    results = Results(list(scenarios), list(proxies), rounds, seconds, machine([PROXIES[name] for name in proxies]))
+    names = [proxy.name for proxy in proxies]
+    results = Results(list(scenarios), names, rounds, seconds, machine(proxies))
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as name, contextlib.ExitStack() as stack:
         directory = Path(name)
@@ -104,9 +124,9 @@ def _playable(names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in left_out]
 
 
-def _in_turn(scenario: Scenario, names: Sequence[str], number: int) -> list[Proxy]:
-    """Who plays in this round: one further begins each time, so that nobody is always first after a pause."""
-    playing = [PROXIES[name] for name in names if name in scenario.proxies]
+def _in_turn(scenario: Scenario, proxies: Sequence[Proxy], number: int) -> list[Proxy]:
+    """The proxies of this round: another one begins each time, so that none is always first after a pause."""
+    playing = [proxy for proxy in proxies if scenario.is_played_by(proxy)]
     first = number % len(playing) if playing else 0
     # mitmproxy's distance is so great that two rounds tell it.
     return [proxy for proxy in playing[first:] + playing[:first] if proxy.name != "mitmproxy" or number < 2]
@@ -142,11 +162,15 @@ def _names(known: Sequence[str], what: str) -> Callable[[str], list[str]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="CPU and memory beside other proxies.")
     add = parser.add_argument
-    add("--only", type=_names([*SCENARIOS], "scenario"), default=[*SCENARIOS], metavar="NAME,...")
-    add("--proxies", type=_names([*PROXIES], "proxy"), default=[*PROXIES], metavar="NAME,...")
+    only = f"of {', '.join(SCENARIOS)} (default all)"
+    add("--only", type=_names([*SCENARIOS], "scenario"), default=[*SCENARIOS], metavar="NAME,...", help=only)
+    proxies = f"of {', '.join(PROXIES)} (default all; with --against none beside its two sides)"
+    add("--proxies", type=_names([*PROXIES], "proxy"), metavar="NAME,...", help=proxies)
     add("--rounds", type=int, default=None, metavar="N", help=f"turns of each proxy (default {ROUNDS})")
     add("--seconds", type=int, default=None, metavar="S", help=f"measured seconds of a turn (default {SECONDS})")
     add("--quick", action="store_true", help="one round of one second each: does it work at all?")
+    other = "measure the working tree and this git revision in the same rounds; prints this/other for each scenario"
+    add("--against", metavar="REV", help=other)
     add("--check", action="store_true", help="exit with 1 where a ratio to Envoy is past its bound")
     add("--write-docs", action="store_true", help="write results/latest.json into docs/performance.md; runs nothing")
     return parser

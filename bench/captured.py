@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench import load, measure
 from bench.app import start_nginx
-from bench.processes import BenchError, Process
+from bench.processes import ROOT, BenchError, Process
 from tests.netns.bed import Bed
 from tests.netns.environment import PROXY_ID
 from tests.netns.pod import Pod
@@ -64,12 +64,15 @@ class Cost:
 HOPS = ("outbound", "inbound")
 
 
-def compare(run: Path, proxy_core: int, load_core: int, seconds: int, *, captured_first: bool) -> dict[str, float]:
-    """Play each hop both ways, in the same two pods; raises BenchError where one can't be played."""
+def compare(
+    run: Path, proxy_core: int, load_core: int, seconds: int, *, captured_first: bool, tree: Path = ROOT
+) -> dict[str, float]:
+    """Play each hop both ways, in the same two pods, with the code of ``tree``; raises BenchError where one can't be
+    played."""
     run.mkdir()
     ways = (CAPTURED, EXPLICIT) if captured_first else (EXPLICIT, CAPTURED)
     try:
-        with Bed() as bed:
+        with Bed(tree) as bed:
             stage = Stage(bed.pod("caller"), bed.pod("callee"), run, proxy_core, load_core, seconds)
             with start_nginx(run, load_core, f"0.0.0.0:{_APP}", stage.callee.command(0)) as nginx:
                 nginx.wait_until(lambda: _accepts(stage.callee, _APP), 10.0)

@@ -60,7 +60,7 @@ def mtls_bytes(turn: Turn) -> Figures:
     """Four connections that download 10 MiB again and again, opaque on all the way; the CPU time is of both hops."""
     with pair(turn, opaque=True) as running:
         # Envoy has no port for explicit callers here: its listener leads to the one service.
-        tunnel = TCP if turn.proxy.name == "ours" else ""
+        tunnel = "" if turn.proxy.name == "envoy" else TCP
         load.downloads(running.outbound.port, connections=4, seconds=0.3, tunnel=tunnel)
         before = running.cpu_seconds()
         seen = load.downloads(running.outbound.port, connections=4, seconds=turn.seconds, tunnel=tunnel)

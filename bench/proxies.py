@@ -50,7 +50,8 @@ class Proxy:
 
     `ready_line` is what it prints to stderr when it is ready, where it says so at all; `farewell` the seconds it is
     given to end by itself, where it has something to write then (0: it is killed, as benchmarks may). `hop` is its
-    command line as one of the two sidecars of a call within a mesh; None where it plays none.
+    command line as one of the two sidecars of a call within a mesh; None where it plays none. `part` is the name that
+    scenarios list it under, where that is another one; `tree` is the checkout whose code `captured` runs.
     """
 
     name: str
@@ -60,6 +61,8 @@ class Proxy:
     ready_line: bytes = b""
     farewell: float = 0.0
     hop: Callable[[Hop], Sequence[str]] | None = None
+    part: str = ""
+    tree: Path = ROOT
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,17 +95,18 @@ def mitmproxy_factor(results: Results) -> float | None:
     return theirs / own if own and theirs else None
 
 
-def save(results: Results, *, latest: bool) -> list[Path]:
-    """Write JSON and chart to bench/results/ under the time of day, and as `latest` if wanted; returns the paths."""
+def save(results: Results, *, latest: bool, beside: str = "") -> list[Path]:
+    """Write JSON and chart to bench/results/ under the time of day, and as `latest` if wanted; returns the paths. With
+    a word in ``beside`` it is in the name, and there is no chart, which is of ratios to Envoy."""
     RESULTS.mkdir(exist_ok=True)
-    names = [results.machine["date"].replace(":", "").replace("+0000", "Z")]
+    names = [results.machine["date"].replace(":", "").replace("+0000", "Z") + beside]
     names += ["latest"] if latest else []
     written = []
     for name in names:
         target = RESULTS / f"{name}.json"
         target.write_text(json.dumps(asdict(results), indent=1) + "\n")
         written.append(target)
-        if picture := chart.draw(RESULTS / f"{name}.png", results.proxies, list(_ratios(results))):
+        if not beside and (picture := chart.draw(RESULTS / f"{name}.png", results.proxies, list(_ratios(results)))):
             written.append(picture)
     return written
 

@@ -111,7 +111,10 @@ def server_first(turn: Turn) -> Figures:
 
 def captured(turn: Turn) -> Figures:
     """Ours beside itself; the way that is played first changes with the round."""
-    return compare(turn.run, turn.proxy_core, turn.load_core, turn.seconds, captured_first=turn.round % 2 == 1)
+    return compare(
+        turn.run, turn.proxy_core, turn.load_core, turn.seconds, captured_first=turn.round % 2 == 1,
+        tree=turn.proxy.tree,
+    )  # fmt: skip
 
 
 _HTTP1 = frozenset({"ours", "envoy", "haproxy", "mitmproxy"})

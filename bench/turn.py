@@ -49,3 +49,6 @@ class Scenario:
     limit: float | None = None
     root: bool = False
     of: str = ""
+
+    def is_played_by(self, proxy: Proxy) -> bool:
+        return (proxy.part or proxy.name) in self.proxies

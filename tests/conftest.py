@@ -1,7 +1,7 @@
-"""What holds for every test: ``--no-skips`` turns a skipped test into a failed one.
+"""What holds for every test: ``--no-skips`` turns a skipped test into a failed one, and notices are shown at the end.
 
 A test that is skipped since a program is missing proves nothing. Where everything is installed, as in CI, nothing may
-be missing.
+be missing. A notice is what a test that passes reports by ``record_property("notice", LINE)``.
 """
 
 from __future__ import annotations
@@ -41,3 +41,16 @@ def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.outcome = "failed"
         report.longrepr = f"skipped, where nothing may be: {report.longrepr}"
         vars(report).pop("wasxfail", None)  # pytest does not count a failure that has it
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    found = [
+        value
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == "notice"
+    ]
+    if found:
+        terminalreporter.section("notices")
+    for line in found:
+        terminalreporter.line(str(line))

@@ -9,6 +9,9 @@ delays, which a neighbour would spoil, and runs when both lanes have ended.
 processes on a machine that is shared have accidents: with ``--again N`` up to N tests that failed are run once more,
 by themselves, and both outcomes are shown. More than a handful is no accident. The exit code is 0 where every test
 passed, there at the latest.
+
+``make quick`` calls it with ``--quick``: the two lanes hold what a change breaks most often then, and no test that must
+be alone is run.
 """
 
 from __future__ import annotations
@@ -65,6 +68,34 @@ LANES = (
 ALONE = Lane(_CACHES / "alone", ("-m", "alone"))
 
 
+# What the proxy does with a request and with bytes, by real sockets, and the same between two sidecars of a mesh.
+_SLICE = (
+    "tests/mesh/test_connect.py",
+    "tests/mesh/test_http_bodies.py",
+    "tests/mesh/test_http_interim.py",
+    "tests/mesh/test_seen.py",
+    "tests/proxy/test_early_answers.py",
+    "tests/proxy/test_exchange.py",
+    "tests/proxy/test_exchange_ends.py",
+    "tests/proxy/test_forwarding_headers.py",
+    "tests/proxy/test_http1_bodies.py",
+    "tests/proxy/test_http1_connections.py",
+    "tests/proxy/test_identity_over_tls.py",
+    "tests/proxy/test_listener.py",
+    "tests/proxy/test_opaque.py",
+    "tests/proxy/test_outbound.py",
+    "tests/proxy/test_pool.py",
+    "tests/proxy/test_relay.py",
+    "tests/proxy/test_secured_channel.py",
+    "tests/proxy/test_upgrade.py",
+    "tests/proxy/test_wire_and_app.py",
+)
+QUICK = (
+    Lane(_CACHES / "quick-first", ("-m", "not alone", "tests/unit")),
+    Lane(_CACHES / "quick-second", ("-m", "not alone", "tests/wire", *_SLICE)),
+)
+
+
 def side_by_side(first: Lane, second: Lane, more: Sequence[str] = ()) -> list[int]:
     """Both at once; their exit codes."""
     with tempfile.TemporaryFile() as kept:
@@ -79,14 +110,15 @@ def side_by_side(first: Lane, second: Lane, more: Sequence[str] = ()) -> list[in
     return codes
 
 
-def run(lanes: tuple[Lane, Lane], alone: Lane, more: Sequence[str] = (), again: int = 0) -> int:
-    """Everything, and up to ``again`` failed tests once more; 0 where all is well, or the worst of pytest's codes."""
+def run(lanes: tuple[Lane, Lane], alone: Lane | None, more: Sequence[str] = (), again: int = 0) -> int:
+    """Run the lanes, then what is alone, then up to ``again`` failed tests once more; return 0 if all is well, or the
+    worst of pytest's codes."""
     codes = side_by_side(*lanes, more)
-    if _is_verdict(codes):
+    if alone is not None and _is_verdict(codes):
         codes.append(subprocess.call(alone.command(more), cwd=ROOT))
     if not any(codes):
         return 0
-    failed = [name for lane in (*lanes, alone) for name in lane.failed()]
+    failed = [name for lane in (*lanes, alone) if lane is not None for name in lane.failed()]
     print(f"failed: {len(failed)}", *failed, sep="\n  ", flush=True)
     if not _is_verdict(codes) or not 0 < len(failed) <= again:
         return max(codes, key=abs)
@@ -103,9 +135,10 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.lanes", description=__doc__, allow_abbrev=False)
     parser.add_argument("--again", type=int, default=0, metavar="N", help="so many failed tests are run once more")
+    parser.add_argument("--quick", action="store_true", help="only what a change breaks most often")
     options, more = parser.parse_known_args()
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the lanes, which end what they started
-    code = run(LANES, ALONE, more, options.again)
+    code = run(QUICK, None, more, options.again) if options.quick else run(LANES, ALONE, more, options.again)
     return 1 if code < 0 else code
 
 

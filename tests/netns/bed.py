@@ -31,20 +31,21 @@ _PREFIX = "sidecar-bed-"
 
 
 class Bed:
-    """A context manager; its end is the end of every pod."""
+    """A context manager; its end is the end of every pod. The pods run the code of ``tree``, a checkout."""
 
-    def __init__(self) -> None:
+    def __init__(self, tree: Path = ROOT) -> None:
         assert os.geteuid() == 0, "network namespaces need root"
         remove_stale()
         self.directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_PLACE))
         self.directory.chmod(0o755)
         self.pods: list[Pod] = []
+        self._tree = tree
         self._numbers = iter(range(1, 60_000))
         self._wiring: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Bed:
         try:
-            self.environment = prepare(self.directory)
+            self.environment = prepare(self.directory, self._tree)
             self._wiring = subprocess.Popen(
                 [sys.executable, "-m", "tests.netns.wiring"],
                 cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

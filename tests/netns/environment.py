@@ -55,18 +55,18 @@ def credentials(uid: int) -> list[str]:
     return command
 
 
-def prepare(directory: Path) -> Environment:
-    """Make the virtual environment, where there is none yet, and copy the code into ``directory``, new each time.
+def prepare(directory: Path, tree: Path = ROOT) -> Environment:
+    """Make the virtual environment, where there is none yet, and copy the tree's code into ``directory``.
 
     Raises AssertionError where there is no interpreter that other uids may run.
     """
-    return Environment(_environment() / "bin" / "python", _copy(directory / "code"))
+    return Environment(_environment(tree) / "bin" / "python", _copy(tree, directory / "code"))
 
 
-def _copy(code: Path) -> Path:
+def _copy(tree: Path, code: Path) -> Path:
     for package in _PACKAGES:
-        if (ROOT / package).is_dir():
-            shutil.copytree(ROOT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
+        if (tree / package).is_dir():
+            shutil.copytree(tree / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(Path(__file__).parent / "inside", code / "inside", ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([_interpreter(), "-m", "compileall", "-q", str(code)], check=True)
     for path in (code, *code.rglob("*")):
@@ -74,8 +74,8 @@ def _copy(code: Path) -> Path:
     return code
 
 
-def _environment() -> Path:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+def _environment(tree: Path) -> Path:
+    project = tomllib.loads((tree / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"]
     python = _interpreter()
     key = hashlib.sha256(repr((python, wanted)).encode()).hexdigest()[:12]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -45,10 +46,16 @@ def test_pods_reach_each_other(make_pod: MakePod, family: str) -> None:
 
 @pytest.mark.alone
 def test_a_pod_is_made_fast(make_pod: MakePod) -> None:
-    began = time.monotonic()
+    """Beside the start of a Python in a network namespace of its own, which is about what it needs."""
+    pods, starts = [], []
     for number in range(4):
+        began = time.monotonic()
+        subprocess.run(["unshare", "--net", sys.executable, "-IS", "-c", "pass"], check=True)
+        starts.append(time.monotonic() - began)
+        began = time.monotonic()
         make_pod(f"quick-{number}")
-    assert (time.monotonic() - began) / 4 < 0.3
+        pods.append(time.monotonic() - began)
+    assert statistics.median(pods) < 8 * statistics.median(starts), f"{pods} beside {starts}"
 
 
 def test_the_proxy_can_do_nothing(make_pod: MakePod) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from tests.support.websocket import EchoApp, Talk
 GREETING = b"\x4a\x00\x00\x00\x0a8.0.36\x00\x08\x00\x00\x00" + bytes(range(64))  # MySQL's, protocol 10
 GIGABYTE = 1 << 30
 BLOCK = 1 << 20
-UPLOAD_SECONDS = 60  # the slowest that is bearable on a machine that is shared; 4 are usual
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +58,8 @@ def test_the_server_speaks_first(pair: Pair, family: str) -> None:
 
     there = getattr(pair.b, family)
     with serving(pair.b.listen(3306, host=there), greet) as raised:
-        began = time.monotonic()
-        with pair.a.connect(there, 3306) as client:
+        with pair.a.connect(there, 3306, deadline=5) as client:  # a proxy that waits for the client waits for 10 s
             assert read_exactly(client, len(GREETING)) == GREETING
-            assert time.monotonic() - began < 1.0
             client.sendall(b"\x01\x00\x00\x01\x01")
             client.shutdown(socket.SHUT_WR)
             assert client.recv(100) == b""
@@ -98,17 +94,14 @@ def test_a_gigabyte_goes_up_unchanged(pair: Pair) -> None:
         checksum = zlib.crc32(blocks[number % 4], checksum)
     head = f"PUT /gigabyte HTTP/1.1\r\nHost: b\r\nContent-Length: {GIGABYTE}\r\nConnection: close\r\n\r\n"
     with serving(pair.b.listen(9001), take) as raised, pair.a.connect(pair.b.v4, 9001, deadline=60) as client:
-        began = time.monotonic()
         client.sendall(head.encode())
         for number in range(GIGABYTE // BLOCK):
             client.sendall(blocks[number % 4])
         answer = b""
         while more := client.recv(65536):
             answer += more
-        took = time.monotonic() - began
     assert raised == []
     assert answer.endswith(b"\r\n\r\n%d %08x" % (GIGABYTE, checksum))
-    assert took < UPLOAD_SECONDS
     _both_recorded(pair, path="/gigabyte", bytes_received=GIGABYTE, response_code=200)
 
 

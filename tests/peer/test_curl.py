@@ -88,9 +88,8 @@ def test_framings(front: Front, script: str, body: str) -> None:
 def test_upload_that_waits_for_100(front: Front, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(UPLOAD)
-    expect = ("-H", "Expect: 100-continue", "--expect100-timeout", "9")
+    expect = ("-H", "Expect: 100-continue", "--expect100-timeout", "60")  # much more than curl has in all
     assert _curl(front, "/early/awaited", "-T", str(file), *expect) == f"got {len(UPLOAD)}"
-    assert front.record(b"/early/awaited")["duration_ms"] < 5000  # curl would have waited for nine seconds
 
 
 def test_upload_that_is_not_wanted(front: Front, tmp_path: Path) -> None:

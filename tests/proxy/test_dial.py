@@ -66,10 +66,13 @@ async def test_a_black_hole_ends_at_the_timeout():
 
 async def test_two_black_holes_end_at_one_timeout():
     with full_listener() as port:
-        began = trio.current_time()
-        error = await failure(["127.0.0.1", "127.0.0.1"], port, 1.5)
-    assert error.reason is Reason.CONNECT_TIMEOUT
-    assert trio.current_time() - began < 2.9
+        took = []
+        for addresses in (["127.0.0.1"], ["127.0.0.1", "127.0.0.1"]):
+            began = trio.current_time()
+            assert (await failure(addresses, port, 1.5)).reason is Reason.CONNECT_TIMEOUT
+            took.append(trio.current_time() - began)
+    one, two = took
+    assert two < 1.7 * one
 
 
 async def test_no_address():
@@ -90,8 +93,9 @@ async def test_the_second_address_starts_while_the_first_is_silent():
         registry: set[Channel] = set()
         before = descriptors()
         began = trio.current_time()
-        channel = await dial(["127.0.0.2", "127.0.0.1"], port, timeout=5, registry=registry)
-        assert 0.2 < trio.current_time() - began < 4
+        with trio.fail_after(30):
+            channel = await dial(["127.0.0.2", "127.0.0.1"], port, timeout=200, registry=registry)
+        assert trio.current_time() - began > 0.2
         assert channel.peer == f"127.0.0.1:{port}"
         assert registry == {channel}
         channel.close()

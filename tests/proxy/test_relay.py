@@ -240,8 +240,9 @@ async def test_a_slow_reader_stops_the_sender(after):
 async def test_idle_relay_ends():
     async with linked(idle=0.3) as link:
         began = trio.current_time()
-        assert (await link.outcome()).reason is Reason.CLIENT_IDLE
-        assert 0.25 < trio.current_time() - began < 5
+        with trio.fail_after(30):  # `linked` waits for 60 s unless it is told otherwise
+            assert (await link.outcome()).reason is Reason.CLIENT_IDLE
+        assert trio.current_time() - began > 0.25
 
 
 async def test_any_byte_in_either_direction_puts_the_idle_time_off():
@@ -260,8 +261,9 @@ async def test_idle_time_after_a_half_close(ended, reason):
     async with linked(half_close_idle=0.3) as link:
         began = trio.current_time()
         await (link.client if ended == "client" else link.server).send_eof()
-        assert (await link.outcome()).reason is reason
-        assert 0.25 < trio.current_time() - began < 5
+        with trio.fail_after(30):
+            assert (await link.outcome()).reason is reason
+        assert trio.current_time() - began > 0.25
 
 
 async def test_a_sink_that_takes_nothing_is_idle_too():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tests.lanes
-from tests.lanes import ALONE, LANES, Lane, run
+from tests.lanes import ALONE, LANES, QUICK, Lane, run
 
 PASSES = "def test_one(): pass\n"
 FAILS = "def test_one(): assert False\n"
@@ -121,3 +121,22 @@ def test_every_test_is_in_one_lane(tmp_path: Path) -> None:
         )  # fmt: skip
         found += [line for line in done.stdout.splitlines() if "::" in line]
     assert sorted(found) == sorted(wanted)
+
+
+def test_the_quick_lanes_need_nothing_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    lanes = []
+    for name, text in (("first", PASSES), ("second", PASSES)):
+        (tmp_path / f"test_{name}.py").write_text(text)
+        lanes.append(Lane(tmp_path / "caches" / name, ("-q", f"test_{name}.py")))
+    assert run((lanes[0], lanes[1]), None) == 0
+    (tmp_path / "test_second.py").write_text(FAILS)
+    assert run((lanes[0], lanes[1]), None) == 1
+    assert "failed: 1\n  test_second.py::test_one\n" in capfd.readouterr().out
+
+
+def test_the_quick_lanes_name_what_is_there_and_nothing_twice() -> None:
+    places = [word for lane in QUICK for word in lane.arguments if word.startswith("tests/")]
+    root = Path(__file__).parents[2]
+    assert [place for place in places if not (root / place).exists()] == []
+    assert len(places) == len(set(places))
+    assert {place.split("/")[1] for place in places} == {"unit", "wire", "proxy", "mesh"}

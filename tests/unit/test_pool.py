@@ -7,7 +7,6 @@ import socket
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from time import monotonic
 
 import pytest
 import trio
@@ -169,11 +168,9 @@ async def test_waiting_in_turn() -> None:
 async def test_waiting_too_long() -> None:
     async with bed(limit=1, wait=0.05) as b:
         lease = await b.pool.acquire()
-        began = monotonic()
-        with pytest.raises(ProxyError) as late:
+        with trio.fail_after(30), pytest.raises(ProxyError) as late:  # without a wait of its own it would be for ever
             await b.pool.acquire()
         assert late.value.reason is Reason.POOL_TIMEOUT
-        assert monotonic() - began < 5  # without a wait of its own it would be for ever
         lease.release(reusable=True)
         assert b.pool.take_idle() is lease
 
