@@ -216,7 +216,7 @@ GUARDS: tuple[Guard, ...] = (
 
 def copy_tree(source: Path, target: Path) -> Path:
     """A tree without its history, environments and results."""
-    ignored = shutil.ignore_patterns(".git", ".venv", "venv", "__pycache__", "results", ".*_cache", "*.egg-info")
+    ignored = shutil.ignore_patterns(".git", ".venv*", "__pycache__", "results", ".*_cache", "*.egg-info")
     shutil.copytree(source, target, ignore=ignored)
     return target
 
