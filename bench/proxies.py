@@ -21,6 +21,7 @@ from bench.hops import Hop, envoy_hop, our_hop
 from bench.processes import ROOT, BenchError, Process, fill, held_port, listens, which
 
 MITMPROXY_VENV = ROOT / "bench" / ".venv-mitmproxy"
+MITMPROXY_LOCK = ROOT / "requirements" / "mitmproxy.txt"
 
 
 class Mode(StrEnum):
@@ -151,13 +152,13 @@ def _mitmproxy(mode: Mode, place: Place) -> list[str]:
 
 
 def _mitmdump() -> str:
-    """mitmdump in a virtual environment of its own, made at the first call: it pins h11 and much else."""
+    """mitmdump in a virtual environment of its own, made from a lock at the first call: it pins h11 and much else."""
     program = MITMPROXY_VENV / "bin" / "mitmdump"
     if not program.exists():
         print(f"installing mitmproxy into {MITMPROXY_VENV} ...", file=sys.stderr)
         venv.create(MITMPROXY_VENV, with_pip=True, clear=True)
-        install = [str(MITMPROXY_VENV / "bin" / "pip"), "install", "--quiet", "mitmproxy"]
-        done = subprocess.run(install, capture_output=True, text=True, check=False)
+        install = [str(MITMPROXY_VENV / "bin" / "pip"), "install", "--quiet", "--require-hashes", "--requirement"]
+        done = subprocess.run([*install, str(MITMPROXY_LOCK)], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise BenchError(f"mitmproxy can't be installed: {done.stderr.strip().splitlines()[-1:]}")
     return str(program)

@@ -53,7 +53,7 @@ def _run(told: settings.Settings, task: Task | None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in EXTRA:
             raise
-        raise StartError(f"{error.name} is not installed; pip install 'sidecar[control]'") from None
+        raise StartError(f"{error.name} is not installed; pip install 'sidecar-mesh[control]'") from None
     if task is None:
         return app.run(told)
     task(told)

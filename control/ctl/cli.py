@@ -19,6 +19,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
-        sys.stderr.write(f"sidecarctl: {error.name} is not installed; pip install 'sidecar[ctl]'\n")
+        sys.stderr.write(f"sidecarctl: {error.name} is not installed; pip install 'sidecar-mesh[ctl]'\n")
         return 2
     return run(argv)

@@ -236,7 +236,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, name: str) ->
     )
     assert done.returncode == 2
     assert done.stderr.startswith(f"sidecar-control: error: {name}")
-    assert done.stderr.endswith("pip install 'sidecar[control]'\n") and done.stderr.count("\n") == 1
+    assert done.stderr.endswith("pip install 'sidecar-mesh[control]'\n") and done.stderr.count("\n") == 1
 
 
 async def test_what_the_store_does_not_take_is_not_granted(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_who_shows_no_certificate_is_refused_and_told_so_on_its_first_read(shop:
     with shop.stranger(None) as client:
         assert not client.failed, "in TLS 1.3 a client is done before the server has judged it"
         client.send(GET)
-        assert client.read_to_end().end == "tlsv13 alert certificate required"
+        assert "alert certificate required" in client.read_to_end().end
         assert not client.heard.raw
     wait_until(lambda: "no_certificate" in shop.web.tell("look")["outcomes"], "the refusal is counted")
     assert shop.seen() == before

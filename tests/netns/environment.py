@@ -1,7 +1,7 @@
 """What the processes of a pod run: an interpreter, the libraries, and the code, all readable by any uid.
 
 The checkout, and the interpreter of the tests, may lie where only their owner can go. So the libraries are in a virtual
-environment in /var/tmp, made once per interpreter and list of dependencies, and the code is copied when a bed begins.
+environment in /var/tmp, made once per interpreter and lock, and the code is copied when a bed begins.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,21 +74,27 @@ def _copy(tree: Path, code: Path) -> Path:
 
 
 def _environment(tree: Path) -> Path:
-    project = tomllib.loads((tree / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"]
+    lock = _lock(tree)
     python = _interpreter()
-    key = hashlib.sha256(repr((python, wanted)).encode()).hexdigest()[:12]
+    key = hashlib.sha256(python.encode() + lock.read_bytes()).hexdigest()[:12]
     target = _PLACE / f"sidecar-netns-{os.geteuid()}-{key}"
     target.mkdir(mode=0o755, exist_ok=True)
     assert target.stat().st_uid == os.geteuid(), f"{target} is somebody else's; remove it"
-    with (target / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be making it
+    with (target / "in-use").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # another run may be making it
         if not (target / "made").exists():
             pip = [str(target / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
             subprocess.run([python, "-m", "venv", str(target)], check=True, umask=0o022)
-            subprocess.run([*pip, *wanted], check=True, umask=0o022)
+            subprocess.run([*pip, "--require-hashes", "--requirement", str(lock)], check=True, umask=0o022)
             (target / "made").touch()
     return target
+
+
+def _lock(tree: Path) -> Path:
+    """The libraries' versions: those of the tests' own environment if it was resolved for itself (make test-latest),
+    otherwise the tree's, or the project's where the tree has none."""
+    places = [Path(sys.prefix, "requirements"), tree / "requirements", ROOT / "requirements"]
+    return next(found for place in places if (found := place / "run.txt").exists())
 
 
 def _interpreter() -> str:

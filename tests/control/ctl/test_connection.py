@@ -196,4 +196,4 @@ def test_version_and_help(bare: Ctl) -> None:
 def test_without_its_libraries_it_says_what_to_install(bare: Ctl) -> None:
     (bare.home / "click.py").write_text("raise ModuleNotFoundError(name='click')\n")
     done = bare("--version", PYTHONPATH=f"{bare.home}:{bare.environ['PYTHONPATH']}")
-    assert done.code == 2 and "pip install 'sidecar[ctl]'" in done.err
+    assert done.code == 2 and "pip install 'sidecar-mesh[ctl]'" in done.err

@@ -212,7 +212,7 @@ async def test_what_was_migrated_is_what_is_made_new(tmp_path: Path) -> None:
 def test_a_step_that_fails_leaves_the_file_and_its_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = recorded(tmp_path / "store.db")
     monkeypatch.setitem(schemas.STEPS, 1, "DROP TABLE kinds; DROP TABLE none;")
-    with pytest.raises(StartError, match="no such table: none"):
+    with pytest.raises(StartError, match=r"^--store: .*store\.db can't be used \(.+\); "):
         open_store(str(path), NOW)
     for name in ("store.db", "store.db.schema1"):
         with closing(sqlite3.connect(tmp_path / name)) as connection:
@@ -264,7 +264,7 @@ async def test_a_store_that_fails_says_so_and_goes_on(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store.db"), 1.0)
     version = await store.put("a", "x", b"1")
     store._opened.writing.execute("PRAGMA query_only = ON")
-    with pytest.raises(StoreFailed, match="readonly"):
+    with pytest.raises(StoreFailed, match=r"^the store failed: .+"):
         await store.put("a", "x", b"2")
     store._opened.writing.execute("PRAGMA query_only = OFF")
     assert await store.get("a", "x") == Entry("x", b"1", version)
