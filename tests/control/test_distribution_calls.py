@@ -188,7 +188,7 @@ async def test_proxies_are_shown_with_their_certificate_page_by_page(tmp_path: P
 @pytest.mark.parametrize(
     ("query", "told"),
     [
-        ("&schema=2.0", "schema: this control plane speaks 1.0, and no 2"),
+        ("&schema=2.0", "schema: this control plane speaks 1.1, and no 2"),
         ("&schema=one", "schema: "),
         ("&version=7", "version: "),
         ("&wait=soon", "wait: "),

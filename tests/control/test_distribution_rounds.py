@@ -44,9 +44,14 @@ async def test_an_endpoint_reaches_who_sees_it_and_wakes_nobody_else(autojump_cl
         await it.register("shop/web", "one", "10.0.0.7", healthy=False)
         await it.settled()
         assert endpoints(it.told["shop/other"][-1], "shop/web") == []
-        await it.store.delete("endpoint", "shop/web/one")
+        await it.register("shop/web", "one", "10.0.0.7", healthy=False)
         await it.settled()
         assert len(it.told["shop/other"]) == 3, "the same bytes were published again"
+        (unwell,) = it.told["shop/other"][-1].services[0].endpoints
+        assert (unwell.address, unwell.unwell) == ("10.0.0.7", True), "its address is the service's all the same"
+        await it.store.delete("endpoint", "shop/web/one")
+        await it.settled()
+        assert [len(each.services[0].endpoints) for each in it.told["shop/other"]] == [0, 1, 1, 0]
         nursery.cancel_scope.cancel()
 
 
