@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.policy.authorize import Permit, authorize_inbound
+from sidecar.policy.authorize import Asked, Permit, allow_all, authorize_inbound
 from sidecar.proxy.exchange import Switched, exchange
 from sidecar.proxy.streams import Upstream
 from sidecar.telemetry.record import Record
@@ -217,7 +217,7 @@ def question(method: bytes = b"GET", *, length: int = 0, upgrade: bytes = b"", e
     return RequestHead(method, b"/x", b"app", [], known, length, 1, True, False, upgrade)
 
 
-PERMIT = authorize_inbound(upstream_is_own=False)
+PERMIT = authorize_inbound(allow_all, Asked("inbound", "", "", "inbound|80||", "HTTP"))
 FIELDS: list[Field] = [(b"Accept", b"*/*")]
 
 
