@@ -192,7 +192,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "advertise", REGISTRATION, "[ADDR][:PORT]|auto|none", "auto", "10.0.0.7:15006",
         "where callers reach this sidecar, as --control tells them; auto: its address as --control sees it, and the "
-        "port of --inbound, or with interception the app's; with --mesh or --config: nobody is told",
+        "port of --inbound, or with interception all addresses of this machine, of both families, and the app's port; "
+        "with --mesh or --config: nobody is told",
         registering.parse_advertise,
     ),
     Option(
