@@ -29,10 +29,9 @@ from certs.verify import Peer
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
 from sidecar.net.contexts import NoProtocol, Shaking
+from sidecar.net.hello import HELLO_BYTES, LEAST_FRAGMENT, NoHello, read_hello
 from sidecar.net.records import HEADER_BYTES, PLAIN_BYTES, SEALED_BYTES, SUITES, Keys
 from sidecar.net.secured_socket import TlsSocket
-from sidecar.wire.detect import HELLO_BYTES
-from sidecar.wire.hello import LEAST_FRAGMENT, NoHello, read_hello
 
 HANDSHAKE_SECONDS: Final = 10.0
 FLIGHT_BYTES: Final = 65_536  # OpenSSL hands out what it wants to say in pieces of at most so many bytes

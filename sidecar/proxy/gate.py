@@ -26,14 +26,12 @@ from certs.xfcc import element
 from sidecar.errors import ProxyError, Reason
 from sidecar.identity import ALPN_DETECT, ALPN_HTTP1, ALPN_OPAQUE, Generation, Identity
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
+from sidecar.net.hello import HANDSHAKE, HELLO_BYTES, NoHello, read_hello
 from sidecar.net.tls import HANDSHAKE_SECONDS, HandshakeFailed, Secured, secure_server
 from sidecar.policy.fairness import ByPeer, peer_of
 from sidecar.proxy.admitted import AS_IT_CAME, SILENT, Admitted, TlsWaiting
 from sidecar.proxy.turns import Turns
-from sidecar.wire.detect import HELLO_BYTES
-from sidecar.wire.hello import NoHello, read_hello
 
-TLS_HANDSHAKE: Final = 0x16  # the first byte of a record with a handshake message (RFC 8446 section 5.1)
 AT_ONCE: Final = 512  # handshakes under way; one more ends the oldest of the peer that has most of them
 SILENCE_SECONDS: Final = 0.05
 _OF_THE_MESH: Final = (b"istio", b"istio-http/1.1", b"istio-h2")
@@ -59,7 +57,7 @@ class Guarded:
         """As ``socket.recv``; raises TlsWaiting where a handshake begins."""
         first = self._raw.recv(1, socket.MSG_PEEK)
         self._channel.sock = self._raw
-        if first and first[0] == TLS_HANDSHAKE:
+        if first and first[0] == HANDSHAKE:
             raise TlsWaiting
         return self._raw.recv(size, flags)
 
@@ -111,7 +109,7 @@ class Gate:
             return SILENT
         if not first:
             raise ChannelClosed("the client left before it said anything")
-        if first[0] != TLS_HANDSHAKE:
+        if first[0] != HANDSHAKE:
             if mode in _TLS_ONLY:
                 taken = "mutual TLS only (STRICT)" if mode == STRICT else "TLS only"
                 raise ProxyError(Reason.PLAINTEXT_REFUSED, f"plaintext, and this port takes {taken}")

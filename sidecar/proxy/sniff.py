@@ -19,10 +19,10 @@ import trio
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
+from sidecar.net.hello import NoHello, read_hello
 from sidecar.net.pool import Lease
 from sidecar.telemetry.telemetry import Telemetry
 from sidecar.wire.detect import Detected, detect
-from sidecar.wire.hello import NoHello, read_hello
 
 SILENCE_SECONDS = 0.05
 _FRAME_HEADER = 9  # bytes (RFC 9113 section 4.1)
