@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
@@ -317,8 +318,8 @@ def _judged(channel: Channel, connection: SSL.Connection, judge: Judge | None, s
         peer=peer,
         alpn=connection.get_alpn_proto_negotiated(),
         sni=connection.get_servername() or b"",
-        group=group,
-        version=connection.get_protocol_version_name(),
+        group=sys.intern(group),  # the few that there are, once and not for each connection
+        version=sys.intern(connection.get_protocol_version_name()),
         ends=min(ours.ends, peer.not_after) if peer is not None and ours.ends else ours.ends,
         generation=ours.generation,
     )

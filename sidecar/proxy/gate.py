@@ -33,6 +33,7 @@ from sidecar.proxy.turns import Turns
 
 AT_ONCE: Final = 512  # handshakes under way; one more ends the oldest of the peer that has most of them
 SILENCE_SECONDS: Final = 0.05
+REMEMBERED: Final = 256  # results of handshakes, equal ones of which are shared: some 0.6 kB for each connection
 _OF_THE_MESH: Final = (b"istio", b"istio-http/1.1", b"istio-h2")
 
 STRICT: Final = "STRICT"
@@ -57,6 +58,7 @@ class Gate:
         self._sni_leads_here = sni_leads_here
         self.turns = Turns()
         self._under_way: ByPeer[Channel] = ByPeer()
+        self._remembered: dict[tuple[object, ...], Admitted] = {}
         self.outcomes: dict[str, int] = {}
         self.groups: dict[str, int] = {}
 
@@ -64,6 +66,11 @@ class Gate:
     def under_way(self) -> int:
         """Handshakes that have begun and not ended."""
         return len(self._under_way)
+
+    @property
+    def remembered(self) -> int:
+        """How many results of handshakes are remembered, REMEMBERED at most."""
+        return len(self._remembered)
 
     async def admit(self, channel: Channel, host: str, port: int) -> tuple[Channel, Admitted]:
         """Look at the first bytes of a connection from ``host``, and secure it if they and the mode call for that.
@@ -136,13 +143,23 @@ class Gate:
             above.reset()
             raise ProxyError(Reason.NO_ROUTE, "the server name (SNI) names no service that is served here")
         self.note("ok", secured.group)
-        return above, _admitted(secured, generation)
+        return above, self.remember(secured, generation)
 
     def _make_room(self) -> None:
         """The oldest has had its time: else whoever begins handshakes and ends none would keep all others out. It is
         one of whoever has most: else whoever begins many would."""
         if len(self._under_way) >= AT_ONCE:
             self._under_way.take_from_largest().expire(Reason.TOO_MANY_CONNECTIONS)
+
+    def remember(self, secured: Secured, generation: Generation) -> Admitted:
+        """Return what a handshake under ``generation`` found out: one object for all connections of a peer."""
+        key = (generation.number, secured.peer, secured.alpn, secured.group)
+        admitted = self._remembered.get(key)
+        if admitted is None:
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
+            admitted = self._remembered[key] = _admitted(secured, generation)
+        return admitted
 
     def note(self, outcome: str, group: str) -> None:
         """Counts a handshake, outbound's too; ``group`` is the key agreement of one that went well."""
