@@ -1,12 +1,13 @@
-"""The gate of inbound: is this connection TLS for us, who is behind it, and what is inside?
+"""The gate of inbound: whether a connection is TLS for this proxy, which peer is behind it, and what is inside.
 
 Called by ``inbound`` before anything is read, where the proxy has an identity. The rules are the mesh's contract:
 
 - STRICT ends every TLS connection here and wants a certificate; plaintext is refused.
 - PERMISSIVE ends those that offer a protocol of the mesh (ALPN), and then wants a good certificate; all else, TLS of
-  the app's own among it, goes on as it came, from a source that is nobody.
+  the app's own among it, goes on as it came, from an unauthenticated source.
 - DISABLE lets all go on as it came.
-- OPTIONAL, of the control plane's own port alone, is STRICT but for who shows no certificate: that one is nobody.
+- OPTIONAL, for the control plane's own port alone, is STRICT, but a client may show no certificate: it is
+  unauthenticated then.
 
 A failed handshake never falls back to plaintext. Bytes that were read can't be given to OpenSSL any more, so the gate
 peeks. A silent client may be waiting for the app to speak first: where plaintext is allowed, the gate lets it through
@@ -146,8 +147,8 @@ class Gate:
         return above, self.remember(secured, generation)
 
     def _make_room(self) -> None:
-        """The oldest has had its time: else whoever begins handshakes and ends none would keep all others out. It is
-        one of whoever has most: else whoever begins many would."""
+        """Evict the oldest handshake of the peer that holds the most slots. Otherwise a client that begins handshakes
+        and ends none would keep all others out."""
         if len(self._under_way) >= AT_ONCE:
             self._under_way.take_from_largest().expire(Reason.TOO_MANY_CONNECTIONS)
 
