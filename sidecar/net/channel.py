@@ -1,4 +1,4 @@
-"""A connection's bytes: one transport (``net.transport``), waited on under trio, with one coarse deadline.
+"""A connection's bytes: one ``ByteStream``, waited on under trio, with one coarse deadline.
 
 Everything above that moves bytes uses it. It knows nothing of HTTP.
 
@@ -12,7 +12,7 @@ Under load the cheapest wait is none: once all other tasks have had their turn, 
 the poller nor a second system call is needed to find that out. So a channel whose last read succeeded that way reads
 again after a mere yield; the first read that comes too early waits properly, and every 32nd read tries anew.
 
-A channel's transport stays the same for its whole life. A TLS handshake takes a plain channel and returns another
+A channel's byte stream stays the same for its whole life. A TLS handshake takes a plain channel and returns another
 (``hand_over``), which carries the connection on; the plain one is closed then, and its socket object detached, so a
 stray use of it raises ChannelClosed and never touches the connection.
 
@@ -33,7 +33,7 @@ import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, wait_readable, wait_writable
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.transport import Sealed, Secured, Transport
+from sidecar.net.byte_stream import ByteStream, Sealed, Secured
 
 READ_SIZE = 16_384  # one read of a head or of a small message
 BULK_SIZE = 65_536  # one read of a long body: the soft mark of one direction's buffer
@@ -100,7 +100,7 @@ class Channel:
     def __init__(
         self, sock: socket.socket | Sealed, peer: str, registry: set[Channel], secured: Secured | None = None
     ) -> None:
-        self.sock: Transport = sock
+        self.sock: ByteStream = sock
         self._sealed = None if isinstance(sock, socket.socket) else sock
         self.secured = secured
         self.fd = sock.fileno()

@@ -1,4 +1,4 @@
-"""A transport (``net.transport``) that carries plain bytes over TLS 1.3, once OpenSSL has shaken hands.
+"""A ``ByteStream`` of plain bytes over TLS 1.3, once OpenSSL has shaken hands.
 
 ``net.tls`` makes it, with the keys of both directions, and puts a channel over it. It raises what a socket raises, so
 the channel waits, times out and speculates in the same way as over a plain socket.
@@ -44,7 +44,7 @@ class TlsFailure(ConnectionAbortedError):
 
 
 class TlsSocket:
-    """A ``Sealed`` transport over ``raw``, which it owns.
+    """A ``Sealed`` byte stream over ``raw``, which it owns.
 
     ``serves`` is true for the end that answered the handshake; ``most`` is the most bytes of the app's that the peer
     wants in one record.

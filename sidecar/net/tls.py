@@ -30,12 +30,12 @@ from OpenSSL import SSL
 from certs.errors import IdentityError, Refusal
 from certs.verify import Peer
 from sidecar.errors import ProxyError, Reason
+from sidecar.net.byte_stream import Secured
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
 from sidecar.net.contexts import NoProtocol, Shaking
 from sidecar.net.hello import HELLO_BYTES, LEAST_FRAGMENT, NoHello, read_hello
 from sidecar.net.records import HEADER_BYTES, PLAIN_BYTES, SEALED_BYTES, SUITES, Keys
 from sidecar.net.secured_socket import TlsSocket
-from sidecar.net.transport import Secured
 
 HANDSHAKE_SECONDS: Final = 10.0
 FLIGHT_BYTES: Final = 65_536  # the most that is taken from OpenSSL's outgoing buffer at once

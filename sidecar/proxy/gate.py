@@ -24,10 +24,10 @@ from typing import Final
 from certs.xfcc import element
 from sidecar.errors import ProxyError, Reason
 from sidecar.identity import ALPN_DETECT, ALPN_HTTP1, ALPN_OPAQUE, Generation, Identity
+from sidecar.net.byte_stream import Secured
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
 from sidecar.net.hello import HANDSHAKE, HELLO_BYTES, NoHello, read_hello
 from sidecar.net.tls import HANDSHAKE_SECONDS, HandshakeFailed, Ours, secure_server
-from sidecar.net.transport import Secured
 from sidecar.policy.fairness import ByPeer, peer_of
 from sidecar.proxy.admitted import AS_IT_CAME, SILENT, Admitted
 from sidecar.proxy.turns import Turns

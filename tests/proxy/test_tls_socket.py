@@ -25,12 +25,12 @@ from certs.keys import PrivateKey
 from certs.revocation import Revocations
 from certs.verify import Peer, verify_handshake
 from sidecar.feed.lines import Line
+from sidecar.net.byte_stream import Secured
 from sidecar.net.channel import Channel
 from sidecar.net.contexts import client_context, first_contact_context, server_context
 from sidecar.net.pool import Lease, Limits, Pool
 from sidecar.net.secured_socket import TlsFailure, TlsSocket
 from sidecar.net.tls import HandshakeFailed, secure_client, secure_server
-from sidecar.net.transport import Secured
 from sidecar.proxy.sniff import sniff
 from sidecar.telemetry.metrics import Counters
 from sidecar.wire.detect import Detected

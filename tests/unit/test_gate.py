@@ -8,7 +8,7 @@ from certs import issue, keys, spiffe
 from certs.bundle import Bundle, Bundles
 from certs.verify import Peer
 from sidecar.identity import Credentials, Generation, Identity
-from sidecar.net.transport import Secured
+from sidecar.net.byte_stream import Secured
 from sidecar.proxy.gate import REMEMBERED, Gate
 
 WEB = spiffe.workload("cluster.local", "shop", "web")

@@ -1,6 +1,6 @@
 """The small protocol of bytes under a channel, and what a TLS handshake agreed on.
 
-Two classes implement ``Transport``: ``socket.socket``, non-blocking, and ``secured_socket.TlsSocket``, which a
+Two classes implement ``ByteStream``: ``socket.socket``, non-blocking, and ``secured_socket.TlsSocket``, which a
 handshake makes (``net.tls``). Both raise what a socket raises, so ``channel.Channel`` waits, times out and closes in
 the same way over either. This module must not import OpenSSL: it takes 10 MB, and a proxy without an identity does
 not load it.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from certs.verify import Peer
 
 
-class Transport(Protocol):
+class ByteStream(Protocol):
     """A connected stream that never blocks. Each method is as the one of ``socket.socket``: it raises BlockingIOError
     where it would have to wait, and another OSError when the connection is gone."""
 
@@ -44,8 +44,8 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-class Sealed(Transport, Protocol):
-    """A transport that opens what the kernel holds, and so may hold bytes that no poll reports."""
+class Sealed(ByteStream, Protocol):
+    """A byte stream that opens what the kernel holds, and so may hold bytes that no poll reports."""
 
     def take_unread(self) -> bytes:
         """Return, and forget, what a peek has opened and no ``recv`` has taken."""

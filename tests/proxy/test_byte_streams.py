@@ -1,4 +1,4 @@
-"""A channel over each of its two transports, with the same results; and the step from one to the other."""
+"""A channel over each kind of byte stream, with the same results; and the step from one to the other."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import trio.testing
 
 from sidecar.addresses import ClientAddr
 from sidecar.errors import Reason
+from sidecar.net.byte_stream import Secured
 from sidecar.net.channel import Channel, ChannelClosed, Overdue
 from sidecar.net.drain import Connections
 from sidecar.net.records import SUITES, Keys
 from sidecar.net.secured_socket import TlsSocket
-from sidecar.net.transport import Secured
 from sidecar.telemetry.metrics import Counters
 
 KEYS = SUITES["TLS_AES_128_GCM_SHA256"]
@@ -50,7 +50,7 @@ def connected() -> tuple[socket.socket, socket.socket]:
 
 @pytest.fixture(params=["plain", "TLS"])
 async def ends(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Channel, Channel]]:
-    """Both ends of one connection, over the same kind of transport."""
+    """Both ends of one connection, over the same kind of byte stream."""
     registry: set[Channel] = set()
     near, far = (Channel(sock, name, registry) for sock, name in zip(connected(), ("far", "near"), strict=True))
     if request.param == "TLS":
