@@ -14,7 +14,6 @@ import trio
 from sidecar.addresses import parse_ip
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
-from sidecar.proxy.admitted import TlsWaiting
 from sidecar.proxy.streams import Upstream
 from sidecar.telemetry.record import Origin
 from sidecar.wire import headers
@@ -118,9 +117,7 @@ class ClientStream:
             try:
                 data = await channel.recv()
             except (Overdue, ChannelClosed) as gone:
-                if isinstance(gone, TlsWaiting) or (
-                    isinstance(gone, Overdue) and gone.reason is not Reason.CONNECTION_IDLE
-                ):
+                if isinstance(gone, Overdue) and gone.reason is not Reason.CONNECTION_IDLE:
                     raise
                 return None
             if not data:

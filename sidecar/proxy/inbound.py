@@ -14,7 +14,6 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel, ChannelClosed
 from sidecar.net.pool import Lease, Limits, PoolUse, pool_use
 from sidecar.policy.authorize import Asked, Permit, authorize_inbound
-from sidecar.proxy.admitted import TlsWaiting
 from sidecar.proxy.captured import refuse
 from sidecar.proxy.client import ClientStream
 from sidecar.proxy.exchange import exchange
@@ -248,18 +247,18 @@ async def _serve_at(
         await serve_target(channel, host, port, shared, protocol=protocol)
         return
     try:
-        admitted = await gate.admit(channel, host, port.address.port)
-        try:
-            await serve_target(channel, host, port, shared, admitted, protocol)
-        except TlsWaiting:
-            admitted = await gate.admit_late(channel, host, port.address.port)
-            await serve_target(channel, host, port, shared, admitted, protocol)
+        begins = True
+        while begins:  # again only for a client whose handshake began after a silence
+            channel, admitted = await gate.admit(channel, host, port.address.port)
+            begins = await serve_target(channel, host, port, shared, admitted, protocol)
     except ProxyError as refused:
         if refused.reason in _ALERTED:
             await channel.close_after_reply()  # a reset would destroy the alert that says what is wrong
         refuse(channel, "inbound", refused, port.original, shared)
     except ChannelClosed:
         shared.telemetry.counters.detect_nothing += 1
+    finally:
+        channel.close()  # after a handshake it is not the caller's
 
 
 def _connector(shared: Shared) -> PlaintextConnector:
