@@ -53,7 +53,7 @@ async def dial(
     left. It may return without a checkpoint. Cancelling it closes what was begun.
 
     Raises ProxyError: CONNECT_FAILED when every address refused, CONNECT_TIMEOUT when one of them stayed silent until
-    the time was over, another reason when somebody expired the channel with it (a drain).
+    the time was over, another reason when the channel was expired with it (by a drain).
     """
     failure = ProxyError(Reason.CONNECT_FAILED, "there is no address to connect to")
     for index, address in enumerate(addresses, 1):
@@ -138,7 +138,7 @@ async def _finish(channel: Channel, seconds: float) -> Channel:
     except ChannelClosed as error:
         channel.close()
         raise ProxyError(Reason.CONNECT_FAILED, f"{channel.peer}: {error.detail}") from None
-    except BaseException:  # a cancellation above all: nobody else knows of this socket
+    except BaseException:  # a cancellation above all: nothing else refers to this socket
         channel.close()
         raise
     channel.deadline = NEVER

@@ -34,7 +34,7 @@ _GONE = {errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENXIO}
 def is_local(host: str) -> bool:
     """Whether this IP literal is an address of this machine: only such a one can be bound. Costs a few system calls.
 
-    Raises ProxyError where no descriptor is left to ask with: then nobody may take it for one or the other.
+    Raises ProxyError where no descriptor is left to ask with: then it must not be taken for one or the other.
     """
     try:
         probe = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)

@@ -3,7 +3,7 @@
 The relay takes a pipe for one burst and gives it back when the burst ends, so a few pipes serve many relays, and a
 quiet relay holds none. The pool is bounded because the kernel's is: an unprivileged user gets 1,024 pipes of 64 KiB
 in all (``/proc/sys/fs/pipe-user-pages-soft``), and then only tiny ones (pipe(7)), and proxies of one machine often
-share their user. Whoever gets none copies instead.
+share their user. A relay that gets none copies instead.
 
 CPU seconds per GB, one core, 10 MiB downloads: copying 0.85, pipes of 64 KiB 0.35, of 256 KiB 0.30, of 1 MiB 0.29;
 Envoy 0.40.
@@ -68,7 +68,7 @@ class Pipes:
             self._idle.append(pipe)
 
     def close(self) -> None:
-        """Closes the idle pipes; those in use are closed by whoever holds them, through ``give``, or stay idle."""
+        """Closes the idle pipes; those in use are closed by their relays, through ``give``, or stay idle."""
         while self._idle:
             self._idle.pop().close()
 

@@ -1,11 +1,12 @@
-"""Keep-alive connections to one destination: bounded, last in first out, never handed out when the peer has spoken.
+"""Keep-alive connections to one endpoint: bounded, last in first out, never handed out after the peer has sent
+something unasked.
 
-Who calls it: the origins of ``proxy``. What a lease carries is bytes; the pool knows nothing of HTTP.
+Called by the endpoints of ``upstream``. What a lease carries is bytes; the pool knows nothing of HTTP.
 
 Theory of operation. ``open`` counts connections that exist or are being made. A caller takes an idle connection, or
 makes one while fewer than ``limit`` are open, or waits its turn for at most ``wait_seconds`` in a queue of at most
-``max_waiting``. A released connection goes straight to the first who waits. A connection that has anything to read
-while nobody asked it something (late bytes, FIN, reset) is closed instead of handed out: late bytes would be taken for
+``max_waiting``. A released connection goes straight to the first caller in the queue. A connection that has anything to
+read while no request is on it (late bytes, FIN, reset) is closed instead of handed out: late bytes would be taken for
 the next answer.
 """
 
@@ -57,7 +58,7 @@ class PoolUse:
 
 
 class Lease:
-    """A pooled connection in somebody's hands; ``reused``: it has served before. Ends with one ``release``."""
+    """A pooled connection in use; ``reused``: it has served before. Ends with one ``release``."""
 
     __slots__ = ("_poll", "channel", "generation", "idle_limit", "idle_until", "pool", "principal", "reused", "until")
 
@@ -68,7 +69,7 @@ class Lease:
         secured = channel.secured
         self.principal = str(secured.peer.spiffe_id) if secured is not None and secured.peer is not None else ""
         self.reused = False
-        # The peer cuts a connection when a certificate on it ends: it is not offered to anybody so shortly before.
+        # The peer cuts a connection when a certificate on it ends: it is not handed out so shortly before.
         ends = 0.0 if secured is None else secured.ends
         self.until = monotonic() + ends - time() - MARGIN_SECONDS if ends else NEVER
         self.idle_limit = pool.idle_seconds
@@ -98,14 +99,14 @@ class Pool:
         self._idle: deque[Lease] = deque()
         self._waiting: deque[_Turn] = deque()
         self.open = 0
-        self.generation = 0  # what is open from before the last ``renew`` serves what it serves, and nobody else
+        self.generation = 0  # what is open from before the last ``renew`` ends what it carries, and is not reused
         self.closed = False
         self.failures = 0  # of dialing, and of waiting in vain
         self.last_failure: tuple[float, ProxyError] | None = None  # when, on the monotonic clock, and what
 
     @property
     def unused(self) -> bool:
-        """Whether nobody has, waits for or could reuse a connection of this pool."""
+        """Whether no connection is in use, waited for or kept."""
         return not self.open and not self._waiting
 
     @property
@@ -120,7 +121,7 @@ class Pool:
 
     @property
     def at_rest(self) -> bool:
-        """Whether nobody has or waits for a connection: all that are open are idle."""
+        """Whether no connection is in use or waited for: all that are open are idle."""
         return self.open == len(self._idle) and not self._waiting
 
     @property
@@ -130,12 +131,12 @@ class Pool:
 
     @property
     def has_idle(self) -> bool:
-        """Whether a connection is there for whoever asks next."""
+        """Whether a connection is kept for the next request."""
         return bool(self._idle)
 
     @property
     def full(self) -> bool:
-        """Whether the next who wants a new connection would have to wait."""
+        """Whether a request for a new connection would have to wait."""
         return self.open >= self.limit
 
     def take_idle(self) -> Lease | None:
@@ -204,7 +205,7 @@ class Pool:
                     self._drop(lease)
 
     def renew(self) -> None:
-        """Whoever asks from now on gets a connection made from now on: what they are made with has changed."""
+        """Hand out only connections that are made from now on: what they are made with has changed."""
         self.generation += 1
         while self._idle:
             self._drop(self._idle.pop())
@@ -276,7 +277,7 @@ class Pool:
         self._freed()
 
     def _freed(self) -> None:
-        """One connection fewer: whoever waits first may make one in its place."""
+        """One connection fewer: the first caller in the queue may make one in its place."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.over:

@@ -36,7 +36,7 @@ HANDSHAKE: Final = 22
 APPLICATION: Final = 23
 
 _HEADER: Final = struct.Struct(">BHH")
-_VERSION: Final = 0x0303  # as TLS 1.2 says it, for whoever looks on (section 5.2)
+_VERSION: Final = 0x0303  # as in TLS 1.2, for middleboxes (section 5.2)
 _KINDS: Final = {kind: bytes([kind]) for kind in (ALERT, HANDSHAKE, APPLICATION)}
 
 

@@ -1,4 +1,4 @@
-"""The sweeper: one task that ends what is overdue, and sees clients go whom nobody reads from.
+"""The sweeper: one task that ends what is overdue, and notices clients that leave while nothing is read from them.
 
 A cancel scope with a deadline per wait would cost more than the rest of an exchange; a look at all channels every
 50 ms costs some 30 ns each. Deadlines are therefore late by up to ``TICK``, never early.

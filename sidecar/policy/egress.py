@@ -23,7 +23,7 @@ class AllowedHost(msgspec.Struct, frozen=True):
 
 
 class Egress(msgspec.Struct, frozen=True):
-    """``closed``: only ``hosts`` may be reached (REGISTRY_ONLY); else anybody (ALLOW_ANY)."""
+    """``closed``: only ``hosts`` may be reached (REGISTRY_ONLY); otherwise anything (ALLOW_ANY)."""
 
     closed: bool = False
     hosts: tuple[AllowedHost, ...] = ()
@@ -33,8 +33,8 @@ class Egress(msgspec.Struct, frozen=True):
         return not self.closed or AllowedHost(_plain(host)) in self._at(port)
 
     def allows_as(self, name: str, resolved: Iterable[str], address: str, port: int) -> bool:
-        """Whether this IP address may be reached at this port by who names ``name`` there, which leads to the addresses
-        ``resolved``."""
+        """Whether this IP address may be reached at this port by a connection that names ``name``, which leads to the
+        addresses ``resolved``."""
         if self.allows(address, port):
             return True
         return self.allows(name, port) and _plain(address) in map(_plain, resolved)

@@ -99,6 +99,6 @@ def _text(original: OriginalDst | None) -> str:
 
 
 def _is_of_pod(host: str) -> bool:
-    """Whether others can reach this pod there: loopback is nobody else's business, whatever the rules lead here."""
+    """Whether others can reach this pod there: loopback is private to the pod, whatever the rules lead here."""
     address = parse_ip(host)
     return address is not None and not address.is_loopback and is_local(host)

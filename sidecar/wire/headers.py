@@ -43,7 +43,7 @@ HOP_BY_HOP: Final = frozenset(
         TE,
         TWIN,
         b"proxy-connection",
-        b"proxy-authorization",  # meant for the proxy it was sent to, and nobody behind it
+        b"proxy-authorization",  # meant for the proxy that it was sent to, not for what is behind it
         b"trailer",
         b"http2-settings",
     }
