@@ -40,7 +40,7 @@ from sidecar.net.resolve import Resolver
 from sidecar.net.timers import Sweeper
 from sidecar.policy.authorize import Permit, authorize_inbound
 from sidecar.proxy.captured import refuse
-from sidecar.proxy.client import ClientStream, Timeouts
+from sidecar.proxy.client import Timeouts
 from sidecar.proxy.destination import Destination
 from sidecar.proxy.exchange import exchange
 from sidecar.proxy.forwarding import Forwarder
@@ -48,13 +48,14 @@ from sidecar.proxy.gate import OPTIONAL, Gate
 from sidecar.proxy.intake import serve_target
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
+from sidecar.proxy.streams import ServerStream
 from sidecar.resources.protocols import Protocol
 from sidecar.telemetry.complaints import Complaints
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.record import Record
 from sidecar.telemetry.telemetry import Telemetry
 from sidecar.wire import headers
-from sidecar.wire.head import RequestHead
+from sidecar.wire.message import Request
 
 TIMEOUTS: Final = Timeouts(
     request_head=10.0,
@@ -221,16 +222,16 @@ class ApiPort:
         """See ``Target``: there is nothing but the API here."""
         return self
 
-    async def handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
+    async def handle(self, stream: ServerStream, request: Request, record: Record) -> None:
         """See ``Target``."""
         record.request_id = self._shared.ids.new()  # by which the audit log is searched: not for callers to choose
         if request.method == b"CONNECT":
             raise ProxyError(Reason.METHOD_REFUSED, "nothing is tunnelled here")
         if headers.UPGRADE in request.known:
             raise ProxyError(Reason.BAD_REQUEST, "only HTTP/1.1 is spoken here, to the end of a connection: no Upgrade")
-        fields = self._forwarder.fields(client, request, record)
+        fields = self._forwarder.fields(stream, request, record)
         permit = authorize_inbound(upstream_is_own=False)
-        await exchange(client, request, fields, self.destination.origin, permit, record)
+        await exchange(stream, request, fields, self.destination.origin, permit, record)
 
     async def _dial(self) -> Channel:
         return dial_unix(self._private, "api", self._shared.channels)

@@ -181,7 +181,7 @@ GUARDS: tuple[Guard, ...] = (
             ),
         ),
     ),
-    Guard("H11-13", "CONNECT has no body", (Patch(_HEAD, "if length or not minor:", "if not minor:"),)),
+    Guard("H11-13", "CONNECT has no body", (Patch(_HEAD, "if body or not minor:", "if not minor:"),)),
     Guard(
         "H11-14",
         "a head has 32 KiB at most",

@@ -18,7 +18,6 @@ from sidecar.net.listener import is_own
 from sidecar.net.pool import Lease
 from sidecar.policy.authorize import Permit, authorize_outbound
 from sidecar.policy.egress import Egress
-from sidecar.proxy.client import ClientStream
 from sidecar.proxy.destination import Destination
 from sidecar.proxy.exchange import exchange
 from sidecar.proxy.forwarding import Forwarder
@@ -26,10 +25,12 @@ from sidecar.proxy.leave import Leave
 from sidecar.proxy.opaque import switch
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
+from sidecar.proxy.streams import ServerStream
 from sidecar.resources.protocols import Protocol
 from sidecar.resources.snapshot import Snapshot
 from sidecar.telemetry.record import Record
-from sidecar.wire.head import RequestHead, authority_parts
+from sidecar.wire.head import authority_parts
+from sidecar.wire.message import Request
 
 WAIT_SECONDS = 3.0  # for a connection to a destination (F13)
 MOST_PLACES: Final = 64  # that are remembered of a callee; a name leads to a handful
@@ -63,14 +64,14 @@ class Callee:
         """Leave for whoever named this host and port itself, and so goes where we find it. Raises ProxyError."""
         return self._permit(self._allowed())
 
-    async def forward(self, client: ClientStream, request: RequestHead, record: Record, permit: Permit) -> None:
+    async def forward(self, stream: ServerStream, request: Request, record: Record, permit: Permit) -> None:
         """Forwards one request and its reply. Raises ProxyError."""
-        fields = self._forwarder.fields(client, request, record)
-        switched = await exchange(client, request, fields, self.destination.origin, permit, record)
+        fields = self._forwarder.fields(stream, request, record)
+        switched = await exchange(stream, request, fields, self.destination.origin, permit, record)
         if switched is not None:
-            await switch(client, switched.upstream, switched.head, record, self._shared)
+            await switch(stream, switched.upstream, switched.head, record, self._shared)
 
-    async def permit_request(self, request: RequestHead) -> Permit:
+    async def permit_request(self, request: Request) -> Permit:
         """Leave for a request of a captured connection, whose name has to lead where that goes. Raises ProxyError."""
         return self._permit(self._allowed() or await self._allows_as(authority_parts(request.authority)[0]))
 
@@ -89,11 +90,11 @@ class Callee:
     def led_by(self, name: bytes) -> Callee:
         return self.guide.by_name(self, name) or self
 
-    async def handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
+    async def handle(self, stream: ServerStream, request: Request, record: Record) -> None:
         if request.method == b"CONNECT" or request.absolute:
             raise ProxyError(Reason.METHOD_REFUSED, "a proxy request inside a tunnel or a captured connection")
         callee = self.guide.by_request(self, request) or self
-        await callee.forward(client, request, record, await callee.permit_request(request))
+        await callee.forward(stream, request, record, await callee.permit_request(request))
 
     async def _allows_as(self, name: str) -> bool:
         """Whether the name said on a captured connection is an allowed one, and leads to where that goes."""
@@ -187,7 +188,7 @@ class Guide(typing.Protocol):
     """Who knows whether a name that is said on a captured connection leads elsewhere. None: it goes where it was
     going."""
 
-    def by_request(self, callee: Callee, request: RequestHead) -> Callee | None:
+    def by_request(self, callee: Callee, request: Request) -> Callee | None:
         """By the request's authority. Raises ProxyError(NO_ROUTE)."""
         ...
 
@@ -199,7 +200,7 @@ class Guide(typing.Protocol):
 class _Nowhere:
     """Without a mesh no name leads elsewhere."""
 
-    def by_request(self, callee: Callee, request: RequestHead) -> Callee | None:
+    def by_request(self, callee: Callee, request: Request) -> Callee | None:
         return None
 
     def by_name(self, callee: Callee, name: bytes) -> Callee | None:

@@ -19,16 +19,17 @@ from sidecar.net.pool import Lease
 from sidecar.policy.authorize import Permit, authorize_outbound
 from sidecar.policy.recent import Failures
 from sidecar.proxy.callee import WAIT_SECONDS, Callee
-from sidecar.proxy.client import ClientStream
 from sidecar.proxy.destination import Destination
 from sidecar.proxy.forwarding import Forwarder
 from sidecar.proxy.leave import Leave
 from sidecar.proxy.mesh import ATTEMPT_SECONDS
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
+from sidecar.proxy.streams import ServerStream
 from sidecar.resources.snapshot import EntryPort
 from sidecar.telemetry.record import Record
-from sidecar.wire.head import RequestHead, authority_parts
+from sidecar.wire.head import authority_parts
+from sidecar.wire.message import Request
 
 _NEXT: Final = frozenset({Reason.CONNECT_FAILED, Reason.CONNECT_TIMEOUT, Reason.DNS_FAILED, Reason.BLACK_HOLE})
 
@@ -73,7 +74,7 @@ class EntryCallee(Callee):
     def permit_named(self) -> Permit:
         return self._permit(True)
 
-    async def permit_request(self, request: RequestHead) -> Permit:
+    async def permit_request(self, request: Request) -> Permit:
         return await self._permit_name(authority_parts(request.authority)[0])
 
     async def permit(self, found: Sniffed) -> Permit:
@@ -83,9 +84,9 @@ class EntryCallee(Callee):
         self._permit(not self._chosen or self._allowed())
         return await self.destination.fresh_at_once()
 
-    async def forward(self, client: ClientStream, request: RequestHead, record: Record, permit: Permit) -> None:
+    async def forward(self, stream: ServerStream, request: Request, record: Record, permit: Permit) -> None:
         record.cluster = self.cluster
-        await super().forward(client, request, record, permit)
+        await super().forward(stream, request, record, permit)
 
     def _permit(self, allowed: bool) -> Permit:
         if self._retired:

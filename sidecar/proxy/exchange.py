@@ -23,10 +23,10 @@ import trio
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.policy.authorize import Permit
-from sidecar.proxy.streams import Downstream, Origin, Upstream
+from sidecar.proxy.streams import Origin, ServerStream, Upstream
 from sidecar.telemetry.record import Record, Try
-from sidecar.wire.grammar import Field
-from sidecar.wire.head import RequestHead, ResponseHead
+from sidecar.wire.headers import Field
+from sidecar.wire.message import Request, Response
 
 INTERIM_HEADS: Final = 10  # of one answer; more is an upstream that does not end (UPS)
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
@@ -40,11 +40,11 @@ class Switched(Generic[U]):
     """The upstream agreed to speak another protocol from here on."""
 
     upstream: U
-    head: ResponseHead
+    head: Response
 
 
 async def exchange(
-    client: Downstream, request: RequestHead, fields: list[Field], origin: Origin[U], permit: Permit, record: Record
+    client: ServerStream, request: Request, fields: list[Field], origin: Origin[U], permit: Permit, record: Record
 ) -> Switched[U] | None:
     """Forwards ``request`` with ``fields`` and replies with the answer; fills ``record``.
 
@@ -68,7 +68,7 @@ async def exchange(
                 tunnel = True
                 return Switched(upstream, head)
             if upstream.done and not upstream.trailers and not client.reply_begun:
-                await client.send_head(head, head.fields, upstream.first_piece(), done=True)
+                await client.send_head(head, upstream.first_piece(), done=True)
             else:
                 await _reply(client, upstream, head)
             return None
@@ -83,20 +83,20 @@ async def exchange(
                 upstream.close()
 
 
-def _may_send_again(error: ProxyError, request: RequestHead, upstream: Upstream, client: Downstream) -> bool:
+def _may_send_again(error: ProxyError, request: Request, upstream: Upstream, client: ServerStream) -> bool:
     if error.reason is not Reason.UPSTREAM_CLOSED or not upstream.reused or upstream.answered or client.reply_begun:
         return False
-    return not upstream.wrote or (request.method in IDEMPOTENT and request.length == 0)
+    return not upstream.wrote or (request.method in IDEMPOTENT and not request.body)
 
 
 async def _ask(
-    client: Downstream,
-    request: RequestHead,
+    client: ServerStream,
+    request: Request,
     fields: list[Field],
     body: bytes,
     upstream: Upstream,
     record: Record,
-) -> ResponseHead:
+) -> Response:
     """Sends the request, all of it or as much as goes before the answer; returns the answer's final head, or 101.
 
     When it returns while the body still comes, the reply has been passed on as well: see :func:`_both_ways`.
@@ -106,7 +106,7 @@ async def _ask(
         sent = await _push_what_is_there(client, upstream, sent)
     if not sent or not client.body_done:
         return await _both_ways(client, request, upstream, record)
-    if request.length:
+    if request.body:
         try:
             await upstream.finish_request(client.request_trailers)
         except ProxyError as error:
@@ -120,7 +120,7 @@ async def _ask(
     return head
 
 
-async def _push_what_is_there(client: Downstream, upstream: Upstream, sent: bool) -> bool:
+async def _push_what_is_there(client: ServerStream, upstream: Upstream, sent: bool) -> bool:
     """Moves body bytes as long as neither side makes us wait: most bodies come right behind their heads."""
     patience = _PATIENCE
     for _ in range(_PIECES):
@@ -143,17 +143,17 @@ async def _push_what_is_there(client: Downstream, upstream: Upstream, sent: bool
 
 
 async def _final_head(
-    client: Downstream,
-    request: RequestHead,
+    client: ServerStream,
+    request: Request,
     upstream: Upstream,
     record: Record,
-    head: ResponseHead,
+    head: Response,
     upload: _Upload | None = None,
-) -> ResponseHead:
+) -> Response:
     """The answer's final head, or 101, beginning with ``head``; other interim heads are passed on."""
     interim = 0
     while True:
-        if head.status == 101 and not head.switches_to(request.upgrade):
+        if head.status == 101 and not request.protocol:
             raise ProxyError(Reason.UPSTREAM_PROTOCOL, "the upstream switches to a protocol that was not asked for")
         if head.status >= 200 or head.status == 101:
             record.first_byte = monotonic()
@@ -194,11 +194,11 @@ class _Upload:
         return error
 
 
-async def _both_ways(client: Downstream, request: RequestHead, upstream: Upstream, record: Record) -> ResponseHead:
+async def _both_ways(client: ServerStream, request: Request, upstream: Upstream, record: Record) -> Response:
     """The body's rest goes up while the answer comes down; an answer that comes early ends the upload with it."""
     upload = _Upload(invited=not request.expects_continue)
     caught: ProxyError | None = None
-    head: ResponseHead | None = None
+    head: Response | None = None
     client.watch(None)  # the pump reads from the client, and so sees it go
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_pump, client, upstream, upload)
@@ -221,7 +221,7 @@ async def _both_ways(client: Downstream, request: RequestHead, upstream: Upstrea
         upload.failure = None
 
 
-async def _pump(client: Downstream, upstream: Upstream, upload: _Upload) -> None:
+async def _pump(client: ServerStream, upstream: Upstream, upload: _Upload) -> None:
     try:
         sent = False
         while True:
@@ -247,12 +247,12 @@ async def _pump(client: Downstream, upstream: Upstream, upload: _Upload) -> None
             upstream.abort(error.reason)
 
 
-async def _reply(client: Downstream, upstream: Upstream, head: ResponseHead) -> None:
+async def _reply(client: ServerStream, upstream: Upstream, head: Response) -> None:
     """Passes the final answer on; does nothing where that has happened already."""
     if client.reply_begun:
         return
     piece = upstream.first_piece()
-    await client.send_head(head, head.fields, piece, done=upstream.done and not upstream.trailers)
+    await client.send_head(head, piece, done=upstream.done and not upstream.trailers)
     if upstream.done and not upstream.trailers:
         return
     while not upstream.done:

@@ -18,7 +18,6 @@ from sidecar.net.pool import Lease, Pool, PoolUse, pool_use
 from sidecar.policy.authorize import Permit, authorize_inbound
 from sidecar.proxy.admitted import TlsWaiting
 from sidecar.proxy.captured import refuse
-from sidecar.proxy.client import ClientStream
 from sidecar.proxy.destination import MAX_DESTINATIONS, Destination, Destinations
 from sidecar.proxy.exchange import exchange
 from sidecar.proxy.forwarding import Forwarder
@@ -26,9 +25,10 @@ from sidecar.proxy.intake import serve_target
 from sidecar.proxy.opaque import switch
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
+from sidecar.proxy.streams import ServerStream
 from sidecar.resources.protocols import Protocol, protocol_in_force
 from sidecar.telemetry.record import Record
-from sidecar.wire.head import RequestHead
+from sidecar.wire.message import Request
 
 WAIT_SECONDS = 1.0  # for a connection to the app (F13)
 _ALERTED = frozenset({Reason.HANDSHAKE_FAILED, Reason.PEER_REFUSED})
@@ -76,14 +76,14 @@ class AppPort:
         """See ``Target``."""
         return self
 
-    async def handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
+    async def handle(self, stream: ServerStream, request: Request, record: Record) -> None:
         """See ``Target``."""
         if request.method == b"CONNECT":
             raise ProxyError(Reason.METHOD_REFUSED, "CONNECT is for the outbound proxy; nothing is tunnelled inbound")
-        fields = self._forwarder.fields(client, request, record)
-        switched = await exchange(client, request, fields, self.destination.origin, self._permit(), record)
+        fields = self._forwarder.fields(stream, request, record)
+        switched = await exchange(stream, request, fields, self.destination.origin, self._permit(), record)
         if switched is not None:
-            await switch(client, switched.upstream, switched.head, record, self._shared)
+            await switch(stream, switched.upstream, switched.head, record, self._shared)
 
     def _permit(self) -> Permit:
         return authorize_inbound(upstream_is_own=self._is_own)

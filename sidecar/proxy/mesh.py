@@ -22,16 +22,16 @@ from sidecar.net.pool import Lease
 from sidecar.policy.authorize import Permit, authorize_service
 from sidecar.policy.recent import Failures
 from sidecar.proxy.callee import Callee
-from sidecar.proxy.client import ClientStream
 from sidecar.proxy.destination import Destination
 from sidecar.proxy.forwarding import Forwarder
 from sidecar.proxy.leave import Leave
 from sidecar.proxy.secure import Secure
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
+from sidecar.proxy.streams import ServerStream
 from sidecar.resources.snapshot import Endpoint, ServicePort
 from sidecar.telemetry.record import Record
-from sidecar.wire.head import RequestHead
+from sidecar.wire.message import Request
 
 WAIT_SECONDS: Final = 3.0  # for a connection to an endpoint (F13)
 ATTEMPT_SECONDS: Final = 1.0  # for one endpoint to answer, while there are others to try
@@ -86,9 +86,9 @@ class MeshCallee(Callee):
         self.destination.close()
         self.port = msgspec.structs.replace(self.port, endpoints=()) if port is None else port
 
-    async def forward(self, client: ClientStream, request: RequestHead, record: Record, permit: Permit) -> None:
+    async def forward(self, stream: ServerStream, request: Request, record: Record, permit: Permit) -> None:
         record.cluster = self.cluster
-        await super().forward(client, request, record, permit)
+        await super().forward(stream, request, record, permit)
 
     def permit_address(self) -> None:
         """See ``Callee``: whatever is dialed is an endpoint of the service."""
@@ -105,7 +105,7 @@ class MeshCallee(Callee):
     async def lease_early(self) -> Lease:
         return await self.destination.fresh_at_once()
 
-    async def permit_request(self, request: RequestHead) -> Permit:
+    async def permit_request(self, request: Request) -> Permit:
         return self.permit_named()
 
     def _made(self) -> Destination:

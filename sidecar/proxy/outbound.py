@@ -16,7 +16,7 @@ from sidecar.net.channel import Channel, ChannelClosed
 from sidecar.net.pool import Lease, Pool, PoolUse, pool_use
 from sidecar.policy.authorize import authorize_caller
 from sidecar.proxy.callee import Callee
-from sidecar.proxy.client import ClientStream
+from sidecar.proxy.connection import ServerConnection
 from sidecar.proxy.destination import Destinations
 from sidecar.proxy.forwarding import Forwarder
 from sidecar.proxy.intake import http2_refused, serve_target
@@ -25,15 +25,17 @@ from sidecar.proxy.opaque import tunnel
 from sidecar.proxy.serve import serve_http
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed, greets, note_detected, sniff
+from sidecar.proxy.streams import ServerStream
 from sidecar.telemetry.record import Origin, Record
 from sidecar.wire.detect import Detected
-from sidecar.wire.head import RequestHead, ResponseHead, canonical_authority
+from sidecar.wire.head import canonical_authority
+from sidecar.wire.message import EMPTY, Request, Response
 
 if TYPE_CHECKING:
     from sidecar.proxy.services import Services
 
 _DECLARED = {"http": Detected.HTTP1, "tcp": Detected.OPAQUE}  # such a port takes nothing else, and is not looked into
-_ESTABLISHED = ResponseHead(200, b"Connection established", [], {}, 0, 1, True)
+_ESTABLISHED = Response(200, [], {}, EMPTY)
 
 
 class Outbound:
@@ -66,16 +68,16 @@ class Outbound:
 
     async def serve(self, channel: Channel, host: str) -> None:
         """Serves one connection to the explicit proxy from ``host`` until it ends, and closes it."""
-        client = ClientStream(channel, b"", self._shared.timeouts, host, trusted=False)
-        client.origin = Origin(time(), "HTTP, as the explicit proxy's port is for", 0.0)
+        origin = Origin(time(), "HTTP, as the explicit proxy's port is for", 0.0)
+        connection = ServerConnection(channel, b"", self._shared.timeouts, host, trusted=False, origin=origin)
         address = parse_ip(host)
         try:
             if address is None or not address.is_loopback:
                 try:
                     authorize_caller(loopback=False)
                 except ProxyError as refused:
-                    client.fail_next(refused)
-            await serve_http(client, "outbound", self._handle, self._shared)
+                    connection.fail_next(refused)
+            await serve_http(connection, "outbound", self._handle, self._shared)
         finally:
             channel.close()
 
@@ -110,12 +112,12 @@ class Outbound:
             pools += [service.destination.pool for service in self._services.values()]
         return {"outbound": pool_use(pools, self._shared.max_pool)}
 
-    async def _handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
+    async def _handle(self, stream: ServerStream, request: Request, record: Record) -> None:
         if request.method == b"CONNECT":
-            await self._connect(client, request, record)
+            await self._connect(stream, request, record)
         elif request.absolute:
             callee = self._callee(request.authority, default_port=80)
-            await callee.forward(client, request, record, callee.permit_named())
+            await callee.forward(stream, request, record, callee.permit_named())
         else:
             raise ProxyError(
                 Reason.NO_ROUTE, "this port is an explicit proxy: send an absolute URL or CONNECT (curl -x, HTTP_PROXY)"
@@ -123,7 +125,7 @@ class Outbound:
 
     # -- CONNECT -----------------------------------------------------------------------------------------------------
 
-    async def _connect(self, client: ClientStream, request: RequestHead, record: Record) -> None:
+    async def _connect(self, stream: ServerStream, request: Request, record: Record) -> None:
         callee = self._callee(request.authority, default_port=0)
         callee.permit_named()
         destination = callee.destination
@@ -135,31 +137,31 @@ class Outbound:
         record.upstream_principal = lease.principal
         record.status = 200
         try:
-            await client.send_switch(_ESTABLISHED)
+            channel, data = await stream.take_over(_ESTABLISHED)
         except BaseException:
             lease.release(reusable=False)
             raise
         began = monotonic()
-        found = await self._look_inside(client, callee, lease)
+        found = await self._look_inside(channel, data, callee, lease)
         if found.kind is Detected.HTTP1 and (callee.protocol == "http" or not greets(lease.channel)):
             # Each tunnel dials: were all of these kept, the pool would fill with connections that nobody needs.
             one_pool = lease.pool is destination.pool
             lease.release(reusable=one_pool and lease.quiet() and not destination.pool.has_idle)
             words = "HTTP, as the service's port says" if callee.protocol == "http" else found.words
             origin = Origin(time(), f"{words}, within CONNECT", monotonic() - began)
-            await self._http_within(client, found.data, callee, origin)
+            await self._http_within(channel, stream.peer_ip.decode(), found.data, callee, origin)
         else:
-            await self._relay(client, found, lease, record)
+            await self._relay(channel, found, lease, record)
 
-    async def _look_inside(self, client: ClientStream, callee: Callee, lease: Lease) -> Sniffed:
+    async def _look_inside(self, channel: Channel, data: bytes, callee: Callee, lease: Lease) -> Sniffed:
         """What the tunnel carries: as it is declared, else by its first bytes."""
         if callee.protocol in _DECLARED:
-            return Sniffed(_DECLARED[callee.protocol], client.take_buffer(), None)
+            return Sniffed(_DECLARED[callee.protocol], data, None)
         timeouts, began = self._shared.timeouts, monotonic()
         try:
             found = await sniff(
-                client.channel,
-                client.take_buffer(),
+                channel,
+                data,
                 callee.destination.fresh,
                 callee.destination.habits,
                 lease=lease,
@@ -175,21 +177,20 @@ class Outbound:
             raise ProxyError(Reason.BAD_VERSION, http2_refused(callee.protocol))
         return found
 
-    async def _http_within(self, client: ClientStream, data: bytes, callee: Callee, origin: Origin) -> None:
-        async def handle(inner: ClientStream, request: RequestHead, record: Record) -> None:
+    async def _http_within(self, channel: Channel, host: str, data: bytes, callee: Callee, origin: Origin) -> None:
+        async def handle(inner: ServerStream, request: Request, record: Record) -> None:
             if request.method == b"CONNECT" or request.absolute:
                 raise ProxyError(Reason.METHOD_REFUSED, "a proxy request inside a tunnel")
             await callee.forward(inner, request, record, callee.permit_named())
 
-        inner = ClientStream(client.channel, data, self._shared.timeouts, client.peer_ip.decode(), trusted=False)
-        inner.origin = origin
-        await serve_http(inner, "outbound", handle, self._shared)
+        connection = ServerConnection(channel, data, self._shared.timeouts, host, trusted=False, origin=origin)
+        await serve_http(connection, "outbound", handle, self._shared)
 
-    async def _relay(self, client: ClientStream, found: Sniffed, lease: Lease, record: Record) -> None:
+    async def _relay(self, channel: Channel, found: Sniffed, lease: Lease, record: Record) -> None:
         record.sni = found.sni
         try:
             record.bytes_received += found.sent
-            await tunnel(client.channel, lease.channel, record, self._shared, to_upstream=found.data[found.sent :])
+            await tunnel(channel, lease.channel, record, self._shared, to_upstream=found.data[found.sent :])
         finally:
             lease.release(reusable=False)
 

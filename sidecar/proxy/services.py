@@ -22,7 +22,8 @@ from sidecar.proxy.secure import Mesh
 from sidecar.proxy.shared import Shared
 from sidecar.resources.snapshot import EntryPort, ServicePort, Snapshot
 from sidecar.resources.virtual import is_virtual
-from sidecar.wire.head import RequestHead, authority_parts
+from sidecar.wire.head import authority_parts
+from sidecar.wire.message import Request
 
 _SPELLINGS: Final = 4096  # of names of services that are remembered; a service has a handful
 
@@ -74,7 +75,7 @@ class Services:
 
     # -- names that are said on captured connections: see Guide ------------------------------------------------------
 
-    def by_request(self, callee: Callee, request: RequestHead) -> Callee | None:
+    def by_request(self, callee: Callee, request: Request) -> Callee | None:
         """See ``Guide``."""
         host, port = authority_parts(request.authority)
         return self._service(host, port or 80) or self._led(callee, host, port or 80)
