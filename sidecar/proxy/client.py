@@ -22,6 +22,7 @@ from sidecar.wire.head import RequestHead, local_reply_head, phrase_of
 from sidecar.wire.headers import Field
 from sidecar.wire.message import LocalReply, Response
 
+CLIENT_ERROR: Final = 400  # after statuses from here on, an app reads no more of the body
 SETTLED_BYTES: Final = 65_536  # of a body that nobody wants, read so that its connection can be kept
 
 
@@ -57,29 +58,10 @@ class HttpStream:
     """
 
     __slots__ = (
-        "_chunked",
-        "_first",
-        "_read_until",
-        "_reader",
-        "_waited",
-        "_window_bytes",
-        "_write_until",
-        "body_done",
-        "bytes_in",
-        "bytes_out",
-        "channel",
-        "closing",
-        "drain",
-        "failure",
-        "peer_ip",
-        "reply_begun",
-        "request",
-        "request_trailers",
-        "rest",
-        "timeouts",
-        "trusted",
-        "xfcc",
-    )
+        "_chunked", "_first", "_held", "_read_until", "_reader", "_waited", "_window_bytes", "_write_until",
+        "body_done", "bytes_in", "bytes_out", "channel", "closing", "drain", "failure", "peer_ip",
+        "reply_begun", "request", "request_trailers", "rest", "timeouts", "trusted", "xfcc",
+    )  # fmt: skip
 
     def __init__(
         self, channel: Channel, rest: bytes, timeouts: Timeouts, peer_ip: bytes, *, trusted: bool, xfcc: bytes = b""
@@ -100,6 +82,7 @@ class HttpStream:
         self.request_trailers: list[Field] = []
         self._reader: BodyReader | None = None
         self._first = b""
+        self._held = False  # the client may wait for 100 before it sends its body
         self._chunked = False
         self._window_bytes = 0
         self._waited = 0.0
@@ -150,6 +133,7 @@ class HttpStream:
         self.request_trailers = []
         self._window_bytes = 0
         self._waited = 0.0
+        self._held = head.expects_continue
         self.rest = b""
         self._reader = reader_for(head.body, limit)
         self._first = self._feed(data)
@@ -189,6 +173,8 @@ class HttpStream:
         assert reader is not None
         piece = reader.feed(data)
         self.bytes_in += len(piece)
+        if data:
+            self._held = False
         limit = self.timeouts.max_body
         if limit and self.bytes_in > limit:
             raise ProxyError(Reason.BODY_TOO_LARGE, f"the body is longer than {limit} bytes")
@@ -249,6 +235,8 @@ class HttpStream:
     # -- replies -----------------------------------------------------------------------------------------------------
 
     async def send_interim(self, head: Response) -> None:
+        if head.status == 100:
+            self._held = False
         if self.request is not None and self.request.minor:
             try:
                 await self._send(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, phrase_of(head), field_lines(head.fields)))
@@ -272,6 +260,8 @@ class HttpStream:
                     body += last_chunk([])
             else:
                 self.closing = True
+        if not self.body_done and self._breaks_off(head.status, done=done):
+            self.closing = True
         if self.closing or self.drain.active:
             self.closing = True
             extra += b"connection: close\r\n"
@@ -311,7 +301,7 @@ class HttpStream:
         """See ``ServerStream``."""
         self.channel.revive()
         request = self.request
-        if request is None or in_doubt or request.body or self.drain.active:
+        if request is None or in_doubt or self.drain.active or not self.settle():
             self.closing = True
         self.reply_begun = True
         body = b"" if request is not None and request.method == b"HEAD" else reply.body
@@ -364,6 +354,11 @@ class HttpStream:
     def close_after_reply(self) -> None:
         """See ``ServerStream``."""
         self.closing = True
+
+    def _breaks_off(self, status: int, *, done: bool) -> bool:
+        """Whether the connection will end with the reply, whose head comes before the body has ended: the rest of that
+        must never be read as a request. Where a reply goes on beside the body, only its end can tell for certain."""
+        return not self.settle() if done else self._held or status >= CLIENT_ERROR
 
     def settle(self) -> bool:
         """Whether the next request can follow: what is left of this one's body is dropped if all of it is there."""

@@ -12,6 +12,7 @@ import trio
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel
 from sidecar.policy.authorize import Permit, authorize_inbound
+from sidecar.policy.retry import REPLACE_STALE
 from sidecar.proxy.exchange import Switched, exchange
 from sidecar.proxy.streams import Upstream
 from sidecar.telemetry.record import Record
@@ -65,6 +66,8 @@ class MemoryClient:
         self.heard: list[Message] = []
         self.watched: Upstream | None = None
         self.closes = False
+        self.read_when_replied: list[bool] = []  # whether something waited for the body as a reply began
+        self._waiting = False
         self._first = first
 
     def first_piece(self) -> bytes:
@@ -76,7 +79,11 @@ class MemoryClient:
         return None if piece is None else self._took(piece)
 
     async def read_body(self) -> bytes:
-        return self._took(await self.said.wait_next())
+        self._waiting = True
+        try:
+            return self._took(await self.said.wait_next())
+        finally:
+            self._waiting = False
 
     def _took(self, piece: bytes | Response) -> bytes:
         assert isinstance(piece, bytes)
@@ -90,6 +97,7 @@ class MemoryClient:
     async def send_head(self, head: Response, body: bytes, *, done: bool) -> None:
         await trio.lowlevel.checkpoint()
         self.reply_begun = True
+        self.read_when_replied.append(self._waiting)
         self.heard.append(("head", head.status, tuple(head.fields), body, done))
 
     async def send_body(self, data: bytes) -> None:
@@ -216,10 +224,13 @@ class MemoryOrigin:
     def __init__(self, *upstreams: MemoryUpstream) -> None:
         self._upstreams = list(upstreams)
         self.opened: list[bool] = []
+        self.refusals: list[ProxyError] = []  # raised first
 
     async def open(self, permit: Permit, *, fresh: bool) -> MemoryUpstream:
         await trio.lowlevel.checkpoint()
         assert isinstance(permit, Permit)
+        if self.refusals:
+            raise self.refusals.pop(0)
         self.opened.append(fresh)
         return self._upstreams.pop(0)
 
@@ -254,10 +265,11 @@ class Run:
         self.origin = MemoryOrigin(*upstreams)
         self.record = Record("inbound", "HTTP/1.1", "client", 0.0, 0.0)
         self._request = request
+        self.retry = REPLACE_STALE
 
     async def go(self) -> Switched[MemoryUpstream] | None:
         with trio.fail_after(5):
-            return await exchange(self.client, self._request, FIELDS, self.origin, PERMIT, self.record)
+            return await exchange(self.client, self._request, FIELDS, self.origin, PERMIT, self.record, self.retry)
 
     async def fails(self, reason: Reason) -> None:
         """Goes, and ends with ``reason``, with nothing left open."""
