@@ -120,7 +120,7 @@ class Front:
         """Serves until ``closing`` is set; then what is under way has ``grace`` seconds. Closes the listeners."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(Sweeper(self._shared.channels, [self._tick]).run)
+                nursery.start_soon(Sweeper(self._shared.channels, [self._shared.deadlines.sweep, self._tick]).run)
                 nursery.start_soon(self._papers.run)
                 nursery.start_soon(self._recheck)
                 await self._serve_until(closing, grace, nursery)

@@ -21,20 +21,18 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     """When there is another attempt.
 
     ``attempts`` bounds all of a request's, the first included. A request with one of ``methods`` is sent again after
-    an answer with one of ``statuses``, or a failure for one of ``reasons``. ``try_seconds`` is how long an attempt may
-    take to bring its answer's head; infinite by default.
+    an answer with one of ``statuses``, or a failure for one of ``reasons``.
     """
 
     attempts: int = 2
     statuses: frozenset[int] = frozenset()
     reasons: frozenset[Reason] = frozenset()
     methods: frozenset[bytes] = IDEMPOTENT
-    try_seconds: float = float("inf")
 
-    def again_after_answer(self, status: int, request: Request, number: int, *, kept: bool) -> bool:
-        """Whether attempt ``number`` (from 1), answered with ``status``, is followed by another one. ``kept``: what
-        was sent of the request's body is in hand."""
-        return status in self.statuses and number < self.attempts and kept and request.method in self.methods
+    def again_after_answer(self, request: Request, number: int, *, kept: bool) -> bool:
+        """Whether attempt ``number`` (from 1), answered with one of ``statuses``, is followed by another one. ``kept``:
+        what was sent of the request's body is in hand."""
+        return number < self.attempts and kept and request.method in self.methods
 
     def again_after_failure(
         self, reason: Reason, request: Request, number: int, *, kept: bool, reused: bool, answered: bool, wrote: bool

@@ -18,10 +18,11 @@ from sidecar.proxy.streams import Upstream
 from sidecar.wire import headers
 from sidecar.wire.body import BodyReader, chunk, last_chunk, reader_for
 from sidecar.wire.grammar import field_lines
-from sidecar.wire.head import RequestHead, local_reply_head, phrase_of
+from sidecar.wire.head import RequestHead, ResponseHead, local_reply_head, phrase_of
 from sidecar.wire.headers import Field
 from sidecar.wire.message import LocalReply, Response
 
+VERSIONS: Final = "HTTP/1.0", "HTTP/1.1"
 CLIENT_ERROR: Final = 400  # after statuses from here on, an app reads no more of the body
 SETTLED_BYTES: Final = 65_536  # of a body that nobody wants, read so that its connection can be kept
 
@@ -53,13 +54,14 @@ NOT_DRAINING = DrainState()
 class HttpStream:
     """A ``ServerStream`` over HTTP/1: one request and its reply. ``connection.ServerConnection`` begins each.
 
-    HTTP/1 carries one at a time, so a connection has one object of these, and ``clear`` makes it the next request's:
-    making twenty attributes anew would cost 2 % of a whole exchange. ``rest`` and ``closing`` are what stays.
+    HTTP/1 carries one at a time, so a connection has one object of these, and ``next_stream`` makes it the next
+    request's: making twenty attributes anew would cost 2 % of a whole exchange. ``rest`` and ``closing`` are what
+    stays.
     """
 
     __slots__ = (
-        "_chunked", "_first", "_held", "_read_until", "_reader", "_waited", "_window_bytes", "_write_until",
-        "body_done", "bytes_in", "bytes_out", "channel", "closing", "drain", "failure", "peer_ip",
+        "_chunked", "_held", "_read_until", "_reader", "_waited", "_window_bytes", "_write_until",
+        "body_done", "bytes_in", "bytes_out", "channel", "closing", "drain", "failure", "first", "peer_ip", "protocol",
         "reply_begun", "request", "request_trailers", "rest", "timeouts", "trusted", "xfcc",
     )  # fmt: skip
 
@@ -73,6 +75,7 @@ class HttpStream:
         self.trusted = trusted
         self.xfcc = xfcc  # a mesh peer, in the form in which the app is told of it
         self.closing = False
+        self.protocol = VERSIONS[1]
         self.drain = NOT_DRAINING
         self.failure: ProxyError | None = None
         self.request: RequestHead | None = None
@@ -81,7 +84,7 @@ class HttpStream:
         self.reply_begun = False
         self.request_trailers: list[Field] = []
         self._reader: BodyReader | None = None
-        self._first = b""
+        self.first = b""
         self._held = False  # the client may wait for 100 before it sends its body
         self._chunked = False
         self._window_bytes = 0
@@ -90,39 +93,16 @@ class HttpStream:
 
     # -- the request -------------------------------------------------------------------------------------------------
 
-    @property
-    def protocol(self) -> str:
-        """See ``ServerStream``."""
-        return "HTTP/1.1" if self.request is None or self.request.minor else "HTTP/1.0"
-
     def take_failure(self) -> ProxyError:
         """What came is no request, and why; to be raised once. Kept, the error would hold all that it passed."""
         failure, self.failure = self.failure, None
         assert failure is not None
         return failure
 
-    def clear(self) -> None:
-        """Forget the last request."""
-        self.reply_begun = False
-        self.request = None
-        self.bytes_in = self.bytes_out = 0
-
-    def begin(self, head: RequestHead, data: bytes) -> None:
-        """Start serving a request of which ``head`` and then ``data`` have come. Raises ProxyError."""
-        self.request = head
-        if not head.body:
-            self.rest = data
-            self.body_done = True
-            self._reader = None
-            self._first = b""
-        else:
-            self._begin_body(head, data)
-        if not head.keep_alive:
-            self.closing = True
-
     # -- the request's body ------------------------------------------------------------------------------------------
 
-    def _begin_body(self, head: RequestHead, data: bytes) -> None:
+    def begin_body(self, head: RequestHead, data: bytes) -> None:
+        """The body of ``head`` begins with ``data``. Raises ProxyError."""
         limit = self.timeouts.max_body
         if limit and head.body > limit:
             self.body_done = False
@@ -136,11 +116,11 @@ class HttpStream:
         self._held = head.expects_continue
         self.rest = b""
         self._reader = reader_for(head.body, limit)
-        self._first = self._feed(data)
+        self.first = self._feed(data)
 
     def first_piece(self) -> bytes:
-        piece = self._first
-        self._first = b""
+        piece = self.first
+        self.first = b""
         return piece
 
     def body_nowait(self) -> bytes | None:
@@ -268,7 +248,8 @@ class HttpStream:
         elif not request.minor:
             extra += b"connection: keep-alive\r\n"
         self.reply_begun = True
-        data = b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (head.status, phrase_of(head), field_lines(head.fields), extra, body)
+        phrase = head.phrase if head.__class__ is ResponseHead else phrase_of(head)
+        data = b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (head.status, phrase, field_lines(head.fields), extra, body)
         try:  # as ``_send``, one call less deep
             sent = self.channel.send_nowait(data)
             if sent < len(data):
@@ -377,6 +358,10 @@ class HttpStream:
         """See ``ServerStream``."""
         ended = self.channel.overdue
         return ProxyError(ended, self.channel.cut_for) if ended is not None and ended in CUTS else None
+
+    def abort(self, reason: Reason) -> None:
+        """See ``ServerStream``."""
+        self.channel.expire(reason)
 
     def drop(self) -> None:
         """See ``ServerStream``."""

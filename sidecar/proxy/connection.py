@@ -11,7 +11,7 @@ from sidecar.addresses import parse_ip
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed
 from sidecar.proxy.admitted import TlsWaiting
-from sidecar.proxy.client import NOT_DRAINING, DrainState, HttpStream, Timeouts
+from sidecar.proxy.client import NOT_DRAINING, VERSIONS, DrainState, HttpStream, Timeouts
 from sidecar.telemetry.record import Origin
 from sidecar.wire.grammar import HEAD_BYTES
 from sidecar.wire.head import RequestHead, parse_request
@@ -57,7 +57,9 @@ class ServerConnection:
         can be done is to reply. Raises TlsWaiting.
         """
         stream = self._stream
-        stream.clear()
+        stream.reply_begun = False
+        stream.request = None
+        stream.bytes_in = stream.bytes_out = 0
         channel = self.channel
         try:
             if self._failure is not None:
@@ -79,7 +81,16 @@ class ServerConnection:
             channel.deadline = NEVER
             head, size = parsed
             self._served = True
-            stream.begin(head, data[size:])
+            stream.request = head
+            stream.protocol = VERSIONS[head.minor]
+            if not head.keep_alive:
+                stream.closing = True
+            if head.body:
+                stream.begin_body(head, data[size:])
+            else:
+                stream.rest = data[size:]
+                stream.body_done = True
+                stream.first = b""
         except ProxyError as failure:
             if failure.reason is Reason.CONNECTION_IDLE:
                 return None

@@ -6,6 +6,7 @@ An exchange is a loop of attempts (``attempt``), each of which ends with the ans
 ``policy.retry`` decides whether there is another attempt. By default there is in one case: the connection was a reused
 one, the upstream closed it before a byte of an answer, and either no byte of the request was taken or its method is
 idempotent and it has no body (RFC 9110 section 9.2.2). So a POST of which a byte was written is never sent again.
+``deadlines`` ends what takes longer than its limits, where it has any.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.policy.authorize import Permit
 from sidecar.policy.retry import REPLACE_STALE, RetryPolicy
 from sidecar.proxy.attempt import Kept, Upload, try_once
+from sidecar.proxy.deadlines import Allotted, Limits
 from sidecar.proxy.streams import Origin, ServerStream, Upstream
 from sidecar.telemetry.record import Record
 from sidecar.wire.headers import Field
@@ -42,6 +44,7 @@ async def exchange(
     permit: Permit,
     record: Record,
     retry: RetryPolicy = REPLACE_STALE,
+    limits: Limits | None = None,
 ) -> Switched[U] | None:
     """Forwards ``request`` with ``fields`` and replies with the answer; fills ``record``.
 
@@ -51,42 +54,63 @@ async def exchange(
     body = stream.first_piece()
     kept = None if stream.body_done else Kept(body)
     fresh = False
-    while True:
-        record.attempts += 1
-        record.upstream = origin.name
-        record.tried = monotonic()
-        upstream: U | None = None
-        upload: Upload | None = None
-        switched = False
-        try:
-            upstream = await origin.open(permit, fresh=fresh)
-            record.upstream = upstream.name
-            record.upstream_principal = upstream.principal
-            record.reused = upstream.reused
-            stream.watch(upstream)
-            head, upload = await try_once(stream, request, fields, body, kept, upstream, record)
-            if not retry.again_after_answer(head.status, request, record.attempts, kept=kept is None or kept.whole):
-                if head.status == 101:
-                    switched = True
-                    return Switched(upstream, head)
-                await _reply(stream, upstream, head, upload)
-                return None
-            record.keep_try()
-        except ProxyError as error:
-            if upload is not None:
-                error = upload.blame(error)
-            if stream.reply_begun or not _again(retry, error, request, record.attempts, kept, upstream):
-                raise error from None
-            record.keep_try(error)
-            fresh = error.reason is Reason.UPSTREAM_CLOSED
-        finally:
-            if upload is not None:
-                await upload.stop()
-            stream.watch(None)
-            if upstream is not None and not switched:
-                upstream.close()
-        if kept is not None:
-            body = kept.joined()
+    allotted = None if limits is None else Allotted(limits, stream)
+    try:
+        while True:
+            record.attempts += 1
+            record.upstream = origin.name
+            record.tried = monotonic()
+            upstream: U | None = None
+            upload: Upload | None = None
+            switched = False
+            try:
+                if allotted is None:
+                    upstream = await origin.open(permit, fresh=fresh)
+                else:
+                    upstream = await allotted.open(origin, permit, fresh=fresh)
+                record.upstream = upstream.name
+                record.upstream_principal = upstream.principal
+                record.reused = upstream.reused
+                stream.watch(upstream)
+                head, upload = await try_once(stream, request, fields, body, kept, upstream, record)
+                if allotted is not None:
+                    allotted.end_try()
+                if head.status not in retry.statuses or not retry.again_after_answer(
+                    request, record.attempts, kept=kept is None or kept.whole
+                ):
+                    if head.status == 101:
+                        switched = True
+                        return Switched(upstream, head)
+                    if upload is None and upstream.done and not upstream.trailers:
+                        await stream.send_head(head, upstream.first_piece(), done=True)  # as ``_reply``, a call less
+                        return None
+                    await _reply(stream, upstream, head, upload)
+                    return None
+                record.keep_try()
+            except ProxyError as error:
+                if upload is not None:
+                    error = upload.blame(error)
+                if (
+                    stream.reply_begun
+                    or (allotted is not None and allotted.spent)
+                    or not _again(retry, error, request, record.attempts, kept, upstream)
+                ):
+                    raise error from None
+                record.keep_try(error)
+                fresh = error.reason is Reason.UPSTREAM_CLOSED
+            finally:
+                if allotted is not None:
+                    allotted.end_try()
+                if upload is not None:
+                    await upload.stop()
+                stream.watch(None)
+                if upstream is not None and not switched:
+                    upstream.close()
+            if kept is not None:
+                body = kept.joined()
+    finally:
+        if allotted is not None:
+            allotted.over()
 
 
 def _again(

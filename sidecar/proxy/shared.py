@@ -18,6 +18,7 @@ from sidecar.net.resolve import Resolver
 from sidecar.policy.egress import OPEN, Egress
 from sidecar.proxy.admitted import Gate
 from sidecar.proxy.client import DrainState, Timeouts
+from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.ids import RequestIds
 from sidecar.telemetry.telemetry import Telemetry
 
@@ -58,6 +59,7 @@ class Shared:
     egress: Egress = OPEN
     gate: Gate | None = None  # where the proxy has an identity
     mesh: Mesh | None = None  # likewise
+    deadlines: Deadlines = field(default_factory=Deadlines)
     drain: DrainState = field(default_factory=DrainState)
     channels: set[Channel] = field(default_factory=set)
     listeners: list[Listener] = field(default_factory=list)

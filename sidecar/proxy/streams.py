@@ -59,7 +59,8 @@ class Upstream(Protocol):
         ...
 
     def abort(self, reason: Reason) -> None:
-        """Ends every wait of this exchange with ``reason``: its client has gone, or its request has failed."""
+        """Ends every wait of this exchange with ``reason``: its client has gone, its request has failed, or its time is
+        over."""
         ...
 
     def close(self) -> None:
@@ -132,6 +133,10 @@ class ServerStream(Protocol):
 
     def cut_off(self) -> ProxyError | None:
         """Why the client's connection was cut, if it was: then nothing can be sent."""
+        ...
+
+    def abort(self, reason: Reason) -> None:
+        """Ends every wait for the client with ``reason``: the exchange has had its time."""
         ...
 
     def drop(self) -> None:

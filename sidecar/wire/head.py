@@ -212,7 +212,7 @@ def _body(known: dict[bytes, bytes], minor: int) -> Body:
         return EMPTY
     if not _LENGTH.fullmatch(length):
         raise ProxyError(Reason.BAD_FRAMING, "Content-Length is not one decimal number")
-    return Body(int(length))
+    return int(length)
 
 
 def check_authority(authority: bytes) -> None:

@@ -8,18 +8,18 @@ Source: RFC 9110, which defines these messages for all versions of HTTP.
 
 from __future__ import annotations
 
-from typing import Final, NewType
+from typing import Final, TypeAlias
 
 import msgspec
 
 from sidecar.wire import headers
 from sidecar.wire.headers import Field
 
-Body = NewType("Body", int)
+Body: TypeAlias = int
 """How long a message's body is: its bytes, EMPTY, or UNKNOWN. EMPTY alone is false."""
 
-EMPTY: Final = Body(0)
-UNKNOWN: Final = Body(-1)  # its end is found by the framing: chunks, a frame with END_STREAM, or the connection's end
+EMPTY: Final[Body] = 0
+UNKNOWN: Final[Body] = -1  # its end is found by the framing: chunks, a frame with END_STREAM, or the connection's end
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):

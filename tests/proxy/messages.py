@@ -13,6 +13,7 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel
 from sidecar.policy.authorize import Permit, authorize_inbound
 from sidecar.policy.retry import REPLACE_STALE
+from sidecar.proxy.deadlines import Limits
 from sidecar.proxy.exchange import Switched, exchange
 from sidecar.proxy.streams import Upstream
 from sidecar.telemetry.record import Record
@@ -66,6 +67,7 @@ class MemoryClient:
         self.heard: list[Message] = []
         self.watched: Upstream | None = None
         self.closes = False
+        self.aborted: Reason | None = None
         self.read_when_replied: list[bool] = []  # whether something waited for the body as a reply began
         self._waiting = False
         self._first = first
@@ -124,6 +126,9 @@ class MemoryClient:
 
     def cut_off(self) -> ProxyError | None:
         return None
+
+    def abort(self, reason: Reason) -> None:
+        self.aborted = reason
 
     def drop(self) -> None:
         self.heard.append(("dropped",))
@@ -225,10 +230,13 @@ class MemoryOrigin:
         self._upstreams = list(upstreams)
         self.opened: list[bool] = []
         self.refusals: list[ProxyError] = []  # raised first
+        self.opens = trio.Event()
+        self.opens.set()
 
     async def open(self, permit: Permit, *, fresh: bool) -> MemoryUpstream:
         await trio.lowlevel.checkpoint()
         assert isinstance(permit, Permit)
+        await self.opens.wait()
         if self.refusals:
             raise self.refusals.pop(0)
         self.opened.append(fresh)
@@ -266,10 +274,13 @@ class Run:
         self.record = Record("inbound", "HTTP/1.1", "client", 0.0, 0.0)
         self._request = request
         self.retry = REPLACE_STALE
+        self.limits: Limits | None = None
 
     async def go(self) -> Switched[MemoryUpstream] | None:
         with trio.fail_after(5):
-            return await exchange(self.client, self._request, FIELDS, self.origin, PERMIT, self.record, self.retry)
+            return await exchange(
+                self.client, self._request, FIELDS, self.origin, PERMIT, self.record, self.retry, self.limits
+            )
 
     async def fails(self, reason: Reason) -> None:
         """Goes, and ends with ``reason``, with nothing left open."""

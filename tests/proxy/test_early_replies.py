@@ -35,6 +35,7 @@ class Served:
         with trio.fail_after(5):
             stream = await self.connection.next_stream()
         assert stream is not None and stream.request is not None and stream.failure is None
+        assert stream.first_piece() == b""
         return stream.request.target
 
 
