@@ -93,10 +93,11 @@ class HttpStream:
 
     # -- the request -------------------------------------------------------------------------------------------------
 
-    def take_failure(self) -> ProxyError:
-        """What came is no request, and why; to be raised once. Kept, the error would hold all that it passed."""
-        failure, self.failure = self.failure, None
-        assert failure is not None
+    def take_failure(self) -> ProxyError | None:
+        """See ``ServerStream``. Kept, the error would hold all that it passed."""
+        failure = self.failure
+        if failure is not None:
+            self.failure = None
         return failure
 
     # -- the request's body ------------------------------------------------------------------------------------------

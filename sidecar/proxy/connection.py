@@ -11,7 +11,7 @@ from sidecar.addresses import parse_ip
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed
 from sidecar.proxy.admitted import TlsWaiting
-from sidecar.proxy.client import NOT_DRAINING, VERSIONS, DrainState, HttpStream, Timeouts
+from sidecar.proxy.client import VERSIONS, DrainState, HttpStream, Timeouts
 from sidecar.telemetry.record import Origin
 from sidecar.wire.grammar import HEAD_BYTES
 from sidecar.wire.head import RequestHead, parse_request
@@ -41,10 +41,22 @@ class ServerConnection:
         self._served = False  # a head has come
         self._failure: ProxyError | None = None
 
+    @property
+    def peer(self) -> str:
+        """The client's address and port."""
+        return self.channel.peer
+
+    def close(self) -> None:
+        """See ``streams.Connection``."""
+        self.channel.close()
+
+    def reset(self) -> None:
+        """See ``streams.Connection``."""
+        self.channel.reset()
+
     def leaves_with(self, drain: DrainState) -> None:
-        """Close after the reply at hand once ``drain`` is active, unless another one was given before."""
-        if self._stream.drain is NOT_DRAINING:
-            self._stream.drain = drain
+        """Close after the reply at hand once ``drain`` is active."""
+        self._stream.drain = drain
 
     def fail_next(self, error: ProxyError) -> None:
         """Refuse what came: it is no request, for a reason that was found before this object was made."""
@@ -91,6 +103,8 @@ class ServerConnection:
                 stream.rest = data[size:]
                 stream.body_done = True
                 stream.first = b""
+                if stream.request_trailers:
+                    stream.request_trailers = []
         except ProxyError as failure:
             if failure.reason is Reason.CONNECTION_IDLE:
                 return None
@@ -124,10 +138,10 @@ class ServerConnection:
         stream = self._stream
         if not stream.closing and (stream.body_done or stream.settle()):
             return True
-        await self._close()
+        await self._end()
         return False
 
-    async def _close(self) -> None:
+    async def _end(self) -> None:
         stream = self._stream
         request = stream.request
         if request is not None and not request.keep_alive and stream.body_done and not stream.rest:

@@ -243,8 +243,7 @@ async def _http(
     trusted = admitted.peer is not None or target.trusts(host)
     timeouts = shared.timeouts
     connection = ServerConnection(channel, data, timeouts, host, trusted=trusted, origin=origin, xfcc=admitted.xfcc)
-    if admitted.leaving is not None:
-        connection.leaves_with(admitted.leaving)
+    connection.leaves_with(admitted.leaving or shared.drain)
     await serve_http(connection, target.direction, target.handle, shared)
 
 
@@ -253,6 +252,7 @@ async def _http_error(
 ) -> None:
     """A head that began and did not go on: answered as HTTP, since nothing else can be said of it."""
     connection = ServerConnection(channel, b"", shared.timeouts, host, trusted=False, origin=origin)
+    connection.leaves_with(shared.drain)
     connection.fail_next(error)
     await serve_http(connection, target.direction, target.handle, shared)
 

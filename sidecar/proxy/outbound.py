@@ -70,6 +70,7 @@ class Outbound:
         """Serves one connection to the explicit proxy from ``host`` until it ends, and closes it."""
         origin = Origin(time(), "HTTP, as the explicit proxy's port is for", 0.0)
         connection = ServerConnection(channel, b"", self._shared.timeouts, host, trusted=False, origin=origin)
+        connection.leaves_with(self._shared.drain)
         address = parse_ip(host)
         try:
             if address is None or not address.is_loopback:
@@ -184,6 +185,7 @@ class Outbound:
             await callee.forward(inner, request, record, callee.permit_named())
 
         connection = ServerConnection(channel, data, self._shared.timeouts, host, trusted=False, origin=origin)
+        connection.leaves_with(self._shared.drain)
         await serve_http(connection, "outbound", handle, self._shared)
 
     async def _relay(self, channel: Channel, found: Sniffed, lease: Lease, record: Record) -> None:

@@ -13,11 +13,10 @@ from time import monotonic, time
 import trio
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.proxy.connection import ServerConnection
 from sidecar.proxy.ids import sane
 from sidecar.proxy.rescue import rescue
 from sidecar.proxy.shared import Shared
-from sidecar.proxy.streams import ServerStream
+from sidecar.proxy.streams import Connection, ServerStream
 from sidecar.telemetry.record import Record
 from sidecar.wire import headers
 from sidecar.wire.message import Request
@@ -26,15 +25,14 @@ Handler = Callable[[ServerStream, Request, Record], Awaitable[None]]
 _log = logging.getLogger(__name__)
 
 
-async def serve_http(connection: ServerConnection, direction: str, handle: Handler, shared: Shared) -> None:
-    """Serves until either side closes, then closes the channel. Cancelling resets it."""
-    peer = connection.channel.peer
+async def serve_http(connection: Connection, direction: str, handle: Handler, shared: Shared) -> None:
+    """Serves until either side closes, then closes the connection. Cancelling resets it."""
+    peer = connection.peer
     counters = shared.telemetry.counters
-    connection.leaves_with(shared.drain)
     while True:
         stream = await connection.next_stream()
         if stream is None:
-            connection.channel.close()
+            connection.close()
             return
         request = stream.request
         record = Record(direction, stream.protocol, peer, time(), monotonic())
@@ -44,8 +42,9 @@ async def serve_http(connection: ServerConnection, direction: str, handle: Handl
         counters.requests_active += 1
         try:
             record.request_id = _request_id(request, shared)
-            if stream.failure is not None:
-                raise stream.take_failure()
+            failure = stream.take_failure()
+            if failure is not None:
+                raise failure
             assert request is not None
             if not shared.overload.keepalive:
                 stream.close_after_reply()
@@ -61,9 +60,10 @@ async def serve_http(connection: ServerConnection, direction: str, handle: Handl
             await rescue(stream, ProxyError(Reason.INTERNAL, "the proxy failed; its log says why"), record)
         except BaseException:
             record.reason = Reason.DRAIN_DEADLINE
-            connection.channel.reset()
+            connection.reset()
             raise
         finally:
+            failure = None  # it holds this frame, which holds it
             counters.requests_active -= 1
             record.bytes_received += stream.bytes_in
             record.bytes_sent += stream.bytes_out

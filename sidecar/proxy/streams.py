@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.policy.authorize import Permit
+from sidecar.telemetry.record import Origin as ConnectionOrigin
 from sidecar.wire.headers import Field
 from sidecar.wire.message import LocalReply, Request, Response
 
@@ -71,6 +72,8 @@ class Upstream(Protocol):
 class ServerStream(Protocol):
     """A request of a client's, and the reply to it. It is valid until the reply has ended."""
 
+    protocol: str  # what carries it, for the record
+    closing: bool  # what carries it takes no further request
     peer_ip: bytes  # the client's address
     trusted: bool  # what the client says of callers before it counts
     xfcc: bytes  # a mesh peer, in the form in which the app is told of it; b"" for any other
@@ -81,8 +84,12 @@ class ServerStream(Protocol):
     reply_begun: bool  # a byte of the final reply has been sent
 
     @property
-    def protocol(self) -> str:
-        """What carries it, for the record."""
+    def request(self) -> Request | None:
+        """The request; None where what came is none."""
+        ...
+
+    def take_failure(self) -> ProxyError | None:
+        """Why what came is no request that can be served, if so; to be raised, once."""
         ...
 
     def first_piece(self) -> bytes:
@@ -145,6 +152,36 @@ class ServerStream(Protocol):
 
     def reset(self) -> None:
         """Ends the reply so that it does not look complete."""
+        ...
+
+
+class Connection(Protocol):
+    """What carries a client's streams, one after the other."""
+
+    @property
+    def peer(self) -> str:
+        """The client, for the record."""
+        ...
+
+    @property
+    def origin(self) -> ConnectionOrigin | None:
+        """How it came to be served as it is, for the record."""
+        ...
+
+    async def next_stream(self) -> ServerStream | None:
+        """Waits for the next request; None when the client is done."""
+        ...
+
+    async def goes_on(self) -> bool:
+        """Whether another request may follow the one whose reply has ended; if none may, it is closed."""
+        ...
+
+    def close(self) -> None:
+        """Ends it; nothing is under way."""
+        ...
+
+    def reset(self) -> None:
+        """Ends it so that nothing on it looks complete."""
         ...
 
 

@@ -16,7 +16,7 @@ from sidecar.policy.retry import REPLACE_STALE
 from sidecar.proxy.deadlines import Limits
 from sidecar.proxy.exchange import Switched, exchange
 from sidecar.proxy.streams import Upstream
-from sidecar.telemetry.record import Record
+from sidecar.telemetry.record import Origin, Record
 from sidecar.wire.headers import Field
 from sidecar.wire.message import EMPTY, UNKNOWN, Body, LocalReply, Request, Response
 
@@ -62,15 +62,21 @@ class MemoryClient:
     def __init__(self, *said: bytes | ProxyError, first: bytes = b"", body: bool = False) -> None:
         self.body_done = not body
         self.request_trailers: list[Field] = []
+        self.request: Request | None = None
+        self.failure: ProxyError | None = None
         self.reply_begun = False
         self.said = Said(*said)
         self.heard: list[Message] = []
         self.watched: Upstream | None = None
-        self.closes = False
+        self.closing = False
         self.aborted: Reason | None = None
         self.read_when_replied: list[bool] = []  # whether something waited for the body as a reply began
         self._waiting = False
         self._first = first
+
+    def take_failure(self) -> ProxyError | None:
+        failure, self.failure = self.failure, None
+        return failure
 
     def first_piece(self) -> bytes:
         piece, self._first = self._first, b""
@@ -114,7 +120,7 @@ class MemoryClient:
         self.watched = upstream
 
     def close_after_reply(self) -> None:
-        self.closes = True
+        self.closing = True
 
     async def send_local(self, reply: LocalReply, *, in_doubt: bool) -> None:
         await trio.lowlevel.checkpoint()
@@ -140,6 +146,31 @@ class MemoryClient:
         """Goes away while nobody reads from it, as the product's sweeper sees it."""
         assert self.watched is not None, "nobody would notice that the client is gone"
         self.watched.abort(Reason.CLIENT_CLOSED)
+
+
+class MemoryConnection:
+    """A connection that brings ``streams`` in turn, each of a client's requests."""
+
+    peer = "192.0.2.7:4711"
+    origin: Origin | None = None
+
+    def __init__(self, *streams: MemoryClient) -> None:
+        self._streams = list(streams)
+        self.ended = ""
+
+    async def next_stream(self) -> MemoryClient | None:
+        await trio.lowlevel.checkpoint()
+        return self._streams.pop(0) if self._streams else None
+
+    async def goes_on(self) -> bool:
+        await trio.lowlevel.checkpoint()
+        return True
+
+    def close(self) -> None:
+        self.ended = "closed"
+
+    def reset(self) -> None:
+        self.ended = "reset"
 
 
 class MemoryUpstream:

@@ -71,7 +71,7 @@ async def test_body_that_is_there_is_pushed_without_a_second_task() -> None:
         ("body", b"c"),
         ("end", ()),
     ]
-    assert not client.closes
+    assert not client.closing
 
 
 async def test_a_body_that_never_makes_us_wait_does_not_starve_the_others() -> None:
@@ -126,7 +126,7 @@ async def test_body_is_pumped_in_pieces_while_the_answer_comes_early() -> None:
         assert upstream.heard[-1:] == [("end", ())]
         upstream.said.say(b"")
     assert client.heard[-1:] == [("end", ())]
-    assert not client.closes
+    assert not client.closing
     run.check_closed()
 
 
@@ -170,7 +170,7 @@ async def test_a_body_held_back_for_100_is_not_waited_for() -> None:
         await upstream.finished.wait()
         upstream.said.say(answer(201, body=EMPTY))
     assert client.heard[-1:] == [("head", 201, (), b"", True)]
-    assert not client.closes
+    assert not client.closing
 
 
 # -- interim answers and switching -----------------------------------------------------------------------------------
