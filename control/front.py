@@ -35,17 +35,17 @@ from sidecar.net.dial import dial_unix
 from sidecar.net.drain import Connections
 from sidecar.net.listener import HANDSHAKE_SECONDS, bind
 from sidecar.net.pipes import Pipes
-from sidecar.net.pool import Lease
+from sidecar.net.pool import Lease, Limits
 from sidecar.net.resolve import Resolver
 from sidecar.net.timers import Sweeper
-from sidecar.policy.authorize import Permit, authorize_inbound
+from sidecar.policy.authorize import Asked, Permit, authorize_inbound
 from sidecar.proxy.captured import refuse
 from sidecar.proxy.client import Timeouts
-from sidecar.proxy.destination import Destination
 from sidecar.proxy.exchange import exchange
 from sidecar.proxy.forwarding import Forwarder
 from sidecar.proxy.gate import OPTIONAL, Gate
 from sidecar.proxy.intake import serve_target
+from sidecar.proxy.origin import ClusterOrigin
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
 from sidecar.proxy.streams import ServerStream
@@ -54,6 +54,7 @@ from sidecar.telemetry.complaints import Complaints
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.record import Record
 from sidecar.telemetry.telemetry import Telemetry
+from sidecar.upstream.cluster import Cluster, Terms
 from sidecar.wire import headers
 from sidecar.wire.message import Request
 
@@ -128,7 +129,7 @@ class Front:
         finally:
             for listener in self._listeners:
                 listener.close()
-            self._api.destination.close()
+            self._api.api.close()
 
     async def _serve_until(self, closing: trio.Event, grace: float, nursery: trio.Nursery) -> None:
         counters = self._telemetry.counters
@@ -166,7 +167,7 @@ class Front:
 
     def _tick(self, now: float, late: float) -> None:
         self._telemetry.tick(now - late, now)
-        self._api.destination.sweep(now)
+        self._api.api.sweep(now)
 
     def _full(self, peer: str) -> None:
         self._telemetry.tell(Reason.TOO_MANY_CONNECTIONS, f"{peer}: {self._most} connections are open")
@@ -199,22 +200,30 @@ class ApiPort:
     vouches = True
     original = ""
     cluster = ""
+    name = "api"
 
     def __init__(self, private: str, shared: Shared) -> None:
-        self._private = private
         self._shared = shared
         self._forwarder = Forwarder(shared, appends_caller=True)
-        self.destination = Destination("api", self._dial, shared, wait_seconds=WAIT_SECONDS, apart=False)
+        limits = Limits(shared.max_pool, shared.max_waiting, WAIT_SECONDS, shared.pool_idle)
+        terms = Terms("inbound|api||", "api", limits, WAIT_SECONDS)
+        self.api: Cluster[str] = Cluster(terms, self._connect, shared.telemetry.counters, places=(private,))
+        self.habits = self.api
+        self._origin = ClusterOrigin(self.api, None, "api", shared.timeouts.stream_idle)
 
     def trusts(self, host: str) -> bool:
         """See ``Target``: nobody stands before it whose word would count."""
         return False
 
-    async def lease_early(self) -> Lease:
+    async def permit(self, found: Sniffed, peer: str) -> Permit:
         """See ``Target``."""
         raise ProxyError(Reason.BAD_REQUEST, "only HTTP/1.1 is served here")
 
-    async def permit(self, found: Sniffed) -> Permit:
+    async def dial(self, permit: Permit) -> Lease:
+        """See ``Target``."""
+        raise ProxyError(Reason.BAD_REQUEST, "only HTTP/1.1 is served here")
+
+    async def dial_early(self, peer: str) -> Lease:
         """See ``Target``."""
         raise ProxyError(Reason.BAD_REQUEST, "only HTTP/1.1 is served here")
 
@@ -230,11 +239,11 @@ class ApiPort:
         if headers.UPGRADE in request.known:
             raise ProxyError(Reason.BAD_REQUEST, "only HTTP/1.1 is spoken here, to the end of a connection: no Upgrade")
         fields = self._forwarder.fields(stream, request, record)
-        permit = authorize_inbound(upstream_is_own=False)
-        await exchange(stream, request, fields, self.destination.origin, permit, record)
+        permit = authorize_inbound(self._shared.rules, Asked("inbound", record.principal, "", self.api.name, "HTTP"))
+        await exchange(stream, request, fields, self._origin, permit, record)
 
-    async def _dial(self) -> Channel:
-        return dial_unix(self._private, "api", self._shared.channels)
+    async def _connect(self, private: str, seconds: float) -> Channel:
+        return dial_unix(private, "api", self._shared.channels)
 
 
 class _Telling(Telemetry):

@@ -17,12 +17,12 @@ from sidecar.addresses import ClientAddr
 from sidecar.net.channel import Channel
 from sidecar.net.drift import Drift
 from sidecar.net.local import outward_addresses
-from sidecar.net.pool import Pool
 from sidecar.proxy.captured import InboundDoor, OutboundDoor
 from sidecar.proxy.inbound import CapturedInbound, Inbound
 from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.shared import Shared
 from sidecar.settings import Settings
+from sidecar.upstream.figures import PoolsShown
 
 LOOK_SECONDS = 0.5  # between two looks whether the app is gone
 
@@ -96,7 +96,7 @@ class Directions:
                 return
             await trio.sleep(LOOK_SECONDS)
 
-    def pools(self) -> dict[str, Pool]:
+    def pools(self) -> dict[str, PoolsShown]:
         """All pools, by a name for people."""
         return self.inbound.pools() | self.outbound.pools()
 

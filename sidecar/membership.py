@@ -24,12 +24,12 @@ from sidecar.identity import Identity
 from sidecar.machine import keep_memory_private
 from sidecar.net.channel import Channel
 from sidecar.proxy.gate import Gate
-from sidecar.proxy.secure import Secure
 from sidecar.resources.app_ports import port_lines
 from sidecar.resources.snapshot import Snapshot, effective
 from sidecar.resources.sni import parse_sni
 from sidecar.settings import Settings
 from sidecar.telemetry.figures import Gauges
+from sidecar.upstream.mtls import MtlsConnector
 
 if TYPE_CHECKING:
     from sidecar.feed.watched import Watched
@@ -64,11 +64,11 @@ class Membership:
         self.registration = registration_of(settings, self.caller, instance, channels, lambda: self.taken_out())
         # Captured connections come by their original destination: there the server name is only recorded.
         self.gate = Gate(self.identity, self._mode_of, None if self._captured else self._leads_here)
-        self.secure = Secure(self.identity, self.gate, channels)
+        self.connector = MtlsConnector(self.identity, self.gate, channels)
 
     @property
     def snapshot(self) -> Snapshot:
-        """See ``proxy.secure.Mesh``."""
+        """See ``upstream.mtls.Mesh``."""
         return self.current.snapshot
 
     def addresses_of(self, name: str) -> Sequence[str] | None:

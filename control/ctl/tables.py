@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from control.ctl.printing import Column, Row
-from sidecar.resources.protocols import MEANINGS, Protocol, protocol_of
+from sidecar.resources.protocols import MEANINGS, WORDS, Protocol, protocol_of
 
 
 def field(*path: str) -> Callable[[Row], str]:
@@ -89,8 +89,17 @@ def _ports(row: Row) -> str:
     return ",".join(f"{port.get('port')}/{port.get('name') or 'tcp'}" for port in row.get("ports") or [])
 
 
-def _protocol(row: Row) -> Protocol:
-    return protocol_of(int(row["port"]), row.get("name") or "", row.get("appProtocol") or "")
+def _protocol(row: Row) -> Protocol | None:
+    """What a port takes by its declaration; None where another release says it in another way."""
+    number, said = row.get("port"), row.get("appProtocol") or ""
+    if not isinstance(number, int) or (said and said not in WORDS):
+        return None
+    return protocol_of(number, str(row.get("name") or ""), said)
+
+
+def _taken(row: Row) -> str:
+    protocol = _protocol(row)
+    return "" if protocol is None else MEANINGS[protocol]
 
 
 def _well(row: Row) -> str:
@@ -127,8 +136,8 @@ DOCUMENTS: Final = (
 PORTS: Final = (
     Column("PORT", field("port")),
     Column("NAME", field("name")),
-    Column("PROTOCOL", _protocol),
-    Column("TAKES", lambda row: MEANINGS[_protocol(row)]),
+    Column("PROTOCOL", lambda row: _protocol(row) or ""),
+    Column("TAKES", _taken),
 )
 SPECS: Final = {
     "Service": (

@@ -12,11 +12,11 @@ from sidecar.admin.tokens import Token
 from sidecar.admin.totals import Latest
 from sidecar.errors import Reason
 from sidecar.net.channel import Channel
-from sidecar.net.pool import Pool
 from sidecar.probe import Probe
 from sidecar.settings import InForce
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.telemetry import Telemetry
+from sidecar.upstream.figures import PoolsShown
 
 if TYPE_CHECKING:
     from sidecar.membership import Membership
@@ -110,7 +110,7 @@ class AdminContext:
     scrape_seats: Seats = field(default_factory=lambda: Seats(SEATS))
     latest: Latest = field(default_factory=Latest)
     stop_accepting: Callable[[], None] = lambda: None  # closes the inbound listeners, losslessly
-    clusters: Callable[[], Mapping[str, Pool]] = dict  # by name
+    clusters: Callable[[], Mapping[str, PoolsShown]] = dict  # by name
     in_force: Sequence[InForce] = ()
     probes: Sequence[Probe] = ()
     drift: Callable[[], str] = str  # what is wrong with the rules that redirect connections here; empty: nothing

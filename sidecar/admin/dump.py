@@ -11,9 +11,9 @@ from time import monotonic
 from sidecar.admin.context import AdminContext
 from sidecar.admin.health import standing
 from sidecar.admin.replies import Reply, Request, as_json
-from sidecar.net.pool import Pool
 from sidecar.options import LIMITS, LISTENERS, OPTIONS, TIMEOUTS
 from sidecar.resources.dump import dump
+from sidecar.upstream.figures import PoolsShown
 
 _GROUPS = {option.flag: option.group for option in OPTIONS}
 _BOUNDS = {"--max-app-connections", "--max-waiting", "--max-body", "--body-min-rate"}  # limits told under other heads
@@ -103,7 +103,7 @@ def _plain(value: object) -> str:
     return "-" if value is None else ", ".join(value) if isinstance(value, list) else str(value)
 
 
-def _cluster(pool: Pool) -> dict[str, object]:
+def _cluster(pool: PoolsShown) -> dict[str, object]:
     facts: dict[str, object] = {
         "open": pool.open,
         "idle": pool.idle,
@@ -122,4 +122,7 @@ def _cluster(pool: Pool) -> dict[str, object]:
         facts["last_failure_seconds_ago"] = round(monotonic() - at, 3)
     if pool.identities:
         facts["identities"] = list(pool.identities)
+    for each in pool.endpoints:
+        cooling = ", cooling down" if each.cooling else ""
+        facts[each.address] = f"{each.open} open, {each.idle} idle, {each.waiting} waiting{cooling}"
     return facts

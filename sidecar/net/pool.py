@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from time import monotonic, time
 from typing import Final, Protocol
@@ -24,7 +24,6 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel
 
 MARGIN_SECONDS: Final = 1.0
-MOST_LEFT: Final = 1000  # peers that are gone and remembered; beyond, all connections begin anew
 
 
 class PoolCounters(Protocol):
@@ -33,6 +32,17 @@ class PoolCounters(Protocol):
     pool_hits: int
     pool_misses: int
     pool_waits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of a pool: ``most`` connections at a time, ``max_waiting`` requests that wait for one, each for at most
+    ``wait_seconds``; a connection is kept for ``idle_seconds`` without a request."""
+
+    most: int
+    max_waiting: int
+    wait_seconds: float
+    idle_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,31 +86,20 @@ class Lease:
 
 
 class Pool:
-    """Connections that ``dial`` makes (it raises ProxyError). Times in seconds."""
+    """Connections that ``dial`` makes, within the seconds that it is given (it raises ProxyError)."""
 
-    def __init__(
-        self,
-        dial: Callable[[], Awaitable[Channel]],
-        *,
-        limit: int,
-        max_waiting: int,
-        wait_seconds: float,
-        idle_seconds: float,
-        counters: PoolCounters,
-    ) -> None:
+    def __init__(self, dial: Callable[[float], Awaitable[Channel]], limits: Limits, counters: PoolCounters) -> None:
         self._dial = dial
-        self.limit = limit
-        self.max_waiting = max_waiting
-        self.wait_seconds = wait_seconds
-        self.idle_seconds = idle_seconds
+        self.limit = limits.most
+        self.max_waiting = limits.max_waiting
+        self.wait_seconds = limits.wait_seconds
+        self.idle_seconds = limits.idle_seconds
         self._counters = counters
         self._idle: deque[Lease] = deque()
         self._waiting: deque[_Turn] = deque()
         self.open = 0
         self.generation = 0  # what is open from before the last ``renew`` serves what it serves, and nobody else
         self.closed = False
-        self.left: set[str] = set()  # peers to which no connection is used again
-        self.identities: tuple[str, ...] = ()  # who may be at the other end, for people; empty: anybody
         self.failures = 0  # of dialing, and of waiting in vain
         self.last_failure: tuple[float, ProxyError] | None = None  # when, on the monotonic clock, and what
 
@@ -125,6 +124,11 @@ class Pool:
         return self.open == len(self._idle) and not self._waiting
 
     @property
+    def active(self) -> int:
+        """How many connections are in use or waited for: the load of what is at their other end."""
+        return self.open - len(self._idle) + len(self._waiting)
+
+    @property
     def has_idle(self) -> bool:
         """Whether a connection is there for whoever asks next."""
         return bool(self._idle)
@@ -146,8 +150,12 @@ class Pool:
             self._drop(lease)
         return None
 
-    async def acquire(self, *, fresh: bool = False) -> Lease:
-        """A connection; ``fresh``: a new one. Raises ProxyError(POOL_FULL, POOL_TIMEOUT) or what ``dial`` raises."""
+    async def acquire(self, *, fresh: bool = False, seconds: float = NEVER) -> Lease:
+        """Return a connection; ``fresh``: a new one. ``seconds`` are for dialing it.
+
+        Raises ProxyError: POOL_FULL, POOL_TIMEOUT, CONNECT_FAILED where the pool was closed meanwhile, or what ``dial``
+        raises.
+        """
         if not fresh:
             lease = self.take_idle()
             if lease is not None:
@@ -162,12 +170,15 @@ class Pool:
                 if not fresh and lease.quiet():
                     return lease
                 lease.channel.close()  # and a new one takes its place
-        return await self._connect()
+            if self.closed:
+                self._freed()
+                raise ProxyError(Reason.CONNECT_FAILED, "the endpoint is gone")
+        return await self._connect(seconds)
 
     def release(self, lease: Lease, *, reusable: bool) -> None:
         """See :meth:`Lease.release`."""
         channel = lease.channel
-        stale = self.closed or lease.generation != self.generation or (self.left and channel.peer in self.left)
+        stale = self.closed or lease.generation != self.generation
         if not reusable or stale or channel.closed or channel.overdue is not None:
             self._drop(lease)
             return
@@ -198,29 +209,21 @@ class Pool:
         while self._idle:
             self._drop(self._idle.pop())
 
-    def leave(self, gone: Collection[str], there: Collection[str]) -> None:
-        """Connections to the peers ``gone`` (ADDRESS:PORT) serve what they serve, and nobody else; those in ``there``
-        are good again."""
-        self.left.difference_update(there)
-        self.left.update(gone)
-        if len(self.left) > MOST_LEFT:
-            self.left.clear()
-            self.renew()
-            return
-        for lease in [lease for lease in self._idle if lease.channel.peer in self.left]:
-            self._idle.remove(lease)
-            self._drop(lease)
-
     def close(self) -> None:
-        """Closes all that is idle; what is leased closes when it is released."""
+        """Close all that is idle; what is leased closes when it is released. Requests that wait are failed."""
         self.closed = True
         while self._idle:
             self._drop(self._idle.pop())
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.over:
+                self.open += 1  # each gives it back
+                turn.give(None)
 
-    async def _connect(self) -> Lease:
+    async def _connect(self, seconds: float) -> Lease:
         generation = self.generation
         try:
-            channel = await self._dial()
+            channel = await self._dial(seconds)
         except BaseException as error:
             self._freed()
             if isinstance(error, ProxyError):

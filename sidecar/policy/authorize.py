@@ -1,9 +1,13 @@
-"""Who may have something forwarded: the only maker of a :class:`Permit`, which forwarding demands.
+"""What may be forwarded: the only maker of a :class:`Permit`, without which nothing is.
 
-Pure: what the decision rests on is handed in. Whatever can't be decided is denied.
+Pure: what the decision rests on is handed in. Whatever can't be decided is denied. A Permit is asked for before
+anything is dialed and before any byte of the peer goes on, for HTTP, opaque bytes and clients that are silent; the
+cluster that forwards holds it against its own name.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import msgspec
 
@@ -13,26 +17,63 @@ _KEY = object()
 
 
 class Permit(msgspec.Struct, frozen=True, gc=False):
-    """Leave to forward. ``rule`` says why, for records. Nobody but this module constructs one."""
+    """Leave to forward what ``peer`` sends to ``cluster``, by ``rule``, which is for records.
+
+    ``peer`` is the SPIFFE id that the caller has shown, empty for one that has shown none. ``at`` is the place that the
+    request names itself, in clusters whose endpoints are not known beforehand; None: any endpoint of the cluster. Only
+    this module makes one.
+    """
 
     key: object
     rule: str
+    peer: str
+    cluster: str
+    at: object = None
 
     def __post_init__(self) -> None:
         if self.key is not _KEY:
             raise TypeError("only policy.authorize makes a Permit")
 
 
-_INBOUND = Permit(_KEY, "the app beside this proxy")
-_SERVICE = Permit(_KEY, "a service of the mesh")
-_OUTBOUND = Permit(_KEY, "a client on loopback")
+class Asked(msgspec.Struct, frozen=True, gc=False):
+    """What a peer wants, as far as it is known: all that rules decide by.
+
+    ``protocol`` is HTTP, TLS or TCP. ``client`` is its address. The last four are empty where they do not apply, and
+    for a client that is silent.
+    """
+
+    direction: str
+    peer: str
+    client: str
+    cluster: str
+    protocol: str
+    method: bytes = b""
+    path: bytes = b""
+    authority: bytes = b""
+    sni: bytes = b""
 
 
-def authorize_inbound(*, upstream_is_own: bool) -> Permit:
-    """Inbound, without policy documents, whoever connects may reach the app. Raises ProxyError(OWN_LISTENER)."""
-    if upstream_is_own:
-        raise ProxyError(Reason.OWN_LISTENER, "the app's address is a listener of this proxy")
-    return _INBOUND
+Rules = Callable[[Asked], str]
+"""Judge a stream or a connection before anything is dialed for it: return the word of the rule that allows it, or raise
+ProxyError."""
+
+
+def allow_all(_: Asked) -> str:
+    """Without policy documents every peer may go wherever the rest of this module lets it."""
+    return ""
+
+
+def authorize_inbound(rules: Rules, asked: Asked) -> Permit:
+    """Return leave to reach the app beside this proxy. Raises ProxyError where ``rules`` do."""
+    return Permit(_KEY, rules(asked) or "the app beside this proxy", asked.peer, asked.cluster)
+
+
+def refuse_own_listener(own: bool, *, app: bool = False) -> None:
+    """Refuse to dial a listener of this proxy, by whatever name it was found; ``app``: it was named as the app. Raises
+    ProxyError(OWN_LISTENER)."""
+    if own:
+        what = "the app's address is" if app else "the destination is"
+        raise ProxyError(Reason.OWN_LISTENER, f"{what} a listener of this proxy; call the app itself")
 
 
 def authorize_captured(*, redirected: bool, own_listener: bool, came_back: bool, local: bool) -> None:
@@ -55,31 +96,35 @@ def authorize_caller(*, loopback: bool) -> None:
         raise ProxyError(Reason.CALLER_REFUSED, "the outbound proxy serves loopback clients only")
 
 
-def authorize_service(*, known: bool) -> Permit:
-    """A service of the mesh, which only its own workloads may serve. ``known``: its definition says who these are.
-    Raises ProxyError(NO_ROUTE)."""
-    if not known:
-        raise ProxyError(Reason.NO_ROUTE, "nobody may serve this service: its definition names no service account")
-    return _SERVICE
+def authorize_service(rules: Rules, asked: Asked) -> Permit:
+    """Return leave to call a service of the mesh, which only its own workloads can serve. Raises ProxyError where
+    ``rules`` do."""
+    return Permit(_KEY, rules(asked) or "a service of the mesh", asked.peer, asked.cluster)
 
 
 def authorize_outbound(
-    *, loopback: bool, destination_is_own: bool, allowed: bool = True, configured: bool = True
+    rules: Rules,
+    asked: Asked,
+    at: object = None,
+    *,
+    destination_is_own: bool,
+    allowed: bool = True,
+    configured: bool = True,
 ) -> Permit:
-    """What the app sends; ``allowed`` by the policy of ``egress``. Not ``configured``: nobody knows yet which services
-    the mesh has, and none of them may be reached in plaintext. Raises ProxyError(CALLER_REFUSED, OWN_LISTENER,
-    NO_CONFIGURATION, BLACK_HOLE)."""
-    authorize_caller(loopback=loopback)
-    if destination_is_own:
-        raise ProxyError(Reason.OWN_LISTENER, "the destination is a listener of this proxy; call the app itself")
+    """Return leave to send the app's bytes to the outside; ``allowed`` by the policy of ``egress``. Not ``configured``:
+    it is not known yet which services the mesh has, and none of them may be reached in plaintext.
+
+    Raises ProxyError(OWN_LISTENER, NO_CONFIGURATION, BLACK_HOLE), or what ``rules`` do.
+    """
+    refuse_own_listener(destination_is_own)
     if not configured:
         raise ProxyError(
             Reason.NO_CONFIGURATION,
-            "this sidecar has no configuration yet, and calls nobody without: look at what --control answers (/ready)",
+            "no configuration received yet; outbound calls are refused: look at what --control answers (/ready)",
         )
     if not allowed:
         raise ProxyError(
             Reason.BLACK_HOLE,
             "the outbound policy is REGISTRY_ONLY, and no service, service entry or --allow-host leads there",
         )
-    return _OUTBOUND
+    return Permit(_KEY, rules(asked) or "outbound policy", asked.peer, asked.cluster, at)

@@ -61,8 +61,8 @@ class HttpStream:
 
     __slots__ = (
         "_chunked", "_held", "_read_until", "_reader", "_waited", "_window_bytes", "_write_until",
-        "body_done", "bytes_in", "bytes_out", "channel", "closing", "drain", "failure", "first", "peer_ip", "protocol",
-        "reply_begun", "request", "request_trailers", "rest", "timeouts", "trusted", "xfcc",
+        "body_done", "bytes_in", "bytes_out", "channel", "closing", "drain", "failure", "first", "peer",
+        "peer_ip", "protocol", "reply_begun", "request", "request_trailers", "rest", "timeouts", "trusted", "xfcc",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +71,7 @@ class HttpStream:
         self.channel = channel
         self.rest = rest  # bytes that came and belong to no message yet
         self.timeouts = timeouts
+        self.peer = channel.peer
         self.peer_ip = peer_ip
         self.trusted = trusted
         self.xfcc = xfcc  # a mesh peer, in the form in which the app is told of it

@@ -7,52 +7,63 @@ One ``Inbound`` serves all connections of port 15006 for one app that it was tol
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 
 from sidecar.addresses import Address, OriginalDst
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel, ChannelClosed
-from sidecar.net.dial import dial, source_for
-from sidecar.net.listener import is_own
-from sidecar.net.pool import Lease, Pool, PoolUse, pool_use
-from sidecar.policy.authorize import Permit, authorize_inbound
+from sidecar.net.pool import Lease, Limits, PoolUse, pool_use
+from sidecar.policy.authorize import Asked, Permit, authorize_inbound
 from sidecar.proxy.admitted import TlsWaiting
 from sidecar.proxy.captured import refuse
-from sidecar.proxy.destination import MAX_DESTINATIONS, Destination, Destinations
 from sidecar.proxy.exchange import exchange
 from sidecar.proxy.forwarding import Forwarder
 from sidecar.proxy.intake import serve_target
 from sidecar.proxy.opaque import switch
+from sidecar.proxy.origin import ClusterOrigin
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
 from sidecar.proxy.streams import ServerStream
+from sidecar.proxy.table import MOST, BoundedTable
 from sidecar.resources.protocols import Protocol, protocol_in_force
 from sidecar.telemetry.record import Record
+from sidecar.upstream.cluster import Cluster, Connect, Terms
+from sidecar.upstream.figures import PoolsShown
+from sidecar.upstream.plaintext import PlaintextConnector
+from sidecar.wire.detect import Detected
 from sidecar.wire.message import Request
 
 WAIT_SECONDS = 1.0  # for a connection to the app (F13)
 _ALERTED = frozenset({Reason.HANDSHAKE_FAILED, Reason.PEER_REFUSED})
 
-Dial = Callable[[], Awaitable[Channel]]
-
 
 class AppPort:
-    """One address and port of the app: a ``Target``. ``told`` is what ``--protocol`` says."""
+    """One address and port of the app: a ``Target``. ``told`` is what ``--protocol`` says; ``connect`` dials it, and
+    never refers to this object, so that a port that makes room is freed at once."""
 
     direction = "inbound"
     original = ""
     cluster = ""
     vouches = True
 
-    def __init__(self, address: Address, told: Protocol, shared: Shared, dial_app: Dial | None = None) -> None:
+    def __init__(self, address: Address, told: Protocol, shared: Shared, connect: Connect[Address]) -> None:
         self.address = address
         self._told = told
         self._shared = shared
-        self._is_own = False  # as of the last look-up of its name; each dial looks again
         self._forwarder = Forwarder(shared, appends_caller=True)
         self.trusts = shared.trusts
-        dial_app = dial_app or self._dial
-        self.destination = Destination(str(address), dial_app, shared, wait_seconds=WAIT_SECONDS, apart=True)
+        self.name = str(address)
+        limits = Limits(shared.max_pool, shared.max_waiting, WAIT_SECONDS, shared.pool_idle)
+        terms = Terms(f"inbound|{address.port}||", self.name, limits, shared.connect_timeout)
+        self.app = Cluster(terms, connect, shared.telemetry.counters, connect_opaque=connect, places=(address,))
+        self.habits = self.app
+        self.users = 0  # captured connections that are open here, whether or not they have a request in progress
+        self._origin = ClusterOrigin(self.app, None, self.name, shared.timeouts.stream_idle)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether it is not used."""
+        return not self.users and self.app.at_rest
 
     @property
     def protocol(self) -> Protocol:
@@ -64,13 +75,20 @@ class AppPort:
         mesh = self._shared.mesh
         return self._told if mesh is None else protocol_in_force(self._told, mesh.snapshot.declared(host, port))
 
-    async def lease_early(self) -> Lease:
+    async def permit(self, found: Sniffed, peer: str) -> Permit:
         """See ``Target``."""
-        return await self.destination.fresh_at_once()
+        protocol = "TLS" if found.kind is Detected.TLS else "TCP"
+        asked = Asked("inbound", peer, "", self.app.name, protocol, sni=found.sni)
+        return authorize_inbound(self._shared.rules, asked)
 
-    async def permit(self, found: Sniffed) -> Permit:
+    async def dial_early(self, peer: str) -> Lease:
         """See ``Target``."""
-        return self._permit()
+        permit = authorize_inbound(self._shared.rules, Asked("inbound", peer, "", self.app.name, "TCP"))
+        return await self.app.lease(permit, opaque=True, at_once=True)
+
+    async def dial(self, permit: Permit) -> Lease:
+        """See ``Target``."""
+        return await self.app.lease(permit, opaque=True)
 
     def led_by(self, name: bytes) -> AppPort:
         """See ``Target``."""
@@ -80,20 +98,23 @@ class AppPort:
         """See ``Target``."""
         if request.method == b"CONNECT":
             raise ProxyError(Reason.METHOD_REFUSED, "CONNECT is for the outbound proxy; nothing is tunnelled inbound")
+        permit = authorize_inbound(
+            self._shared.rules,
+            Asked(
+                "inbound",
+                record.principal,
+                stream.peer,
+                self.app.name,
+                "HTTP",
+                request.method,
+                request.target,
+                request.authority,
+            ),
+        )
         fields = self._forwarder.fields(stream, request, record)
-        switched = await exchange(stream, request, fields, self.destination.origin, self._permit(), record)
+        switched = await exchange(stream, request, fields, self._origin, permit, record)
         if switched is not None:
             await switch(stream, switched.upstream, switched.head, record, self._shared)
-
-    def _permit(self) -> Permit:
-        return authorize_inbound(upstream_is_own=self._is_own)
-
-    async def _dial(self) -> Channel:
-        shared, address = self._shared, self.address
-        found = await shared.resolver.resolve(address.host)
-        self._is_own = any(is_own(shared.listeners, host, address.port) for host in found)
-        self._permit()
-        return await dial(found, address.port, timeout=shared.connect_timeout, registry=shared.channels)
 
 
 class CapturedPort(AppPort):
@@ -106,12 +127,14 @@ class CapturedPort(AppPort):
     def __init__(
         self, address: OriginalDst, told: Protocol, shared: Shared, listens: Callable[[Address], None]
     ) -> None:
-        async def dial_app() -> Channel:  # knows nothing of this object: whoever makes room is gone at once
-            channel = await _dial_app(address, shared)
-            listens(address)  # tells that somebody does
+        plaintext = _connector(shared)
+
+        async def connect(place: Address, seconds: float) -> Channel:
+            channel = await plaintext.connect_captured_app(place, seconds)
+            listens(address)  # tells that the app does
             return channel
 
-        super().__init__(address, told, shared, dial_app)
+        super().__init__(address, told, shared, connect)
         self.original = str(address)
 
 
@@ -120,7 +143,7 @@ class Inbound:
 
     def __init__(self, upstream: Address, protocol: Protocol, shared: Shared) -> None:
         self._shared = shared
-        self._app = AppPort(upstream, protocol, shared)
+        self._app = AppPort(upstream, protocol, shared, _connector(shared).connect_app)
 
     async def serve(self, channel: Channel, host: str) -> None:
         """Serves one connection from ``host`` until it ends, and closes it."""
@@ -133,13 +156,13 @@ class Inbound:
 
     def sweep(self, now: float) -> None:
         """Closes connections that have been idle for too long."""
-        self._app.destination.sweep(now)
+        self._app.app.sweep(now)
 
     def close(self) -> None:
         """Closes idle connections."""
-        self._app.destination.close()
+        self._app.app.close()
 
-    def pools(self) -> dict[str, Pool]:
+    def pools(self) -> dict[str, PoolsShown]:
         """Its pools, by a name for people."""
         return named_pools([self._app])
 
@@ -154,12 +177,12 @@ class CapturedInbound:
 
     def __init__(self, protocol: Protocol, shared: Shared) -> None:
         self._shared = shared
-        self._ports: Destinations[OriginalDst, CapturedPort] = Destinations(
+        self._ports: BoundedTable[OriginalDst, CapturedPort] = BoundedTable(
             lambda address: CapturedPort(address, protocol, shared, self._note_listens)
         )
-        self._reached: set[Address] = set()  # stays when a destination makes room: whoever tries all ports makes it
-        self.sweep = self._ports.sweep
-        self.close = self._ports.close
+        self._reached: set[Address] = (
+            set()
+        )  # stays when a port makes room, as one does for a caller that tries them all
 
     def knows(self, original: OriginalDst) -> bool:
         """Whether connections to there have been served before."""
@@ -169,11 +192,11 @@ class CapturedInbound:
         """Serves one connection from ``host`` that was redirected here on its way to ``original``, an address of this
         pod, and closes it."""
         port = self._ports.find(original)
-        port.destination.users += 1
+        port.users += 1
         try:
             await _serve_at(channel, host, port, self._shared)
         finally:
-            port.destination.users -= 1
+            port.users -= 1
             channel.close()
 
     @property
@@ -185,7 +208,7 @@ class CapturedInbound:
         """Whether nobody listens any more at any port where somebody was seen to."""
         for address in tuple(self._reached):
             try:
-                (await _dial_app(address, self._shared)).close()
+                (await _connector(self._shared).connect_captured_app(address, self._shared.connect_timeout)).close()
             except ProxyError as error:
                 if error.reason is Reason.CONNECT_FAILED:
                     continue  # whoever is only slow to accept has not gone
@@ -193,10 +216,20 @@ class CapturedInbound:
         return True
 
     def _note_listens(self, address: Address) -> None:
-        if len(self._reached) < MAX_DESTINATIONS:
+        if len(self._reached) < MOST:
             self._reached.add(address)
 
-    def pools(self) -> dict[str, Pool]:
+    def sweep(self, now: float) -> None:
+        """Close connections that have been idle for too long."""
+        for port in self._ports.values():
+            port.app.sweep(now)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        for port in self._ports.values():
+            port.app.close()
+
+    def pools(self) -> dict[str, PoolsShown]:
         """The pools of all ports, by a name for people."""
         return named_pools(self._ports.values())
 
@@ -229,26 +262,19 @@ async def _serve_at(
         shared.telemetry.counters.detect_nothing += 1
 
 
-async def _dial_app(address: Address, shared: Shared) -> Channel:
-    """A connection to the app as the rules let it through. Raises ProxyError."""
-    return await dial(
-        [address.host],
-        address.port,
-        timeout=shared.connect_timeout,
-        registry=shared.channels,
-        source=source_for(address.host),
-    )
+def _connector(shared: Shared) -> PlaintextConnector:
+    return PlaintextConnector(shared.resolver, shared.listeners, shared.channels, None)
 
 
-def named_pools(ports: Collection[AppPort]) -> dict[str, Pool]:
+def named_pools(ports: Collection[AppPort]) -> dict[str, PoolsShown]:
     """The pools of these ports, by a name for people."""
-    pools = {f"inbound|http|{port.address}": port.destination.pool for port in ports}
-    return pools | {f"inbound|opaque|{port.address}": port.destination.opaque for port in ports}
+    pools = {f"inbound|http|{port.address}": port.app.shown() for port in ports}
+    return pools | {f"inbound|opaque|{port.address}": port.app.shown(opaque=True) for port in ports}
 
 
 def pool_uses(ports: Collection[AppPort], limit: int) -> dict[str, PoolUse]:
     """How the pools of these ports are used together, each of which has ``limit``."""
     return {
-        "inbound": pool_use([port.destination.pool for port in ports], limit),
-        "inbound_opaque": pool_use([port.destination.opaque for port in ports], limit),
+        "inbound": pool_use([pool for port in ports for pool in port.app.pools], limit),
+        "inbound_opaque": pool_use([pool for port in ports for pool in port.app.opaque_pools], limit),
     }

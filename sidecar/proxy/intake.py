@@ -7,6 +7,7 @@ Called by ``inbound``, whose destination is the app, and by ``outbound`` for wha
 from __future__ import annotations
 
 import typing
+from functools import partial
 from time import monotonic, time
 
 from sidecar.errors import ProxyError, Reason
@@ -15,11 +16,10 @@ from sidecar.net.pool import Lease
 from sidecar.policy.authorize import Permit
 from sidecar.proxy.admitted import AS_IT_CAME, Admitted, TlsWaiting, let_go
 from sidecar.proxy.connection import ServerConnection
-from sidecar.proxy.destination import Destination
 from sidecar.proxy.opaque import tunnel
 from sidecar.proxy.serve import serve_http
 from sidecar.proxy.shared import Shared
-from sidecar.proxy.sniff import Sniffed, first_of, greets, note_detected, sniff
+from sidecar.proxy.sniff import Habits, Sniffed, first_of, greets, note_detected, sniff
 from sidecar.proxy.streams import ServerStream
 from sidecar.resources.protocols import Protocol
 from sidecar.telemetry.record import Origin, Record
@@ -59,18 +59,30 @@ class Target(typing.Protocol):
         ...
 
     @property
-    def destination(self) -> Destination: ...
+    def name(self) -> str:
+        """What a record says of the upstream before there is a connection to it."""
+        ...
+
+    @property
+    def habits(self) -> Habits: ...
 
     def trusts(self, host: str) -> bool:
         """Whether what this client says of callers before it is believed."""
         ...
 
-    async def lease_early(self) -> Lease:
-        """A connection for a client that is silent. Raises ProxyError, also where that may not be dialed unasked."""
+    async def permit(self, found: Sniffed, peer: str) -> Permit:
+        """Return leave to relay what was found, from the peer with this SPIFFE id (empty: none). Raises ProxyError."""
         ...
 
-    async def permit(self, found: Sniffed) -> Permit:
-        """Leave to relay what was found. Raises ProxyError."""
+    async def dial(self, permit: Permit) -> Lease:
+        """Return a connection for bytes that are relayed. Raises ProxyError."""
+        ...
+
+    async def dial_early(self, peer: str) -> Lease:
+        """Authorize a client that is silent, and return a connection for it.
+
+        Raises ProxyError, also where nothing may be dialed for a client that has said nothing.
+        """
         ...
 
     def led_by(self, name: bytes) -> Target:
@@ -103,7 +115,7 @@ async def serve_target(
         origin = _origin("opaque bytes, as the port is declared", 0.0, target, admitted)
         found = Sniffed(Detected.OPAQUE, b"", None)
         if admitted.guarded:
-            found = await _after_silence(channel, found, target, shared)
+            found = await _after_silence(channel, target, shared, admitted)
         await _relay(channel, found, origin, target, shared)
     elif protocol == "http" and admitted.inside == "tcp":
         origin = _origin("opaque bytes, as its ALPN says", 0.0, target, admitted)
@@ -117,11 +129,10 @@ async def serve_target(
         await _detect(channel, host, target, shared, admitted, protocol)
 
 
-async def _after_silence(channel: Channel, found: Sniffed, target: Target, shared: Shared) -> Sniffed:
+async def _after_silence(channel: Channel, target: Target, shared: Shared, admitted: Admitted) -> Sniffed:
     """Who speaks first, a client that the gate has let through in its silence, or the app? Raises TlsWaiting where the
     client does, with a handshake; ProxyError; ChannelClosed."""
-    await target.permit(found)
-    lease = await target.destination.fresh_at_once()
+    lease = await target.dial_early(admitted.principal)
     try:
         data = await first_of(channel, lease.channel, b"", NEVER, shared.timeouts.idle)
     except BaseException:
@@ -147,8 +158,8 @@ async def _detect(
         found = await sniff(
             channel,
             b"",
-            target.lease_early,
-            target.destination.habits,
+            partial(target.dial_early, admitted.principal),
+            target.habits,
             lease=None,
             head_timeout=shared.timeouts.request_head,
             idle=shared.timeouts.idle,
@@ -230,7 +241,7 @@ def _refuse(
     """Reset a connection that is not relayed, and leave a record of why."""
     record = _record(channel, kind, target)
     record.origin = origin
-    record.upstream = target.destination.name
+    record.upstream = target.name
     _blame(record, error, shared)
     shared.telemetry.begin_opaque(record)
     shared.telemetry.finish(record)
@@ -265,14 +276,14 @@ async def _relay(channel: Channel, found: Sniffed, origin: Origin, target: Targe
     record.bytes_received = found.sent
     counted = False
     try:
-        await target.permit(found)
+        permit = await target.permit(found, origin.principal)
         if not shared.overload.admits(shared.telemetry.counters.connections_active - 1):
             raise ProxyError(Reason.MEMORY, "the proxy is near its memory limit")
         record.attempts = 1
-        record.upstream = target.destination.name
+        record.upstream = target.name
         record.cluster = target.cluster
         if lease is None:
-            lease = await target.destination.fresh()
+            lease = await target.dial(permit)
         record.upstream = lease.channel.peer
         record.upstream_principal = lease.principal
         shared.telemetry.begin_opaque(record)

@@ -1,27 +1,28 @@
-"""Origins over HTTP/1: an exchange on a pooled connection."""
+"""Origins over HTTP/1: an exchange on a connection of a cluster."""
 
 from __future__ import annotations
 
-from sidecar.net.pool import Pool
+from typing import Any
+
 from sidecar.policy.authorize import Permit
 from sidecar.proxy.upstream import UpstreamStream
+from sidecar.upstream.cluster import Cluster
 
 
-class PoolOrigin:
-    """Opens exchanges on ``pool``. ``name`` is for records; ``stream_idle`` seconds of silence end an exchange."""
+class ClusterOrigin:
+    """Opens exchanges with ``cluster``, at one place of it or (None) at an endpoint that is picked for each.
 
-    __slots__ = ("_pool", "_stream_idle", "name")
+    ``name`` is for records; ``stream_idle`` seconds of silence end an exchange.
+    """
 
-    def __init__(self, pool: Pool, name: str, stream_idle: float) -> None:
-        self._pool = pool
+    __slots__ = ("_at", "_cluster", "_stream_idle", "name")
+
+    def __init__(self, cluster: Cluster[Any], at: object, name: str, stream_idle: float) -> None:
+        self._cluster = cluster
+        self._at = at
         self.name = name
         self._stream_idle = stream_idle
 
     async def open(self, permit: Permit, *, fresh: bool) -> UpstreamStream:
-        """See ``streams.Origin``. Raises ProxyError; TypeError for what is no Permit."""
-        if permit.__class__ is not Permit:
-            raise TypeError("forwarding takes a Permit")
-        lease = None if fresh else self._pool.take_idle()
-        if lease is None:
-            lease = await self._pool.acquire(fresh=fresh)
-        return UpstreamStream(lease, self._stream_idle)
+        """See ``streams.Origin``. Raises ProxyError; TypeError for what is no Permit for this cluster and place."""
+        return UpstreamStream(await self._cluster.lease(permit, self._at, fresh=fresh), self._stream_idle)

@@ -2,40 +2,44 @@
 CONNECT).
 
 One ``Outbound`` serves all connections of port 15001. A CONNECT is a capture whose original destination is its
-authority: what comes through it is looked at as if it had been redirected here.
+authority: what comes through it is looked at as if it had been redirected here. Each request, and each connection that
+is relayed, reads the Snapshot once, and is routed and judged by that one.
 """
 
 from __future__ import annotations
 
 from time import monotonic, time
-from typing import TYPE_CHECKING
 
 from sidecar.addresses import Address, OriginalDst, parse_host_port, parse_ip
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel, ChannelClosed
-from sidecar.net.pool import Lease, Pool, PoolUse, pool_use
-from sidecar.policy.authorize import authorize_caller
-from sidecar.proxy.callee import Callee
+from sidecar.net.pool import Lease, Limits, PoolUse, pool_use
+from sidecar.policy.authorize import Permit, authorize_caller, refuse_own_listener
 from sidecar.proxy.connection import ServerConnection
-from sidecar.proxy.destination import Destinations
+from sidecar.proxy.exchange import exchange
 from sidecar.proxy.forwarding import Forwarder
 from sidecar.proxy.intake import http2_refused, serve_target
-from sidecar.proxy.leave import Leave
-from sidecar.proxy.opaque import tunnel
+from sidecar.proxy.opaque import switch, tunnel
+from sidecar.proxy.origin import ClusterOrigin
+from sidecar.proxy.routes import Route, Routes
 from sidecar.proxy.serve import serve_http
 from sidecar.proxy.shared import Shared
-from sidecar.proxy.sniff import Sniffed, greets, note_detected, sniff
+from sidecar.proxy.sniff import Habits, Sniffed, greets, note_detected, sniff
 from sidecar.proxy.streams import ServerStream
+from sidecar.resources.protocols import Protocol
+from sidecar.resources.snapshot import Snapshot
 from sidecar.telemetry.record import Origin, Record
+from sidecar.upstream.clusters import Clusters
+from sidecar.upstream.figures import PoolsShown
+from sidecar.upstream.plaintext import PlaintextConnector
 from sidecar.wire.detect import Detected
-from sidecar.wire.head import canonical_authority
+from sidecar.wire.head import authority_parts, canonical_authority
 from sidecar.wire.message import EMPTY, Request, Response
 
-if TYPE_CHECKING:
-    from sidecar.proxy.services import Services
-
+WAIT_SECONDS = 3.0  # for a connection to an endpoint (F13)
 _DECLARED = {"http": Detected.HTTP1, "tcp": Detected.OPAQUE}  # such a port takes nothing else, and is not looked into
 _ESTABLISHED = Response(200, [], {}, EMPTY)
+_WORDS = {Detected.TLS: "TLS", Detected.HTTP1: "HTTP"}
 
 
 class Outbound:
@@ -43,31 +47,33 @@ class Outbound:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        forwarder = Forwarder(shared, appends_caller=False)
-        leave = Leave(shared.egress, None if shared.mesh is None else shared.mesh.snapshot)
-        self._callees: Destinations[OriginalDst, Callee] = Destinations(
-            lambda address: Callee(address, forwarder, shared, leave)
+        self._forwarder = Forwarder(shared, appends_caller=False)
+        mesh = shared.mesh
+        snapshot = None if mesh is None else lambda: mesh.snapshot
+        plaintext = PlaintextConnector(shared.resolver, shared.listeners, shared.channels, snapshot)
+        limits = Limits(shared.max_pool, shared.max_waiting, WAIT_SECONDS, shared.pool_idle)
+        self._clusters = Clusters(
+            limits,
+            shared.connect_timeout,
+            shared.telemetry.counters,
+            plaintext,
+            None if mesh is None else mesh.connector,
         )
-        self._services: Services | None = None
-        if shared.mesh is not None:
-            from sidecar.proxy.services import Services  # and with it OpenSSL: 10 MB that many a proxy does not need
-
-            self._services = Services(shared.mesh, forwarder, shared, leave)
+        self._routes = Routes(self._clusters, mesh, shared.egress, shared.resolver, shared.listeners, shared.rules)
+        if mesh is not None:
+            mesh.connector.identity.follow(lambda _: self._clusters.renew())
 
     def sweep(self, now: float) -> None:
-        """Closes connections that have been idle for too long."""
-        self._callees.sweep(now)
-        if self._services is not None:
-            self._services.sweep(now)
+        """Close connections that have been idle for too long, and follow the Snapshot while no request comes."""
+        self._routes.current()
+        self._clusters.sweep(now)
 
     def close(self) -> None:
-        """Closes idle connections."""
-        self._callees.close()
-        if self._services is not None:
-            self._services.close()
+        """Close idle connections."""
+        self._clusters.close()
 
     async def serve(self, channel: Channel, host: str) -> None:
-        """Serves one connection to the explicit proxy from ``host`` until it ends, and closes it."""
+        """Serve one connection to the explicit proxy from ``host`` until it ends, and close it."""
         origin = Origin(time(), "HTTP, as the explicit proxy's port is for", 0.0)
         connection = ServerConnection(channel, b"", self._shared.timeouts, host, trusted=False, origin=origin)
         connection.leaves_with(self._shared.drain)
@@ -83,57 +89,102 @@ class Outbound:
             channel.close()
 
     async def serve_captured(self, channel: Channel, host: str, original: OriginalDst) -> None:
-        """Serves one connection that was redirected here on its way to ``original``. Raises ProxyError where it
-        can't be served at all; else it closes the channel."""
-        callee = (self._services and self._services.at(original)) or self._callees.find(original)
-        if self._services is not None:
-            callee.guide = self._services
-        callee.permit_address()
-        callee.destination.users += 1
+        """Serve one connection that was redirected here on its way to ``original``.
+
+        Raises ProxyError where it can't be served at all; otherwise it closes the channel.
+        """
+        snapshot = self._routes.current()
+        route = self._routes.captured(snapshot, original)
+        refuse_own_listener(route.own)
+        captured = _Captured(self, snapshot, route, original, host)
+        endpoint = None if route.at is None else route.cluster.at(route.at)
+        if endpoint is not None:
+            endpoint.users += 1
         try:
-            await serve_target(channel, host, callee, self._shared)
+            await serve_target(channel, host, captured, self._shared)
         finally:
-            callee.destination.users -= 1
+            if endpoint is not None:
+                endpoint.users -= 1
             channel.close()
 
-    def pools(self) -> dict[str, Pool]:
-        """The pools of all destinations, by a name for people."""
-        pools = {f"outbound|{address}": callee.destination.pool for address, callee in self._callees.items()}
-        for service in self._services.values() if self._services is not None else ():
-            destination = service.destination
-            pools[f"outbound|http|{destination.name}"] = destination.pool
-            if destination.opaque is not destination.pool:
-                pools[f"outbound|opaque|{destination.name}"] = destination.opaque
-        return pools
+    def pools(self) -> dict[str, PoolsShown]:
+        """The pools of all clusters, by a name for people."""
+        outside = self._clusters.passthrough
+        found = {f"outbound|{each.name}": each.shown(outside.terms.limits) for each in outside.endpoints}
+        for cluster in self._clusters.called:
+            found[f"outbound|http|{cluster.terms.shown}"] = cluster.shown()
+            if cluster.apart:
+                found[f"outbound|opaque|{cluster.terms.shown}"] = cluster.shown(opaque=True)
+        return found
 
     def uses(self) -> dict[str, PoolUse]:
-        """How the pools of all destinations are used together."""
-        pools = [callee.destination.pool for callee in self._callees.values()]
-        if self._services is not None:
-            pools += [service.destination.pool for service in self._services.values()]
+        """How the pools of all clusters are used together."""
+        pools = [pool for cluster in self._clusters for pool in cluster.pools]
         return {"outbound": pool_use(pools, self._shared.max_pool)}
+
+    # -- HTTP --------------------------------------------------------------------------------------------------------
+
+    async def forward(
+        self, stream: ServerStream, request: Request, record: Record, route: Route, permit: Permit
+    ) -> None:
+        """Forward one request and its reply. Raises ProxyError."""
+        record.cluster = route.label
+        fields = self._forwarder.fields(stream, request, record)
+        origin = route.origin
+        if origin is None:
+            origin = ClusterOrigin(route.cluster, route.at, route.shown, self._shared.timeouts.stream_idle)
+            route.origin = origin
+        switched = await exchange(stream, request, fields, origin, permit, record)
+        if switched is not None:
+            await switch(stream, switched.upstream, switched.head, record, self._shared)
 
     async def _handle(self, stream: ServerStream, request: Request, record: Record) -> None:
         if request.method == b"CONNECT":
             await self._connect(stream, request, record)
         elif request.absolute:
-            callee = self._callee(request.authority, default_port=80)
-            await callee.forward(stream, request, record, callee.permit_named())
+            snapshot = self._routes.current()
+            route = self._route(snapshot, request.authority, default_port=80)
+            await self.forward(stream, request, record, route, self._permit(route, stream, request))
         else:
             raise ProxyError(
                 Reason.NO_ROUTE, "this port is an explicit proxy: send an absolute URL or CONNECT (curl -x, HTTP_PROXY)"
             )
 
+    def _permit(self, route: Route, stream: ServerStream, request: Request) -> Permit:
+        return route.permit or self._routes.permit(
+            route,
+            stream.peer,
+            protocol="HTTP",
+            method=request.method,
+            path=request.target,
+            authority=request.authority,
+        )
+
+    async def permit_captured(self, route: Route, stream: ServerStream, request: Request) -> Permit:
+        """Return leave for a request of a captured connection. Raises ProxyError."""
+        return route.permit or await self._routes.permit_as(
+            route,
+            stream.peer,
+            authority_parts(request.authority)[0],
+            protocol="HTTP",
+            method=request.method,
+            path=request.target,
+            authority=request.authority,
+        )
+
     # -- CONNECT -----------------------------------------------------------------------------------------------------
 
     async def _connect(self, stream: ServerStream, request: Request, record: Record) -> None:
-        callee = self._callee(request.authority, default_port=0)
-        callee.permit_named()
-        destination = callee.destination
+        snapshot = self._routes.current()
+        route = self._route(snapshot, request.authority, default_port=0)
+        http = route.protocol == "http"
+        permit = self._routes.permit(
+            route, stream.peer, protocol="HTTP" if http else "TCP", authority=request.authority
+        )
         record.attempts = 1
-        record.upstream = destination.name
-        record.cluster = callee.cluster
-        lease = await (destination.pool.acquire() if callee.protocol == "http" else destination.fresh())
+        record.upstream = route.shown
+        record.cluster = route.label
+        lease = await route.cluster.lease(permit, route.at, opaque=not http)
         record.upstream = lease.channel.peer
         record.upstream_principal = lease.principal
         record.status = 200
@@ -143,28 +194,32 @@ class Outbound:
             lease.release(reusable=False)
             raise
         began = monotonic()
-        found = await self._look_inside(channel, data, callee, lease)
-        if found.kind is Detected.HTTP1 and (callee.protocol == "http" or not greets(lease.channel)):
-            # Each tunnel dials: were all of these kept, the pool would fill with connections that nobody needs.
-            one_pool = lease.pool is destination.pool
-            lease.release(reusable=one_pool and lease.quiet() and not destination.pool.has_idle)
-            words = "HTTP, as the service's port says" if callee.protocol == "http" else found.words
+        found = await self._look_inside(channel, data, route, permit, lease)
+        if found.kind is Detected.HTTP1 and (http or not greets(lease.channel)):
+            # Each tunnel dials: were all of these kept, the pool would fill with connections that nothing needs.
+            one_pool = http or not route.cluster.apart
+            lease.release(reusable=one_pool and lease.quiet() and not lease.pool.has_idle)
+            words = "HTTP, as the service's port says" if http else found.words
             origin = Origin(time(), f"{words}, within CONNECT", monotonic() - began)
-            await self._http_within(channel, stream.peer_ip.decode(), found.data, callee, origin)
+            await self._http_within(channel, stream.peer_ip.decode(), found.data, request.authority, origin)
         else:
             await self._relay(channel, found, lease, record)
 
-    async def _look_inside(self, channel: Channel, data: bytes, callee: Callee, lease: Lease) -> Sniffed:
+    async def _look_inside(self, channel: Channel, data: bytes, route: Route, permit: Permit, lease: Lease) -> Sniffed:
         """What the tunnel carries: as it is declared, else by its first bytes."""
-        if callee.protocol in _DECLARED:
-            return Sniffed(_DECLARED[callee.protocol], data, None)
+        if route.protocol in _DECLARED:
+            return Sniffed(_DECLARED[route.protocol], data, None)
         timeouts, began = self._shared.timeouts, monotonic()
+
+        async def again() -> Lease:
+            return await route.cluster.lease(permit, route.at, opaque=True)
+
         try:
             found = await sniff(
                 channel,
                 data,
-                callee.destination.fresh,
-                callee.destination.habits,
+                again,
+                route.habits,
                 lease=lease,
                 head_timeout=timeouts.request_head,
                 idle=timeouts.idle,
@@ -172,17 +227,18 @@ class Outbound:
         except ChannelClosed as gone:
             raise ProxyError(Reason.CLIENT_CLOSED, f"the tunnel's client went away: {gone.detail}") from None
         note_detected(found, monotonic() - began, self._shared.telemetry)
-        if found.kind is Detected.HTTP2 and callee.vouches and callee.protocol != "http2":
+        if found.kind is Detected.HTTP2 and route.kind == "service" and route.protocol != "http2":
             if found.lease is not None:
                 found.lease.release(reusable=False)
-            raise ProxyError(Reason.BAD_VERSION, http2_refused(callee.protocol))
+            raise ProxyError(Reason.BAD_VERSION, http2_refused(route.protocol))
         return found
 
-    async def _http_within(self, channel: Channel, host: str, data: bytes, callee: Callee, origin: Origin) -> None:
+    async def _http_within(self, channel: Channel, host: str, data: bytes, authority: bytes, origin: Origin) -> None:
         async def handle(inner: ServerStream, request: Request, record: Record) -> None:
             if request.method == b"CONNECT" or request.absolute:
                 raise ProxyError(Reason.METHOD_REFUSED, "a proxy request inside a tunnel")
-            await callee.forward(inner, request, record, callee.permit_named())
+            route = self._route(self._routes.current(), authority, default_port=0)
+            await self.forward(inner, request, record, route, self._permit(route, inner, request))
 
         connection = ServerConnection(channel, data, self._shared.timeouts, host, trusted=False, origin=origin)
         connection.leaves_with(self._shared.drain)
@@ -196,7 +252,7 @@ class Outbound:
         finally:
             lease.release(reusable=False)
 
-    def _callee(self, authority: bytes, *, default_port: int) -> Callee:
+    def _route(self, snapshot: Snapshot, authority: bytes, *, default_port: int) -> Route:
         canonical = canonical_authority(authority).decode("ascii")
         bare = canonical.endswith("]") or ":" not in canonical
         if bare and authority.endswith(b":80"):
@@ -207,5 +263,73 @@ class Outbound:
             found: Address = parse_host_port(f"{canonical}:{default_port}" if bare else canonical)
         except ValueError:
             raise ProxyError(Reason.BAD_REQUEST, "the destination is not HOST:PORT") from None
-        named = self._services and self._services.named(found.host, found.port)
-        return named or self._callees.find(OriginalDst(found.host, found.port))
+        return self._routes.named(snapshot, found.host, found.port)
+
+
+class _Captured:
+    """A captured connection: a ``Target``. Its own route is that of its original destination, by the Snapshot with
+    which it began; a request on it has the Snapshot of its own moment."""
+
+    direction = "outbound"
+
+    def __init__(self, outbound: Outbound, snapshot: Snapshot, route: Route, original: OriginalDst, host: str) -> None:
+        self._outbound = outbound
+        self._routes = outbound._routes
+        self._snapshot = snapshot
+        self._route = route
+        self._original = original
+        self._host = host
+        self.original = str(original)
+
+    @property
+    def protocol(self) -> Protocol:
+        return self._route.protocol
+
+    @property
+    def vouches(self) -> bool:
+        """See ``Target``: the callee's sidecar would refuse it all the same."""
+        return self._route.kind == "service"
+
+    @property
+    def cluster(self) -> str:
+        return self._route.label
+
+    @property
+    def name(self) -> str:
+        return self._route.shown
+
+    @property
+    def habits(self) -> Habits:
+        return self._route.habits
+
+    def trusts(self, host: str) -> bool:
+        return False
+
+    def led_by(self, name: bytes) -> _Captured:
+        route = self._routes.by_server_name(self._snapshot, self._route, name)
+        if route is self._route:
+            return self
+        return _Captured(self._outbound, self._snapshot, route, self._original, self._host)
+
+    async def permit(self, found: Sniffed, peer: str) -> Permit:
+        name = found.sni.decode("ascii", "replace")
+        protocol = _WORDS.get(found.kind, "TCP")
+        return await self._routes.permit_as(self._route, self._host, name, protocol=protocol, sni=found.sni)
+
+    async def dial_early(self, peer: str) -> Lease:
+        route = self._route  # no name has been said yet: the address has to be enough
+        permit = self._routes.permit(route, self._host, protocol="TCP")
+        return await route.cluster.lease(permit, route.at, opaque=True, at_once=True)
+
+    async def dial(self, permit: Permit) -> Lease:
+        return await self._route.cluster.lease(permit, self._route.at, opaque=True)
+
+    async def handle(self, stream: ServerStream, request: Request, record: Record) -> None:
+        if request.method == b"CONNECT" or request.absolute:
+            raise ProxyError(Reason.METHOD_REFUSED, "a proxy request inside a tunnel or a captured connection")
+        routes = self._routes
+        snapshot = routes.current()
+        base = self._route if snapshot is self._snapshot else routes.captured(snapshot, self._original)
+        route = routes.by_authority(snapshot, base, request.authority)
+        permit = await self._outbound.permit_captured(route, stream, request)
+        await self._outbound.forward(stream, request, record, route, permit)

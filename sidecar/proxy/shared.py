@@ -15,6 +15,7 @@ from sidecar.net.channel import Channel
 from sidecar.net.listener import Listener
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
+from sidecar.policy.authorize import Rules, allow_all
 from sidecar.policy.egress import OPEN, Egress
 from sidecar.proxy.admitted import Gate
 from sidecar.proxy.client import DrainState, Timeouts
@@ -23,7 +24,7 @@ from sidecar.proxy.ids import RequestIds
 from sidecar.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from sidecar.proxy.secure import Mesh
+    from sidecar.upstream.mtls import Mesh
 
 HALF_CLOSE_IDLE = 300.0  # seconds that one direction may be silent once the other has ended
 
@@ -57,6 +58,7 @@ class Shared:
     resolver: Resolver
     pipes: Pipes
     egress: Egress = OPEN
+    rules: Rules = allow_all  # asked before anything is dialed, for both directions
     gate: Gate | None = None  # where the proxy has an identity
     mesh: Mesh | None = None  # likewise
     deadlines: Deadlines = field(default_factory=Deadlines)

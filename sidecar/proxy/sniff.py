@@ -12,6 +12,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable
 from time import monotonic
+from typing import Protocol
 
 import msgspec
 import trio
@@ -29,13 +30,10 @@ _SETTINGS = b"\0\0\0\x04\0\0\0\0\0"  # but for the length, which stands first
 HELLO_SECONDS = 10.0
 
 
-class Habits:
-    """What a destination did before."""
+class Habits(Protocol):
+    """What a destination did before. ``server_first``: its server has spoken first."""
 
-    __slots__ = ("server_first",)
-
-    def __init__(self) -> None:
-        self.server_first = False
+    server_first: bool
 
 
 class Sniffed(msgspec.Struct, frozen=True):

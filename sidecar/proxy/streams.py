@@ -74,7 +74,8 @@ class ServerStream(Protocol):
 
     protocol: str  # what carries it, for the record
     closing: bool  # what carries it takes no further request
-    peer_ip: bytes  # the client's address
+    peer: str  # the client, as records have it
+    peer_ip: bytes  # its address
     trusted: bool  # what the client says of callers before it counts
     xfcc: bytes  # a mesh peer, in the form in which the app is told of it; b"" for any other
     bytes_in: int  # of the request's body, so far

@@ -87,6 +87,9 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
     labels: tuple[tuple[str, str], ...] = ()
     others: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return str(Address(self.address, self.port))
+
     @property
     def addresses(self) -> tuple[str, ...]:
         """All of them, in the order in which they are dialed."""

@@ -32,13 +32,16 @@ _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _METHOD: Final = rb"(?:" + b"|".join(re.escape(m) for m in sorted(_METHODS, key=len, reverse=True)) + rb")"
 _PREFIXES: Final = frozenset(m[:n] for m in (*_METHODS, b"PRI") for n in range(1, len(m) + 1))
 
-_REQUEST: Final = re.compile(_METHOD + rb"[ \t]++(?:/|\*|[hH][tT][tT][pP][sS]?://)")
-_METHOD_BEGUN: Final = re.compile(_METHOD + rb"[ \t]")
-_PATH_BEGUN: Final = re.compile(_TOKEN + rb"[ \t]++(?:/|[hH][tT][tT][pP][sS]?://)")
-# A token, and behind it anything that a line of text may hold. A carriage return is not its end: some servers take a
-# bare line feed, and none takes a bare carriage return.
-_LINE_BEGUN: Final = re.compile(_TOKEN + rb"(?:[ \t\r][^\x00-\x08\n\x0b\x0c\x0e-\x1f\x7f]*+)?+")
-_VERSIONED: Final = re.compile(rb"[ \t]HTTP/[^ \t\r]*+[ \t\r]*+\Z", re.IGNORECASE)
+# What lenient servers take for white space between the parts of a request line (RFC 9112 section 3). A carriage return
+# is not the line's end: some servers take a bare line feed for it, and none takes a bare carriage return.
+_BLANKS: Final = b" \t\x0b\x0c\r"
+_BLANK: Final = rb"[ \t\x0b\x0c\r]"
+_REQUEST: Final = re.compile(_METHOD + _BLANK + rb"++(?:/|\*|[hH][tT][tT][pP][sS]?://)")
+_METHOD_BEGUN: Final = re.compile(_METHOD + _BLANK)
+_PATH_BEGUN: Final = re.compile(_TOKEN + _BLANK + rb"++(?:/|[hH][tT][tT][pP][sS]?://)")
+# A token, and behind it anything that a line of text may hold.
+_LINE_BEGUN: Final = re.compile(_TOKEN + rb"(?:" + _BLANK + rb"[^\x00-\x08\n\x0e-\x1f\x7f]*+)?+")
+_VERSIONED: Final = re.compile(_BLANK + rb"HTTP/[^ \t\x0b\x0c\r]*+" + _BLANK + rb"*+\Z", re.IGNORECASE)
 
 
 class Detected(Enum):
@@ -68,7 +71,7 @@ def detect(data: bytes) -> Detected:
         return Detected.HTTP2
     if data.startswith(PROXY_V2):
         return Detected.PROXY
-    text = data[:DETECT_BYTES].lstrip(b"\r\n \t")
+    text = data[:DETECT_BYTES].lstrip(b"\n" + _BLANKS)
     if not text:
         # So much white space may only hide a method from us: HTTP's verdict, which is 400.
         return Detected.MORE if len(data) < DETECT_BYTES else Detected.HTTP1

@@ -11,7 +11,7 @@ import trio
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel
-from sidecar.policy.authorize import Permit, authorize_inbound
+from sidecar.policy.authorize import Asked, Permit, allow_all, authorize_inbound
 from sidecar.policy.retry import REPLACE_STALE
 from sidecar.proxy.deadlines import Limits
 from sidecar.proxy.exchange import Switched, exchange
@@ -54,6 +54,7 @@ class MemoryClient:
     """A client's stream whose request has the body ``said``; ``heard`` is what it was told."""
 
     protocol = "memory"
+    peer = "192.0.2.7:4711"
     peer_ip = b"192.0.2.7"
     trusted = False
     xfcc = b""
@@ -291,7 +292,7 @@ def question(method: bytes = b"GET", *, body: Body = EMPTY, protocol: bytes = b"
     return Request(method, b"/x", b"app", [], known, body, protocol=protocol)
 
 
-PERMIT = authorize_inbound(upstream_is_own=False)
+PERMIT = authorize_inbound(allow_all, Asked("inbound", "", "", "inbound|80||", "HTTP"))
 FIELDS: list[Field] = [(b"Accept", b"*/*")]
 
 

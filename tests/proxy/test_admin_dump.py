@@ -11,10 +11,12 @@ from sidecar.addresses import Address
 from sidecar.admin.context import Listening
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel
-from sidecar.net.pool import Pool
+from sidecar.net.pool import Limits, Pool
 from sidecar.options import OPTIONS
 from sidecar.settings import in_force
 from sidecar.telemetry.metrics import Counters
+from sidecar.upstream.figures import PoolsShown
+from sidecar.upstream.figures import shown as together
 from tests.proxy.adminport import Port, get, port
 
 GIVEN = in_force({"upstream": "127.0.0.1:8080", "max_waiting": "7"}, {"SIDECAR_IDLE_TIMEOUT": "5m"})
@@ -47,12 +49,20 @@ async def test_listeners_as_text_and_json() -> None:
     assert found[0] == {"name": "inbound", "host": "::", "port": 15006, "accepting": True}
 
 
-async def nobody_there() -> Channel:
+async def nobody_there(seconds: float) -> Channel:
     raise ProxyError(Reason.CONNECT_FAILED, "127.0.0.1:8080: connection refused")
 
 
+def limits_of(most: int) -> Limits:
+    return Limits(most, 0, 1.0, 55.0)
+
+
+def shown_of(one: Pool) -> PoolsShown:
+    return together([one], limits_of(one.limit))
+
+
 def pool(limit: int) -> Pool:
-    return Pool(nobody_there, limit=limit, max_waiting=0, wait_seconds=1.0, idle_seconds=55.0, counters=Counters())
+    return Pool(nobody_there, limits_of(limit), Counters())
 
 
 async def test_clusters_tell_what_is_open_and_what_failed_last() -> None:
@@ -61,7 +71,7 @@ async def test_clusters_tell_what_is_open_and_what_failed_last() -> None:
     for each in pools.values():
         with pytest.raises(ProxyError):
             await each.acquire()
-    async with port(clusters=lambda: pools) as admin:
+    async with port(clusters=lambda: {name: shown_of(each) for name, each in pools.items()}) as admin:
         app, other = await shown(admin, "/clusters?format=json")
         text = (await admin.ask(get("/clusters"))).body.decode()
     assert (app["name"], app["open"], app["max_connections"]) == ("inbound|http|a:80", 0, 8)
@@ -74,7 +84,7 @@ async def test_clusters_tell_what_is_open_and_what_failed_last() -> None:
 
 
 async def test_a_cluster_that_never_failed_says_so() -> None:
-    async with port(clusters=lambda: {"outbound|b:80": pool(1)}) as admin:
+    async with port(clusters=lambda: {"outbound|b:80": shown_of(pool(1))}) as admin:
         assert b"outbound|b:80::last_failure::-\n" in (await admin.ask(get("/clusters"))).body
         (cluster,) = await shown(admin, "/clusters?format=json")
     assert cluster["last_failure"] is cluster["last_failure_seconds_ago"] is None

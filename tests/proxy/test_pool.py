@@ -7,7 +7,7 @@ import trio.testing
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel
-from sidecar.net.pool import Lease, Pool
+from sidecar.net.pool import Lease, Limits, Pool
 from sidecar.telemetry.metrics import Counters
 from tests.proxy.ends import tcp_pair
 
@@ -18,9 +18,9 @@ class Destination:
     def __init__(self) -> None:
         self.far_ends: list[trio.SocketStream] = []
         self.registry: set[Channel] = set()
-        self.pool = Pool(self._dial, limit=1, max_waiting=8, wait_seconds=5.0, idle_seconds=60.0, counters=Counters())
+        self.pool = Pool(self._dial, Limits(1, 8, 5.0, 60.0), Counters())
 
-    async def _dial(self) -> Channel:
+    async def _dial(self, seconds: float) -> Channel:
         far, near = tcp_pair()
         self.far_ends.append(far)
         return Channel(near, "far", self.registry)
@@ -83,7 +83,7 @@ async def test_a_dial_that_fails_in_place_of_an_old_connection_gives_its_place_b
     first = await there.pool.acquire()
     failures: list[ProxyError] = []
 
-    async def fail() -> Channel:
+    async def fail(seconds: float) -> Channel:
         raise ProxyError(Reason.CONNECT_FAILED, "refused")
 
     async def wait() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic, time
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -26,10 +27,10 @@ from certs.verify import Peer, verify_handshake
 from sidecar.feed.lines import Line
 from sidecar.net.channel import Channel
 from sidecar.net.contexts import client_context, first_contact_context, server_context
-from sidecar.net.pool import Lease, Pool
+from sidecar.net.pool import Lease, Limits, Pool
 from sidecar.net.secured_socket import TlsFailure, TlsSocket
 from sidecar.net.tls import HandshakeFailed, Secured, secure_client, secure_server
-from sidecar.proxy.sniff import Habits, sniff
+from sidecar.proxy.sniff import sniff
 from sidecar.telemetry.metrics import Counters
 from sidecar.wire.detect import Detected
 from tests.proxy.sealedpeer import readable, taken_over
@@ -204,12 +205,11 @@ async def test_a_server_that_leaves_a_silent_client_is_no_reason_to_look_again_a
     async def connect() -> Lease:
         return Lease(pool, server)
 
-    async def dial() -> Channel:
+    async def dial(seconds: float) -> Channel:
         raise AssertionError("there is a connection")
 
-    pool = Pool(dial, limit=1, max_waiting=1, wait_seconds=1.0, idle_seconds=1.0, counters=Counters())
-    habits = Habits()
-    habits.server_first = True  # it is dialed at once
+    pool = Pool(dial, Limits(1, 1, 1.0, 1.0), Counters())
+    habits = SimpleNamespace(server_first=True)  # it is dialed at once
     with trio.fail_after(5):
         found = await sniff(client, b"", connect, habits, lease=None, head_timeout=60.0, idle=60.0)
     assert found.kind is Detected.OPAQUE and not found.server_first and not found.data
@@ -225,10 +225,10 @@ async def test_a_connection_on_which_a_part_of_a_record_has_come_is_not_used_aga
         server.secured = Secured(None, b"", b"", "", "")
         late = peer.sealed((DATA, b"HTTP/1.1 408 Request Timeout\r\n\r\n"))
 
-        async def dial() -> Channel:
+        async def dial(seconds: float) -> Channel:
             return server
 
-        pool = Pool(dial, limit=1, max_waiting=1, wait_seconds=1.0, idle_seconds=60.0, counters=Counters())
+        pool = Pool(dial, Limits(1, 1, 1.0, 60.0), Counters())
         lease, line = await pool.acquire(), Line(server, None)
         line.rests_since = monotonic()
         assert lease.quiet() and line.is_good(monotonic())

@@ -147,7 +147,7 @@ def test_a_wrong_twin_is_one_line_that_names_both(flag: str, value: str, ran, ca
         (["--upstream"], "--upstream: needs a value; write --upstream 127.0.0.1:8080"),
         (["--version=1"], "--version: takes no value; leave it out"),
         (["--a\nb"], "'--a\\nb': is not a flag"),
-        (["--protocol", "a\nb"], "--protocol: 'a\\nb' is not known; write one of auto, http, tcp"),
+        (["--protocol", "a\nb"], "--protocol: 'a\\nb' is not known; write one of auto, http, http2, tcp"),
         (["--protocol", "\udcff"], "--protocol: '\\udcff' is not known"),
     ],
 )

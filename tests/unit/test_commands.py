@@ -276,9 +276,9 @@ def completed(*words: str) -> list[str]:
     ("words", "offered"),
     [
         (("sidecar", "--prot"), ["--protocol"]),
-        (("sidecar", "--protocol", ""), ["auto", "http", "tcp"]),
-        (("sidecar", "--protocol", "=", "h"), ["http"]),
-        (("sidecar", "--protocol", "="), ["auto", "http", "tcp"]),
+        (("sidecar", "--protocol", ""), ["auto", "http", "http2", "tcp"]),
+        (("sidecar", "--protocol", "=", "h"), ["http", "http2"]),
+        (("sidecar", "--protocol", "="), ["auto", "http", "http2", "tcp"]),
         (("sidecar", "--admin", "o"), ["off"]),
         (("sidecar", "--upstream", ""), []),
         (("sidecar", "--via", "--dr"), ["--drain-seconds", "--drain-delay"]),

@@ -67,6 +67,8 @@ ROWS = [
     ("target-with-spaces", b"FROB a b c HTTP/1.1\n", Detected.HTTP1),
     ("version-and-blanks", b"FROB x HTTP/1.0 \t \r\n", Detected.HTTP1),
     ("version-in-small-letters", b"FROB x http/1.1\r\n", Detected.HTTP1),
+    ("vertical-tab-and-form-feed", b"\x0bFROB\x0cx\x0bHTTP/1.1\n", Detected.HTTP1),
+    ("method-and-vertical-tab", b"GET\x0b/", Detected.HTTP1),
     ("version-alone", b"FROB HTTP/1.1\r\n", Detected.HTTP1),
     ("version-2", b"FROB x HTTP/2\r\n", Detected.HTTP1),
     ("version-amid", b"FROB HTTP/1.1 x\r\n", Detected.OPAQUE),

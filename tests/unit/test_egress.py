@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.policy.authorize import Permit, authorize_captured, authorize_outbound
+from sidecar.policy.authorize import Asked, Permit, allow_all, authorize_captured, authorize_outbound
 from sidecar.policy.egress import OPEN, AllowedHost, Egress, effective, parse_allowed
+
+ASKED = Asked("outbound", "", "127.0.0.1", "PassthroughCluster", "TCP")
 
 
 def closed(text: str) -> Egress:
@@ -90,15 +92,15 @@ def test_of_the_command_line_and_a_document_the_stricter_is_in_force() -> None:
 def test_before_anything_is_known_nobody_is_called_and_a_loop_is_still_a_loop() -> None:
     for own, reason in ((True, Reason.OWN_LISTENER), (False, Reason.NO_CONFIGURATION)):
         with pytest.raises(ProxyError) as refused:
-            authorize_outbound(loopback=True, destination_is_own=own, allowed=True, configured=False)
+            authorize_outbound(allow_all, ASKED, destination_is_own=own, allowed=True, configured=False)
         assert refused.value.reason is reason
 
 
 def test_a_listener_of_ours_is_refused_before_the_policy_is_asked() -> None:
-    assert isinstance(authorize_outbound(loopback=True, destination_is_own=False, allowed=True), Permit)
+    assert isinstance(authorize_outbound(allow_all, ASKED, destination_is_own=False, allowed=True), Permit)
     for own, reason in ((True, Reason.OWN_LISTENER), (False, Reason.BLACK_HOLE)):
         with pytest.raises(ProxyError) as refused:
-            authorize_outbound(loopback=True, destination_is_own=own, allowed=False)
+            authorize_outbound(allow_all, ASKED, destination_is_own=own, allowed=False)
         assert refused.value.reason is reason
 
 

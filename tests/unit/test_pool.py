@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel
-from sidecar.net.pool import Lease, Pool
+from sidecar.net.pool import Lease, Limits, Pool
 
 
 class Counted:
@@ -32,7 +32,7 @@ class Peers:
         self.registry: set[Channel] = set()
         self.failure: Exception | None = None
 
-    async def dial(self) -> Channel:
+    async def dial(self, seconds: float) -> Channel:
         await trio.lowlevel.checkpoint()
         if self.failure is not None:
             raise self.failure
@@ -48,14 +48,7 @@ class Bed:
     def __init__(self, *, limit: int = 2, max_waiting: int = 2, wait: float = 5.0, idle: float = 50.0) -> None:
         self.peers = Peers()
         self.counters = Counted()
-        self.pool = Pool(
-            self.peers.dial,
-            limit=limit,
-            max_waiting=max_waiting,
-            wait_seconds=wait,
-            idle_seconds=idle,
-            counters=self.counters,
-        )
+        self.pool = Pool(self.peers.dial, Limits(limit, max_waiting, wait, idle), self.counters)
 
     async def idle(self, count: int) -> list[Lease]:
         """So many connections, all given back."""
@@ -269,13 +262,13 @@ async def test_closing() -> None:
 async def test_a_pool_that_failed_goes_at_once_when_nobody_has_it() -> None:
     """Whoever tries all ports of a pod makes thousands of them; the collector comes by too seldom for that."""
 
-    async def dial() -> Channel:
+    async def dial(seconds: float) -> Channel:
         raise ProxyError(Reason.CONNECT_FAILED, "nobody is there")
 
     gc.collect()
     gc.disable()
     try:
-        pool = Pool(dial, limit=1, max_waiting=0, wait_seconds=1.0, idle_seconds=1.0, counters=Counted())
+        pool = Pool(dial, Limits(1, 0, 1.0, 1.0), Counted())
         gone = weakref.ref(pool)
         with pytest.raises(ProxyError):
             await pool.acquire()

@@ -135,7 +135,8 @@ REFUSED: list[Row] = [
     *rows("POL-2-POL-3", BAD, *targets(b"/%00", b"/a%0d%0ab", b"/%c0%ae", b"/app/..;x/admin", b"/%",
           b"http://app/%00")),
     *rows("LIM-1-H11-14", LARGE, get(b"X: " + b"a" * 33 * 1024), get(*[b"X: " + b"a" * 4000] * 15),
-          b"GET /" + b"a" * 33 * 1024, b"G" * 33 * 1024, get(b"X: " + b"a" * (32 * 1024 - 31))),
+          get(b"X: " + b"a" * (32 * 1024 - 31))),
+    *rows("LIM-1-line", Reason.REQUEST_LINE_TOO_LONG, b"GET /" + b"a" * 33 * 1024, b"G" * 33 * 1024),
     *rows("LIM-2-H11-14", LARGE, get(*[b"X: y"] * 100), get(*[b"a:"] * 10_000), get(*[b"X: y"] * 100, b"no colon")),
     *rows("LIM-2-a-bad-line-before", BAD, get(b"no colon", *[b"X: y"] * 200), get(b"no colon", b"X: " + b"a" * 40_000)),
 ]  # fmt: skip

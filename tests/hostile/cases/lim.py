@@ -3,7 +3,7 @@ connections, and lives in test_slow.py and test_overload.py."""
 
 from __future__ import annotations
 
-from tests.hostile.case import Case, Opaque, Told, forwarded, get, head, post, refused
+from tests.hostile.case import Case, Told, forwarded, get, head, post, refused
 
 _LARGE = refused(431)
 
@@ -36,8 +36,7 @@ CASES: list[Case] = [
         "LIM-1",
         "method",
         b"G" * 33 * 1024 + b" / HTTP/1.1\r\nHost: app\r\n\r\n",
-        (refused(431, 400),),
-        (Opaque(),),
+        (refused(431, 414, 400),),
         finish=True,
         slow=True,
     ),

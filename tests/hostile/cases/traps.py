@@ -6,7 +6,7 @@ asks which of these cases notices.
 
 from __future__ import annotations
 
-from tests.hostile.case import AFTER, Case, Opaque, Told, chunked, each, forwarded, get, head, post, refused
+from tests.hostile.case import AFTER, Case, Told, chunked, each, forwarded, get, head, post, refused
 
 ROWS: dict[str, tuple[str, str]] = {
     "H11-1": ("Content-Length and Transfer-Encoding together, in a request", "400, close"),
@@ -55,7 +55,6 @@ CASES: list[Case] = [
         "preface",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         (refused(400, 505, silent=True),),
-        (Opaque(),),
         finish=True,
     ),
     *each(

@@ -1,23 +1,26 @@
 """Connections within the mesh: dialed, secured, and judged before a byte of the app's goes out.
 
-Called by ``mesh``. The server's SPIFFE id is held against those that may serve the service; a failed handshake never
-falls back to plaintext.
+Called by the clusters of services. The server's SPIFFE id is held against those that may serve the service; a failed
+handshake never falls back to plaintext.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
-from certs.spiffe import SpiffeId
 from sidecar.errors import ProxyError, Reason
-from sidecar.identity import Generation, Identity
+from sidecar.identity import ALPN_DETECT, ALPN_HTTP1, ALPN_OPAQUE, Generation, Identity
 from sidecar.net.channel import Channel, ChannelClosed
 from sidecar.net.dial import dial
 from sidecar.net.tls import HANDSHAKE_SECONDS, HandshakeFailed, secure_client
 from sidecar.resources.snapshot import Endpoint, Snapshot
+from sidecar.upstream.transport import Mtls
+
+HTTP_OFFER: Final = (ALPN_HTTP1, ALPN_DETECT, b"http/1.1")
+OPAQUE_OFFER: Final = (ALPN_OPAQUE, ALPN_DETECT)
 
 
 class Outcomes(Protocol):
@@ -26,43 +29,34 @@ class Outcomes(Protocol):
     def note(self, outcome: str, group: str) -> None: ...
 
 
-class Secure:
-    """What dials the mesh: our identity, and where the outcomes are counted. One per process."""
+class MtlsConnector:
+    """Dials the mesh: our identity, and where outcomes are counted. One per process."""
 
     def __init__(self, identity: Identity, outcomes: Outcomes, channels: set[Channel]) -> None:
         self.identity = identity
         self._outcomes = outcomes
         self._channels = channels
 
-    async def dial(
-        self, endpoint: Endpoint, expected: frozenset[SpiffeId], sni: bytes, offer: Sequence[bytes], seconds: float
-    ) -> Channel:
-        """A secured connection to ``endpoint``, at the first of its addresses that answers, whose server is one of
-        ``expected``; ``seconds`` for it to connect.
+    async def connect(self, endpoint: Endpoint, transport: Mtls, seconds: float, *, opaque: bool) -> Channel:
+        """Return a secured connection to ``endpoint``, at the first of its addresses that answers; ``seconds`` for it
+        to connect. The ALPN says whether requests follow or ``opaque`` bytes.
 
         Raises ProxyError: what ``net.dial`` raises, NO_IDENTITY, UPSTREAM_HANDSHAKE, UPSTREAM_IDENTITY.
         """
         generation = self.identity.require()
         channel = await dial(endpoint.addresses, endpoint.port, timeout=seconds, registry=self._channels)
         try:
-            await self._secure(channel, generation, expected, sni, offer)
+            await self._secure(channel, generation, transport, OPAQUE_OFFER if opaque else HTTP_OFFER)
         except BaseException:
             channel.reset()
             raise
         return channel
 
-    async def _secure(
-        self,
-        channel: Channel,
-        generation: Generation,
-        expected: frozenset[SpiffeId],
-        sni: bytes,
-        offer: Sequence[bytes],
-    ) -> None:
-        judge = self.identity.judge(generation, expected)
+    async def _secure(self, channel: Channel, generation: Generation, transport: Mtls, offer: Sequence[bytes]) -> None:
+        judge = self.identity.judge(generation, transport.identities)
         try:
             secured = await secure_client(
-                channel, generation.client(), judge, sni=sni, alpn=offer, seconds=HANDSHAKE_SECONDS
+                channel, generation.client(), judge, sni=transport.sni, alpn=offer, seconds=HANDSHAKE_SECONDS
             )
         except HandshakeFailed as failed:
             self._outcomes.note(failed.rule, "")
@@ -80,7 +74,7 @@ class Secure:
 class Mesh(Protocol):
     """What this proxy knows of its mesh."""
 
-    secure: Secure
+    connector: MtlsConnector
 
     @property
     def snapshot(self) -> Snapshot:

@@ -1,4 +1,4 @@
-"""The table of destinations: the idle ones are bounded in number, and those in use are never refused."""
+"""A bounded table: what is not used makes room, and what is in use is never refused."""
 
 from __future__ import annotations
 
@@ -8,45 +8,37 @@ import weakref
 from sidecar.addresses import OriginalDst
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
-from sidecar.policy.egress import OPEN
-from sidecar.proxy.callee import Callee
 from sidecar.proxy.client import Timeouts
-from sidecar.proxy.destination import MAX_DESTINATIONS, ROOM, Destinations
-from sidecar.proxy.forwarding import Forwarder
 from sidecar.proxy.inbound import CapturedPort
-from sidecar.proxy.leave import Leave
 from sidecar.proxy.shared import Shared
+from sidecar.proxy.table import MOST, ROOM, BoundedTable
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.telemetry import Telemetry
 
 
 class Place:
-    """As much of a destination as the table looks at."""
+    """As much of a port as the table looks at."""
 
     def __init__(self) -> None:
         self.at_rest = True
         self.closed = 0
-        self.swept: list[float] = []
 
     @property
-    def destination(self) -> Place:
+    def app(self) -> Place:
         return self
-
-    def sweep(self, now: float) -> None:
-        self.swept.append(now)
 
     def close(self) -> None:
         self.closed += 1
 
 
-def table() -> tuple[Destinations[int, Place], list[Place]]:  # type: ignore[type-var]
+def table() -> tuple[BoundedTable[int, Place], list[Place]]:  # type: ignore[type-var]
     made: list[Place] = []
 
     def make(_: int) -> Place:
         made.append(Place())
         return made[-1]
 
-    return Destinations(make), made  # type: ignore[type-var]
+    return BoundedTable(make), made  # type: ignore[type-var]
 
 
 def _shared() -> Shared:
@@ -65,7 +57,7 @@ def test_each_is_made_once() -> None:
 
 def test_the_oldest_that_nobody_uses_make_room_and_close_their_connections() -> None:
     places, made = table()
-    for number in range(MAX_DESTINATIONS):
+    for number in range(MOST):
         places.find(number)
     made[0].at_rest = False
     assert not any(place.closed for place in made)
@@ -73,58 +65,47 @@ def test_the_oldest_that_nobody_uses_make_room_and_close_their_connections() -> 
     assert places.get(0) is made[0] and not made[0].closed
     assert [place.closed for place in made[1 : ROOM + 2]] == [1] * ROOM + [0]
     assert places.get(1) is None and places.get(ROOM + 1) is not None
-    assert len(places.values()) == MAX_DESTINATIONS - ROOM + 1
+    assert len(places.values()) == MOST - ROOM + 1
 
 
 def test_those_in_use_are_never_refused_and_make_room_once_they_are_not() -> None:
     places, made = table()
-    for number in range(3 * MAX_DESTINATIONS):
+    for number in range(3 * MOST):
         places.find(number).at_rest = False
-    assert len(places.values()) == 3 * MAX_DESTINATIONS
+    assert len(places.values()) == 3 * MOST
     for place in made:
         place.at_rest = True
-    for number in range(3 * MAX_DESTINATIONS, 4 * MAX_DESTINATIONS):
+    for number in range(3 * MOST, 4 * MOST):
         places.find(number)
-    assert len(places.values()) <= MAX_DESTINATIONS
+    assert len(places.values()) <= MOST
     assert sum(place.closed for place in made) == len(made) - len(places.values())
 
 
 def test_looking_for_room_in_vain_is_not_done_at_each() -> None:
     places, made = table()
-    asked = 0
+    looked = 0
 
     class Busy(Place):
-        @property
-        def destination(self) -> Place:
-            nonlocal asked
-            asked += 1
-            return self
+        at_rest = property(lambda self: self._look())
 
-    for number in range(MAX_DESTINATIONS + 8 * ROOM):
-        places.find(number).__class__ = Busy
-        made[number].at_rest = False
-    assert asked <= 9 * (MAX_DESTINATIONS + 8 * ROOM)
+        def _look(self) -> bool:
+            nonlocal looked
+            looked += 1
+            return False
+
+    for number in range(MOST + 8 * ROOM):
+        del places.find(number).at_rest
+        made[number].__class__ = Busy
+    assert 0 < looked <= 9 * (MOST + 8 * ROOM)
 
 
-def test_whoever_makes_room_is_gone_at_once() -> None:
+def test_a_port_that_makes_room_is_freed_without_the_collector() -> None:
     """The collector comes by too seldom for thousands of them."""
     shared = _shared()
-    address = OriginalDst("10.0.0.5", 80)
     gc.collect()
     gc.disable()
     try:
-        port = weakref.ref(CapturedPort(address, "auto", shared, lambda _: None))
-        callee = weakref.ref(Callee(address, Forwarder(shared, appends_caller=False), shared, Leave(OPEN, None)))
-        assert port() is None and callee() is None
+        port = weakref.ref(CapturedPort(OriginalDst("10.0.0.5", 80), "auto", shared, lambda _: None))
+        assert port() is None
     finally:
         gc.enable()
-
-
-def test_all_of_them_are_swept_and_closed() -> None:
-    places, made = table()
-    for number in range(3):
-        places.find(number)
-    places.sweep(12.5)
-    places.close()
-    assert [(place.swept, place.closed) for place in made] == [([12.5], 1)] * 3
-    assert [key for key, _ in places.items()] == [0, 1, 2]

@@ -1,0 +1,35 @@
+"""Which endpoint is next. Pure: the randomness is handed in.
+
+Called by ``upstream.cluster`` for each request and each opaque connection.
+
+LEAST_REQUEST by two random choices, the field's default: of two different endpoints the one with fewer requests in
+progress is taken. That spreads requests nearly as well as asking all of them, without any state that is shared, and
+without the herd that follows when every caller picks the one that is idle at this moment.
+
+Source: Envoy's documentation, "Weighted least request"; Mitzenmacher, "The Power of Two Choices in Randomized Load
+Balancing" (2001).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+E = TypeVar("E")
+
+
+def least_request(endpoints: Sequence[E], active: Callable[[E], int], first: float, second: float) -> E:
+    """Return the less busy of two different endpoints; the only one, where there is one.
+
+    ``active`` gives the requests in progress at an endpoint. ``first`` and ``second`` are independent random numbers of
+    the interval [0, 1). ``endpoints`` is not empty.
+    """
+    count = len(endpoints)
+    if count == 1:
+        return endpoints[0]
+    one = int(first * count)
+    other = int(second * (count - 1))
+    if other >= one:
+        other += 1
+    a, b = endpoints[one], endpoints[other]
+    return a if active(a) <= active(b) else b

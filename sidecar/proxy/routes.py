@@ -1,0 +1,264 @@
+"""What the app calls, and whether it may: a name or an address -> a route, and a Permit for it.
+
+Called by ``outbound``, once for each request and each opaque connection, with the one Snapshot that these are judged
+by. A name or an address that leads to a service never leads to a service entry, and what leads to an entry never goes
+elsewhere; the rest goes where the app sent it, if the outbound policy lets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal, Protocol
+
+import msgspec
+
+from sidecar.addresses import Address, OriginalDst, parse_ip
+from sidecar.errors import ProxyError, Reason
+from sidecar.net.listener import Listener, is_own
+from sidecar.net.resolve import Resolver
+from sidecar.policy.authorize import Asked, Permit, Rules, allow_all, authorize_outbound, authorize_service
+from sidecar.policy.egress import Egress, effective
+from sidecar.proxy.origin import ClusterOrigin
+from sidecar.resources import protocols
+from sidecar.resources.snapshot import NOTHING, EntryPort, ServicePort, Snapshot
+from sidecar.resources.virtual import is_virtual
+from sidecar.upstream.cluster import Cluster
+from sidecar.upstream.clusters import Clusters
+from sidecar.upstream.endpoint import Endpoint
+from sidecar.wire.head import authority_parts
+
+_MOST: Final = 4096  # routes that are remembered, by what was called; a service has a handful of names
+
+Kind = Literal["service", "entry", "outside"]
+
+
+class Route(msgspec.Struct, gc=False):
+    """Where a request or a connection goes. ``at`` is the endpoint that it names itself, None: one that is picked.
+
+    ``called`` is what the app called; ``allowed`` whether the outbound policy lets it go there by that alone, and
+    ``own`` whether a listener of this proxy is there. ``chosen``: the app chose the address, and a service entry has
+    only a name, which has to lead there. ``permit`` is there once it was given, where nothing can change it.
+    """
+
+    kind: Kind
+    cluster: Cluster[Any]
+    at: Address | None
+    called: Address
+    shown: str  # in a record, before an endpoint is picked
+    protocol: protocols.Protocol = "auto"
+    allowed: bool = True
+    own: bool = False
+    chosen: bool = False
+    permit: Permit | None = None
+    origin: ClusterOrigin | None = None  # likewise
+
+    @property
+    def label(self) -> str:
+        """What records call the cluster; empty for what is known by where it is."""
+        return "" if self.kind == "outside" else self.cluster.name
+
+    @property
+    def habits(self) -> Cluster[Any] | Endpoint:
+        """What remembers whether the server speaks first there."""
+        return self.cluster if self.at is None else self.cluster.at(self.at)
+
+
+class Snapshots(Protocol):
+    """What has the Snapshot of this moment."""
+
+    @property
+    def snapshot(self) -> Snapshot: ...
+
+
+class Routes:
+    """``told`` is the outbound policy of the command line; ``mesh`` None outside of one."""
+
+    def __init__(
+        self,
+        clusters: Clusters,
+        mesh: Snapshots | None,
+        told: Egress,
+        resolver: Resolver,
+        listeners: Sequence[Listener],
+        rules: Rules,
+    ) -> None:
+        self._clusters = clusters
+        self._mesh = mesh
+        self._told = told
+        self._egress = told
+        self._configured = True
+        self._resolver = resolver
+        self._listeners = listeners
+        self._rules = rules
+        self._seen: Snapshot = NOTHING
+        self._by_name: dict[tuple[str, int], Route] = {}
+        self._by_address: dict[OriginalDst, Route] = {}
+        if mesh is not None:
+            self._follow(mesh.snapshot)
+
+    def current(self) -> Snapshot:
+        """Return the Snapshot of this moment, by which one stream is routed and judged: read it once for each."""
+        mesh = self._mesh
+        if mesh is None:
+            return NOTHING
+        snapshot = mesh.snapshot
+        if snapshot is not self._seen:
+            self._follow(snapshot)
+        return snapshot
+
+    def _follow(self, snapshot: Snapshot) -> None:
+        self._seen = snapshot
+        self._egress = effective(self._told, snapshot.outbound_policy)
+        self._configured = snapshot.source != "none"
+        self._by_name.clear()
+        self._by_address.clear()
+        self._clusters.follow(snapshot)
+
+    # -- look-ups ----------------------------------------------------------------------------------------------------
+
+    def named(self, snapshot: Snapshot, host: str, port: int) -> Route:
+        """Return the route for a host and port that a request names itself.
+
+        Raises ProxyError(NO_ROUTE) for a service that has no such port: what bears its name is reached in no other way.
+        """
+        known = self._by_name.get((host, port))
+        if known is not None:
+            return known
+        called = OriginalDst(host, port)
+        found = self._service(snapshot, host, port)
+        if found is None:
+            entry = snapshot.entry_by_authority(host, port)
+            found = self._outside(called) if entry is None else self._entry(entry, called)
+        if len(self._by_name) < _MOST:
+            self._by_name[host, port] = found
+        return found
+
+    def captured(self, snapshot: Snapshot, original: OriginalDst) -> Route:
+        """Return the route for a connection that was captured on its way to ``original``.
+
+        Raises ProxyError(NO_ROUTE) for an address that could stand for a service only, and does not.
+        """
+        known = self._by_address.get(original)
+        if known is not None:
+            return known
+        port = snapshot.by_address(original.host, original.port)
+        if port is not None:
+            found = self._of_service(port, original)
+        elif (entry := snapshot.entry_by_address(original.host, original.port)) is not None:
+            found = self._entry(entry, original)
+        elif self._mesh is not None and self._configured and is_virtual(original.host):
+            raise ProxyError(
+                Reason.NO_ROUTE, f"{original} stands for no port of a service; a look-up may be out of date"
+            )
+        else:
+            found = self._outside(original)
+        if len(self._by_address) < _MOST:
+            self._by_address[original] = found
+        return found
+
+    def by_authority(self, snapshot: Snapshot, base: Route, authority: bytes) -> Route:
+        """Return the route of a request on a captured connection whose own route is ``base``: by its authority, if that
+        names a service or a service entry. Raises ProxyError(NO_ROUTE)."""
+        if self._mesh is None:
+            return base
+        host, number = authority_parts(authority)
+        port = number or 80
+        known = self._by_name.get((host, port)) or self.named(snapshot, host, port)
+        if known.kind == "service":
+            return known
+        if known.kind == "outside":
+            return base
+        return self._led(base, snapshot.entry_by_authority(host, port), OriginalDst(host, port))
+
+    def by_server_name(self, snapshot: Snapshot, base: Route, name: bytes) -> Route:
+        """Return the route of TLS on a captured connection, by its SNI. That leads to service entries alone: what is a
+        service's, and yet on its way elsewhere, goes where it was going."""
+        host, port = name.decode("ascii", "replace"), base.called.port
+        if base.kind == "service" or self._mesh is None or snapshot.by_name(host) is not None:
+            return base
+        return self._led(base, snapshot.entry_by_authority(host, port), OriginalDst(host, port))
+
+    def _led(self, base: Route, entry: EntryPort | None, called: OriginalDst) -> Route:
+        if entry is None:
+            return base
+        if entry.resolution != "NONE":
+            return self._entry(entry, called)
+        if base.kind == "service":
+            return base  # on its way to a service, whatever it says
+        return self._entry(entry, base.called, chosen=True)
+
+    def _service(self, snapshot: Snapshot, host: str, port: int) -> Route | None:
+        found = snapshot.by_authority(host, port)
+        if found is not None:
+            return self._of_service(found, OriginalDst(host, port))
+        if snapshot.by_name(host) is not None:
+            raise ProxyError(Reason.NO_ROUTE, f"the service is known, and has no port {port}")
+        return None
+
+    def _of_service(self, port: ServicePort, called: Address) -> Route:
+        return Route("service", self._clusters.of_service(port), None, called, str(port), port.protocol)
+
+    def _entry(self, port: EntryPort, called: Address, *, chosen: bool = False) -> Route:
+        own = self._is_own(called)
+        allowed = not chosen or self._egress.allows(called.host, called.port)
+        cluster = self._clusters.of_entry(port)
+        return Route(
+            "entry", cluster, _named_place(port, called), called, str(port), port.protocol, allowed, own, chosen
+        )
+
+    def _outside(self, called: Address) -> Route:
+        allowed = self._egress.allows(called.host, called.port)
+        cluster = self._clusters.passthrough
+        return Route("outside", cluster, called, called, str(called), "auto", allowed, self._is_own(called))
+
+    def _is_own(self, called: Address) -> bool:
+        return is_own(self._listeners, called.host, called.port)
+
+    # -- permits -----------------------------------------------------------------------------------------------------
+
+    def permit(self, route: Route, client: str, **asked: Any) -> Permit:
+        """Return leave to go there for what names no other name than it was found by. ``asked`` is what else
+        ``Asked`` says of it. Raises ProxyError."""
+        return route.permit or self._judge(route, client, route.allowed, asked)
+
+    async def permit_as(self, route: Route, client: str, name: str, **asked: Any) -> Permit:
+        """Return leave to go there for what says ``name`` on a captured connection: under REGISTRY_ONLY, and for an
+        entry that has no address, the name has to lead to where the connection was going. Raises ProxyError."""
+        if route.permit is not None:
+            return route.permit
+        return self._judge(route, client, route.allowed or await self._leads(route, name), asked)
+
+    async def _leads(self, route: Route, name: str) -> bool:
+        called = route.called
+        if route.kind == "entry":
+            return called.host in await self._resolver.resolve(name)
+        egress = self._egress
+        if not egress.allows(name, called.port):
+            return False
+        return egress.allows_as(name, await self._resolver.resolve(name), called.host, called.port)
+
+    def _judge(self, route: Route, client: str, allowed: bool, asked: dict[str, Any]) -> Permit:
+        rules = self._rules
+        question = Asked("outbound", "", client, route.cluster.name, **asked)
+        if route.kind == "service":
+            permit = authorize_service(rules, question)
+        else:
+            permit = authorize_outbound(
+                rules, question, route.at, destination_is_own=route.own, allowed=allowed, configured=self._configured
+            )
+        if rules is allow_all and route.allowed:
+            route.permit = permit
+        return permit
+
+
+def _named_place(port: EntryPort, called: Address) -> Address | None:
+    """Where an entry is dialed that has no endpoints; None where it has some, or nothing to look up."""
+    if port.places:
+        return None
+    if port.resolution == "NONE":
+        return called
+    if port.resolution == "DNS":
+        name = called.host if parse_ip(called.host) is None else port.host
+        if not name.startswith("*."):
+            return Address(name, port.target)
+    return None

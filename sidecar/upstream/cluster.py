@@ -1,0 +1,267 @@
+"""A cluster: a destination with its endpoints, of which one is picked for each request and each opaque connection.
+
+Called by ``proxy`` with a Permit that fits. Inbound has a cluster for each port of the app, with one endpoint; outbound
+one for each port of a service or service entry, and one for all that is neither (PassthroughCluster). In those whose
+endpoints are not known beforehand a request names its own (``at``): the address that the app chose.
+
+Theory of operation. ``places`` is what may be picked, as a Snapshot has it; an ``Endpoint`` is made for a place when it
+is picked first. When places change, endpoints that are gone end what they carry and are not picked again. An endpoint
+that can't be reached is passed over for another one, within the time that one connection may take, and is picked last
+for ten seconds: the first caller pays, the others go past it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Sequence
+from random import random
+from time import monotonic
+from typing import Final, Generic, TypeVar
+
+import msgspec
+
+from sidecar.errors import ProxyError, Reason
+from sidecar.net.channel import Channel
+from sidecar.net.pool import Lease, Limits, Pool, PoolCounters
+from sidecar.policy.authorize import Permit
+from sidecar.policy.balance import least_request
+from sidecar.upstream.endpoint import Dial, Endpoint
+from sidecar.upstream.figures import EndpointShown, PoolsShown, shown
+
+MAX_ENDPOINTS: Final = 1024  # kept in a cluster without places while they are not used
+ROOM: Final = 64  # made at a time, since looking for it walks all of them
+ATTEMPT_SECONDS: Final = 1.0  # for one endpoint to be reached, while there are others to try
+
+P = TypeVar("P", bound=Hashable)
+Connect = Callable[[P, float], Awaitable[Channel]]
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What holds for a cluster as long as it is there.
+
+    ``name`` is what permits are for, in Envoy's form (``outbound|80||web.shop.svc.cluster.local``); ``shown`` what it
+    is called in a record before an endpoint is picked. ``patience`` is how many seconds a connection may take, with all
+    its attempts; ``next_on`` the failures after which the next endpoint is tried: nothing of the request has been sent
+    then.
+    """
+
+    name: str
+    shown: str
+    limits: Limits
+    patience: float
+    next_on: frozenset[Reason] = frozenset()
+    identities: tuple[str, ...] = ()  # that may be at the other end, for people; empty: any
+
+
+class Cluster(Generic[P]):
+    """``connect`` dials a place, within that many seconds; ``connect_opaque`` does it for connections that are relayed,
+    which have pools of their own then. Both raise ProxyError."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        connect: Connect[P],
+        counters: PoolCounters,
+        *,
+        connect_opaque: Connect[P] | None = None,
+        places: Sequence[P] = (),
+    ) -> None:
+        self.terms = terms
+        self.name = terms.name
+        self.server_first = False  # an endpoint has spoken first before; see ``Endpoint``
+        self._connect = connect
+        self._connect_opaque = connect_opaque
+        self._counters = counters
+        self._places: Sequence[P] = places
+        self._picked: list[Endpoint | None] = [None] * len(places)  # the endpoint of each place, once there is one
+        self._endpoints: dict[P, Endpoint] = {}
+        self._leaving: list[Endpoint] = []  # not picked any more, and not empty yet
+        self._make_room_at = MAX_ENDPOINTS
+        self._cool_until = 0.0  # until then some endpoint may be cooling down
+        if len(places) == 1:
+            self._found(0)
+
+    # -- its endpoints -----------------------------------------------------------------------------------------------
+
+    def take(self, places: Sequence[P]) -> None:
+        """Pick from these from now on."""
+        if places == self._places:
+            return
+        self._places = places
+        if not self._endpoints:
+            self._picked = [None] * len(places)
+            return
+        self._picked = [self._endpoints.get(place) for place in places]
+        for place in self._endpoints.keys() - set(places):
+            endpoint = self._endpoints.pop(place)
+            endpoint.close()
+            if not endpoint.unused:
+                self._leaving.append(endpoint)
+
+    def at(self, place: P) -> Endpoint:
+        """Return the endpoint at a place that a request or connection names itself."""
+        found = self._endpoints.get(place)
+        if found is None:
+            if not self._places and len(self._endpoints) >= self._make_room_at:
+                self._make_room()
+            found = self._endpoints[place] = self._made(place)
+        return found
+
+    def _made(self, place: P) -> Endpoint:
+        opaque = None if self._connect_opaque is None else _bound(self._connect_opaque, place)
+        return Endpoint(str(place), _bound(self._connect, place), opaque, self.terms.limits, self._counters)
+
+    def _make_room(self) -> None:
+        """Drop the oldest endpoints that are not used, with their idle connections.
+
+        Those in use are never refused: there are no more of them than connections, which are bounded elsewhere. Were
+        they counted here, a caller that tries all ports of a pod, and stays, would keep all others out.
+        """
+        wanted = len(self._endpoints) - MAX_ENDPOINTS + ROOM
+        at_rest = [place for place, each in self._endpoints.items() if each.at_rest]
+        for place in at_rest[:wanted]:
+            self._endpoints.pop(place).close()
+        self._make_room_at = max(MAX_ENDPOINTS, len(self._endpoints) + ROOM)
+
+    def _pick(self, tried: Sequence[Endpoint]) -> Endpoint:
+        """Return the endpoint that is next. Those that cool down come last. Raises ProxyError(NO_ENDPOINT) where none
+        is left."""
+        picked = self._picked
+        count = len(picked)
+        if count == 1 and not tried:
+            return picked[0] or self._found(0)
+        numbers: Sequence[int] = range(count)
+        if self._cool_until or tried:
+            now = monotonic()
+            if now > self._cool_until:
+                self._cool_until = 0.0
+            left = [number for number in numbers if picked[number] is None or picked[number] not in tried]
+            numbers = [number for number in left if not _cools(picked[number], now)] or left
+        if not numbers:
+            raise ProxyError(Reason.NO_ENDPOINT, f"{self.terms.shown} has no endpoint")
+        number = least_request(numbers, lambda each: _active(picked[each]), random(), random())
+        return picked[number] or self._found(number)
+
+    def _found(self, number: int) -> Endpoint:
+        endpoint = self._picked[number] = self.at(self._places[number])
+        return endpoint
+
+    # -- connections -------------------------------------------------------------------------------------------------
+
+    async def lease(
+        self, permit: Permit, at: P | None = None, *, fresh: bool = False, opaque: bool = False, at_once: bool = False
+    ) -> Lease:
+        """Return a connection to an endpoint: the one ``at`` a place, or one that is picked.
+
+        ``fresh``: a new one. ``opaque``: for bytes that are relayed; it is a new one, too. ``at_once``: for a client
+        that has said nothing, which must not wait for a connection, since what it says next may be HTTP.
+
+        Raises ProxyError: NO_ENDPOINT, POOL_FULL, POOL_TIMEOUT, or what connecting raises; TypeError for what is no
+        Permit for this cluster and place.
+        """
+        if permit.__class__ is not Permit or permit.cluster != self.name or permit.at != at:
+            raise TypeError("forwarding takes a Permit for this very destination")
+        endpoint = self._pick(()) if at is None else self.at(at)
+        if not fresh and not opaque:
+            lease = endpoint.pool.take_idle()
+            if lease is not None:
+                return lease
+        if at_once and endpoint.opaque.full:
+            raise ProxyError(Reason.POOL_FULL, "all its connections for silent and opaque clients are in use")
+        return await self._lease(endpoint, pinned=at is not None, fresh=fresh or opaque, opaque=opaque)
+
+    async def _lease(self, endpoint: Endpoint, *, pinned: bool, fresh: bool, opaque: bool) -> Lease:
+        """From this endpoint, or from the next where that can't be reached."""
+        tried: list[Endpoint] = []
+        patience, until = self.terms.patience, monotonic() + self.terms.patience
+        while True:
+            tried.append(endpoint)
+            last = pinned or len(tried) >= len(self._places)
+            seconds = patience if last else min(ATTEMPT_SECONDS, patience)
+            pool = endpoint.opaque if opaque else endpoint.pool
+            try:
+                return await pool.acquire(fresh=fresh, seconds=seconds)
+            except ProxyError as error:
+                if error.reason not in self.terms.next_on:
+                    raise
+                now = monotonic()
+                endpoint.cool_down(now)
+                self._cool_until = max(self._cool_until, endpoint.cool_until)
+                if pinned or now > until:
+                    raise
+                try:
+                    endpoint = self._pick(tried)
+                except ProxyError:
+                    raise error from None
+
+    # -- all of them -------------------------------------------------------------------------------------------------
+
+    @property
+    def endpoints(self) -> Iterable[Endpoint]:
+        """Those that have been picked, and those that are gone and carry something still."""
+        return (*self._endpoints.values(), *self._leaving)
+
+    @property
+    def pools(self) -> list[Pool]:
+        """The pools of all endpoints, for requests."""
+        return [each.pool for each in self.endpoints]
+
+    @property
+    def opaque_pools(self) -> list[Pool]:
+        """The pools of all endpoints, for connections that are relayed, where these are apart."""
+        return [each.opaque for each in self.endpoints if self.apart]
+
+    @property
+    def apart(self) -> bool:
+        """Whether connections that are relayed have pools of their own."""
+        return self._connect_opaque is not None
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether none of its endpoints is used."""
+        return all(each.at_rest for each in self.endpoints)
+
+    def shown(self, *, opaque: bool = False) -> PoolsShown:
+        """Return what its pools come to, those for requests or those for ``opaque`` connections."""
+        now = monotonic()
+        pools = self.opaque_pools if opaque else self.pools
+        endpoints = [
+            EndpointShown(each.name, pool.open, pool.idle, pool.waiting, each.cool_until > now)
+            for each, pool in zip(self.endpoints, pools, strict=True)
+        ]
+        several = tuple(endpoints) if len(self._places) > 1 else ()
+        return shown(pools, self.terms.limits, self.terms.identities, several)
+
+    def renew(self) -> None:
+        """Let no connection that is there be used again."""
+        for endpoint in self._endpoints.values():
+            endpoint.renew()
+
+    def renew_at(self, places: Collection[P]) -> None:
+        """Likewise at these places alone."""
+        for place in self._endpoints.keys() & set(places):
+            self._endpoints[place].renew()
+
+    def sweep(self, now: float) -> None:
+        """Close connections that have been idle for too long."""
+        for endpoint in self._endpoints.values():
+            endpoint.sweep(now)
+        if self._leaving:
+            self._leaving = [each for each in self._leaving if not each.unused]
+
+    def close(self) -> None:
+        """Close idle connections; what is leased closes when it is released."""
+        for endpoint in self._endpoints.values():
+            endpoint.close()
+
+
+def _cools(endpoint: Endpoint | None, now: float) -> bool:
+    return endpoint is not None and endpoint.cool_until > now
+
+
+def _active(endpoint: Endpoint | None) -> int:
+    return 0 if endpoint is None else endpoint.pool.active + endpoint.opaque.active
+
+
+def _bound(connect: Connect[P], place: P) -> Dial:
+    """No bound method of an endpoint or a cluster: one that makes room is freed at once, without the collector."""
+    return lambda seconds: connect(place, seconds)

@@ -1,0 +1,57 @@
+"""What the pools of several endpoints come to together, for people and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from sidecar.errors import ProxyError
+from sidecar.net.pool import Limits, Pool
+
+
+class EndpointShown(msgspec.Struct, frozen=True):
+    """An endpoint's own share."""
+
+    address: str
+    open: int
+    idle: int
+    waiting: int
+    cooling: bool  # it could not be reached a moment ago, and is picked last
+
+
+class PoolsShown(msgspec.Struct, frozen=True):
+    """Pools with the same limits, together. ``identities`` may be at the other end; empty: any. ``endpoints`` is empty
+    where there can be only one."""
+
+    open: int
+    idle: int
+    waiting: int
+    limit: int
+    max_waiting: int
+    wait_seconds: float
+    idle_seconds: float
+    failures: int
+    last_failure: tuple[float, ProxyError] | None
+    identities: tuple[str, ...] = ()
+    endpoints: tuple[EndpointShown, ...] = ()
+
+
+def shown(
+    pools: Sequence[Pool], limits: Limits, identities: tuple[str, ...] = (), endpoints: tuple[EndpointShown, ...] = ()
+) -> PoolsShown:
+    """Return what these come to, each of which has these limits."""
+    failures = [pool.last_failure for pool in pools if pool.last_failure is not None]
+    return PoolsShown(
+        sum(pool.open for pool in pools),
+        sum(pool.idle for pool in pools),
+        sum(pool.waiting for pool in pools),
+        limits.most,
+        limits.max_waiting,
+        limits.wait_seconds,
+        limits.idle_seconds,
+        sum(pool.failures for pool in pools),
+        max(failures, key=lambda each: each[0], default=None),
+        identities,
+        endpoints,
+    )

@@ -1,0 +1,94 @@
+"""Connections as the app speaks: to the outside, and to the app beside this proxy.
+
+Called by the clusters of service entries, of what is neither service nor entry, and of the app's ports. Wherever a name
+or a document leads, no address of the mesh is dialed here: that is looked at for each connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from sidecar.addresses import Address
+from sidecar.errors import ProxyError, Reason
+from sidecar.net.channel import Channel
+from sidecar.net.dial import dial, source_for
+from sidecar.net.listener import Listener, is_own
+from sidecar.net.resolve import Resolver
+from sidecar.policy.authorize import refuse_own_listener
+from sidecar.resources.snapshot import Snapshot
+from sidecar.upstream.transport import Plaintext
+
+MOST_PLACES: Final = 4096  # that are remembered as dialed; beyond, all such connections begin anew
+
+
+class PlaintextConnector:
+    """Dials as the app speaks. One per process; ``snapshot`` gives the one in force, None outside of a mesh."""
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        listeners: Sequence[Listener],
+        channels: set[Channel],
+        snapshot: Callable[[], Snapshot] | None,
+    ) -> None:
+        self._resolver = resolver
+        self._listeners = listeners
+        self._channels = channels
+        self._snapshot = snapshot
+        self._dialed: dict[tuple[str, int], set[Address]] = {}  # addresses, and the endpoints that were dialed there
+
+    async def connect(self, place: Address, transport: Plaintext, seconds: float) -> Channel:
+        """Return a connection to a name or address. What it leads to is judged for each connection: a name may lead
+        somewhere else than it did for the last one.
+
+        Raises ProxyError: what ``net.dial`` and look-ups raise, OWN_LISTENER, BLACK_HOLE where a service is.
+        """
+        found = await self._look_up(place, transport.called)
+        refuse_own_listener(any(is_own(self._listeners, host, place.port) for host in found))
+        return await dial(found, place.port, timeout=seconds, registry=self._channels)
+
+    async def connect_app(self, place: Address, seconds: float) -> Channel:
+        """Return a connection to the app at a name or address that ``--upstream`` gives. Raises ProxyError."""
+        found = await self._resolver.resolve(place.host)
+        refuse_own_listener(any(is_own(self._listeners, host, place.port) for host in found), app=True)
+        return await dial(found, place.port, timeout=seconds, registry=self._channels)
+
+    async def connect_captured_app(self, place: Address, seconds: float) -> Channel:
+        """Return a connection to the app as the rules let it through: at this address of the pod, from the source
+        address that they know. Raises ProxyError."""
+        source = source_for(place.host)
+        return await dial([place.host], place.port, timeout=seconds, registry=self._channels, source=source)
+
+    def joined(self, snapshot: Snapshot) -> set[Address] | None:
+        """Return the endpoints that were dialed at addresses which belong to the mesh by now: their connections must
+        not be used again. None stands for all endpoints, where too many were dialed to remember each."""
+        if len(self._dialed) > MOST_PLACES:
+            self._dialed.clear()
+            return None
+        places = [place for place in self._dialed if snapshot.of_mesh(*place) is not None]
+        joined: set[Address] = set()
+        return joined.union(*[self._dialed.pop(place) for place in places])
+
+    async def _look_up(self, place: Address, called: str) -> list[str]:
+        """The addresses to dial. None of them may be where a service of the mesh is, and the host may not be a
+        service's name: that is looked at for each connection."""
+        host, port = place.host, place.port
+        if self._snapshot is None:
+            return await self._resolver.resolve(host)
+        if (service := self._snapshot().by_name(host)) is not None:
+            raise _of_mesh(called, f"service {service.name} of namespace {service.namespace}")
+        found = await self._resolver.resolve(host)
+        snapshot = self._snapshot()  # the one after the look-up: it may have taken a while
+        for each in found:
+            if (known := snapshot.of_mesh(each, port)) is not None:
+                raise _of_mesh(called, str(known))
+        for each in found:
+            self._dialed.setdefault((each, port), set()).add(place)
+        return found
+
+
+def _of_mesh(called: str, known: str) -> ProxyError:
+    return ProxyError(
+        Reason.BLACK_HOLE, f"{called} leads to {known}, which is never spoken to in plaintext; call it by its own name"
+    )

@@ -1,0 +1,195 @@
+"""A cluster: which of its endpoints is next, what an endpoint that is gone or can't be reached means, and permits."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import weakref
+from collections import Counter
+
+import pytest
+import trio
+
+from sidecar.errors import ProxyError, Reason
+from sidecar.net.channel import Channel
+from sidecar.net.pool import Lease, Limits
+from sidecar.policy.authorize import Asked, Permit, allow_all, authorize_inbound, authorize_outbound
+from sidecar.telemetry.metrics import Counters
+from sidecar.upstream.cluster import ATTEMPT_SECONDS, MAX_ENDPOINTS, ROOM, Cluster, Terms
+
+LIMITS = Limits(8, 8, 1.0, 60.0)
+NEXT = frozenset({Reason.CONNECT_FAILED})
+
+
+class Bed:
+    """A cluster whose endpoints are names, and how each was dialed. Those in ``down`` can't be reached."""
+
+    def __init__(self, *places: str, limits: Limits = LIMITS) -> None:
+        self.dialed: list[tuple[str, float]] = []
+        self.down: set[str] = set()
+        self.ends: list[socket.socket] = []
+        self.channels: set[Channel] = set()
+        terms = Terms("outbound|80||web", "web:80", limits, 3.0, NEXT)
+        self.cluster: Cluster[str] = Cluster(terms, self._dial, Counters(), places=places)
+        self.permit = permit(self.cluster.name)
+
+    async def _dial(self, place: str, seconds: float) -> Channel:
+        self.dialed.append((place, seconds))
+        if place in self.down:
+            raise ProxyError(Reason.CONNECT_FAILED, f"{place} is down")
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self.ends.append(theirs)
+        return Channel(ours, place, self.channels)
+
+    async def ask(self) -> str:
+        """One request after the other: the endpoint that had it."""
+        lease = await self.cluster.lease(self.permit)
+        place = lease.channel.peer
+        lease.release(reusable=True)
+        return place
+
+    def __enter__(self) -> Bed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cluster.close()
+        for channel in list(self.channels):
+            channel.close()
+        for end in self.ends:
+            end.close()
+
+
+def permit(cluster: str, at: object = None) -> Permit:
+    asked = Asked("outbound", "", "127.0.0.1", cluster, "HTTP")
+    return authorize_outbound(allow_all, asked, at, destination_is_own=False)
+
+
+async def test_requests_one_after_the_other_spread_over_all_endpoints() -> None:
+    with Bed("a", "b", "c", "d") as bed:
+        taken = Counter([await bed.ask() for _ in range(4000)])
+        assert all(abs(count - 1000) < 160 for count in taken.values())
+        assert len(bed.dialed) == 4  # and each keeps its connection
+
+
+async def test_the_busy_endpoint_is_passed_over() -> None:
+    with Bed("a", "b") as bed:
+        held: list[Lease] = []
+        while not any(lease.channel.peer == "a" for lease in held):
+            held.append(await bed.cluster.lease(bed.permit))
+        for lease in held:
+            if lease.channel.peer != "a":
+                lease.release(reusable=True)
+        assert {await bed.ask() for _ in range(50)} == {"b"}
+        for lease in held:
+            if lease.channel.peer == "a":
+                lease.release(reusable=True)
+
+
+async def test_an_endpoint_that_is_down_costs_one_attempt_and_is_asked_last() -> None:
+    with Bed("a", "b", "c") as bed:
+        bed.down = {"a"}
+        assert "a" not in {await bed.ask() for _ in range(100)}
+        assert bed.dialed.count(("a", ATTEMPT_SECONDS)) == 1
+        bed.down = {"b", "c"}
+        bed.cluster.renew()
+        assert await bed.ask() == "a"  # when no other is left
+
+
+async def test_when_all_are_down_each_is_tried_once() -> None:
+    with Bed("a", "b") as bed:
+        bed.down = {"a", "b"}
+        with pytest.raises(ProxyError) as failed:
+            await bed.ask()
+        assert failed.value.reason is Reason.CONNECT_FAILED
+        assert sorted(place for place, _ in bed.dialed) == ["a", "b"]
+        assert bed.dialed[-1][1] == 3.0  # the last has all the time that there is
+
+
+async def test_what_is_not_a_matter_of_the_endpoint_is_not_tried_again() -> None:
+    with Bed("a", "b", limits=Limits(0, 0, 1.0, 1.0)) as bed:
+        with pytest.raises(ProxyError) as failed:
+            await bed.ask()
+        assert failed.value.reason is Reason.POOL_FULL and not bed.dialed
+
+
+async def test_without_endpoints_there_is_no_attempt() -> None:
+    with Bed() as bed:
+        with pytest.raises(ProxyError) as failed:
+            await bed.ask()
+        assert failed.value.reason is Reason.NO_ENDPOINT
+
+
+async def test_an_endpoint_that_is_gone_ends_what_it_carries_and_is_not_asked_again() -> None:
+    with Bed("a", "b") as bed:
+        held = [await bed.cluster.lease(bed.permit) for _ in range(6)]
+        bed.cluster.take(("b",))
+        assert {await bed.ask() for _ in range(20)} == {"b"}
+        assert bed.cluster.shown().open >= 6
+        on_a = [lease for lease in held if lease.channel.peer == "a"]
+        assert on_a and not any(lease.channel.closed for lease in on_a)
+        for lease in held:
+            lease.release(reusable=True)
+        assert all(lease.channel.closed for lease in on_a)
+        bed.cluster.sweep(0.0)
+        assert [each.name for each in bed.cluster.endpoints] == ["b"]
+        bed.cluster.take(("a", "b"))
+        assert "a" in {await bed.ask() for _ in range(50)}
+
+
+async def test_a_request_that_waits_for_an_endpoint_that_goes_has_the_next_one() -> None:
+    with Bed("a", limits=Limits(1, 8, 60.0, 60.0)) as bed, trio.fail_after(5):
+        held = await bed.cluster.lease(bed.permit)
+        got: list[str] = []
+
+        async def wait() -> None:
+            got.append(await bed.ask())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            bed.cluster.take(("b", "c"))
+        assert got and got[0] in ("b", "c")
+        held.release(reusable=True)
+
+
+async def test_a_permit_is_good_for_its_own_cluster_and_place_alone() -> None:
+    with Bed("a") as bed:
+        for wrong in (
+            permit("outbound|80||other"),
+            permit(bed.cluster.name, "b"),
+            authorize_inbound(allow_all, Asked("inbound", "", "", "inbound|80||", "HTTP")),
+            "a permit",
+        ):
+            with pytest.raises(TypeError, match="a Permit for this very destination"):
+                await bed.cluster.lease(wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            await bed.cluster.lease(bed.permit, "b")
+        assert not bed.dialed
+        lease = await bed.cluster.lease(permit(bed.cluster.name, "b"), "b")
+        assert lease.channel.peer == "b"
+        lease.release(reusable=False)
+
+
+async def test_of_places_that_requests_name_the_unused_make_room() -> None:
+    with Bed() as bed:
+        busy = bed.cluster.at("busy")
+        busy.users += 1
+        for number in range(MAX_ENDPOINTS + 5):
+            bed.cluster.at(str(number))
+        there = {each.name for each in bed.cluster.endpoints}
+        assert len(there) <= MAX_ENDPOINTS + 1 and "busy" in there and "0" not in there
+        assert str(MAX_ENDPOINTS + 4) in there and str(ROOM + 10) in there
+
+
+async def test_an_endpoint_that_made_room_is_freed_without_the_collector() -> None:
+    with Bed() as bed:
+        gc.collect()
+        gc.disable()
+        try:
+            gone = weakref.ref(bed.cluster.at("first").pool)
+            for number in range(MAX_ENDPOINTS + 1):
+                bed.cluster.at(str(number))
+            assert gone() is None
+        finally:
+            gc.enable()
