@@ -27,12 +27,34 @@ def _through(shop: Shop, name: str, data: bytes) -> bytes:
         client.replies((b"CONNECT",), 1)
         client.heard.raw.clear()
         client.send(data)
+        if data is _GET:  # a client that finishes before its answer has come counts as gone
+            client.read_until(lambda raw: b"\r\n\r\n" in raw)
         client.finish()
         return bytes(client.read_to_end().raw)
 
 
-@pytest.mark.parametrize(("name", "protocol"), [("http", "HTTP/1.1"), ("auto", "HTTP/1.1"), ("tcp", "TCP")])
+@pytest.fixture(scope="module")
+def opaque_shop() -> Iterator[Shop]:
+    """Web's own port is declared tcp as well."""
+    with Shop(scripts={"plain": (send(ok()),)}, strict=False, protocol="tcp") as running:
+        yield running
+
+
+@pytest.mark.parametrize(("name", "protocol"), [("http", "HTTP/1.1"), ("auto", "HTTP/1.1")])
 def test_http_through_a_tunnel(shop: Shop, name: str, protocol: str) -> None:
+    _check_http_through_a_tunnel(shop, name, protocol)
+
+
+def test_http_through_a_tunnel_to_a_tcp_port(opaque_shop: Shop) -> None:
+    _check_http_through_a_tunnel(opaque_shop, "tcp", "TCP")
+
+
+def test_http_announced_as_opaque_bytes_is_refused_where_http_is_served(shop: Shop) -> None:
+    """The caller has the port for tcp, and its callee detects."""
+    assert b'"reason":"protocol_refused"' in _through(shop, "tcp", _GET)
+
+
+def _check_http_through_a_tunnel(shop: Shop, name: str, protocol: str) -> None:
     before = len(shop.web.log_records())
 
     def served() -> list[str]:
