@@ -24,7 +24,7 @@ from sidecar.wire.message import LocalReply, Response
 
 VERSIONS: Final = "HTTP/1.0", "HTTP/1.1"
 CLIENT_ERROR: Final = 400  # after statuses from here on, an app reads no more of the body
-SETTLED_BYTES: Final = 65_536  # of a body that nobody wants, read so that its connection can be kept
+SETTLED_BYTES: Final = 65_536  # of an unwanted body, read so that its connection can be kept
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -284,8 +284,8 @@ class HttpStream:
         """See ``ServerStream``."""
         self.channel.revive()
         request = self.request
-        if request is None or in_doubt or self.drain.active or not self.settle():
-            self.closing = True
+        if request is None or request.body or in_doubt or self.drain.active:
+            self.closing = True  # after a refusal no body is read on, so that its verdict depends on no timing
         self.reply_begun = True
         body = b"" if request is not None and request.method == b"HEAD" else reply.body
         self.bytes_out += len(body)

@@ -84,7 +84,7 @@ async def rescue(stream: ServerStream, error: ProxyError, record: Record) -> Non
 
     A reply that had begun can't be taken back: then the stream is reset, so that it does not look complete.
     """
-    cut = stream.cut_off()  # who is cut is told nothing
+    cut = stream.cut_off()  # then nothing can be sent
     error = cut or error
     record.blame(error)
     if cut is not None or stream.reply_begun:

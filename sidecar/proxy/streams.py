@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # tests have streams that no socket carries
 
 
 class Upstream(Protocol):
-    """One exchange with whoever answers. After ``close`` it is over; what carried it may be used again."""
+    """One attempt to have a request answered. After ``close`` it is over; what carried it may be used again."""
 
     reused: bool  # the connection beneath has served others before
     answered: bool  # a byte of the answer has come
