@@ -151,7 +151,7 @@ class Front:
 
     async def _serve(self, channel: Channel, host: str) -> None:
         try:
-            admitted = await self._gate.admit(channel, host, 0)
+            channel, admitted = await self._gate.admit(channel, host, 0)
             await serve_target(channel, host, self._api, self._shared, admitted)
         except ProxyError as refused:
             refuse(channel, "inbound", refused, "", self._shared)

@@ -29,9 +29,9 @@ from certs.revocation import Revocations
 from certs.spiffe import SpiffeId
 from certs.verify import Peer, recheck, verify_handshake
 from sidecar.errors import CUTS, ProxyError, Reason
+from sidecar.net.byte_stream import Secured
 from sidecar.net.channel import Channel
 from sidecar.net.contexts import client_context, server_context
-from sidecar.net.tls import Secured
 from sidecar.proxy.client import DrainState
 
 ALPN_HTTP1: Final = b"istio-http/1.1"

@@ -188,8 +188,8 @@ class ControlClient:
         try:
             if way.context is not None and way.judge is not None:
                 sni = b"" if parse_ip(self.url.host) is not None else self.url.host.encode("ascii", "ignore")
-                secured = await secure_client(channel, way.context, way.judge, sni=sni, alpn=ALPN, seconds=CALL_SECONDS)
-                if secured.peer is None:
+                channel = await secure_client(channel, way.context, way.judge, sni=sni, alpn=ALPN, seconds=CALL_SECONDS)
+                if channel.secured is None or channel.secured.peer is None:
                     raise ControlError("handshake_no_certificate", f"{self.url}: it shows no certificate", refused=True)
             elif self.url.secure:
                 raise ControlError("no_trust", f"{self.url}: nothing says whom to trust there")

@@ -1,40 +1,43 @@
-"""A connection's bytes: one non-blocking socket, waited on under trio, with one coarse deadline.
+"""A connection's bytes: one ``ByteStream``, waited on under trio, with one coarse deadline.
 
-Who calls it: everything above that moves bytes. It knows nothing of HTTP.
+Everything above that moves bytes uses it. It knows nothing of HTTP.
 
-Theory of operation. A cancel scope with a deadline costs more than the rest of an exchange, so there is none. Whoever
-starts a phase calls ``limit(seconds, reason)``; a single sweeper (``net.timers``) looks at all channels every 50 ms
-and calls ``expire()`` on those that are overdue: the channel notes the reason *first* and then wakes whoever waits on
-its descriptor with ``trio.lowlevel.notify_closing``. A waiter looks at the note before and after each wait, so that a
-wake-up that fell between two waits is not lost.
+Theory of operation. A cancel scope with a deadline costs more than the rest of an exchange, so there is none. The
+caller that starts a phase calls ``limit(seconds, reason)``; a single sweeper (``net.timers``) looks at all channels
+every 50 ms and calls ``expire()`` on those that are overdue. ``expire`` notes the reason *first*, then wakes the tasks
+that wait on the descriptor with ``trio.lowlevel.notify_closing``. A waiting task looks at the note before and after
+each wait, so a wake-up between two waits is not lost.
 
-Under load the cheapest wait is none: by the time that all other tasks have had their turn, the peer's bytes are there,
-and neither the poller nor a second system call is needed to know it. So a channel whose last read went well that way
-reads again after a mere yield; the first that comes too early makes it wait properly, and every 32nd read tries anew.
+Under load the cheapest wait is none: once all other tasks have had their turn, the peer's bytes are there, and neither
+the poller nor a second system call is needed to find that out. So a channel whose last read succeeded that way reads
+again after a mere yield; the first read that comes too early waits properly, and every 32nd read tries anew.
+
+A channel's byte stream stays the same for its whole life. A TLS handshake takes a plain channel and returns another
+(``hand_over``), which carries the connection on; the plain one is closed then, and its socket object detached, so a
+stray use of it raises ChannelClosed and never touches the connection.
 
 A channel has one reader and one writer at a time (trio raises BusyResourceError otherwise). A cancelled ``send_all``
-may have sent a part: such a channel is only closed, never pooled.
+may have sent a part: close such a channel, never pool it.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, wait_readable, wait_writable
 
 from sidecar.errors import ProxyError, Reason
-
-if TYPE_CHECKING:  # pyOpenSSL takes 10 MB, and many a proxy has no identity
-    from sidecar.net.tls import Secured
+from sidecar.net.byte_stream import ByteStream, Sealed, Secured
 
 READ_SIZE = 16_384  # one read of a head or of a small message
 BULK_SIZE = 65_536  # one read of a long body: the soft mark of one direction's buffer
-PROBE_MASK = 31  # every 32nd read tries without a wait, to see whether that would do, and looks for a cancellation
+PROBE_MASK = 31  # every 32nd read tries without a wait, in case that is enough, and notices a cancellation
 NEVER = float("inf")
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 65_536
@@ -55,7 +58,7 @@ _GONE = {
 
 
 class ChannelClosed(Exception):
-    """The peer reset the connection, or it is closed on our side. ``detail`` says how, for people."""
+    """The peer reset the connection, or it is closed on our side. ``detail`` describes how, for people."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -63,19 +66,21 @@ class ChannelClosed(Exception):
 
 
 class Overdue(ProxyError):
-    """A channel's deadline passed; the reason is the one that ``limit`` was given."""
+    """A channel's deadline passed; the reason is the one given to ``limit``."""
 
 
 class Abortable(Protocol):
-    """Work that ends when the client it is done for goes away."""
+    """Work that ends when the client that it serves goes away."""
 
     def abort(self, reason: Reason) -> None: ...
 
 
 class Channel:
-    """Bytes to and from one peer. Construct it with a connected, non-blocking socket; it owns the socket."""
+    """Bytes to and from one peer. It owns ``sock``, a connected, non-blocking socket or what a handshake made of one;
+    ``secured`` is what that handshake agreed on. Until it is closed, the channel is in ``registry``."""
 
     __slots__ = (
+        "_sealed",
         "bulk",
         "closed",
         "cut_for",
@@ -92,40 +97,43 @@ class Channel:
         "watcher",
     )
 
-    def __init__(self, sock: socket.socket, peer: str, registry: set[Channel]) -> None:
-        self.sock = sock  # or a stand-in with its ways: see ``net.tls``
-        self.secured: Secured | None = None  # what its TLS handshake agreed on
+    def __init__(
+        self, sock: socket.socket | Sealed, peer: str, registry: set[Channel], secured: Secured | None = None
+    ) -> None:
+        self.sock: ByteStream = sock
+        self._sealed = None if isinstance(sock, socket.socket) else sock
+        self.secured = secured
         self.fd = sock.fileno()
         self.peer = peer
         self.deadline = NEVER
         self.overdue_as = Reason.CONNECTION_IDLE
         self.overdue: Reason | None = None
-        self.cut_for = ""  # where it was cut: why, in a sentence
+        self.cut_for = ""  # why it was cut, in a sentence
         self.bulk = False
         self.eager = False
         self.reads = 0
         self.closed = False
-        self.watcher: Abortable | None = None  # told by the sweeper when this peer goes away while nobody reads
+        self.watcher: Abortable | None = None  # the sweeper aborts it if the peer goes away while no task reads
         self.registry = registry
         registry.add(self)
 
     # -- deadlines ---------------------------------------------------------------------------------------------------
 
     def limit(self, seconds: float, reason: Reason) -> None:
-        """From now on, whoever still waits on this channel after ``seconds`` gets ``Overdue(reason)``."""
+        """Set the deadline: after ``seconds``, waits on this channel raise ``Overdue(reason)``."""
         self.deadline = monotonic() + seconds
         self.overdue_as = reason
 
     def expire(self, reason: Reason) -> None:
-        """Ends the current and every later wait with ``Overdue(reason)``: for the sweeper, a drain, a watcher."""
+        """End the current and every later wait with ``Overdue(reason)``: for the sweeper, a drain, a watcher."""
         if not self.closed:
             self.deadline = NEVER
             self.overdue = reason
             trio.lowlevel.notify_closing(self.fd)
 
     def cut(self, reason: Reason, why: str) -> None:
-        """As ``expire``, and for good: whoever holds it, nothing goes out or comes in any more, and what was under way
-        for this peer ends at once. For a peer that is no longer good; ``why`` is for people."""
+        """As ``expire``, and for good: no byte goes out or comes in any more, and work for this peer ends at once. For
+        a peer whose identity is no longer good; ``why`` is for people."""
         if not self.closed:
             self.cut_for = f"{self.peer}: cut: {why}"
             self.expire(reason)
@@ -135,21 +143,21 @@ class Channel:
                 self.sock.shutdown(socket.SHUT_RDWR)
 
     def revive(self) -> None:
-        """Takes an ``Overdue`` back: its catcher decided to go on waiting."""
+        """Take an ``Overdue`` back, so that the caller that caught it can go on waiting."""
         self.overdue = None
 
     def check(self) -> None:
-        """Raises what a wait would: Overdue, or ChannelClosed where it is closed on our side."""
+        """Raise what a wait would: Overdue, or ChannelClosed if the channel is closed on our side."""
         if self.overdue is not None:
             raise self._overdue()
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
     async def recv(self) -> bytes:
-        """The next bytes, at most READ_SIZE or BULK_SIZE of them; b"" at the peer's FIN.
+        """Return the next bytes, at most READ_SIZE or BULK_SIZE of them; b"" at the peer's FIN.
 
-        Raises ChannelClosed when the peer is gone, Overdue at the deadline. Cancelling it loses nothing; a channel on
-        which bytes are always there notices it within PROBE_MASK + 1 reads.
+        Raises ChannelClosed when the peer is gone, Overdue at the deadline. Cancelling it loses nothing; a channel
+        that always has bytes to read notices a cancellation within PROBE_MASK + 1 reads.
         """
         # Waiting first spares the failing read that mostly comes before the peer has answered, unless we are busy.
         self.reads += 1
@@ -180,7 +188,7 @@ class Channel:
                 return data
 
     def recv_nowait(self) -> bytes | None:
-        """As ``recv``, but None at once where nothing is there."""
+        """As ``recv``, but return None at once if nothing is there."""
         try:
             data = self.sock.recv(BULK_SIZE if self.bulk else READ_SIZE)
         except BlockingIOError:
@@ -190,17 +198,37 @@ class Channel:
         self.bulk = len(data) >= READ_SIZE
         return data
 
+    def peek_nowait(self, size: int) -> bytes | None:
+        """Return up to ``size`` bytes and leave them to be read; b"" at the peer's FIN, None if nothing is there.
+        Raises ChannelClosed."""
+        try:
+            data = self.sock.recv(size, socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise self._gone(error) from None
+        self.eager = True  # the next ``recv`` must not wait first: over TLS the bytes are no longer in the kernel
+        return data
+
+    async def peek(self, size: int) -> bytes:
+        """As ``peek_nowait``, but wait for the first byte. Raises ChannelClosed, Overdue."""
+        while True:
+            data = self.peek_nowait(size)
+            if data is not None:
+                return data
+            await self.wait_readable()
+
     def take_unread(self) -> bytes:
-        """What a peek has decrypted and nobody has read, which no wait would tell of; b"" without TLS."""
-        return b"" if self.secured is None else self.sock.take_unread()  # type: ignore[attr-defined]
+        """Return what a peek has decrypted and no read has taken, which no wait reports; b"" without TLS."""
+        return b"" if self._sealed is None else self._sealed.take_unread()
 
     def holds_unread(self) -> bool:
-        """Whether something has come that no wait would tell of: what a peek has left, or a part of a record. Never
-        without TLS."""
-        return self.secured is not None and self.sock.holds_unread()  # type: ignore[attr-defined]
+        """Whether something has come that no wait reports: what a peek has left, or a part of a record. Never without
+        TLS."""
+        return self._sealed is not None and self._sealed.holds_unread()
 
     async def wait_readable(self) -> None:
-        """Waits until a read may not block (look again: wake-ups can be false). Raises ChannelClosed, Overdue."""
+        """Wait until a read may not block (look again: wake-ups can be false). Raises ChannelClosed, Overdue."""
         if self.overdue is not None:
             raise self._overdue()
         try:
@@ -214,7 +242,7 @@ class Channel:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def send_nowait(self, data: bytes | memoryview) -> int:
-        """Hands the kernel what it takes now; returns how many bytes that was (0: it is full). Raises ChannelClosed."""
+        """Hand the kernel what it takes now; return how many bytes that was (0: it is full). Raises ChannelClosed."""
         try:
             return self.sock.send(data)
         except BlockingIOError:
@@ -223,7 +251,7 @@ class Channel:
             raise self._gone(error) from None
 
     async def send_all(self, data: bytes) -> None:
-        """Sends all of it, waiting where the peer is slow. Raises ChannelClosed, Overdue."""
+        """Send all of ``data``, waiting while the peer is slow. Raises ChannelClosed, Overdue."""
         sent = self.send_nowait(data)
         if sent == len(data):
             return
@@ -233,7 +261,7 @@ class Channel:
             rest = rest[self.send_nowait(rest) :]
 
     async def wait_writable(self) -> None:
-        """Waits until a write may not block (look again). Raises ChannelClosed, Overdue."""
+        """Wait until a write may not block (look again). Raises ChannelClosed, Overdue."""
         if self.overdue is not None:
             raise self._overdue()
         try:
@@ -244,10 +272,36 @@ class Channel:
         if self.overdue is not None:
             raise self._overdue()
 
+    # -- TLS ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def plain(self) -> socket.socket:
+        """The socket of a channel without TLS. Raises TypeError if the channel is secured."""
+        if not isinstance(self.sock, socket.socket):
+            raise TypeError("the channel is secured already")
+        return self.sock
+
+    def hand_over(self, seal: Callable[[socket.socket], Sealed], secured: Secured) -> Channel:
+        """Return the channel that carries this connection on over what ``seal`` makes of its socket.
+
+        It takes this channel's place in the registry, with its deadline, expiry and watcher. This one is closed
+        without closing the connection. Raises ChannelClosed if it was closed before.
+        """
+        if self.closed:
+            raise self._overdue()
+        raw = self.plain
+        family, kind, proto = raw.family, raw.type | socket.SOCK_NONBLOCK, raw.proto
+        above = Channel(seal(socket.socket(family, kind, proto, raw.detach())), self.peer, self.registry, secured)
+        above.deadline, above.overdue_as, above.overdue = self.deadline, self.overdue_as, self.overdue
+        above.cut_for, above.watcher = self.cut_for, self.watcher
+        self._leave()
+        return above
+
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def send_eof(self) -> None:
-        """FIN. Whoever is gone already does not get one. ``finish`` also waits where TLS has to say so first."""
+        """Send FIN, unless the peer is gone already. Raises ChannelClosed, and BlockingIOError if TLS has no room for
+        its notice: ``finish`` waits then."""
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except BlockingIOError:
@@ -257,7 +311,7 @@ class Channel:
                 raise self._gone(error) from None
 
     async def finish(self) -> None:
-        """``send_eof``, which over TLS needs room for a few bytes. Raises ChannelClosed, Overdue."""
+        """As ``send_eof``, but wait for room. Raises ChannelClosed, Overdue."""
         while True:
             try:
                 return self.send_eof()
@@ -265,17 +319,20 @@ class Channel:
                 await self.wait_writable()
 
     def close(self) -> None:
-        """Closes at once; unread bytes make the kernel send RST. Safe to call twice."""
+        """Close at once; unread bytes make the kernel send RST. Safe to call twice."""
         if not self.closed:
-            self.closed = True
-            if self.overdue is None:
-                self.overdue = Reason.CONNECTION_IDLE  # so that nobody waits on a descriptor that may be another's now
-            self.registry.discard(self)  # before the descriptor's number can be given to somebody else
+            self._leave()
             trio.lowlevel.notify_closing(self.fd)
             self.sock.close()
 
+    def _leave(self) -> None:
+        self.closed = True
+        if self.overdue is None:
+            self.overdue = Reason.CONNECTION_IDLE  # no task may wait on a number that may be another connection's now
+        self.registry.discard(self)  # before the kernel can give the number to another connection
+
     def reset(self) -> None:
-        """Closes with RST: what was sent so far must not look complete."""
+        """Close with RST: what was sent so far must not look complete."""
         if not self.closed:
             try:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
@@ -285,7 +342,7 @@ class Channel:
             self.close()
 
     async def close_after_reply(self) -> None:
-        """FIN, then up to 64 KiB or 1 s of draining, then close: an RST would destroy the reply just written."""
+        """Send FIN, drop up to 64 KiB that come within 1 s, then close: an RST would destroy the reply just sent."""
         try:
             self.revive()
             self.limit(LINGER_SECONDS, Reason.CLIENT_IDLE)

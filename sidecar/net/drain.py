@@ -1,6 +1,6 @@
-"""Who is connected: bounded in number, each guarded from the others, and asked to leave when it is time.
+"""Accepted connections: bounded in number, isolated from each other's failures, and asked to leave at a drain.
 
-One ``Connections`` per direction. Called by ``app``, which decides in which order the directions drain.
+One ``Connections`` per direction. ``app`` calls it, and decides in which order the directions drain.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sidecar.addresses import ClientAddr
 from sidecar.errors import Reason
 from sidecar.net.channel import NEVER, Channel
 
-LAST_REQUEST_SECONDS = 1.0  # an idle connection may bring one more request for so long
+LAST_REQUEST_SECONDS = 1.0  # in a drain, an idle connection may still bring a request for this long
 _LOOK_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
@@ -29,11 +29,28 @@ class ConnectionCounters(Protocol):
     connections_refused: int
 
 
+class _Accepted(set[Channel]):
+    """The open channels of one direction. Each is in the whole process's registry, too: a channel enters and leaves
+    both at once, also when a TLS handshake hands its connection over to another channel."""
+
+    def __init__(self, registry: set[Channel]) -> None:
+        super().__init__()
+        self._registry = registry
+
+    def add(self, channel: Channel) -> None:
+        super().add(channel)
+        self._registry.add(channel)
+
+    def discard(self, channel: object) -> None:
+        super().discard(channel)
+        self._registry.discard(channel)
+
+
 class Connections:
     """The connections of one direction, served by ``serve(channel, host)`` in ``nursery``.
 
-    ``admits`` says whether one more may come, given how many are active in all directions; ``refused`` is told of each
-    that may not, by its peer's address.
+    ``admits(active)`` returns whether one more may come while ``active`` are open in all directions; ``refused(peer)``
+    is called for each connection that is refused.
     """
 
     def __init__(
@@ -47,44 +64,44 @@ class Connections:
     ) -> None:
         self._nursery = nursery
         self._serve = serve
-        self._registry = registry
         self._counters = counters
         self._admits = admits
         self._refused = refused
-        self._open: set[Channel] = set()
+        self._channels = _Accepted(registry)
+        self._served = 0  # tasks
         self._left = trio.Event()
 
     @property
     def open(self) -> int:
-        """How many there are now."""
-        return len(self._open)
+        """How many connections are being served."""
+        return self._served
 
     def take(self, sock: socket.socket, client: ClientAddr) -> None:
-        """Serves a connection that was accepted, or refuses it with RST."""
-        channel = Channel(sock, str(client), self._registry)
+        """Serve a connection that was accepted, or refuse it with RST."""
+        channel = Channel(sock, str(client), self._channels)
         if not self._admits(self._counters.connections_active):
             self._counters.connections_refused += 1
             channel.reset()
             self._refused(channel.peer)
             return
         self._counters.connections_active += 1
-        self._open.add(channel)
+        self._served += 1
         self._nursery.start_soon(self._guarded, channel, client.host)
 
     async def _guarded(self, channel: Channel, host: str) -> None:
         try:
             await self._serve(channel, host)
         except Exception:
-            _log.exception("a connection failed for a reason that is ours; please report it")
+            _log.exception("internal error while serving a connection; please report it")
         finally:
             channel.close()
-            self._open.discard(channel)
+            self._served -= 1
             self._counters.connections_active -= 1
             self._left.set()
 
     async def wait_drained(self) -> None:
-        """Asks idle connections to leave, those that become idle too, and waits until nobody is left."""
-        while self._open:
+        """Ask idle connections to leave, also those that become idle later, and wait until none is left."""
+        while self._served:
             self._hurry_idle()
             self._left = trio.Event()
             with trio.move_on_after(_LOOK_SECONDS):
@@ -92,6 +109,6 @@ class Connections:
 
     def _hurry_idle(self) -> None:
         soon = monotonic() + LAST_REQUEST_SECONDS
-        for channel in self._open:
+        for channel in self._channels:
             if soon < channel.deadline < NEVER and channel.overdue_as is Reason.CONNECTION_IDLE:
                 channel.deadline = soon

@@ -1,23 +1,22 @@
-"""A stand-in for a socket that carries plain bytes over TLS 1.3, once OpenSSL has shaken hands.
+"""A ``ByteStream`` of plain bytes over TLS 1.3, once OpenSSL has shaken hands.
 
-Who calls it: ``net.tls`` makes it, with the keys of both directions, and puts it in the place of the channel's
-``sock``. It raises what a socket raises, so all of the channel's waiting, deadlines and speculation stay as they are,
-and nobody above knows the difference.
+``net.tls`` makes it, with the keys of both directions, and puts a channel over it. It raises what a socket raises, so
+the channel waits, times out and speculates in the same way as over a plain socket.
 
 Why not OpenSSL to the end: its connection keeps 39 kB for as long as it lives (two record layers, the peer's chain, the
 spent key agreement), and takes two system calls for each record that it reads. What is left to do after a handshake is
 small: records (``net.records``), five kinds of messages (``net.unseal``), and an end.
 
-Theory of operation. A read takes from the kernel what is there, up to what was asked for, and hands up all of its whole
-records at once: what is held is at most a part of a record, whose rest a poll will tell of. Where such a read ends with
-the end of the connection, the kernel is made to say so to the next poll, too (``_wake``). A peek is the exception: what
-it saw is kept in ``unread``, to be taken before anybody waits.
+Theory of operation. A read takes from the kernel what is there, up to what was asked for, and returns all of its whole
+records at once. So at most a part of a record is held, and a poll reports the rest of it. If such a read ends with the
+end of the connection, ``_wake`` makes the next poll report that, too. A peek is the exception: what it saw is kept in
+``unread``, and must be taken before a wait.
 
-A write seals up to RECORDS_AT_ONCE and hands them to the kernel in one call. What that has not taken stays sealed, and
-counts as refused: it must be offered again as it was, and is not sealed twice, for a nonce is used once.
+A write seals up to RECORDS_AT_ONCE and hands them to the kernel in one call. What the kernel does not take stays sealed
+and counts as refused: it must be offered again as it was, and is not sealed twice, because a nonce is used once.
 
-The end. close_notify is FIN. A FIN without one is a cut that anybody on the way could have made: it is an error, never
-the end of a body (RFC 8446 section 6.1). After a fatal alert, either side's, no byte goes out any more.
+The end. close_notify is FIN. A FIN without one may be an attacker's cut: it is an error, never the end of a body
+(RFC 8446 section 6.1). After a fatal alert of either side, no byte goes out any more.
 """
 
 from __future__ import annotations
@@ -38,17 +37,17 @@ RECORDS_AT_ONCE: Final = 4  # sealed for one write: 64 KiB, the most that the ke
 
 
 class TlsFailure(ConnectionAbortedError):
-    """The TLS layer failed in the middle of a connection; ``strerror`` says how."""
+    """The TLS layer failed in the middle of a connection; ``strerror`` describes how."""
 
     def __init__(self, words: str) -> None:
         super().__init__(errno.ECONNABORTED, words)
 
 
 class TlsSocket:
-    """A socket's ways with TLS inside: what ``Channel``, pool and relay use of ``socket.socket``.
+    """A ``Sealed`` byte stream over ``raw``, which it owns.
 
-    ``serves`` is true for the end that answered the handshake; ``most`` is how many bytes of the app's the peer wants
-    in one record at most.
+    ``serves`` is true for the end that answered the handshake; ``most`` is the most bytes of the app's that the peer
+    wants in one record.
     """
 
     __slots__ = (
@@ -73,17 +72,17 @@ class TlsSocket:
         self._reading = Unsealer(reading, tickets=not serves)
         self._writing = writing
         self._rest = b""  # sealed, and not yet the kernel's
-        self._owed = 0  # bytes of the app's that were sealed, and not told as sent
-        self._refused = b""  # how they begin
-        self._replying = False  # an answer to a KeyUpdate is in it
-        self._silent = False  # nothing more is said, and no close_notify is owed
-        self._cut = False  # by us: not an end that the peer has said
-        self.unread = b""  # opened by a peek, and taken by nobody
+        self._owed = 0  # bytes of the app's that were sealed, and not yet reported as sent
+        self._refused = b""  # the first of them
+        self._replying = False  # ``_rest`` holds an answer to a KeyUpdate
+        self._silent = False  # nothing more is sent, not even a close_notify
+        self._cut = False  # on our side: not an end that the peer has sent
+        self.unread = b""  # opened by a peek, and not read yet
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """Whole records, at least one, and of ``size`` bytes about as many; b"" at the peer's close_notify. Raises
+        """Return whole records, at least one, of about ``size`` bytes; b"" at the peer's close_notify. Raises
         BlockingIOError, or an OSError when the connection is gone or was cut."""
         if self.unread or flags:
             return self._beside(size, flags)
@@ -106,7 +105,7 @@ class TlsSocket:
         return b""
 
     def _receive(self, size: int) -> bytes | memoryview:
-        """What is there, behind what is held; for long reads in the scratch. Empty at FIN."""
+        """Return what is held and what has come, for long reads in the scratch; empty at FIN."""
         held = self._reading.held
         try:
             if size <= PLAIN_BYTES:
@@ -125,7 +124,7 @@ class TlsSocket:
         return wire[: len(held) + came]
 
     def _act(self) -> None:
-        """On what the peer has said besides the app's bytes."""
+        """Act on what the peer has sent besides the app's bytes."""
         reading = self._reading
         reading.news = False
         if reading.asked:
@@ -141,7 +140,7 @@ class TlsSocket:
             self._wake()
 
     def _wake(self) -> None:
-        """Makes polls say that there is something to read: here it is the end, which came with the last bytes."""
+        """Make polls report something to read: the end, which came with the last bytes."""
         with suppress(OSError):
             self._raw.shutdown(socket.SHUT_RD)
 
@@ -153,13 +152,13 @@ class TlsSocket:
         return self.take_unread()
 
     def take_unread(self) -> bytes:
-        """What a peek has left, for whoever reads on without ``recv``."""
+        """Return, and forget, what a peek has left, for a caller that reads on without ``recv``."""
         data = self.unread
         self.unread = b""
         return data
 
     def holds_unread(self) -> bool:
-        """Whether something has come that nobody has taken, and of which no poll tells: maybe a part of a record."""
+        """Whether something unread has come that no poll reports: maybe a part of a record."""
         return bool(self.unread or self._reading.held)
 
     # -- writing -----------------------------------------------------------------------------------------------------
@@ -182,7 +181,7 @@ class TlsSocket:
         self._owed, self._refused = len(data), bytes(data[:WITNESS_BYTES])
 
     def _send_on(self, data: bytes | memoryview) -> int:
-        """After what could not be sent, or new keys."""
+        """Send after a refusal, or under new keys."""
         if self._writing.sequence >= RECORDS_PER_KEY:
             self._update()
         if self._rest:
@@ -195,7 +194,7 @@ class TlsSocket:
         return self._send_long(memoryview(data), sent)
 
     def _send_long(self, data: memoryview, sent: int) -> int:
-        """From ``sent`` on, in as many records as it takes."""
+        """Send ``data`` from ``sent`` on, in as many records as it takes."""
         most, sealed = self._most, scratch().plain
         while sent < len(data):
             part = data[sent : sent + RECORDS_AT_ONCE * most]
@@ -211,7 +210,7 @@ class TlsSocket:
         return sent
 
     def _push(self, sealed: bytes | memoryview) -> bool:
-        """Hands records to the kernel; what it does not take is the rest. True: it took all."""
+        """Hand records to the kernel, and keep the rest; return whether it took all."""
         try:
             taken = self._raw.send(sealed)
         except BlockingIOError:
@@ -225,21 +224,21 @@ class TlsSocket:
         return False
 
     def _flush(self) -> None:
-        """Hands over the rest. Raises BlockingIOError while there is some, or an OSError."""
+        """Hand the rest to the kernel. Raises BlockingIOError while some is left, or another OSError."""
         rest, self._rest = self._rest, b""
         if not self._push(rest):
             raise BlockingIOError
         self._replying = False
 
     def _say(self, kind: int, content: bytes) -> None:
-        """Puts a record of our own behind the rest, and sends what goes now; the next write sends what is left, or
-        learns that the peer is gone."""
+        """Put a record of our own behind the rest, and send what goes now. The next write sends what is left, or fails
+        if the peer is gone."""
         self._rest += self._writing.seal(kind, content)
         with suppress(OSError):
             self._flush()
 
     def _update(self) -> None:
-        """Our direction goes on under its next keys, and the peer is told."""
+        """Announce, and take, the next keys of our direction."""
         self._replying = True
         self._rest += self._writing.seal(HANDSHAKE, _KEY_UPDATE)
         self._writing.update()
@@ -247,7 +246,7 @@ class TlsSocket:
             self._flush()
 
     def refuse(self, alert: int) -> None:
-        """Says this fatal alert, and nothing more."""
+        """Send this fatal alert, and nothing after it."""
         if not self._silent:
             self._say(ALERT, bytes((_FATAL, alert)))
             self._silent = True
@@ -255,9 +254,9 @@ class TlsSocket:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def shutdown(self, how: int) -> None:
-        """close_notify, then FIN. Raises BlockingIOError where there is no room for the notice yet, or an OSError.
+        """Send close_notify, then FIN. Raises BlockingIOError while the notice has no room, or another OSError.
 
-        SHUT_RDWR is a cut: no word is said, and nothing that has come already is taken."""
+        SHUT_RDWR is a cut: no notice is sent, and nothing that has come already is read."""
         if how == socket.SHUT_RDWR:
             self._abandon()
         elif not self._silent:
@@ -273,7 +272,7 @@ class TlsSocket:
         self._reading.stop("")
 
     def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
-        """As ``socket.setsockopt``; lingering with no time is a reset to come, which nothing must soften."""
+        """As ``socket.setsockopt``. SO_LINGER prepares a reset: no close_notify may make it look like an end."""
         if level == socket.SOL_SOCKET and option == socket.SO_LINGER:
             self._silent = True
         self._raw.setsockopt(level, option, value)
@@ -292,9 +291,9 @@ class TlsSocket:
         return self._raw.fileno()
 
     def close(self) -> None:
-        """Says close_notify where there is room for it, and closes."""
+        """Send close_notify if there is room for it, and close."""
         if not self._silent and not self._rest:
-            with suppress(OSError):  # the peer is gone or takes nothing: it learns of the end by FIN
+            with suppress(OSError):  # the peer is gone or takes nothing: it gets a FIN alone
                 self._raw.send(self._writing.seal(ALERT, _CLOSE_NOTIFY))
         self._abandon()
         self._raw.close()

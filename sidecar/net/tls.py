@@ -1,23 +1,26 @@
-"""TLS on a channel: the handshake. Afterwards a stand-in for the socket carries plain bytes (``net.secured_socket``).
+"""TLS handshakes: a plain channel goes in, a secured one comes out (over ``net.secured_socket``).
 
-Who calls it: ``proxy.gate`` and ``proxy.secure``, and ``feed.control_client``. What a certificate may say is judged by
-whoever calls (``judge``); here is what the library lets through and must not (pyOpenSSL's documentation, and what we
-measured).
+``proxy.gate``, ``proxy.secure`` and ``feed.control_client`` call it. The caller's ``judge`` decides about certificates;
+here is what the library lets through and must not (pyOpenSSL's documentation, and measurements).
 
-Theory of operation. OpenSSL shakes hands, between two buffers in memory; the bytes come and go by the channel, with its
-deadlines. It is given one record at a time, read from the kernel by its length, so that at the end of the handshake
-nothing has been taken that is the app's. Then its secrets for both directions are taken over, and its connection is let
-go, and with it all that it would keep. A server's OpenSSL says two session tickets at the end, which nobody would use:
-they are not sent, and so do not count among the records under the new keys.
+Theory of operation. OpenSSL shakes hands between two buffers in memory; the bytes come and go by the plain channel,
+with its deadlines. OpenSSL gets one record at a time, read from the kernel by its length, so no byte of the app's has
+been taken when the handshake ends. Then its secrets for both directions are taken over, and its connection is freed
+with all that it would keep. A server's OpenSSL writes two session tickets at the end, which no peer would use: they
+are not sent, and so do not count among the records under the new keys.
+
+If a handshake fails, the plain channel is still the caller's, to be closed. If it succeeds, the plain channel is
+closed, and the caller owns the secured one.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Final, cast
+from typing import Final
 
 import msgspec
 import trio
@@ -27,24 +30,22 @@ from OpenSSL import SSL
 from certs.errors import IdentityError, Refusal
 from certs.verify import Peer
 from sidecar.errors import ProxyError, Reason
+from sidecar.net.byte_stream import Secured
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
 from sidecar.net.contexts import NoProtocol, Shaking
+from sidecar.net.hello import HELLO_BYTES, LEAST_FRAGMENT, NoHello, read_hello
 from sidecar.net.records import HEADER_BYTES, PLAIN_BYTES, SEALED_BYTES, SUITES, Keys
 from sidecar.net.secured_socket import TlsSocket
-from sidecar.wire.detect import HELLO_BYTES
-from sidecar.wire.hello import LEAST_FRAGMENT, NoHello, read_hello
 
 HANDSHAKE_SECONDS: Final = 10.0
-FLIGHT_BYTES: Final = 65_536  # OpenSSL hands out what it wants to say in pieces of at most so many bytes
-MOST_RECORDS: Final = (
-    256  # of one side in a handshake: a hundred kilobytes of certificates in the smallest that there are
-)
-LOOK_AFTER: Final = 8  # records that came without a wait: then others have a turn, and deadlines are looked at
-# After the handshake it must be one of these (the mesh's contract); the library's names, in lower case.
+FLIGHT_BYTES: Final = 65_536  # the most that is taken from OpenSSL's outgoing buffer at once
+MOST_RECORDS: Final = 256  # of one side in a handshake: a hundred kilobytes of certificates in the smallest records
+LOOK_AFTER: Final = 8  # after so many records, let other tasks run and check the deadline
+# The key agreement must have been one of these (the mesh's contract); the library's names, in lower case.
 GROUPS: Final = frozenset({"x25519mlkem768", "x25519", "prime256v1", "secp256r1", "p-256"})
 
 _BAD_CERTIFICATE: Final = 42
-_ALERTS: Final = {  # for what OpenSSL has let pass and we have not (RFC 8446 section 6.2)
+_ALERTS: Final = {  # for what OpenSSL accepts and we refuse (RFC 8446 section 6.2)
     "group": 40,
     Refusal.REVOKED.word: 44,
     Refusal.EXPIRED.word: 45,
@@ -53,28 +54,24 @@ _ALERTS: Final = {  # for what OpenSSL has let pass and we have not (RFC 8446 se
     Refusal.WRONG_IDENTITY.word: 49,
     Refusal.NO_CERTIFICATE.word: 116,
 }
-_ASKS_FRAGMENT: Final = b"\0\1\0\1"  # in a ClientHello: the extension max_fragment_length, and how long its value is
+_ASKS_FRAGMENT: Final = b"\0\1\0\1"  # in a ClientHello: the extension max_fragment_length, and the length of its value
 
 Judge = Callable[[Sequence[x509.Certificate]], Peer]
 Step = Callable[[Callable[[], None]], Awaitable[None]]  # runs a step of a handshake when it is its turn
 
 
-class Secured(msgspec.Struct, frozen=True):
-    """What a handshake agreed on. ``alpn`` and ``sni`` are b"" where there is none; ``peer`` is None only where a
-    missing certificate was allowed. ``ends`` is when the first of both sides' certificates ends, in seconds since the
-    epoch (0: not told); ``generation`` is the caller's own count."""
+class Ours(msgspec.Struct, frozen=True):
+    """What the caller adds to ``Secured``: when its own certificate expires (0: not known), and its own count."""
 
-    peer: Peer | None
-    alpn: bytes
-    sni: bytes
-    group: str
-    version: str
     ends: float = 0.0
     generation: int = 0
 
 
+_NOT_TOLD: Final = Ours()
+
+
 class HandshakeFailed(ProxyError):
-    """No secured connection. ``rule`` is the word for metrics and records: a ``certs`` Refusal's, or one of ours."""
+    """The handshake failed. ``rule`` is the word for metrics and records: a ``certs`` Refusal's, or one of ours."""
 
     def __init__(self, reason: Reason, detail: str, rule: str) -> None:
         super().__init__(reason, detail)
@@ -82,47 +79,64 @@ class HandshakeFailed(ProxyError):
 
 
 class _TooLong(Exception):
-    """A handshake that takes more of us than any honest one."""
+    """The handshake takes more records or bytes than any honest one."""
 
 
 async def at_once(step: Callable[[], None]) -> None:
-    """A step that waits for no turn."""
+    """Run a step without waiting for a turn."""
     step()
 
 
 async def secure_server(
-    channel: Channel, context: SSL.Context, judge: Judge | None, seconds: float, *, turn: Step = at_once
-) -> Secured:
-    """Answers the handshake of a peer whose ClientHello is still unread, within ``seconds``.
+    channel: Channel,
+    context: SSL.Context,
+    judge: Judge | None,
+    seconds: float,
+    *,
+    turn: Step = at_once,
+    ours: Ours = _NOT_TOLD,
+) -> Channel:
+    """Answer the handshake of a peer whose ClientHello is still unread, within ``seconds``; return the secured channel.
 
-    ``judge`` makes a Peer of the verified chain or raises IdentityError; None where no certificate was asked for, and
-    a context that allows a missing one gives a Secured without a peer. ``turn`` runs each step, and raises what that
-    raises, or what ``Channel.wait_readable`` does. Raises HandshakeFailed, ChannelClosed (the client left), Overdue
-    (somebody expired the channel). The channel is only good for closing then.
+    ``judge`` makes a Peer of the verified chain or raises IdentityError; pass None if no certificate was asked for. A
+    context that allows a missing certificate gives a Secured without a peer. ``turn`` runs each step, and raises what
+    the step raises, or what ``Channel.wait_readable`` does.
+
+    Raises HandshakeFailed, ChannelClosed (the client left), Overdue (another task expired the channel). Then, or when
+    it is cancelled, ``channel`` is only good for closing.
     """
     connection = SSL.Connection(context)
     connection.set_accept_state()
-    return await _secure(channel, connection, judge, seconds, _CLIENT, turn)
+    return await _secure(channel, connection, judge, seconds, _CLIENT, turn, ours)
 
 
 async def secure_client(
-    channel: Channel, context: SSL.Context, judge: Judge, *, sni: bytes, alpn: Sequence[bytes], seconds: float
-) -> Secured:
-    """Begins the handshake on a connected channel and judges the server before a byte of ours goes out.
+    channel: Channel,
+    context: SSL.Context,
+    judge: Judge,
+    *,
+    sni: bytes,
+    alpn: Sequence[bytes],
+    seconds: float,
+    ours: Ours = _NOT_TOLD,
+) -> Channel:
+    """Begin a handshake on a connected channel, and judge the server before a byte of the app's goes out; return the
+    secured channel.
 
-    Raises HandshakeFailed, ChannelClosed, Overdue; the channel is only good for closing then. That the server takes our
-    own certificate is not known yet when this returns (TLS 1.3): an alert before its first byte says that it did not.
+    Raises HandshakeFailed, ChannelClosed, Overdue. Then, or when it is cancelled, ``channel`` is only good for closing.
+    Under TLS 1.3 this returns before the server has judged our own certificate: an alert before its first byte means
+    that it refused it.
     """
     connection = SSL.Connection(context)
     connection.set_connect_state()
     if sni:
         connection.set_tlsext_host_name(sni)
     connection.set_alpn_protos(list(alpn))
-    return await _secure(channel, connection, judge, seconds, _SERVER, at_once)
+    return await _secure(channel, connection, judge, seconds, _SERVER, at_once, ours)
 
 
 class _Side(msgspec.Struct, frozen=True):
-    """How failures of a handshake with this kind of peer are called."""
+    """The reasons for failures of a handshake with this kind of peer."""
 
     failed: Reason
     refused: Reason
@@ -134,16 +148,22 @@ _SERVER: Final = _Side(Reason.UPSTREAM_HANDSHAKE, Reason.UPSTREAM_IDENTITY, Reas
 
 
 async def _secure(
-    channel: Channel, connection: SSL.Connection, judge: Judge | None, seconds: float, side: _Side, turn: Step
-) -> Secured:
+    channel: Channel,
+    connection: SSL.Connection,
+    judge: Judge | None,
+    seconds: float,
+    side: _Side,
+    turn: Step,
+    ours: Ours,
+) -> Channel:
     shaking = Shaking()
     connection.set_app_data(shaking)
-    raw = _raw(channel)
+    raw = channel.plain
     channel.limit(seconds, side.slow)
     try:
         hello = await _shake(channel, raw, connection, side, turn)
     except NoProtocol:
-        detail = f"{channel.peer}: it offers only protocols (ALPN) that are not known here"
+        detail = f"{channel.peer}: no protocol (ALPN) that it offers is known here"
         raise HandshakeFailed(side.failed, detail, "no_application_protocol") from None
     except _TooLong:
         most = f"{MOST_RECORDS} records, or a hello of more than {HELLO_BYTES:,} bytes"
@@ -166,24 +186,21 @@ async def _secure(
         raise HandshakeFailed(side.slow, f"{channel.peer}: no handshake within {seconds:g} s", "timeout") from None
     channel.deadline = NEVER
     try:
-        sealed = _socket(raw, connection, shaking, side, hello)
+        seal = _sealing(connection, shaking, side, hello)
     except (KeyError, ValueError):
-        detail = f"{channel.peer}: OpenSSL has not told the secrets of the handshake"
+        detail = f"{channel.peer}: OpenSSL did not give the secrets of the handshake"
         raise HandshakeFailed(side.failed, detail, "no_secrets") from None
     try:
-        secured = _judged(channel, connection, judge, side)
+        secured = _judged(channel, connection, judge, side, ours)
     except HandshakeFailed as failed:
-        sealed.refuse(
-            _ALERTS.get(failed.rule, _BAD_CERTIFICATE)
-        )  # its side of the handshake went well: it has to be told
+        # The peer's side of the handshake succeeded: only an alert under the new keys reports the refusal.
+        seal(raw).refuse(_ALERTS.get(failed.rule, _BAD_CERTIFICATE))
         raise
-    channel.sock = cast(socket.socket, sealed)
-    channel.secured = secured
-    return secured
+    return channel.hand_over(seal, secured)
 
 
 async def _shake(channel: Channel, raw: socket.socket, connection: SSL.Connection, side: _Side, turn: Step) -> bytes:
-    """Until both sides are done; returns what the peer said first, before it was answered."""
+    """Shake hands until both sides are done; return what the peer sent before it was answered."""
     first, answered = b"", side is _SERVER
     for number in range(MOST_RECORDS):
         if number % LOOK_AFTER == LOOK_AFTER - 1:
@@ -208,14 +225,14 @@ async def _shake(channel: Channel, raw: socket.socket, connection: SSL.Connectio
             raise
         else:
             last = _said(connection)
-            if side is _SERVER:  # else these are tickets: see the module's text
+            if side is _SERVER:  # a server's are session tickets: see the module's docstring
                 await channel.send_all(last)
             return first
     raise _TooLong
 
 
 def _said(connection: SSL.Connection) -> bytes:
-    """What OpenSSL wants to be sent."""
+    """Return what OpenSSL wants to send."""
     said = b""
     with suppress(SSL.WantReadError):
         while True:
@@ -224,7 +241,8 @@ def _said(connection: SSL.Connection) -> bytes:
 
 
 async def _record(channel: Channel, raw: socket.socket) -> bytes:
-    """The next record of a handshake, and not a byte more. What is no record comes as it is, for OpenSSL to refuse."""
+    """Return the next record of a handshake, and not a byte more. Bytes that are no record are returned as they are,
+    for OpenSSL to refuse."""
     data = await _take(channel, raw, HEADER_BYTES)
     length = data[3] << 8 | data[4]
     if length > SEALED_BYTES or data[0] >> 2 != 5:  # 20 to 23, the types that there are
@@ -233,7 +251,7 @@ async def _record(channel: Channel, raw: socket.socket) -> bytes:
 
 
 async def _take(channel: Channel, raw: socket.socket, size: int) -> bytes:
-    """So many bytes. Raises ChannelClosed, Overdue."""
+    """Return exactly ``size`` bytes. Raises ChannelClosed, Overdue."""
     data = b""
     while len(data) < size:
         try:
@@ -249,16 +267,20 @@ async def _take(channel: Channel, raw: socket.socket, size: int) -> bytes:
     return data
 
 
-def _socket(raw: socket.socket, connection: SSL.Connection, shaking: Shaking, side: _Side, hello: bytes) -> TlsSocket:
+def _sealing(
+    connection: SSL.Connection, shaking: Shaking, side: _Side, hello: bytes
+) -> Callable[[socket.socket], TlsSocket]:
+    """Return what puts the agreed keys on a socket, once. Raises KeyError, ValueError if OpenSSL gave no secrets."""
     suite = SUITES[connection.get_cipher_name() or ""]
     by_client, by_server = Keys(suite, shaking.by_client), Keys(suite, shaking.by_server)
     if side is _SERVER:
-        return TlsSocket(raw, by_server, by_client, serves=False)
-    return TlsSocket(raw, by_client, by_server, serves=True, most=_most(hello))
+        return lambda raw: TlsSocket(raw, by_server, by_client, serves=False)
+    most = _most(hello)
+    return lambda raw: TlsSocket(raw, by_client, by_server, serves=True, most=most)
 
 
 def _most(hello: bytes) -> int:
-    """How much the client wants in one record: OpenSSL has agreed to what it asked for (RFC 6066 section 4)."""
+    """Return the most bytes that the client wants in one record: OpenSSL has agreed to it (RFC 6066 section 4)."""
     lone = len(hello) == HEADER_BYTES + int.from_bytes(hello[3:HEADER_BYTES], "big")
     if lone and _ASKS_FRAGMENT not in hello:
         return PLAIN_BYTES
@@ -266,12 +288,13 @@ def _most(hello: bytes) -> int:
         read = read_hello(hello)
     except NoHello:
         read = None
-    if read is None:  # OpenSSL could read it: the least that can be asked for is never too much
+    if read is None:  # only OpenSSL could read it: the least that a client can ask for is always allowed
         return LEAST_FRAGMENT
     return read.fragment or PLAIN_BYTES
 
 
-def _judged(channel: Channel, connection: SSL.Connection, judge: Judge | None, side: _Side) -> Secured:
+def _judged(channel: Channel, connection: SSL.Connection, judge: Judge | None, side: _Side, ours: Ours) -> Secured:
+    """Return what was agreed on. Raises HandshakeFailed if it, or the peer, is refused."""
     group = connection.get_group_name() or ""
     if group.lower() not in GROUPS:
         raise HandshakeFailed(side.failed, f"{channel.peer}: key agreement by {group or 'nothing'}", "group")
@@ -279,10 +302,10 @@ def _judged(channel: Channel, connection: SSL.Connection, judge: Judge | None, s
     if judge is not None:
         try:
             chain = connection.get_verified_chain(as_cryptography=True)
-        except (ValueError, TypeError, x509.InvalidVersion):  # OpenSSL reads what is no DER, too
+        except (ValueError, TypeError, x509.InvalidVersion):  # OpenSSL also reads what is not DER
             detail = f"{channel.peer}: its certificate can't be read as X.509"
             raise HandshakeFailed(side.refused, detail, Refusal.UNREADABLE.word) from None
-        # A resumed session has no chain either; there are none, and if there were, this is where they end.
+        # A resumed session has no chain either. Contexts allow none; if one came, it would end here.
         if not chain and connection.get_context().get_verify_mode() & SSL.VERIFY_FAIL_IF_NO_PEER_CERT:
             raise HandshakeFailed(side.refused, f"{channel.peer}: it shows no certificate", "no_certificate")
         if chain:
@@ -295,19 +318,15 @@ def _judged(channel: Channel, connection: SSL.Connection, judge: Judge | None, s
         peer=peer,
         alpn=connection.get_alpn_proto_negotiated(),
         sni=connection.get_servername() or b"",
-        group=group,
-        version=connection.get_protocol_version_name(),
+        group=sys.intern(group),  # the few that there are, once and not for each connection
+        version=sys.intern(connection.get_protocol_version_name()),
+        ends=min(ours.ends, peer.not_after) if peer is not None and ours.ends else ours.ends,
+        generation=ours.generation,
     )
 
 
-def _raw(channel: Channel) -> socket.socket:
-    if not isinstance(channel.sock, socket.socket):
-        raise TypeError("the channel is secured already")
-    return channel.sock
-
-
 def words_of(error: SSL.Error) -> str:
-    """OpenSSL's own words for it, the first of a stack."""
+    """Return OpenSSL's own words for an error: the first entry of its stack that has any."""
     stack = error.args[0] if error.args else ()
     for entry in stack:
         if len(entry) == 3 and entry[2]:
@@ -316,7 +335,7 @@ def words_of(error: SSL.Error) -> str:
 
 
 def _word(words: str) -> str:
-    """A label for metrics: alerts and the few errors that are worth a name of their own."""
+    """Return a label for metrics: alerts, and the few errors that are worth a name of their own."""
     for known in _WORDS:
         if known in words:
             return known.replace(" ", "_")

@@ -1,12 +1,10 @@
-"""What the gate found out about a connection, for whoever serves it; apart from the gate, which imports OpenSSL."""
+"""What the gate found out about a connection. Apart from ``gate``, which imports OpenSSL; ``intake`` must not."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
-
-from sidecar.net.channel import ChannelClosed
 
 if TYPE_CHECKING:
     from certs.verify import Peer
@@ -15,16 +13,20 @@ if TYPE_CHECKING:
 
 
 class Admitted(msgspec.Struct, frozen=True):
-    """How a connection goes on. ``inside``: "http" or "tcp" where its ALPN says so, "auto" where that has to be found
-    out. ``peer``, its form for the app (``xfcc``) and ``leaving`` are None, or b"", for plaintext and for TLS that is
-    not ours; ``words`` say for people how it is secured."""
+    """How a connection goes on.
+
+    ``inside`` is "http" or "tcp" if its ALPN names that, "auto" if detection has to find out. ``peer``, its form for
+    the app (``xfcc``) and ``leaving`` are None, or b"", for plaintext and for TLS that is not the mesh's; ``words``
+    describe for people how it is secured. ``silent``: plaintext is allowed and the client has sent nothing yet, so its
+    first bytes may still begin a handshake of the mesh: look at them before anything is read.
+    """
 
     inside: str = "auto"
     peer: Peer | None = None
     xfcc: bytes = b""
     leaving: DrainState | None = None
     words: str = ""
-    guarded: bool = False  # it was silent; what it says first is looked at before it is read
+    silent: bool = False
 
     @property
     def principal(self) -> str:
@@ -33,32 +35,10 @@ class Admitted(msgspec.Struct, frozen=True):
 
 
 AS_IT_CAME: Final = Admitted()
-SILENT: Final = Admitted(guarded=True)
-
-
-class TlsWaiting(ChannelClosed):
-    """A client that was silent has begun a TLS handshake after all; nothing of it has been read."""
-
-    def __init__(self) -> None:
-        super().__init__("a TLS handshake began after a silence")
-
-
-class Guard(Protocol):
-    """In the place of a silent client's socket; see ``proxy.gate``."""
-
-    def let_go(self) -> None: ...
-
-
-def let_go(channel: Channel) -> None:
-    """Whose server spoke first is no TLS client: its bytes are not looked at any more."""
-    guard: Guard | None = channel.sock if hasattr(channel.sock, "let_go") else None
-    if guard is not None:
-        guard.let_go()
+SILENT: Final = Admitted(silent=True)
 
 
 class Gate(Protocol):
     """See ``proxy.gate``."""
 
-    async def admit(self, channel: Channel, host: str, port: int) -> Admitted: ...
-
-    async def admit_late(self, channel: Channel, host: str, port: int) -> Admitted: ...
+    async def admit(self, channel: Channel, host: str, port: int) -> tuple[Channel, Admitted]: ...

@@ -35,7 +35,7 @@ class InboundDoor:
 
     async def serve(self, channel: Channel, host: str) -> None:
         """Serves a connection from ``host``, or resets it; closes it."""
-        original = original_dst(channel.sock)
+        original = original_dst(channel.plain)
         try:
             self._judge(original, host)
             assert original is not None
@@ -68,7 +68,7 @@ class OutboundDoor:
 
     async def serve(self, channel: Channel, host: str) -> None:
         """Serves a connection from ``host``, or resets it; closes it."""
-        original = original_dst(channel.sock)
+        original = original_dst(channel.plain)
         if original is None:
             await self._explicit(channel, host)
             return

@@ -10,7 +10,6 @@ from time import monotonic
 from sidecar.addresses import parse_ip
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed
-from sidecar.proxy.admitted import TlsWaiting
 from sidecar.proxy.client import VERSIONS, DrainState, HttpStream, Timeouts
 from sidecar.telemetry.record import Origin
 from sidecar.wire.grammar import HEAD_BYTES
@@ -66,7 +65,7 @@ class ServerConnection:
         """Wait for the next request; None when the client is done. It is valid until the next call.
 
         ``failure`` of the stream is set if what came is no request: then there may be no ``request``, and all that
-        can be done is to reply. Raises TlsWaiting.
+        can be done is to reply.
         """
         stream = self._stream
         stream.reply_begun = False
@@ -109,8 +108,6 @@ class ServerConnection:
             if failure.reason is Reason.CONNECTION_IDLE:
                 return None
             stream.failure = failure
-        except TlsWaiting:
-            raise
         except ChannelClosed:
             return None
         return stream

@@ -1,16 +1,17 @@
-"""The gate of inbound: is this connection TLS for us, who is behind it, and what is inside?
+"""The gate of inbound: whether a connection is TLS for this proxy, which peer is behind it, and what is inside.
 
 Called by ``inbound`` before anything is read, where the proxy has an identity. The rules are the mesh's contract:
 
 - STRICT ends every TLS connection here and wants a certificate; plaintext is refused.
 - PERMISSIVE ends those that offer a protocol of the mesh (ALPN), and then wants a good certificate; all else, TLS of
-  the app's own among it, goes on as it came, from a source that is nobody.
+  the app's own among it, goes on as it came, from an unauthenticated source.
 - DISABLE lets all go on as it came.
-- OPTIONAL, of the control plane's own port alone, is STRICT but for who shows no certificate: that one is nobody.
+- OPTIONAL, for the control plane's own port alone, is STRICT, but a client may show no certificate: it is
+  unauthenticated then.
 
-A failed handshake never falls back to plaintext. What was once read from a socket can't be given to OpenSSL any more,
-so first bytes are peeked at. A client that is silent may be waiting for the app to speak first; where plaintext is
-allowed its socket is guarded (:class:`Guarded`), and should it begin a handshake after all, it comes back here.
+A failed handshake never falls back to plaintext. Bytes that were read can't be given to OpenSSL any more, so the gate
+peeks. A silent client may be waiting for the app to speak first: where plaintext is allowed, the gate lets it through
+as SILENT. Then ``intake`` peeks at its first bytes, too, and if a handshake begins, the connection comes back here.
 """
 
 from __future__ import annotations
@@ -18,24 +19,22 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from time import monotonic
-from typing import Final, cast
-
-import msgspec
+from typing import Final
 
 from certs.xfcc import element
 from sidecar.errors import ProxyError, Reason
 from sidecar.identity import ALPN_DETECT, ALPN_HTTP1, ALPN_OPAQUE, Generation, Identity
+from sidecar.net.byte_stream import Secured
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
-from sidecar.net.tls import HANDSHAKE_SECONDS, HandshakeFailed, Secured, secure_server
+from sidecar.net.hello import HANDSHAKE, HELLO_BYTES, NoHello, read_hello
+from sidecar.net.tls import HANDSHAKE_SECONDS, HandshakeFailed, Ours, secure_server
 from sidecar.policy.fairness import ByPeer, peer_of
-from sidecar.proxy.admitted import AS_IT_CAME, SILENT, Admitted, TlsWaiting
+from sidecar.proxy.admitted import AS_IT_CAME, SILENT, Admitted
 from sidecar.proxy.turns import Turns
-from sidecar.wire.detect import HELLO_BYTES
-from sidecar.wire.hello import NoHello, read_hello
 
-TLS_HANDSHAKE: Final = 0x16  # the first byte of a record with a handshake message (RFC 8446 section 5.1)
 AT_ONCE: Final = 512  # handshakes under way; one more ends the oldest of the peer that has most of them
 SILENCE_SECONDS: Final = 0.05
+REMEMBERED: Final = 256  # results of handshakes, equal ones of which are shared: some 0.6 kB for each connection
 _OF_THE_MESH: Final = (b"istio", b"istio-http/1.1", b"istio-h2")
 
 STRICT: Final = "STRICT"
@@ -43,32 +42,6 @@ PERMISSIVE: Final = "PERMISSIVE"
 DISABLE: Final = "DISABLE"
 OPTIONAL: Final = "OPTIONAL"  # said by no flag and no document
 _TLS_ONLY: Final = (STRICT, OPTIONAL)
-
-
-class Guarded:
-    """A socket whose first byte is looked at before it is read: see the module's text. It takes itself away then."""
-
-    __slots__ = ("_channel", "_raw")
-
-    def __init__(self, channel: Channel) -> None:
-        assert isinstance(channel.sock, socket.socket)
-        self._channel = channel
-        self._raw = channel.sock
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        """As ``socket.recv``; raises TlsWaiting where a handshake begins."""
-        first = self._raw.recv(1, socket.MSG_PEEK)
-        self._channel.sock = self._raw
-        if first and first[0] == TLS_HANDSHAKE:
-            raise TlsWaiting
-        return self._raw.recv(size, flags)
-
-    def let_go(self) -> None:
-        """Nothing is looked at any more."""
-        self._channel.sock = self._raw
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._raw, name)
 
 
 class Gate:
@@ -86,6 +59,7 @@ class Gate:
         self._sni_leads_here = sni_leads_here
         self.turns = Turns()
         self._under_way: ByPeer[Channel] = ByPeer()
+        self._remembered: dict[tuple[object, ...], Admitted] = {}
         self.outcomes: dict[str, int] = {}
         self.groups: dict[str, int] = {}
 
@@ -94,37 +68,40 @@ class Gate:
         """Handshakes that have begun and not ended."""
         return len(self._under_way)
 
-    async def admit(self, channel: Channel, host: str, port: int) -> Admitted:
-        """Looks at the first bytes of a connection from ``host``, and secures the connection where that is called for.
+    @property
+    def remembered(self) -> int:
+        """How many results of handshakes are remembered, REMEMBERED at most."""
+        return len(self._remembered)
 
-        Raises ProxyError for what is refused (PLAINTEXT_REFUSED, PEER_REFUSED, HANDSHAKE_*, NO_IDENTITY), and
-        ChannelClosed for a client that left; the channel is only good for a reset then.
+    async def admit(self, channel: Channel, host: str, port: int) -> tuple[Channel, Admitted]:
+        """Look at the first bytes of a connection from ``host``, and secure it if they and the mode call for that.
+
+        Return the channel to go on with, and what was found out. After a handshake that is another channel, which is
+        the caller's to close, and ``channel`` is closed.
+
+        Raises ProxyError for what is refused (PLAINTEXT_REFUSED, PEER_REFUSED, HANDSHAKE_*, NO_IDENTITY, NO_ROUTE), and
+        ChannelClosed if the client left. Then reset ``channel``.
         """
         mode = self._mode_of(port)
         if mode == DISABLE:
-            return AS_IT_CAME
+            return channel, AS_IT_CAME
         first = await self._first_byte(channel, HANDSHAKE_SECONDS if mode in _TLS_ONLY else SILENCE_SECONDS)
         if first is None:
             if mode in _TLS_ONLY:
                 raise ProxyError(Reason.HANDSHAKE_TIMEOUT, f"no TLS handshake within {HANDSHAKE_SECONDS:g} s")
-            channel.sock = cast(socket.socket, Guarded(channel))
-            return SILENT
+            return channel, SILENT
         if not first:
             raise ChannelClosed("the client left before it said anything")
-        if first[0] != TLS_HANDSHAKE:
+        if first[0] != HANDSHAKE:
             if mode in _TLS_ONLY:
                 taken = "mutual TLS only (STRICT)" if mode == STRICT else "TLS only"
                 raise ProxyError(Reason.PLAINTEXT_REFUSED, f"plaintext, and this port takes {taken}")
-            return AS_IT_CAME
-        return await self._admit_tls(channel, host, mode)
-
-    async def admit_late(self, channel: Channel, host: str, port: int) -> Admitted:
-        """As ``admit``, after TlsWaiting."""
-        return await self._admit_tls(channel, host, self._mode_of(port))
-
-    async def _admit_tls(self, channel: Channel, host: str, mode: str) -> Admitted:
+            return channel, AS_IT_CAME
         if mode == PERMISSIVE and not await self._offers_the_mesh(channel):
-            return AS_IT_CAME
+            return channel, AS_IT_CAME
+        return await self._secure(channel, host, mode)
+
+    async def _secure(self, channel: Channel, host: str, mode: str) -> tuple[Channel, Admitted]:
         generation = self._identity.require()
         peer = peer_of(host)
 
@@ -147,7 +124,8 @@ class Gate:
                 enter()
             judge = self._identity.judge(generation, None)
             context = generation.server(certificate_needed=mode != OPTIONAL)
-            secured = await secure_server(channel, context, judge, HANDSHAKE_SECONDS, turn=turn)
+            ours = Ours(generation.credentials.not_after, generation.number)
+            above = await secure_server(channel, context, judge, HANDSHAKE_SECONDS, turn=turn, ours=ours)
         except HandshakeFailed as failed:
             self.note(failed.rule, "")
             raise
@@ -159,35 +137,30 @@ class Gate:
             raise
         finally:
             self._under_way.discard(peer, channel)
+        secured = above.secured
+        assert secured is not None
         if self._sni_leads_here is not None and secured.sni and not self._sni_leads_here(secured.sni):
             self.note("wrong_sni", "")
+            above.reset()
             raise ProxyError(Reason.NO_ROUTE, "the server name (SNI) names no service that is served here")
         self.note("ok", secured.group)
-        return self._admitted(channel, secured, generation)
+        return above, self.remember(secured, generation)
 
     def _make_room(self) -> None:
-        """The oldest has had its time: else whoever begins handshakes and ends none would keep all others out. It is
-        one of whoever has most: else whoever begins many would."""
+        """Evict the oldest handshake of the peer that holds the most slots. Otherwise a client that begins handshakes
+        and ends none would keep all others out."""
         if len(self._under_way) >= AT_ONCE:
             self._under_way.take_from_largest().expire(Reason.TOO_MANY_CONNECTIONS)
 
-    def _admitted(self, channel: Channel, secured: Secured, generation: Generation) -> Admitted:
-        peer, ours = secured.peer, generation.credentials
-        ends = ours.not_after if peer is None else min(peer.not_after, ours.not_after)
-        channel.secured = msgspec.structs.replace(secured, ends=ends, generation=generation.number)
-        if peer is None:  # the context allowed it
-            return Admitted(
-                inside=_INSIDE.get(secured.alpn, "auto"),
-                leaving=generation.leaving,
-                words=f"TLS with a client that shows no certificate, {secured.group}",
-            )
-        return Admitted(
-            inside=_INSIDE.get(secured.alpn, "auto"),
-            peer=peer,
-            xfcc=element(ours.spiffe_id, peer.fingerprint, peer.subject, peer.spiffe_id).encode(),
-            leaving=generation.leaving,
-            words=f"mutual TLS with {peer.spiffe_id}, {secured.group}, {secured.alpn.decode() or 'no ALPN'}",
-        )
+    def remember(self, secured: Secured, generation: Generation) -> Admitted:
+        """Return what a handshake under ``generation`` found out: one object for all connections of a peer."""
+        key = (generation.number, secured.peer, secured.alpn, secured.group)
+        admitted = self._remembered.get(key)
+        if admitted is None:
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
+            admitted = self._remembered[key] = _admitted(secured, generation)
+        return admitted
 
     def note(self, outcome: str, group: str) -> None:
         """Counts a handshake, outbound's too; ``group`` is the key agreement of one that went well."""
@@ -196,17 +169,10 @@ class Gate:
             self.groups[group] = self.groups.get(group, 0) + 1
 
     async def _first_byte(self, channel: Channel, seconds: float) -> bytes | None:
-        """Without taking it: the first byte, b"" at FIN, None after a silence."""
-        assert isinstance(channel.sock, socket.socket)
+        """Return the first byte without taking it: b"" at FIN, None after a silence."""
         channel.limit(seconds, Reason.HANDSHAKE_TIMEOUT)
         try:
-            while True:
-                try:
-                    return channel.sock.recv(1, socket.MSG_PEEK)
-                except BlockingIOError:
-                    await channel.wait_readable()
-                except OSError as error:
-                    raise ChannelClosed(error.strerror or "closed") from None
+            return await channel.peek(1)
         except Overdue as overdue:
             if overdue.reason is not Reason.HANDSHAKE_TIMEOUT:
                 raise
@@ -216,36 +182,49 @@ class Gate:
             channel.deadline = NEVER
 
     async def _offers_the_mesh(self, channel: Channel) -> bool:
-        """Whether the ClientHello, which stays unread, offers a protocol of the mesh. What can't be read does not."""
-        sock = channel.sock
-        assert isinstance(sock, socket.socket)
+        """Whether the ClientHello, which stays unread, offers a protocol of the mesh. One that can't be read offers
+        none."""
+        sock = channel.plain
         until = monotonic() + HANDSHAKE_SECONDS
         channel.limit(HANDSHAKE_SECONDS, Reason.HANDSHAKE_TIMEOUT)
         seen = 0
         try:
             while True:
-                data = sock.recv(HELLO_BYTES, socket.MSG_PEEK)
+                data = channel.peek_nowait(HELLO_BYTES) or b""
                 try:
                     hello = read_hello(data)
                 except NoHello:
                     return False
                 if hello is not None:
                     return any(name in _OF_THE_MESH or name.startswith(b"sidecar-") for name in hello.alpn)
-                if len(data) == seen or len(data) >= HELLO_BYTES:  # woken, and no more has come: FIN
+                if len(data) <= seen or len(data) >= HELLO_BYTES:  # woken, and no more has come: FIN
                     raise ChannelClosed("the client closed in the middle of its ClientHello")
                 seen = len(data)
-                # Else what is there already would wake us at once, again and again.
+                # Otherwise the bytes that are there already would end each wait at once.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, seen + 1)
                 channel.deadline = until
                 await channel.wait_readable()
-        except BlockingIOError:
-            raise ChannelClosed("the client closed in the middle of its ClientHello") from None
         except OSError as error:
             raise ChannelClosed(error.strerror or "closed") from None
         finally:
             channel.deadline = NEVER
             if seen and not channel.closed:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+
+
+def _admitted(secured: Secured, generation: Generation) -> Admitted:
+    peer, ours = secured.peer, generation.credentials
+    inside = _INSIDE.get(secured.alpn, "auto")
+    if peer is None:  # the context allowed it
+        words = f"TLS with a client that shows no certificate, {secured.group}"
+        return Admitted(inside, leaving=generation.leaving, words=words)
+    return Admitted(
+        inside,
+        peer=peer,
+        xfcc=element(ours.spiffe_id, peer.fingerprint, peer.subject, peer.spiffe_id).encode(),
+        leaving=generation.leaving,
+        words=f"mutual TLS with {peer.spiffe_id}, {secured.group}, {secured.alpn.decode() or 'no ALPN'}",
+    )
 
 
 _INSIDE: Final = {ALPN_HTTP1: "http", b"http/1.1": "http", ALPN_OPAQUE: "tcp", ALPN_DETECT: "auto"}

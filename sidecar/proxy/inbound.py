@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+import msgspec
+
 from sidecar.addresses import Address, OriginalDst
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel, ChannelClosed
 from sidecar.net.pool import Lease, Limits, PoolUse, pool_use
 from sidecar.policy.authorize import Asked, Permit, authorize_inbound
-from sidecar.proxy.admitted import TlsWaiting
 from sidecar.proxy.captured import refuse
 from sidecar.proxy.exchange import exchange
 from sidecar.proxy.forwarding import Forwarder
@@ -26,6 +27,7 @@ from sidecar.proxy.sniff import Sniffed
 from sidecar.proxy.streams import ServerStream
 from sidecar.proxy.table import MOST, BoundedTable
 from sidecar.resources.protocols import Protocol, protocol_in_force
+from sidecar.resources.snapshot import UNDECLARED, Declared
 from sidecar.telemetry.record import Record
 from sidecar.upstream.cluster import Cluster, Connect, Terms
 from sidecar.upstream.figures import PoolsShown
@@ -68,12 +70,16 @@ class AppPort:
     @property
     def protocol(self) -> Protocol:
         """See ``Target``."""
-        return self.protocol_at(self.address.host, self.address.port)
+        return protocol_in_force(self._told, self.declared_at(self.address.host, self.address.port).protocol)
 
-    def protocol_at(self, host: str, port: int) -> Protocol:
-        """Return what is taken on connections to this endpoint, which leads here."""
+    def declared_at(self, host: str, port: int) -> Declared:
+        """Return what documents say of connections to this endpoint, which leads here."""
         mesh = self._shared.mesh
-        return self._told if mesh is None else protocol_in_force(self._told, mesh.snapshot.declared(host, port))
+        return UNDECLARED if mesh is None else mesh.snapshot.declared(host, port)
+
+    def in_force(self, declared: Declared) -> Protocol:
+        """Return what is taken where documents say this."""
+        return protocol_in_force(self._told, declared.protocol)
 
     async def permit(self, found: Sniffed, peer: str) -> Permit:
         """See ``Target``."""
@@ -148,8 +154,8 @@ class Inbound:
     async def serve(self, channel: Channel, host: str) -> None:
         """Serves one connection from ``host`` until it ends, and closes it."""
         try:
-            # In a mesh the documents declare a port by the endpoint that callers dial, which is this listener.
-            own = None if self._shared.mesh is None else self._app.protocol_at(*channel.sock.getsockname()[:2])
+            # Documents declare a port by the endpoint that callers dial, which is this listener.
+            own = UNDECLARED if self._shared.mesh is None else self._app.declared_at(*channel.sock.getsockname()[:2])
             await _serve_at(channel, host, self._app, self._shared, own)
         finally:
             channel.close()
@@ -194,7 +200,7 @@ class CapturedInbound:
         port = self._ports.find(original)
         port.users += 1
         try:
-            await _serve_at(channel, host, port, self._shared)
+            await _serve_at(channel, host, port, self._shared, port.declared_at(original.host, original.port))
         finally:
             port.users -= 1
             channel.close()
@@ -238,28 +244,28 @@ class CapturedInbound:
         return pool_uses(self._ports.values(), self._shared.max_pool)
 
 
-async def _serve_at(
-    channel: Channel, host: str, port: AppPort, shared: Shared, protocol: Protocol | None = None
-) -> None:
-    """Serve a connection for ``port``, through the gate where there is one; ``protocol`` is as ``serve_target`` has
-    it."""
-    gate = shared.gate
+async def _serve_at(channel: Channel, host: str, port: AppPort, shared: Shared, declared: Declared) -> None:
+    """Serve a connection for ``port``, of which documents say this, through the gate where there is one."""
+    gate, protocol = shared.gate, port.in_force(declared)
     if gate is None:
         await serve_target(channel, host, port, shared, protocol=protocol)
         return
     try:
-        admitted = await gate.admit(channel, host, port.address.port)
-        try:
-            await serve_target(channel, host, port, shared, admitted, protocol)
-        except TlsWaiting:
-            admitted = await gate.admit_late(channel, host, port.address.port)
-            await serve_target(channel, host, port, shared, admitted, protocol)
+        begins = True
+        while begins:  # again only for a client whose handshake began after a silence
+            channel, admitted = await gate.admit(channel, host, port.address.port)
+            if admitted.inside == "tcp" and declared.mixed:
+                # To its caller this may be a port that is declared tcp: what it announces says nothing then.
+                admitted = msgspec.structs.replace(admitted, inside="auto")
+            begins = await serve_target(channel, host, port, shared, admitted, protocol)
     except ProxyError as refused:
         if refused.reason in _ALERTED:
             await channel.close_after_reply()  # a reset would destroy the alert that says what is wrong
         refuse(channel, "inbound", refused, port.original, shared)
     except ChannelClosed:
         shared.telemetry.counters.detect_nothing += 1
+    finally:
+        channel.close()  # after a handshake it is not the caller's
 
 
 def _connector(shared: Shared) -> PlaintextConnector:

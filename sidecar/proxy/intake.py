@@ -14,12 +14,12 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
 from sidecar.net.pool import Lease
 from sidecar.policy.authorize import Permit
-from sidecar.proxy.admitted import AS_IT_CAME, Admitted, TlsWaiting, let_go
+from sidecar.proxy.admitted import AS_IT_CAME, Admitted
 from sidecar.proxy.connection import ServerConnection
 from sidecar.proxy.opaque import tunnel
 from sidecar.proxy.serve import serve_http
 from sidecar.proxy.shared import Shared
-from sidecar.proxy.sniff import Habits, Sniffed, first_of, greets, note_detected, sniff
+from sidecar.proxy.sniff import Habits, Sniffed, begins_handshake, first_of, greets, note_detected, sniff
 from sidecar.proxy.streams import ServerStream
 from sidecar.resources.protocols import Protocol
 from sidecar.telemetry.record import Origin, Record
@@ -102,45 +102,63 @@ async def serve_target(
     shared: Shared,
     admitted: Admitted = AS_IT_CAME,
     protocol: Protocol | None = None,
-) -> None:
+) -> bool:
     """Serve a connection from ``host`` until it ends. Cancelling resets it; the caller closes it.
 
     ``protocol`` is the target's own unless it is given. What the peer's ALPN says of the protocol inside narrows what
     is taken there, and never widens it.
 
-    Raises TlsWaiting where the gate let a silent client through, and that began a handshake then.
+    Return True at once, with nothing read, if the gate has let a silent client through and that begins a TLS handshake:
+    the gate has to look at it again. Otherwise return False.
     """
     protocol = protocol or target.protocol
     if protocol == "tcp":
         origin = _origin("opaque bytes, as the port is declared", 0.0, target, admitted)
         found = Sniffed(Detected.OPAQUE, b"", None)
-        if admitted.guarded:
+        if admitted.silent:
             found = await _after_silence(channel, target, shared, admitted)
+            if found.begins_handshake:
+                return True
         await _relay(channel, found, origin, target, shared)
     elif protocol == "http" and admitted.inside == "tcp":
         origin = _origin("opaque bytes, as its ALPN says", 0.0, target, admitted)
         error = ProxyError(Reason.PROTOCOL_REFUSED, "opaque bytes (ALPN sidecar-tcp), and this port is declared HTTP")
         _refuse(channel, Detected.OPAQUE, error, origin, target, shared)
     elif protocol == "http" or admitted.inside == "http":
+        if admitted.silent and await _handshake_for_http(channel, shared):
+            return True
         said = "the port is declared" if protocol == "http" else "its ALPN says"
         origin = _origin(f"HTTP, as {said}", 0.0, target, admitted)
         await _http(channel, host, b"", origin, target, shared, admitted)
     else:
-        await _detect(channel, host, target, shared, admitted, protocol)
+        return await _detect(channel, host, target, shared, admitted, protocol)
+    return False
 
 
 async def _after_silence(channel: Channel, target: Target, shared: Shared, admitted: Admitted) -> Sniffed:
-    """Who speaks first, a client that the gate has let through in its silence, or the app? Raises TlsWaiting where the
-    client does, with a handshake; ProxyError; ChannelClosed."""
+    """Dial for a silent client, and wait until it or the app sends something. Raises ProxyError, ChannelClosed."""
     lease = await target.dial_early(admitted.principal)
     try:
-        data = await first_of(channel, lease.channel, b"", NEVER, shared.timeouts.idle)
+        first = await first_of(channel, lease.channel, b"", NEVER, shared.timeouts.idle, look=True)
     except BaseException:
         lease.release(reusable=False)
         raise
-    channel.deadline = NEVER
-    let_go(channel)
-    return Sniffed(Detected.OPAQUE, data or b"", lease)
+    finally:
+        channel.deadline = NEVER
+    if begins_handshake(first):
+        lease.release(reusable=False)
+        return Sniffed(Detected.TLS, b"", None, begins_handshake=True)
+    return Sniffed(Detected.OPAQUE, b"", lease)
+
+
+async def _handshake_for_http(channel: Channel, shared: Shared) -> bool:
+    """Wait for the first byte of a silent client; return whether a handshake begins. What ends the wait otherwise ends
+    the first read of a request, too."""
+    channel.limit(shared.timeouts.request_head, Reason.CONNECTION_IDLE)
+    try:
+        return begins_handshake(await channel.peek(1))
+    except (ChannelClosed, Overdue):
+        return False
 
 
 def _origin(words: str, after: float, target: Target, admitted: Admitted) -> Origin:
@@ -151,7 +169,7 @@ def _origin(words: str, after: float, target: Target, admitted: Admitted) -> Ori
 
 async def _detect(
     channel: Channel, host: str, target: Target, shared: Shared, admitted: Admitted, protocol: Protocol
-) -> None:
+) -> bool:
     began = monotonic()
     counters = shared.telemetry.counters
     try:
@@ -164,12 +182,11 @@ async def _detect(
             head_timeout=shared.timeouts.request_head,
             idle=shared.timeouts.idle,
             announced=admitted.inside == "tcp",
+            look=admitted.silent,
         )
-    except TlsWaiting:
-        raise
     except ChannelClosed:
         counters.detect_nothing += 1
-        return
+        return False
     except Overdue as overdue:
         if overdue.reason is not Reason.HEAD_TIMEOUT:
             counters.detect_nothing += 1
@@ -178,14 +195,14 @@ async def _detect(
             words = "undecided: the beginning of a method, and no more"
             origin = _origin(words, monotonic() - began, target, admitted)
             await _http_error(channel, host, overdue, origin, target, shared)
-        return
+        return False
     except ProxyError as error:
         counters.detect_undecided += 1
         origin = _origin("undecided: the client was silent", monotonic() - began, target, admitted)
         _refuse(channel, Detected.OPAQUE, error, origin, target, shared)
-        return
-    if admitted.guarded:
-        let_go(channel)
+        return False
+    if found.begins_handshake:
+        return True
     lease = found.lease
     origin = _origin(found.words, monotonic() - began, target, admitted)
     is_http = found.kind is Detected.HTTP1 and (lease is None or not greets(lease.channel))
@@ -212,6 +229,7 @@ async def _detect(
         if found.sni and lease is None:
             target = target.led_by(found.sni)
         await _relay(channel, found, origin, target, shared)
+    return False
 
 
 def _refusal(found: Sniffed, is_http: bool, protocol: Protocol, admitted: Admitted) -> ProxyError | None:

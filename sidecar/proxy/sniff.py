@@ -9,7 +9,6 @@ it never decides what a connection is.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Protocol
@@ -19,15 +18,16 @@ import trio
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
+from sidecar.net.hello import HANDSHAKE, NoHello, read_hello
 from sidecar.net.pool import Lease
 from sidecar.telemetry.telemetry import Telemetry
 from sidecar.wire.detect import Detected, detect
-from sidecar.wire.hello import NoHello, read_hello
 
 SILENCE_SECONDS = 0.05
 _FRAME_HEADER = 9  # bytes (RFC 9113 section 4.1)
 _SETTINGS = b"\0\0\0\x04\0\0\0\0\0"  # but for the length, which stands first
 HELLO_SECONDS = 10.0
+_HANDSHAKE = bytes((HANDSHAKE,))
 
 
 class Habits(Protocol):
@@ -39,7 +39,7 @@ class Habits(Protocol):
 class Sniffed(msgspec.Struct, frozen=True):
     """``data`` is what was read, all of it for whoever goes on; ``lease`` the connection that was dialed meanwhile.
     ``kind`` is TLS, HTTP1, HTTP2, PROXY or OPAQUE; MORE where the client ended before it said anything. ``sent`` bytes
-    of the data have gone to the upstream already."""
+    of the data have gone to the upstream already. ``begins_handshake``: TLS, none of it read, and there is no lease."""
 
     kind: Detected
     data: bytes
@@ -47,6 +47,7 @@ class Sniffed(msgspec.Struct, frozen=True):
     sni: bytes = b""
     server_first: bool = False
     sent: int = 0
+    begins_handshake: bool = False
 
     @property
     def words(self) -> str:
@@ -95,10 +96,12 @@ async def sniff(
     head_timeout: float,
     idle: float,
     announced: bool = False,
+    look: bool = False,
 ) -> Sniffed:
     """Read from ``client`` until it is known what it speaks. ``connect`` dials the upstream, at most once.
 
     ``announced``: the peer has said that opaque bytes follow, so the upstream is dialed without waiting for a silence.
+    ``look``: if the first bytes begin a TLS handshake, leave them unread and return with ``begins_handshake``.
 
     Raises ProxyError (a beginning that does not go on within ``head_timeout``; what ``connect`` raises) and
     ChannelClosed. Whatever it raises, or when it is cancelled, a lease made or handed in has been released.
@@ -119,7 +122,7 @@ async def sniff(
                 until = monotonic() + head_timeout
             more: bytes | None
             if lease is not None and kind is not Detected.LIKELY_OPAQUE:
-                more = await first_of(client, lease.channel, data, until, idle)
+                more = await first_of(client, lease.channel, data, until, idle, look=look)
                 if more is None:
                     greeted = greets(lease.channel)
                     if speaks_http2(lease.channel):
@@ -130,7 +133,7 @@ async def sniff(
                     return Sniffed(Detected.OPAQUE, data, lease, server_first=greeted, sent=sent)
             else:
                 at_once = announced or (habits.server_first and not data)
-                more = await _recv_within(client, 0.0 if at_once else SILENCE_SECONDS)
+                more = await _recv_within(client, 0.0 if at_once else SILENCE_SECONDS, look=look)
                 if more is None and kind is Detected.LIKELY_OPAQUE:
                     # A word, and silence: an opaque client that waits for an answer, most likely. It gets one, but is
                     # still looked at: an HTTP request in slow pieces must not slip by as opaque bytes.
@@ -151,9 +154,16 @@ async def sniff(
                         failure = error
                     continue
                 elif more is None:
-                    more = await _recv_within(client, head_timeout)
+                    more = await _recv_within(client, head_timeout, look=look)
                     if more is None and failure is not None:
                         raise failure
+            if look and more is not None:
+                look = False
+                if begins_handshake(more):
+                    if lease is not None:
+                        lease.release(reusable=False)
+                    return Sniffed(Detected.TLS, b"", None, begins_handshake=True)
+                more = client.recv_nowait()
             if not more:  # FIN
                 if kind is Detected.LIKELY_OPAQUE or habits.server_first:
                     return Sniffed(Detected.OPAQUE, data, lease, sent=sent)
@@ -180,10 +190,15 @@ def speaks_http2(server: Channel) -> bool:
     return _is_settings(_peek(server))
 
 
+def begins_handshake(first: bytes | None) -> bool:
+    """Return whether these first bytes of a client, if any have come, begin a TLS handshake."""
+    return first is not None and first[:1] == _HANDSHAKE
+
+
 def _peek(server: Channel) -> bytes:
     try:
-        return server.sock.recv(_FRAME_HEADER, socket.MSG_PEEK)
-    except OSError:  # nothing is there, or the server is gone
+        return server.peek_nowait(_FRAME_HEADER) or b""
+    except ChannelClosed:
         return b""
 
 
@@ -195,12 +210,9 @@ def _is_settings(said: bytes) -> bool:
 def _waits(server: Channel) -> bool:
     """Whether a server has neither said anything nor left."""
     try:
-        server.sock.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    return False
+        return server.peek_nowait(1) is None
+    except ChannelClosed:
+        return False
 
 
 async def _send(server: Channel, data: bytes) -> None:
@@ -210,14 +222,14 @@ async def _send(server: Channel, data: bytes) -> None:
         raise ProxyError(Reason.UPSTREAM_CLOSED, f"the upstream went away: {gone.detail}") from None
 
 
-async def _recv_within(client: Channel, seconds: float) -> bytes | None:
-    """The next bytes, or None after a silence."""
-    data = client.recv_nowait()
+async def _recv_within(client: Channel, seconds: float, *, look: bool = False) -> bytes | None:
+    """Return the next bytes, or None after a silence. ``look``: return the first of them, and leave them unread."""
+    data = client.peek_nowait(1) if look else client.recv_nowait()
     if data is not None or not seconds:
         return data
     client.limit(seconds, Reason.CLIENT_IDLE)
     try:
-        return await client.recv()
+        return await client.peek(1) if look else await client.recv()
     except Overdue as overdue:
         if overdue.reason is not Reason.CLIENT_IDLE:
             raise
@@ -227,8 +239,11 @@ async def _recv_within(client: Channel, seconds: float) -> bytes | None:
         client.deadline = NEVER
 
 
-async def first_of(client: Channel, server: Channel, data: bytes, until: float, idle: float) -> bytes | None:
-    """The client's next bytes (b"": FIN), or None as soon as the server has something to say."""
+async def first_of(
+    client: Channel, server: Channel, data: bytes, until: float, idle: float, *, look: bool = False
+) -> bytes | None:
+    """Return the client's next bytes (b"": FIN), or None as soon as the server has sent something. ``look``: return the
+    first of the client's bytes, and leave them unread."""
     more: bytes | None = None
     failure: Exception | None = None
     client.limit(until - monotonic() if data else idle, Reason.HEAD_TIMEOUT if data else Reason.CONNECTION_IDLE)
@@ -244,7 +259,7 @@ async def first_of(client: Channel, server: Channel, data: bytes, until: float, 
 
         nursery.start_soon(listen)
         try:
-            more = await client.recv()
+            more = await (client.peek(1) if look else client.recv())
         except (ChannelClosed, ProxyError) as error:
             failure = error
         nursery.cancel_scope.cancel()

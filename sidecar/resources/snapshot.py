@@ -172,6 +172,17 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     ports: tuple[EntryPort, ...]
 
 
+class Declared(msgspec.Struct, frozen=True, gc=False):
+    """What documents say of a port of the app. ``protocol`` is None where they say nothing; ``mixed``: service ports of
+    several protocols lead there, of which it is the strictest."""
+
+    protocol: Protocol | None = None
+    mixed: bool = False
+
+
+UNDECLARED: Final = Declared()
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """What the proxy obeys. Made by ``resources.compile`` or ``resources.slices``; the tables at the end are its own.
 
@@ -229,8 +240,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         nothing speaks plaintext there."""
         return self.targets.get((address, port)) or self.direct.get((address, port))
 
-    def declared(self, address: str, port: int) -> Protocol | None:
-        """Return what the documents say that the app speaks at this address and port; None where they say nothing.
+    def declared(self, address: str, port: int) -> Declared:
+        """Return what the documents say that the app speaks at this address and port.
 
         ``address`` and ``port`` are an endpoint's: the app's own where connections are captured, the inbound
         listener's where they are ``direct``. Several service ports may lead to one port of the app. The strictest of
@@ -243,7 +254,9 @@ class Snapshot(msgspec.Struct, frozen=True):
             ports = self.own.ports.values()
             direct = known is not None and place in self.direct
             found += [each.protocol for each in ports if direct or each.target == port]
-        return strictest(found) if found else None
+        if not found:
+            return UNDECLARED
+        return Declared(strictest(found), place in self.shared or len(set(found)) > 1)
 
     def entry_by_authority(self, host: bytes | str, port: int) -> EntryPort | None:
         """The port of a service entry that an authority names, by the most exact of its hosts that has this port, or by

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-import msgspec
-
 from sidecar.errors import ProxyError, Reason
 from sidecar.identity import ALPN_DETECT, ALPN_HTTP1, ALPN_OPAQUE, Generation, Identity
 from sidecar.net.channel import Channel, ChannelClosed
 from sidecar.net.dial import dial
-from sidecar.net.tls import HANDSHAKE_SECONDS, HandshakeFailed, secure_client
+from sidecar.net.tls import HANDSHAKE_SECONDS, HandshakeFailed, Ours, secure_client
 from sidecar.resources.snapshot import Endpoint, Snapshot
 from sidecar.upstream.transport import Mtls
 
@@ -46,17 +44,25 @@ class MtlsConnector:
         generation = self.identity.require()
         channel = await dial(endpoint.addresses, endpoint.port, timeout=seconds, registry=self._channels)
         try:
-            await self._secure(channel, generation, transport, OPAQUE_OFFER if opaque else HTTP_OFFER)
+            return await self._secure(channel, generation, transport, OPAQUE_OFFER if opaque else HTTP_OFFER)
         except BaseException:
             channel.reset()
             raise
-        return channel
 
-    async def _secure(self, channel: Channel, generation: Generation, transport: Mtls, offer: Sequence[bytes]) -> None:
+    async def _secure(
+        self, channel: Channel, generation: Generation, transport: Mtls, offer: Sequence[bytes]
+    ) -> Channel:
         judge = self.identity.judge(generation, transport.identities)
+        ours = Ours(generation.credentials.not_after, generation.number)
         try:
-            secured = await secure_client(
-                channel, generation.client(), judge, sni=transport.sni, alpn=offer, seconds=HANDSHAKE_SECONDS
+            channel = await secure_client(
+                channel,
+                generation.client(),
+                judge,
+                sni=transport.sni,
+                alpn=offer,
+                seconds=HANDSHAKE_SECONDS,
+                ours=ours,
             )
         except HandshakeFailed as failed:
             self._outcomes.note(failed.rule, "")
@@ -65,10 +71,9 @@ class MtlsConnector:
             self._outcomes.note("closed", "")
             detail = f"{channel.peer}: closed in the handshake: {gone.detail}"
             raise ProxyError(Reason.UPSTREAM_HANDSHAKE, detail) from None
-        self._outcomes.note("ok", secured.group)
-        assert secured.peer is not None
-        ends = min(secured.peer.not_after, generation.credentials.not_after)
-        channel.secured = msgspec.structs.replace(secured, ends=ends, generation=generation.number)
+        assert channel.secured is not None
+        self._outcomes.note("ok", channel.secured.group)
+        return channel
 
 
 class Mesh(Protocol):

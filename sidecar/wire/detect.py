@@ -16,7 +16,6 @@ from enum import Enum
 from typing import Final
 
 DETECT_BYTES: Final = 1024  # a first line that may be opaque is complete within these
-HELLO_BYTES: Final = 16 * 1024 + 5 * 16  # a ClientHello of 16 KiB, in up to 16 records
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 section 3.4
 PROXY_V1: Final = b"PROXY "  # the PROXY protocol's headers, sections 2.1 and 2.2 of its specification
 PROXY_V2: Final = b"\r\n\r\n\0\r\nQUIT\n"

@@ -147,6 +147,11 @@ def _silent_then_mesh_tls(shop: Shop, client: Spoken) -> bytes:
     return _mesh_tls(shop, client)
 
 
+def _silent_then_own_tls(shop: Shop, client: Spoken) -> bytes:
+    client.pause()
+    return _own_tls(shop, client)
+
+
 def _half_a_hello(shop: Shop, client: Spoken) -> bytes:
     client.send(client_hello("app.example", (b"istio",))[:300])
     return _rest(client)
@@ -181,7 +186,7 @@ def _expected(mode: str, protocol: str, way: Way) -> str:
 
 WAYS: Final[tuple[Way, ...]] = (
     _mesh_tls, _mesh_tls_in_pieces, _own_tls, _own_tls_in_pieces, _plaintext, _silent_then_plaintext,
-    _silent_then_mesh_tls, _half_a_hello, _preface,
+    _silent_then_mesh_tls, _silent_then_own_tls, _half_a_hello, _preface,
 )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def _documents(mesh: Mesh) -> list[dict[str, Any]]:
     ports = [
         {"port": 80, "name": "http", "targetPort": APP},
         {"port": 81, "name": "http-open", "targetPort": OPEN},
-        {"port": 82, "name": "http-off", "targetPort": OFF},
+        {"port": 82, "name": "tcp-off", "targetPort": OFF},
         {"port": 90, "name": "tcp-echo", "targetPort": ECHO},
         {"port": 91, "name": "tcp-greets", "targetPort": GREETS},
     ]

@@ -41,8 +41,8 @@ async def test_connected_with_its_options_and_without_a_deadline(listening):
     assert registry == {channel}
     assert channel.deadline == NEVER
     assert channel.peer == f"127.0.0.1:{listening}"
-    assert channel.sock.getpeername() == ("127.0.0.1", listening)
-    assert not channel.sock.getblocking()
+    assert channel.plain.getpeername() == ("127.0.0.1", listening)
+    assert not channel.plain.getblocking()
     assert channel.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert channel.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     assert channel.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60

@@ -77,17 +77,16 @@ class Ends:
             with trio.fail_after(DEADLINE):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(lambda: trio.to_thread.run_sync(tls.do_handshake))
-                    await self.shake(channel, serves=serves)
+                    channel = await self.shake(channel, serves=serves)
             yield channel, tls
         finally:
             channel.close()
             tls.close()
 
-    async def shake(self, channel: Channel, *, serves: bool) -> None:
+    async def shake(self, channel: Channel, *, serves: bool) -> Channel:
         if serves:
-            await secure_server(channel, self.server(), self.judge, DEADLINE)
-        else:
-            await secure_client(channel, self.client(), self.judge, sni=b"", alpn=(b"istio",), seconds=DEADLINE)
+            return await secure_server(channel, self.server(), self.judge, DEADLINE)
+        return await secure_client(channel, self.client(), self.judge, sni=b"", alpn=(b"istio",), seconds=DEADLINE)
 
 
 @pytest.fixture(scope="module")
@@ -183,20 +182,25 @@ async def test_a_request_that_comes_with_the_end_of_the_handshake(ends: Ends, pi
     with near, far, trio.fail_after(DEADLINE):
         near.setblocking(False)
         far.setblocking(False)
-        channel, peer, client = Channel(near, "peer", set()), trio.socket.from_stdlib_socket(far), Whispering(ends)
+        plain, peer, client = Channel(near, "peer", set()), trio.socket.from_stdlib_socket(far), Whispering(ends)
+        made: list[Channel] = []
+
+        async def shake() -> None:
+            made.append(await ends.shake(plain, serves=True))
 
         async def say(data: bytes) -> None:
             for at in range(0, len(data), piece):
                 await peer.send(data[at : at + piece])
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: ends.shake(channel, serves=True))
+            nursery.start_soon(shake)
             await say(client.step())
             last = b""
             while not last:
                 client.into.write(await peer.recv(65_536))
                 last = client.step()
             nursery.start_soon(say, last + client.said(REQUEST) + client.said(b"more"))
+        channel = made[0]
         assert await _read(channel, len(REQUEST) + 4) == REQUEST + b"more"
         await channel.send_all(b"answer")
         client.into.write(await peer.recv(65_536))
@@ -240,7 +244,7 @@ async def test_a_server_that_refuses_us_says_so_on_our_first_read(ends: Ends, tm
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, serve)
-            await ends.shake(channel, serves=False)
+            channel = await ends.shake(channel, serves=False)
             with pytest.raises(ChannelClosed) as closed:
                 await channel.recv()
         assert "unknown ca" in closed.value.detail

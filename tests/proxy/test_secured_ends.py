@@ -75,7 +75,7 @@ def test_the_end_that_comes_with_the_last_bytes_is_noticed(fin: bool, peeks: boo
 
 async def test_whoever_waits_on_a_channel_hears_of_the_end() -> None:
     with taken_over() as (near, peer), trio.fail_after(30):
-        channel = Channel(near, "peer", set())  # type: ignore[arg-type]
+        channel = Channel(near, "peer", set())
         peer.say((DATA, b"last"), (ALERT, CLOSE_NOTIFY))
         assert [await channel.recv(), await channel.recv(), await channel.recv()] == [b"last", b"", b""]
         channel.close()

@@ -25,11 +25,12 @@ from certs.keys import PrivateKey
 from certs.revocation import Revocations
 from certs.verify import Peer, verify_handshake
 from sidecar.feed.lines import Line
+from sidecar.net.byte_stream import Secured
 from sidecar.net.channel import Channel
 from sidecar.net.contexts import client_context, first_contact_context, server_context
 from sidecar.net.pool import Lease, Limits, Pool
 from sidecar.net.secured_socket import TlsFailure, TlsSocket
-from sidecar.net.tls import HandshakeFailed, Secured, secure_client, secure_server
+from sidecar.net.tls import HandshakeFailed, secure_client, secure_server
 from sidecar.proxy.sniff import sniff
 from sidecar.telemetry.metrics import Counters
 from sidecar.wire.detect import Detected
@@ -63,30 +64,33 @@ class Pair:
     """Two ends of one secured connection."""
 
     def __init__(self) -> None:
-        self.raw, self.far_raw = _connected()
         near, far = trio.run(self._shake)
         self.near, self.far = cast(TlsSocket, near.sock), cast(TlsSocket, far.sock)
-        self.secured = near.secured
 
     async def _shake(self) -> tuple[Channel, Channel]:
         (caller_key, caller), (web_key, web) = _issued("caller"), _issued("web")
         roots = [_ROOT.certificate]
         client = client_context([caller], caller_key, roots)
         server = server_context([web], web_key, roots, (b"istio",), certificate_needed=True)
-        near, far = Channel(self.raw, "far", set()), Channel(self.far_raw, "near", set())
+        near, far = (Channel(sock, "the other end", set()) for sock in _connected())
+        secured: list[Channel] = []
+
+        async def serve() -> None:
+            secured.append(await secure_server(far, server, _anyone, 30.0))
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(secure_server, far, server, _anyone, 30.0)
-            await secure_client(near, client, _anyone, sni=b"", alpn=(b"istio",), seconds=30.0)
-        return near, far
+            nursery.start_soon(serve)
+            near = await secure_client(near, client, _anyone, sni=b"", alpn=(b"istio",), seconds=30.0)
+        return near, secured[0]
 
     def die(self) -> None:
         """The far end is gone with a reset, as this end's kernel knows already."""
-        self.far_raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.far_raw.close()
+        self.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.far.close()
 
     def close(self) -> None:
         self.near.close()
-        self.far_raw.close()
+        self.far.close()
 
 
 @pytest.fixture
@@ -157,7 +161,7 @@ def test_a_closed_one_leaves_its_number_alone(cut: bool) -> None:
         os.close(number)
         near.close()
         far.close()
-        pair.far_raw.close()
+        pair.far.close()
 
 
 async def test_a_certificate_that_only_openssl_can_read_is_refused(tmp_path: Path) -> None:
@@ -197,9 +201,8 @@ async def test_a_server_that_leaves_a_silent_client_is_no_reason_to_look_again_a
     pair = await trio.to_thread.run_sync(Pair)
     near, far = _connected()
     channels: set[Channel] = set()
-    client, server = Channel(near, "client", channels), Channel(pair.raw, "server", channels)
-    server.sock = cast(socket.socket, pair.near)
-    server.secured = Secured(None, b"", b"", "", "")
+    client = Channel(near, "client", channels)
+    server = Channel(pair.near, "server", channels, Secured(None, b"", b"", "", ""))
     pair.far.close()
 
     async def connect() -> Lease:
@@ -221,8 +224,7 @@ async def test_a_server_that_leaves_a_silent_client_is_no_reason_to_look_again_a
 async def test_a_connection_on_which_a_part_of_a_record_has_come_is_not_used_again() -> None:
     """The rest of it would be taken for the begin of an answer."""
     with taken_over(serves=False) as (near, peer):
-        server = Channel(cast(socket.socket, near), "server", set())
-        server.secured = Secured(None, b"", b"", "", "")
+        server = Channel(near, "server", set(), Secured(None, b"", b"", "", ""))
         late = peer.sealed((DATA, b"HTTP/1.1 408 Request Timeout\r\n\r\n"))
 
         async def dial(seconds: float) -> Channel:

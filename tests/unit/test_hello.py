@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.wire.detect import HELLO_BYTES, Detected, detect
-from sidecar.wire.hello import RECORDS, Hello, NoHello, read_hello
+from sidecar.net.hello import HELLO_BYTES, RECORDS, Hello, NoHello, read_hello
+from sidecar.wire.detect import Detected, detect
 
 
 def client_hello(name: str | None = None, alpn: list[str] | None = None) -> bytes:

@@ -39,6 +39,7 @@ BREACHES = {
     "data-plane": ("sidecar/values.py", "def later():\n    import starlette\n"),
     "control-decides": ("control/limits.py", "import trio\n"),
     "net": ("sidecar/net/timers.py", "def later():\n    from sidecar.telemetry import record\n"),
+    "hello": ("sidecar/net/hello.py", "def later():\n    import time\n"),
     "directions": ("sidecar/proxy/rescue.py", "from sidecar.proxy import inbound, outbound\n"),
     "routes": ("sidecar/proxy/inbound.py", "def later():\n    from sidecar.proxy import routes\n"),
     "upstream": ("sidecar/upstream/endpoint.py", "def later():\n    from sidecar.wire import head\n"),

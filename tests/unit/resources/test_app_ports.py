@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.resources.app_ports import port_lines
 from sidecar.resources.protocols import Protocol, protocol_in_force, strictest
-from sidecar.resources.snapshot import Me, Snapshot
+from sidecar.resources.snapshot import UNDECLARED, Declared, Me, Snapshot
 from tests.unit.resources.written import snapshot
 
 ME = Me("shop", "web")
@@ -36,13 +36,15 @@ def _web(ports: str, endpoint: str = "{address: 10.0.0.1}") -> Snapshot:
 
 def test_each_port_of_the_app_is_what_its_service_declares() -> None:
     found = _web("{port: 80, name: http, targetPort: 8080}, {port: 90, name: grpc}, {port: 91, name: x}")
-    assert [found.declared("10.0.0.1", port) for port in (8080, 90, 91, 92)] == ["http", "http2", "auto", None]
-    assert found.declared("10.0.0.9", 8080) == "http"  # no endpoint yet, or an address of another family
+    said = [found.declared("10.0.0.1", port) for port in (8080, 90, 91, 92)]
+    assert said == [Declared("http"), Declared("http2"), Declared("auto"), UNDECLARED]
+    assert found.declared("10.0.0.9", 8080) == Declared("http")  # no endpoint yet, or an address of another family
 
 
 def test_where_two_ports_lead_to_one_the_stricter_counts() -> None:
     ports = "{port: 80, name: http, targetPort: 8080}, {port: 81, name: tcp-x, targetPort: 8080}"
-    assert _web(ports).declared("10.0.0.1", 8080) == _web(ports).declared("10.0.0.9", 8080) == "http"
+    mixed = Declared("http", mixed=True)
+    assert _web(ports).declared("10.0.0.1", 8080) == _web(ports).declared("10.0.0.9", 8080) == mixed
     (line,) = port_lines(_web(ports), "auto", captured=True)
     assert line.startswith("inbound: ports 80 (http), 81 (tcp) of service web.shop (they lead to one port of the app")
 
@@ -50,7 +52,7 @@ def test_where_two_ports_lead_to_one_the_stricter_counts() -> None:
 def test_a_direct_endpoint_has_one_app_behind_all_of_its_services_ports() -> None:
     ports = "{port: 80, name: x}, {port: 81, name: tcp-x}"
     found = _web(ports, "{address: 10.0.0.1, port: 15006, mode: direct}")
-    assert found.declared("10.0.0.1", 15006) == "auto"
+    assert found.declared("10.0.0.1", 15006) == Declared("auto", mixed=True)
     assert len(port_lines(found, "auto", captured=False)) == 1
 
 

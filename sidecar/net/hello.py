@@ -1,7 +1,8 @@
-"""What a TLS ClientHello says in the clear: the server's name (SNI), the protocols offered (ALPN), the size of records.
+"""Read a TLS ClientHello: the server name (SNI), the protocols offered (ALPN), the largest record that is wanted.
 
-Read for relaying and for the record; nothing is terminated here. Every length is checked against what is there, and
-what does not parse is said to be no hello rather than guessed at. Pure.
+Called by ``tls``, which needs the record size, and by ``proxy.gate`` and ``proxy.sniff``, which decide by SNI and ALPN
+where a connection goes. Nothing is terminated here. Every length is checked against the bytes that are there; anything
+that does not parse raises NoHello. Pure.
 
 Source: RFC 8446 section 4.1.2, RFC 6066 sections 3 and 4, RFC 7301 section 3.1.
 """
@@ -13,11 +14,10 @@ from typing import Final
 
 import msgspec
 
-from sidecar.wire.detect import HELLO_BYTES
-
-RECORDS: Final = 64  # that a hello may come in; who sends one byte in each wants our time
+HANDSHAKE: Final = 0x16  # the first byte of a record that carries a handshake message (RFC 8446 section 5.1)
+HELLO_BYTES: Final = 16 * 1024 + 5 * 16  # the longest hello that is read: 16 KiB, in up to 16 records
+RECORDS: Final = 64  # the most records that one hello may be split into; one byte in each would waste our time
 LEAST_FRAGMENT: Final = 512  # bytes in a record that a client may ask for; each step doubles it (RFC 6066 section 4)
-_HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1
 _SERVER_NAME: Final = 0
 _MAX_FRAGMENT_LENGTH: Final = 1
@@ -26,8 +26,8 @@ _NAME: Final = re.compile(rb"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253})")
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """``sni`` is b"" where none, or none that is a host name, was sent; ``alpn`` is in the order of the offer;
-    ``fragment`` is how many bytes a record may hold at most, 0 where nothing is asked for."""
+    """``sni`` is b"" unless a host name was sent; ``alpn`` is in the order of the offer; ``fragment`` is the most bytes
+    that the client wants in one record, 0 if it asks for no limit."""
 
     sni: bytes
     alpn: tuple[bytes, ...]
@@ -35,18 +35,18 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 class NoHello(Exception):
-    """These bytes can't become a ClientHello."""
+    """The bytes are not the beginning of a ClientHello."""
 
 
 def read_hello(data: bytes) -> Hello | None:
-    """The hello that ``data`` begins with, None while it is incomplete. Raises NoHello."""
+    """Return the hello at the start of ``data``, or None while it is incomplete. Raises NoHello."""
     body = bytearray()
     position = 0
     for _ in range(RECORDS):
         if len(data) < position + 5:
             _check_size(data)
             return None
-        if data[position] != _HANDSHAKE or data[position + 1] != 3:
+        if data[position] != HANDSHAKE or data[position + 1] != 3:
             raise NoHello
         length = int.from_bytes(data[position + 3 : position + 5], "big")
         if not 0 < length <= 16_384 + 256:
@@ -69,7 +69,7 @@ def _check_size(data: bytes) -> None:
 
 
 class _Reader:
-    """Takes length-prefixed pieces off the front; raises NoHello past the end."""
+    """Take length-prefixed pieces off the front. Raises NoHello past the end."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -125,8 +125,8 @@ def _server_name(content: bytes) -> bytes:
 
 
 def _protocols(content: bytes) -> tuple[bytes, ...]:
-    """All of them: who the hello is for may be said by the last. The hello's own size is the bound; as it may have some
-    thousand names, they are not taken off a reader one by one."""
+    """Return all names of an ALPN extension: the last one may decide for whom the hello is. The hello's size is the
+    bound. It may hold thousands of names, so this loop reads them without ``_Reader``."""
     offered = _Reader(content).vector(2)
     found: list[bytes] = []
     at, end = 0, len(offered)

@@ -1,0 +1,73 @@
+"""The small protocol of bytes under a channel, and what a TLS handshake agreed on.
+
+Two classes implement ``ByteStream``: ``socket.socket``, non-blocking, and ``secured_socket.TlsSocket``, which a
+handshake makes (``net.tls``). Both raise what a socket raises, so ``channel.Channel`` waits, times out and closes in
+the same way over either. This module must not import OpenSSL: it takes 10 MB, and a proxy without an identity does
+not load it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from certs.verify import Peer
+
+
+class ByteStream(Protocol):
+    """A connected stream that never blocks. Each method is as the one of ``socket.socket``: it raises BlockingIOError
+    where it would have to wait, and another OSError when the connection is gone."""
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """Return what has come; b"" at the peer's orderly end. With MSG_PEEK it stays there for the next ``recv``."""
+        ...
+
+    def send(self, data: bytes | memoryview, /) -> int:
+        """Return how many bytes were taken. After BlockingIOError, offer the same bytes again, with more behind them or
+        not: over TLS they may be sealed already."""
+        ...
+
+    def shutdown(self, how: int, /) -> None:
+        """SHUT_WR: half close, after what was sent. SHUT_RDWR: cut both directions at once."""
+        ...
+
+    def setsockopt(self, level: int, option: int, value: int | bytes, /) -> None: ...
+
+    def getsockopt(self, level: int, option: int, /) -> int: ...
+
+    def getsockname(self) -> tuple[str, int]: ...
+
+    def fileno(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class Sealed(ByteStream, Protocol):
+    """A byte stream that opens what the kernel holds, and so may hold bytes that no poll reports."""
+
+    def take_unread(self) -> bytes:
+        """Return, and forget, what a peek has opened and no ``recv`` has taken."""
+        ...
+
+    def holds_unread(self) -> bool:
+        """Whether a peek has left something, or a part of a record is held."""
+        ...
+
+
+class Secured(msgspec.Struct, frozen=True):
+    """What a handshake agreed on.
+
+    ``peer`` is None only if the context allowed a missing certificate; ``alpn`` and ``sni`` are b"" if there is none.
+    ``ends`` is when the first of both sides' certificates expires, in seconds since the epoch (0: not known);
+    ``generation`` is the caller's own count.
+    """
+
+    peer: Peer | None
+    alpn: bytes
+    sni: bytes
+    group: str
+    version: str
+    ends: float = 0.0
+    generation: int = 0
