@@ -40,7 +40,7 @@ from sidecar.net.resolve import Resolver
 from sidecar.net.timers import Sweeper
 from sidecar.policy.authorize import Asked, Permit, authorize_inbound
 from sidecar.proxy.captured import refuse
-from sidecar.proxy.client import ClientStream, Timeouts
+from sidecar.proxy.client import Timeouts
 from sidecar.proxy.exchange import exchange
 from sidecar.proxy.forwarding import Forwarder
 from sidecar.proxy.gate import OPTIONAL, Gate
@@ -48,6 +48,7 @@ from sidecar.proxy.intake import serve_target
 from sidecar.proxy.origin import ClusterOrigin
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
+from sidecar.proxy.streams import ServerStream
 from sidecar.resources.protocols import Protocol
 from sidecar.telemetry.complaints import Complaints
 from sidecar.telemetry.memory import MemoryGuard
@@ -55,7 +56,7 @@ from sidecar.telemetry.record import Record
 from sidecar.telemetry.telemetry import Telemetry
 from sidecar.upstream.cluster import Cluster, Terms
 from sidecar.wire import headers
-from sidecar.wire.head import RequestHead
+from sidecar.wire.message import Request
 
 TIMEOUTS: Final = Timeouts(
     request_head=10.0,
@@ -120,7 +121,7 @@ class Front:
         """Serves until ``closing`` is set; then what is under way has ``grace`` seconds. Closes the listeners."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(Sweeper(self._shared.channels, [self._tick]).run)
+                nursery.start_soon(Sweeper(self._shared.channels, [self._shared.deadlines.sweep, self._tick]).run)
                 nursery.start_soon(self._papers.run)
                 nursery.start_soon(self._recheck)
                 await self._serve_until(closing, grace, nursery)
@@ -230,16 +231,16 @@ class ApiPort:
         """See ``Target``: there is nothing but the API here."""
         return self
 
-    async def handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
+    async def handle(self, stream: ServerStream, request: Request, record: Record) -> None:
         """See ``Target``."""
         record.request_id = self._shared.ids.new()  # by which the audit log is searched: not for callers to choose
         if request.method == b"CONNECT":
             raise ProxyError(Reason.METHOD_REFUSED, "nothing is tunnelled here")
         if headers.UPGRADE in request.known:
             raise ProxyError(Reason.BAD_REQUEST, "only HTTP/1.1 is spoken here, to the end of a connection: no Upgrade")
-        fields = self._forwarder.fields(client, request, record)
+        fields = self._forwarder.fields(stream, request, record)
         permit = authorize_inbound(self._shared.rules, Asked("inbound", record.principal, "", self.api.name, "HTTP"))
-        await exchange(client, request, fields, self._origin, permit, record)
+        await exchange(stream, request, fields, self._origin, permit, record)
 
     async def _connect(self, private: str, seconds: float) -> Channel:
         return dial_unix(private, "api", self._shared.channels)

@@ -121,7 +121,7 @@ class App:
         return 0
 
     async def _run(self) -> None:
-        sweeper = Sweeper(self._shared.channels, [self._tick])
+        sweeper = Sweeper(self._shared.channels, [self._shared.deadlines.sweep, self._tick])
         async with trio.open_nursery() as nursery:
             await nursery.start(self._watch_signals, nursery.cancel_scope)  # before anybody is told that it is ready
             nursery.start_soon(sweeper.run)

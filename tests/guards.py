@@ -181,7 +181,7 @@ GUARDS: tuple[Guard, ...] = (
             ),
         ),
     ),
-    Guard("H11-13", "CONNECT has no body", (Patch(_HEAD, "if length or not minor:", "if not minor:"),)),
+    Guard("H11-13", "CONNECT has no body", (Patch(_HEAD, "if body or not minor:", "if not minor:"),)),
     Guard(
         "H11-14",
         "a head has 32 KiB at most",
@@ -195,7 +195,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "H11-15",
         "ten interim answers at most",
-        (Patch("sidecar/proxy/exchange.py", "INTERIM_HEADS: Final = 10", "INTERIM_HEADS: Final = 1 << 24"),),
+        (Patch("sidecar/proxy/attempt.py", "INTERIM_HEADS: Final = 10", "INTERIM_HEADS: Final = 1 << 24"),),
         (_ANSWERS, "-k", "H11-15-"),
     ),
     Guard(

@@ -1,25 +1,30 @@
-"""A client's HTTP/1 connection on a channel: requests in, replies out, as ``streams.Downstream`` has them.
+"""One request on a client's HTTP/1 connection, and the reply to it, as ``streams.ServerStream`` has them.
 
-The codecs are in ``wire``; here is where they meet the waiting. A read arms its channel's deadline before it waits and
-disarms it after, so that nobody is timed out for the time in which we did not ask.
+``connection`` reads the heads. The codecs are in ``wire``; here is where they meet the waiting. A read arms its
+channel's deadline before it waits and disarms it after, so that no client is timed out while nothing is asked of it.
 """
 
 from __future__ import annotations
 
 from time import monotonic
+from typing import Final
 
 import msgspec
 import trio
 
-from sidecar.addresses import parse_ip
-from sidecar.errors import ProxyError, Reason
+from sidecar.errors import CUTS, ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
 from sidecar.proxy.streams import Upstream
-from sidecar.telemetry.record import Origin
 from sidecar.wire import headers
 from sidecar.wire.body import BodyReader, chunk, last_chunk, reader_for
-from sidecar.wire.grammar import HEAD_BYTES, Field, field_lines
-from sidecar.wire.head import RequestHead, ResponseHead, parse_request
+from sidecar.wire.grammar import field_lines
+from sidecar.wire.head import RequestHead, ResponseHead, local_reply_head, phrase_of
+from sidecar.wire.headers import Field
+from sidecar.wire.message import LocalReply, Response
+
+VERSIONS: Final = "HTTP/1.0", "HTTP/1.1"
+CLIENT_ERROR: Final = 400  # after statuses from here on, an app reads no more of the body
+SETTLED_BYTES: Final = 65_536  # of an unwanted body, read so that its connection can be kept
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -46,151 +51,78 @@ class DrainState:
 NOT_DRAINING = DrainState()
 
 
-class ClientStream:
-    """A client's HTTP/1 connection: its requests one after the other, and the reply to each."""
+class HttpStream:
+    """A ``ServerStream`` over HTTP/1: one request and its reply. ``connection.ServerConnection`` begins each.
+
+    HTTP/1 carries one at a time, so a connection has one object of these, and ``next_stream`` makes it the next
+    request's: making twenty attributes anew would cost 2 % of a whole exchange. ``rest`` and ``closing`` are what
+    stays.
+    """
 
     __slots__ = (
-        "_chunked",
-        "_failure",
-        "_first",
-        "_read_until",
-        "_reader",
-        "_served",
-        "_waited",
-        "_window_bytes",
-        "_write_until",
-        "body_done",
-        "buffer",
-        "bytes_in",
-        "bytes_out",
-        "channel",
-        "closing",
-        "drain",
-        "head",
-        "origin",
-        "peer_ip",
-        "reply_begun",
-        "request_trailers",
-        "timeouts",
-        "trusted",
-        "xfcc",
-    )
+        "_chunked", "_held", "_read_until", "_reader", "_waited", "_window_bytes", "_write_until",
+        "body_done", "bytes_in", "bytes_out", "channel", "closing", "drain", "failure", "first", "peer",
+        "peer_ip", "protocol", "reply_begun", "request", "request_trailers", "rest", "timeouts", "trusted", "xfcc",
+    )  # fmt: skip
 
-    def __init__(self, channel: Channel, buffer: bytes, timeouts: Timeouts, peer_ip: str, *, trusted: bool) -> None:
+    def __init__(
+        self, channel: Channel, rest: bytes, timeouts: Timeouts, peer_ip: bytes, *, trusted: bool, xfcc: bytes = b""
+    ) -> None:
         self.channel = channel
-        self.buffer = buffer  # bytes that came and belong to nobody yet
+        self.rest = rest  # bytes that came and belong to no message yet
         self.timeouts = timeouts
-        self.peer_ip = (str(parse_ip(peer_ip) or peer_ip)).encode()
+        self.peer = channel.peer
+        self.peer_ip = peer_ip
         self.trusted = trusted
-        self.xfcc = b""  # a mesh peer, in the form in which the app is told of it
+        self.xfcc = xfcc  # a mesh peer, in the form in which the app is told of it
         self.closing = False
-        self.origin: Origin | None = None
-        self._served = False  # a head has come
+        self.protocol = VERSIONS[1]
         self.drain = NOT_DRAINING
+        self.failure: ProxyError | None = None
+        self.request: RequestHead | None = None
         self.bytes_in = self.bytes_out = 0  # of bodies
         self.body_done = True
         self.reply_begun = False
         self.request_trailers: list[Field] = []
         self._reader: BodyReader | None = None
-        self._failure: ProxyError | None = None
-        self.head: RequestHead | None = None  # of the request at hand
-        self._first = b""
+        self.first = b""
+        self._held = False  # the client may wait for 100 before it sends its body
         self._chunked = False
         self._window_bytes = 0
         self._waited = 0.0
         self._read_until = self._write_until = NEVER  # of a body and a reply that wait on the one channel
 
-    # -- requests ----------------------------------------------------------------------------------------------------
+    # -- the request -------------------------------------------------------------------------------------------------
 
-    async def next_request(self) -> RequestHead | None:
-        """The next request's head; None when the client is done. Raises ProxyError for what is no request."""
-        self.reply_begun = False
-        self.head = None
-        if self._failure is not None:
-            raise self._failure
-        channel = self.channel
-        data = self.buffer
-        if not data:
-            # The first request has to come as soon as a head has to be complete ; later ones may take their time.
-            channel.deadline = monotonic() + (self.timeouts.idle if self._served else self.timeouts.request_head)
-            channel.overdue_as = Reason.CONNECTION_IDLE
-            try:
-                data = await channel.recv()
-            except (Overdue, ChannelClosed) as gone:
-                if isinstance(gone, Overdue) and gone.reason is not Reason.CONNECTION_IDLE:
-                    raise
-                return None
-            if not data:
-                return None
-        self.bytes_in = self.bytes_out = 0
-        parsed = parse_request(data)
-        if parsed is None:
-            self.buffer = data
-            parsed = await self._rest_of_head()
-            data = self.buffer
-        channel.deadline = NEVER
-        head, size = parsed
-        self.head = head
-        if head.length == 0:
-            self.buffer = data[size:]
-            self.body_done = True
-            self._reader = None
-            self._first = b""
-        else:
-            self._begin_body(head, data[size:])
-        self._served = True
-        if not head.keep_alive:
-            self.closing = True
-        return head
-
-    def fail_next(self, error: ProxyError) -> None:
-        """What came is no request, for a reason that was found before this object was made."""
-        self._failure = error
-
-    def take_buffer(self) -> bytes:
-        """What came after the request at hand: a tunnel's first bytes."""
-        data = self.buffer
-        self.buffer = b""
-        return data
-
-    async def _rest_of_head(self) -> tuple[RequestHead, int]:
-        channel = self.channel
-        channel.limit(self.timeouts.request_head, Reason.HEAD_TIMEOUT)
-        data = self.buffer
-        while True:
-            try:
-                more = await channel.recv()
-            except ChannelClosed as gone:
-                raise ProxyError(Reason.CLIENT_CLOSED, f"the client went away in a head: {gone.detail}") from None
-            if not more:
-                raise ProxyError(Reason.CLIENT_CLOSED, "the client closed in the middle of a head")
-            data += more
-            if b"\n" in more or len(data) >= HEAD_BYTES:
-                self.buffer = data
-                parsed = parse_request(data)
-                if parsed is not None:
-                    return parsed
+    def take_failure(self) -> ProxyError | None:
+        """See ``ServerStream``. Kept, the error would hold all that it passed."""
+        failure = self.failure
+        if failure is not None:
+            self.failure = None
+        return failure
 
     # -- the request's body ------------------------------------------------------------------------------------------
 
-    def _begin_body(self, head: RequestHead, data: bytes) -> None:
+    def begin_body(self, head: RequestHead, data: bytes) -> None:
+        """The body of ``head`` begins with ``data``. Raises ProxyError."""
         limit = self.timeouts.max_body
-        if limit and head.length > limit:
+        if limit and head.body > limit:
             self.body_done = False
             self.closing = True
-            self.buffer = b""
+            self.rest = b""
             raise ProxyError(Reason.BODY_TOO_LARGE, f"the body is longer than {limit} bytes")
         self.body_done = False
         self.request_trailers = []
         self._window_bytes = 0
         self._waited = 0.0
-        self.buffer = b""
-        self._reader = reader_for(head.length, limit)
-        self._first = self._feed(data)
+        self._held = head.expects_continue
+        self.rest = b""
+        self._reader = reader_for(head.body, limit)
+        self.first = self._feed(data)
 
     def first_piece(self) -> bytes:
-        piece = self._first
-        self._first = b""
+        piece = self.first
+        self.first = b""
         return piece
 
     def body_nowait(self) -> bytes | None:
@@ -223,12 +155,14 @@ class ClientStream:
         assert reader is not None
         piece = reader.feed(data)
         self.bytes_in += len(piece)
+        if data:
+            self._held = False
         limit = self.timeouts.max_body
         if limit and self.bytes_in > limit:
             raise ProxyError(Reason.BODY_TOO_LARGE, f"the body is longer than {limit} bytes")
         if reader.done:
             self.body_done = True
-            self.buffer = reader.rest
+            self.rest = reader.rest
             self.request_trailers = reader.trailers
         return piece
 
@@ -282,21 +216,23 @@ class ClientStream:
 
     # -- replies -----------------------------------------------------------------------------------------------------
 
-    async def send_interim(self, head: ResponseHead) -> None:
-        if self.head is not None and self.head.minor:
+    async def send_interim(self, head: Response) -> None:
+        if head.status == 100:
+            self._held = False
+        if self.request is not None and self.request.minor:
             try:
-                await self._send(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.phrase, field_lines(head.fields)))
+                await self._send(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, phrase_of(head), field_lines(head.fields)))
             except ProxyError:
                 self.reply_begun = True  # a part of it may have gone, and no head can follow upon that
                 raise
 
-    async def send_head(self, head: ResponseHead, fields: list[Field], body: bytes, *, done: bool) -> None:
-        request = self.head
+    async def send_head(self, head: Response, body: bytes, *, done: bool) -> None:
+        request = self.request
         assert request is not None
         extra = b""
         self._chunked = False
         self.bytes_out += len(body)
-        if head.length < 0:
+        if head.body < 0:
             if request.minor and request.method != b"HEAD":
                 self._chunked = True
                 extra = b"transfer-encoding: chunked\r\n"
@@ -306,13 +242,16 @@ class ClientStream:
                     body += last_chunk([])
             else:
                 self.closing = True
+        if not self.body_done and self._breaks_off(head.status, done=done):
+            self.closing = True
         if self.closing or self.drain.active:
             self.closing = True
             extra += b"connection: close\r\n"
         elif not request.minor:
             extra += b"connection: keep-alive\r\n"
         self.reply_begun = True
-        data = b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (head.status, head.phrase, field_lines(fields), extra, body)
+        phrase = head.phrase if head.__class__ is ResponseHead else phrase_of(head)
+        data = b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (head.status, phrase, field_lines(head.fields), extra, body)
         try:  # as ``_send``, one call less deep
             sent = self.channel.send_nowait(data)
             if sent < len(data):
@@ -320,14 +259,17 @@ class ClientStream:
         except ChannelClosed as gone:
             raise ProxyError(Reason.CLIENT_CLOSED, f"the client went away: {gone.detail}") from None
 
-    async def send_switch(self, head: ResponseHead) -> None:
-        """101, or the 200 to CONNECT: what follows is a tunnel."""
+    async def take_over(self, head: Response) -> tuple[Channel, bytes]:
+        """See ``ServerStream``."""
         self.closing = True
         self.reply_begun = True
         extra = b""
         if head.status == 101:
             extra = b"connection: upgrade\r\nupgrade: %b\r\n" % head.known.get(headers.UPGRADE, b"")
-        await self._send(b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (head.status, head.phrase, field_lines(head.fields), extra))
+        phrase = b"Connection established" if head.status == 200 else phrase_of(head)
+        await self._send(b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (head.status, phrase, field_lines(head.fields), extra))
+        data, self.rest = self.rest, b""
+        return self.channel, data
 
     async def send_body(self, data: bytes) -> None:
         self.bytes_out += len(data)
@@ -335,15 +277,19 @@ class ClientStream:
 
     async def finish_reply(self, trailers: list[Field]) -> None:
         if self._chunked:
-            allowed = self.head is not None and self.head.takes_trailers
+            allowed = self.request is not None and self.request.takes_trailers
             await self._send(last_chunk(trailers if allowed else []))
 
-    async def send_whole(self, head: bytes, body: bytes) -> None:
-        """Sends a complete local reply."""
+    async def send_local(self, reply: LocalReply, *, in_doubt: bool) -> None:
+        """See ``ServerStream``."""
+        self.channel.revive()
+        request = self.request
+        if request is None or request.body or in_doubt or self.drain.active:
+            self.closing = True  # after a refusal no body is read on, so that its verdict depends on no timing
         self.reply_begun = True
+        body = b"" if request is not None and request.method == b"HEAD" else reply.body
         self.bytes_out += len(body)
-        data = head + body
-        await self._send(data)
+        await self._send(local_reply_head(reply, close=self.closing) + body)
 
     async def _send(self, data: bytes) -> None:
         try:
@@ -383,7 +329,48 @@ class ClientStream:
         self.channel.overdue_as = Reason.CLIENT_IDLE
 
     def watch(self, upstream: Upstream | None) -> None:
+        """See ``ServerStream``: the sweeper looks at the channel."""
         self.channel.watcher = upstream
 
+    # -- the end -----------------------------------------------------------------------------------------------------
+
     def close_after_reply(self) -> None:
+        """See ``ServerStream``."""
         self.closing = True
+
+    def _breaks_off(self, status: int, *, done: bool) -> bool:
+        """Whether the connection will end with the reply, whose head comes before the body has ended: the rest of that
+        must never be read as a request. Where a reply goes on beside the body, only its end can tell for certain."""
+        return not self.settle() if done else self._held or status >= CLIENT_ERROR
+
+    def settle(self) -> bool:
+        """Whether the next request can follow: what is left of this one's body is dropped if all of it is there."""
+        left = SETTLED_BYTES
+        try:
+            while not self.body_done and left > 0:
+                piece = self.body_nowait()
+                if piece is None:
+                    return False
+                left -= len(piece)
+        except ProxyError:
+            return False
+        return self.body_done
+
+    def cut_off(self) -> ProxyError | None:
+        """See ``ServerStream``."""
+        ended = self.channel.overdue
+        return ProxyError(ended, self.channel.cut_for) if ended is not None and ended in CUTS else None
+
+    def abort(self, reason: Reason) -> None:
+        """See ``ServerStream``."""
+        self.channel.expire(reason)
+
+    def drop(self) -> None:
+        """See ``ServerStream``."""
+        self.closing = True
+        self.channel.close()
+
+    def reset(self) -> None:
+        """See ``ServerStream``."""
+        self.closing = True
+        self.channel.reset()

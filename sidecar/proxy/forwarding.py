@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.proxy.client import ClientStream
 from sidecar.proxy.shared import Shared
+from sidecar.proxy.streams import ServerStream
 from sidecar.telemetry.record import Record
 from sidecar.wire import headers
-from sidecar.wire.grammar import Field
-from sidecar.wire.head import RequestHead
+from sidecar.wire.headers import Field
+from sidecar.wire.message import Request
 
 _FROM_ANYBODY: Final = frozenset({headers.MESH_ONLY, headers.FROM_MESH})
 _FROM_PEERS: Final = frozenset({headers.MESH_ONLY})
@@ -37,15 +37,15 @@ class Forwarder:
         self._appends = appends_caller
         self._via = shared.via
 
-    def fields(self, client: ClientStream, request: RequestHead, record: Record) -> list[Field]:
+    def fields(self, stream: ServerStream, request: Request, record: Record) -> list[Field]:
         """The fields of ``request`` to send on, under the record's id; the record learns what was taken out."""
         known = request.known
         request_id = record.request_id
         told = _TOLD.intersection(known)
         if told:
-            record.stripped = _USUAL if told == _USUALLY_TOLD else self._stripped(client, request)
+            record.stripped = _USUAL if told == _USUALLY_TOLD else self._stripped(stream, request)
         if self._appends:
-            fields = self._with_caller(client, request)
+            fields = self._with_caller(stream, request)
         elif _FROM_ANYBODY.isdisjoint(known):
             fields = request.fields[:]
         else:
@@ -58,29 +58,29 @@ class Forwarder:
             fields.append(_VIA)
         return fields
 
-    def _stripped(self, client: ClientStream, request: RequestHead) -> tuple[str, ...]:
-        removed = _FROM_STRANGERS if self._appends and not client.trusted else _FROM_ANYBODY
-        if client.xfcc:
+    def _stripped(self, stream: ServerStream, request: Request) -> tuple[str, ...]:
+        removed = _FROM_STRANGERS if self._appends and not stream.trusted else _FROM_ANYBODY
+        if stream.xfcc:
             removed = _FROM_PEERS
         names = [key for key in request.known if key in headers.HOP_BY_HOP and key != headers.HOST]
         names += [name for name, _ in request.fields if headers.meaning(name) in removed]
         return tuple([name.decode("ascii", "replace") for name in names])
 
-    def _with_caller(self, client: ClientStream, request: RequestHead) -> list[Field]:
+    def _with_caller(self, stream: ServerStream, request: Request) -> list[Field]:
         known = request.known
-        if not client.trusted:
+        if not stream.trusted:
             if _FROM_STRANGERS.isdisjoint(known):
                 fields = request.fields[:]
             else:
                 fields = headers.without(request.fields, _FROM_STRANGERS)
-            fields.append((headers.FORWARDED_FOR, client.peer_ip))
+            fields.append((headers.FORWARDED_FOR, stream.peer_ip))
             fields.append(_HTTP)
             return fields
         before = known.get(headers.FORWARDED_FOR)
-        fields = headers.without(request.fields, (_FROM_PEERS if client.xfcc else _FROM_ANYBODY) | _CLAIMS)
-        if client.xfcc:
-            fields.append((_XFCC, client.xfcc))
-        fields.append((headers.FORWARDED_FOR, b"%b, %b" % (before, client.peer_ip) if before else client.peer_ip))
+        fields = headers.without(request.fields, (_FROM_PEERS if stream.xfcc else _FROM_ANYBODY) | _CLAIMS)
+        if stream.xfcc:
+            fields.append((_XFCC, stream.xfcc))
+        fields.append((headers.FORWARDED_FOR, b"%b, %b" % (before, stream.peer_ip) if before else stream.peer_ip))
         if headers.FORWARDED_PROTO not in known:
             fields.append(_HTTP)
         return fields

@@ -17,7 +17,6 @@ from sidecar.net.channel import Channel, ChannelClosed
 from sidecar.net.pool import Lease, Limits, PoolUse, pool_use
 from sidecar.policy.authorize import Asked, Permit, authorize_inbound
 from sidecar.proxy.captured import refuse
-from sidecar.proxy.client import ClientStream
 from sidecar.proxy.exchange import exchange
 from sidecar.proxy.forwarding import Forwarder
 from sidecar.proxy.intake import serve_target
@@ -25,6 +24,7 @@ from sidecar.proxy.opaque import switch
 from sidecar.proxy.origin import ClusterOrigin
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
+from sidecar.proxy.streams import ServerStream
 from sidecar.proxy.table import MOST, BoundedTable
 from sidecar.resources.protocols import Protocol, protocol_in_force
 from sidecar.resources.snapshot import UNDECLARED, Declared
@@ -33,7 +33,7 @@ from sidecar.upstream.cluster import Cluster, Connect, Terms
 from sidecar.upstream.figures import PoolsShown
 from sidecar.upstream.plaintext import PlaintextConnector
 from sidecar.wire.detect import Detected
-from sidecar.wire.head import RequestHead
+from sidecar.wire.message import Request
 
 WAIT_SECONDS = 1.0  # for a connection to the app (F13)
 _ALERTED = frozenset({Reason.HANDSHAKE_FAILED, Reason.PEER_REFUSED})
@@ -100,7 +100,7 @@ class AppPort:
         """See ``Target``."""
         return self
 
-    async def handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
+    async def handle(self, stream: ServerStream, request: Request, record: Record) -> None:
         """See ``Target``."""
         if request.method == b"CONNECT":
             raise ProxyError(Reason.METHOD_REFUSED, "CONNECT is for the outbound proxy; nothing is tunnelled inbound")
@@ -109,7 +109,7 @@ class AppPort:
             Asked(
                 "inbound",
                 record.principal,
-                client.channel.peer,
+                stream.peer,
                 self.app.name,
                 "HTTP",
                 request.method,
@@ -117,10 +117,10 @@ class AppPort:
                 request.authority,
             ),
         )
-        fields = self._forwarder.fields(client, request, record)
-        switched = await exchange(client, request, fields, self._origin, permit, record)
+        fields = self._forwarder.fields(stream, request, record)
+        switched = await exchange(stream, request, fields, self._origin, permit, record)
         if switched is not None:
-            await switch(client, switched.upstream, switched.head, record, self._shared)
+            await switch(stream, switched.upstream, switched.head, record, self._shared)
 
 
 class CapturedPort(AppPort):

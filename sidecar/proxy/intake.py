@@ -15,15 +15,16 @@ from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
 from sidecar.net.pool import Lease
 from sidecar.policy.authorize import Permit
 from sidecar.proxy.admitted import AS_IT_CAME, Admitted
-from sidecar.proxy.client import ClientStream
+from sidecar.proxy.connection import ServerConnection
 from sidecar.proxy.opaque import tunnel
 from sidecar.proxy.serve import serve_http
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Habits, Sniffed, begins_handshake, first_of, greets, note_detected, sniff
+from sidecar.proxy.streams import ServerStream
 from sidecar.resources.protocols import Protocol
 from sidecar.telemetry.record import Origin, Record
 from sidecar.wire.detect import Detected
-from sidecar.wire.head import RequestHead
+from sidecar.wire.message import Request
 
 _PROTOCOL = {Detected.TLS: "TLS", Detected.HTTP2: "HTTP/2", Detected.OPAQUE: "TCP"}
 
@@ -89,7 +90,7 @@ class Target(typing.Protocol):
         elsewhere."""
         ...
 
-    async def handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
+    async def handle(self, stream: ServerStream, request: Request, record: Record) -> None:
         """One HTTP request. Raises ProxyError."""
         ...
 
@@ -269,22 +270,20 @@ async def _http(
     channel: Channel, host: str, data: bytes, origin: Origin, target: Target, shared: Shared, admitted: Admitted
 ) -> None:
     trusted = admitted.peer is not None or target.trusts(host)
-    client = ClientStream(channel, data, shared.timeouts, host, trusted=trusted)
-    client.origin = origin
-    client.xfcc = admitted.xfcc
-    if admitted.leaving is not None:
-        client.drain = admitted.leaving
-    await serve_http(client, target.direction, target.handle, shared)
+    timeouts = shared.timeouts
+    connection = ServerConnection(channel, data, timeouts, host, trusted=trusted, origin=origin, xfcc=admitted.xfcc)
+    connection.leaves_with(admitted.leaving or shared.drain)
+    await serve_http(connection, target.direction, target.handle, shared)
 
 
 async def _http_error(
     channel: Channel, host: str, error: ProxyError, origin: Origin, target: Target, shared: Shared
 ) -> None:
     """A head that began and did not go on: answered as HTTP, since nothing else can be said of it."""
-    client = ClientStream(channel, b"", shared.timeouts, host, trusted=False)
-    client.origin = origin
-    client.fail_next(error)
-    await serve_http(client, target.direction, target.handle, shared)
+    connection = ServerConnection(channel, b"", shared.timeouts, host, trusted=False, origin=origin)
+    connection.leaves_with(shared.drain)
+    connection.fail_next(error)
+    await serve_http(connection, target.direction, target.handle, shared)
 
 
 async def _relay(channel: Channel, found: Sniffed, origin: Origin, target: Target, shared: Shared) -> None:

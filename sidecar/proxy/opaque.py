@@ -5,11 +5,11 @@ from __future__ import annotations
 from sidecar.errors import CUTS, Reason
 from sidecar.net.channel import Channel
 from sidecar.net.relay import relay
-from sidecar.proxy.client import ClientStream
 from sidecar.proxy.shared import HALF_CLOSE_IDLE, Shared
+from sidecar.proxy.streams import ServerStream
 from sidecar.proxy.upstream import UpstreamStream
 from sidecar.telemetry.record import Record
-from sidecar.wire.head import ResponseHead
+from sidecar.wire.message import Response
 
 
 async def tunnel(
@@ -46,18 +46,11 @@ async def tunnel(
 
 
 async def switch(
-    client: ClientStream, upstream: UpstreamStream, head: ResponseHead, record: Record, shared: Shared
+    stream: ServerStream, upstream: UpstreamStream, head: Response, record: Record, shared: Shared
 ) -> None:
     """After ``head``, a 101: passes it on, and then what either side sends. Closes the upstream."""
     try:
-        await client.send_switch(head)
-        await tunnel(
-            client.channel,
-            upstream.channel,
-            record,
-            shared,
-            to_upstream=client.take_buffer(),
-            to_client=upstream.take_buffer(),
-        )
+        channel, data = await stream.take_over(head)
+        await tunnel(channel, upstream.channel, record, shared, to_upstream=data, to_client=upstream.take_buffer())
     finally:
         upstream.close()

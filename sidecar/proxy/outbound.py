@@ -15,7 +15,7 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel, ChannelClosed
 from sidecar.net.pool import Lease, Limits, PoolUse, pool_use
 from sidecar.policy.authorize import Permit, authorize_caller, refuse_own_listener
-from sidecar.proxy.client import ClientStream
+from sidecar.proxy.connection import ServerConnection
 from sidecar.proxy.exchange import exchange
 from sidecar.proxy.forwarding import Forwarder
 from sidecar.proxy.intake import http2_refused, serve_target
@@ -25,6 +25,7 @@ from sidecar.proxy.routes import Route, Routes
 from sidecar.proxy.serve import serve_http
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Habits, Sniffed, greets, note_detected, sniff
+from sidecar.proxy.streams import ServerStream
 from sidecar.resources.protocols import Protocol
 from sidecar.resources.snapshot import Snapshot
 from sidecar.telemetry.record import Origin, Record
@@ -32,11 +33,12 @@ from sidecar.upstream.clusters import Clusters
 from sidecar.upstream.figures import PoolsShown
 from sidecar.upstream.plaintext import PlaintextConnector
 from sidecar.wire.detect import Detected
-from sidecar.wire.head import RequestHead, ResponseHead, authority_parts, canonical_authority
+from sidecar.wire.head import authority_parts, canonical_authority
+from sidecar.wire.message import EMPTY, Request, Response
 
 WAIT_SECONDS = 3.0  # for a connection to an endpoint (F13)
 _DECLARED = {"http": Detected.HTTP1, "tcp": Detected.OPAQUE}  # such a port takes nothing else, and is not looked into
-_ESTABLISHED = ResponseHead(200, b"Connection established", [], {}, 0, 1, True)
+_ESTABLISHED = Response(200, [], {}, EMPTY)
 _WORDS = {Detected.TLS: "TLS", Detected.HTTP1: "HTTP"}
 
 
@@ -72,16 +74,17 @@ class Outbound:
 
     async def serve(self, channel: Channel, host: str) -> None:
         """Serve one connection to the explicit proxy from ``host`` until it ends, and close it."""
-        client = ClientStream(channel, b"", self._shared.timeouts, host, trusted=False)
-        client.origin = Origin(time(), "HTTP, as the explicit proxy's port is for", 0.0)
+        origin = Origin(time(), "HTTP, as the explicit proxy's port is for", 0.0)
+        connection = ServerConnection(channel, b"", self._shared.timeouts, host, trusted=False, origin=origin)
+        connection.leaves_with(self._shared.drain)
         address = parse_ip(host)
         try:
             if address is None or not address.is_loopback:
                 try:
                     authorize_caller(loopback=False)
                 except ProxyError as refused:
-                    client.fail_next(refused)
-            await serve_http(client, "outbound", self._handle, self._shared)
+                    connection.fail_next(refused)
+            await serve_http(connection, "outbound", self._handle, self._shared)
         finally:
             channel.close()
 
@@ -122,46 +125,46 @@ class Outbound:
     # -- HTTP --------------------------------------------------------------------------------------------------------
 
     async def forward(
-        self, client: ClientStream, request: RequestHead, record: Record, route: Route, permit: Permit
+        self, stream: ServerStream, request: Request, record: Record, route: Route, permit: Permit
     ) -> None:
         """Forward one request and its reply. Raises ProxyError."""
         record.cluster = route.label
-        fields = self._forwarder.fields(client, request, record)
+        fields = self._forwarder.fields(stream, request, record)
         origin = route.origin
         if origin is None:
             origin = ClusterOrigin(route.cluster, route.at, route.shown, self._shared.timeouts.stream_idle)
             route.origin = origin
-        switched = await exchange(client, request, fields, origin, permit, record)
+        switched = await exchange(stream, request, fields, origin, permit, record)
         if switched is not None:
-            await switch(client, switched.upstream, switched.head, record, self._shared)
+            await switch(stream, switched.upstream, switched.head, record, self._shared)
 
-    async def _handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
+    async def _handle(self, stream: ServerStream, request: Request, record: Record) -> None:
         if request.method == b"CONNECT":
-            await self._connect(client, request, record)
+            await self._connect(stream, request, record)
         elif request.absolute:
             snapshot = self._routes.current()
             route = self._route(snapshot, request.authority, default_port=80)
-            await self.forward(client, request, record, route, self._permit(route, client, request))
+            await self.forward(stream, request, record, route, self._permit(route, stream, request))
         else:
             raise ProxyError(
                 Reason.NO_ROUTE, "this port is an explicit proxy: send an absolute URL or CONNECT (curl -x, HTTP_PROXY)"
             )
 
-    def _permit(self, route: Route, client: ClientStream, request: RequestHead) -> Permit:
+    def _permit(self, route: Route, stream: ServerStream, request: Request) -> Permit:
         return route.permit or self._routes.permit(
             route,
-            client.channel.peer,
+            stream.peer,
             protocol="HTTP",
             method=request.method,
             path=request.target,
             authority=request.authority,
         )
 
-    async def permit_captured(self, route: Route, client: ClientStream, request: RequestHead) -> Permit:
+    async def permit_captured(self, route: Route, stream: ServerStream, request: Request) -> Permit:
         """Return leave for a request of a captured connection. Raises ProxyError."""
         return route.permit or await self._routes.permit_as(
             route,
-            client.channel.peer,
+            stream.peer,
             authority_parts(request.authority)[0],
             protocol="HTTP",
             method=request.method,
@@ -171,12 +174,12 @@ class Outbound:
 
     # -- CONNECT -----------------------------------------------------------------------------------------------------
 
-    async def _connect(self, client: ClientStream, request: RequestHead, record: Record) -> None:
+    async def _connect(self, stream: ServerStream, request: Request, record: Record) -> None:
         snapshot = self._routes.current()
         route = self._route(snapshot, request.authority, default_port=0)
         http = route.protocol == "http"
         permit = self._routes.permit(
-            route, client.channel.peer, protocol="HTTP" if http else "TCP", authority=request.authority
+            route, stream.peer, protocol="HTTP" if http else "TCP", authority=request.authority
         )
         record.attempts = 1
         record.upstream = route.shown
@@ -186,26 +189,26 @@ class Outbound:
         record.upstream_principal = lease.principal
         record.status = 200
         try:
-            await client.send_switch(_ESTABLISHED)
+            channel, data = await stream.take_over(_ESTABLISHED)
         except BaseException:
             lease.release(reusable=False)
             raise
         began = monotonic()
-        found = await self._look_inside(client, route, permit, lease)
+        found = await self._look_inside(channel, data, route, permit, lease)
         if found.kind is Detected.HTTP1 and (http or not greets(lease.channel)):
             # Each tunnel dials: were all of these kept, the pool would fill with connections that nothing needs.
             one_pool = http or not route.cluster.apart
             lease.release(reusable=one_pool and lease.quiet() and not lease.pool.has_idle)
             words = "HTTP, as the service's port says" if http else found.words
             origin = Origin(time(), f"{words}, within CONNECT", monotonic() - began)
-            await self._http_within(client, found.data, request.authority, origin)
+            await self._http_within(channel, stream.peer_ip.decode(), found.data, request.authority, origin)
         else:
-            await self._relay(client, found, lease, record)
+            await self._relay(channel, found, lease, record)
 
-    async def _look_inside(self, client: ClientStream, route: Route, permit: Permit, lease: Lease) -> Sniffed:
+    async def _look_inside(self, channel: Channel, data: bytes, route: Route, permit: Permit, lease: Lease) -> Sniffed:
         """What the tunnel carries: as it is declared, else by its first bytes."""
         if route.protocol in _DECLARED:
-            return Sniffed(_DECLARED[route.protocol], client.take_buffer(), None)
+            return Sniffed(_DECLARED[route.protocol], data, None)
         timeouts, began = self._shared.timeouts, monotonic()
 
         async def again() -> Lease:
@@ -213,8 +216,8 @@ class Outbound:
 
         try:
             found = await sniff(
-                client.channel,
-                client.take_buffer(),
+                channel,
+                data,
                 again,
                 route.habits,
                 lease=lease,
@@ -230,22 +233,22 @@ class Outbound:
             raise ProxyError(Reason.BAD_VERSION, http2_refused(route.protocol))
         return found
 
-    async def _http_within(self, client: ClientStream, data: bytes, authority: bytes, origin: Origin) -> None:
-        async def handle(inner: ClientStream, request: RequestHead, record: Record) -> None:
+    async def _http_within(self, channel: Channel, host: str, data: bytes, authority: bytes, origin: Origin) -> None:
+        async def handle(inner: ServerStream, request: Request, record: Record) -> None:
             if request.method == b"CONNECT" or request.absolute:
                 raise ProxyError(Reason.METHOD_REFUSED, "a proxy request inside a tunnel")
             route = self._route(self._routes.current(), authority, default_port=0)
             await self.forward(inner, request, record, route, self._permit(route, inner, request))
 
-        inner = ClientStream(client.channel, data, self._shared.timeouts, client.peer_ip.decode(), trusted=False)
-        inner.origin = origin
-        await serve_http(inner, "outbound", handle, self._shared)
+        connection = ServerConnection(channel, data, self._shared.timeouts, host, trusted=False, origin=origin)
+        connection.leaves_with(self._shared.drain)
+        await serve_http(connection, "outbound", handle, self._shared)
 
-    async def _relay(self, client: ClientStream, found: Sniffed, lease: Lease, record: Record) -> None:
+    async def _relay(self, channel: Channel, found: Sniffed, lease: Lease, record: Record) -> None:
         record.sni = found.sni
         try:
             record.bytes_received += found.sent
-            await tunnel(client.channel, lease.channel, record, self._shared, to_upstream=found.data[found.sent :])
+            await tunnel(channel, lease.channel, record, self._shared, to_upstream=found.data[found.sent :])
         finally:
             lease.release(reusable=False)
 
@@ -321,12 +324,12 @@ class _Captured:
     async def dial(self, permit: Permit) -> Lease:
         return await self._route.cluster.lease(permit, self._route.at, opaque=True)
 
-    async def handle(self, client: ClientStream, request: RequestHead, record: Record) -> None:
+    async def handle(self, stream: ServerStream, request: Request, record: Record) -> None:
         if request.method == b"CONNECT" or request.absolute:
             raise ProxyError(Reason.METHOD_REFUSED, "a proxy request inside a tunnel or a captured connection")
         routes = self._routes
         snapshot = routes.current()
         base = self._route if snapshot is self._snapshot else routes.captured(snapshot, self._original)
         route = routes.by_authority(snapshot, base, request.authority)
-        permit = await self._outbound.permit_captured(route, client, request)
-        await self._outbound.forward(client, request, record, route, permit)
+        permit = await self._outbound.permit_captured(route, stream, request)
+        await self._outbound.forward(stream, request, record, route, permit)

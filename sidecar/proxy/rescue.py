@@ -11,10 +11,10 @@ from typing import Final
 
 import msgspec
 
-from sidecar.errors import CUTS, Fault, ProxyError, Reason
-from sidecar.proxy.client import ClientStream
+from sidecar.errors import Fault, ProxyError, Reason
+from sidecar.proxy.streams import ServerStream
 from sidecar.telemetry.record import Record
-from sidecar.wire.head import RequestHead
+from sidecar.wire.message import LocalReply
 
 RETRY_AFTER_SECONDS: Final = 1
 STATUS: Final = {
@@ -79,60 +79,42 @@ class Problem(msgspec.Struct, frozen=True):
     request_id: str
 
 
-async def rescue(client: ClientStream, request: RequestHead | None, error: ProxyError, record: Record) -> None:
+async def rescue(stream: ServerStream, error: ProxyError, record: Record) -> None:
     """Tells the client, if it can still be told, and fills ``record``. Never raises ProxyError.
 
-    A reply that had begun can't be taken back: then the connection is reset, so that it does not look complete.
+    A reply that had begun can't be taken back: then the stream is reset, so that it does not look complete.
     """
-    ended = client.channel.overdue
-    cut = ended in CUTS  # who is cut is told nothing
-    if ended is not None and cut:
-        error = ProxyError(ended, client.channel.cut_for)
+    cut = stream.cut_off()  # then nothing can be sent
+    error = cut or error
     record.blame(error)
-    status = STATUS[error.reason]
-    if cut or client.reply_begun:
-        client.closing = True
-        client.channel.reset()
+    if cut is not None or stream.reply_begun:
+        stream.reset()
         return
-    record.status = status
+    status = record.status = STATUS[error.reason]
     if not status:
-        client.closing = True
-        client.channel.close()
+        stream.drop()
         return
-    if request is None or request.length or error.reason.fault is Fault.CLIENT or client.drain.active:
-        client.closing = True  # with a body there may be doubt where the next request begins
-    head_only = request is not None and request.method == b"HEAD"
-    client.channel.revive()
     try:
-        head, body = _reply(status, error, record, close=client.closing)
-        await client.send_whole(head, b"" if head_only else body)
+        in_doubt = error.reason.fault is Fault.CLIENT
+        await stream.send_local(local_reply(status, error, record.request_id), in_doubt=in_doubt)
     except ProxyError:
-        client.closing = True
-        client.channel.close()
+        stream.drop()
 
 
-def _reply(status: int, error: ProxyError, record: Record, *, close: bool) -> tuple[bytes, bytes]:
-    phrase = HTTPStatus(status).phrase
-    body = msgspec.json.encode(
-        Problem(
-            "about:blank",
-            phrase,
-            status,
-            error.detail,
-            error.reason.flag,
-            error.reason.word,
-            record.request_id.decode("ascii", "replace"),
-        )
-    )
-    extra = b"retry-after: %d\r\n" % RETRY_AFTER_SECONDS if error.reason.fault in _RETRY_LATER else b""
-    if status == 405:
-        extra += b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
-    connection = b"connection: close\r\n" if close else b""
-    head = b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n%b%b\r\n" % (
+def local_reply(status: int, error: ProxyError, request_id: bytes) -> LocalReply:
+    """Return the answer with ``status`` that says why there is no other."""
+    problem = Problem(
+        "about:blank",
+        HTTPStatus(status).phrase,
         status,
-        phrase.encode(),
-        len(body),
-        extra,
-        connection,
+        error.detail,
+        error.reason.flag,
+        error.reason.word,
+        request_id.decode("ascii", "replace"),
     )
-    return head, body
+    fields = [(b"content-type", b"application/problem+json")]
+    if error.reason.fault in _RETRY_LATER:
+        fields.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
+    if status == 405:
+        fields.append((b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
+    return LocalReply(status, fields, msgspec.json.encode(problem))

@@ -13,82 +13,70 @@ from time import monotonic, time
 import trio
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.proxy.client import NOT_DRAINING, ClientStream
 from sidecar.proxy.ids import sane
 from sidecar.proxy.rescue import rescue
 from sidecar.proxy.shared import Shared
+from sidecar.proxy.streams import Connection, ServerStream
 from sidecar.telemetry.record import Record
 from sidecar.wire import headers
-from sidecar.wire.head import RequestHead
+from sidecar.wire.message import Request
 
-Handler = Callable[[ClientStream, RequestHead, Record], Awaitable[None]]
+Handler = Callable[[ServerStream, Request, Record], Awaitable[None]]
 _log = logging.getLogger(__name__)
 
 
-async def serve_http(client: ClientStream, direction: str, handle: Handler, shared: Shared) -> None:
-    """Serves until either side closes, then closes the channel. Cancelling resets it."""
-    peer = client.channel.peer
+async def serve_http(connection: Connection, direction: str, handle: Handler, shared: Shared) -> None:
+    """Serves until either side closes, then closes the connection. Cancelling resets it."""
+    peer = connection.peer
     counters = shared.telemetry.counters
-    if client.drain is NOT_DRAINING:
-        client.drain = shared.drain
     while True:
-        request: RequestHead | None = None
-        failure: ProxyError | None = None
-        try:
-            request = await client.next_request()
-            if request is None:
-                client.channel.close()
-                return
-        except ProxyError as error:
-            failure = error
-            request = client.head
-        record = Record(direction, "HTTP/1.1", peer, time(), monotonic())
-        record.origin = client.origin
+        stream = await connection.next_stream()
+        if stream is None:
+            connection.close()
+            return
+        request = stream.request
+        record = Record(direction, stream.protocol, peer, time(), monotonic())
+        record.origin = connection.origin
         if request is not None:
             _describe(record, request)
         counters.requests_active += 1
         try:
             record.request_id = _request_id(request, shared)
+            failure = stream.take_failure()
             if failure is not None:
                 raise failure
             assert request is not None
             if not shared.overload.keepalive:
-                client.closing = True
+                stream.close_after_reply()
             if not shared.overload.admits(counters.requests_active - 1):
                 raise ProxyError(Reason.MEMORY, "the proxy is near its memory limit; try again later")
-            await handle(client, request, record)
+            await handle(stream, request, record)
         except ProxyError as error:
-            await rescue(client, request, error, record)
+            await rescue(stream, error, record)
             await trio.lowlevel.checkpoint()  # a refusal waits for nobody, and many may stand in one read
         except Exception:
             _log.exception("a request failed for a reason that is ours; please report it")
-            client.closing = True
-            await rescue(client, request, ProxyError(Reason.INTERNAL, "the proxy failed; its log says why"), record)
+            stream.close_after_reply()
+            await rescue(stream, ProxyError(Reason.INTERNAL, "the proxy failed; its log says why"), record)
         except BaseException:
             record.reason = Reason.DRAIN_DEADLINE
-            client.channel.reset()
+            connection.reset()
             raise
         finally:
             failure = None  # it holds this frame, which holds it
             counters.requests_active -= 1
-            record.bytes_received += client.bytes_in
-            record.bytes_sent += client.bytes_out
+            record.bytes_received += stream.bytes_in
+            record.bytes_sent += stream.bytes_out
             shared.telemetry.finish(record)
-        if client.closing or not client.body_done:
-            if request is not None and not request.keep_alive and client.body_done and not client.buffer:
-                client.channel.close()  # the client wanted it so: nothing more comes that would turn FIN into RST
-            else:
-                await client.channel.close_after_reply()
+        if (stream.closing or not stream.body_done) and not await connection.goes_on():
             return
 
 
-def _describe(record: Record, request: RequestHead) -> None:
+def _describe(record: Record, request: Request) -> None:
     record.method = request.method
     record.path = request.target
     record.sent_target = request.sent
     record.authority = request.authority
-    if not request.minor:
-        record.protocol = "HTTP/1.0"
     known = request.known
     if headers.USER_AGENT in known:
         record.user_agent = known[headers.USER_AGENT]
@@ -96,6 +84,6 @@ def _describe(record: Record, request: RequestHead) -> None:
         record.forwarded_for = known[headers.FORWARDED_FOR]
 
 
-def _request_id(request: RequestHead | None, shared: Shared) -> bytes:
+def _request_id(request: Request | None, shared: Shared) -> bytes:
     sent = request.known.get(headers.REQUEST_ID) if request is not None else None
     return sent if sent is not None and sane(sent) else shared.ids.new()

@@ -19,6 +19,7 @@ from sidecar.policy.authorize import Rules, allow_all
 from sidecar.policy.egress import OPEN, Egress
 from sidecar.proxy.admitted import Gate
 from sidecar.proxy.client import DrainState, Timeouts
+from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.ids import RequestIds
 from sidecar.telemetry.telemetry import Telemetry
 
@@ -60,6 +61,7 @@ class Shared:
     rules: Rules = allow_all  # asked before anything is dialed, for both directions
     gate: Gate | None = None  # where the proxy has an identity
     mesh: Mesh | None = None  # likewise
+    deadlines: Deadlines = field(default_factory=Deadlines)
     drain: DrainState = field(default_factory=DrainState)
     channels: set[Channel] = field(default_factory=set)
     listeners: list[Listener] = field(default_factory=list)

@@ -15,8 +15,10 @@ from sidecar.net.channel import NEVER, ChannelClosed, Overdue
 from sidecar.net.pool import Lease
 from sidecar.wire import headers
 from sidecar.wire.body import BodyReader, chunk, last_chunk, reader_for
-from sidecar.wire.grammar import HEAD_BYTES, VERSION_BYTES, Field, field_lines
-from sidecar.wire.head import CHUNKED, RequestHead, ResponseHead, parse_response
+from sidecar.wire.grammar import HEAD_BYTES, VERSION_BYTES, field_lines
+from sidecar.wire.head import parse_response
+from sidecar.wire.headers import Field
+from sidecar.wire.message import UNKNOWN, Request, Response
 
 
 class UpstreamStream:
@@ -28,6 +30,7 @@ class UpstreamStream:
         "_keep",
         "_lease",
         "_method",
+        "_protocol",
         "_reader",
         "_request_chunked",
         "_request_done",
@@ -55,25 +58,26 @@ class UpstreamStream:
         self._buffer = b""
         self._unsent = b""
         self._reader: BodyReader | None = None
-        self._method = b""
+        self._method = self._protocol = b""
         self._request_chunked = self._request_done = False
         self._keep = False
         self._closed = False
 
     # -- the request -------------------------------------------------------------------------------------------------
 
-    def begin(self, request: RequestHead, fields: list[Field], body: bytes, *, done: bool) -> bool:
+    def begin(self, request: Request, fields: list[Field], body: bytes, *, done: bool) -> bool:
         self._method = request.method
         extra = b""
-        if request.length == CHUNKED:
+        if request.body == UNKNOWN:
             self._request_chunked = True
             extra = b"transfer-encoding: chunked\r\n"
             if body:
                 body = chunk(body)
             if done:
                 body += last_chunk([])
-        if request.upgrade:
-            extra += b"connection: upgrade\r\nupgrade: %b\r\n" % request.upgrade
+        if request.protocol:
+            self._protocol = request.protocol
+            extra += b"connection: upgrade\r\nupgrade: %b\r\n" % request.protocol
         elif headers.TE in request.known and request.takes_trailers:
             extra += b"connection: te\r\nte: trailers\r\n"
         self._request_done = done
@@ -131,7 +135,7 @@ class UpstreamStream:
 
     # -- the answer --------------------------------------------------------------------------------------------------
 
-    async def read_head(self) -> ResponseHead:
+    async def read_head(self) -> Response:
         data = self._buffer
         if not data:
             # As ``_recv``, two calls less deep: here nearly every exchange waits.
@@ -162,19 +166,21 @@ class UpstreamStream:
                 data += more
         head, size = parsed
         if head.status < 200:
+            if head.status == 101 and not head.switches_to(self._protocol):
+                raise ProxyError(Reason.UPSTREAM_PROTOCOL, "the upstream switches to a protocol that was not asked for")
             self._buffer = data[size:]
             return head
         self._keep = head.keep_alive
         hint = head.known.get(headers.KEEP_ALIVE)
         if hint is not None:
             self._heed(hint)
-        if head.length == 0:
+        if not head.body:
             self.done = True
             if size != len(data):
                 self._keep = False  # bytes that nobody asked for
             self._buffer = b""
         else:
-            self._reader = reader_for(head.length)
+            self._reader = reader_for(head.body, until_close=head.until_close)
             self._buffer = self._feed(data[size:])
         return head
 

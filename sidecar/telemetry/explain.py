@@ -8,7 +8,7 @@ from __future__ import annotations
 from sidecar.errors import ProxyError, Reason
 from sidecar.telemetry import interception
 from sidecar.telemetry.meanings import APP_ERROR, MEANINGS
-from sidecar.telemetry.record import Record
+from sidecar.telemetry.record import Record, Try
 from sidecar.wire import paths
 
 Explanation = dict[str, object]
@@ -69,28 +69,23 @@ def _judged(path: bytes) -> frozenset[bytes]:
 
 
 def _upstream(record: Record) -> Explanation:
-    tries: list[Explanation] = [
-        {
-            "upstream": attempt.upstream,
-            "connection": _carried(attempt.reused, attempt.reason),
-            "ended_after_ms": _ms(attempt.seconds),
-            "outcome": attempt.reason.word,
-            "detail": attempt.detail,
-        }
-        for attempt in record.tries
-    ]
-    if record.attempts:
-        tries.append(
-            {
-                "upstream": record.upstream,
-                **({"peer": record.upstream_principal} if record.upstream_principal else {}),
-                "connection": _carried(record.reused, record.reason),
-                "first_byte_after_ms": _ms(record.first_byte - record.began) if record.first_byte else None,
-                "ended_after_ms": _ms(record.duration),
-                "outcome": record.reason.word if record.reason else "answered",
-            }
-        )
+    tries = [_try(record, attempt) for attempt in record.all_tries]
+    for told, attempt in zip(tries, record.tries, strict=False):  # the last one's are the outcome's
+        told.update({"detail": attempt.detail} if attempt.reason else {"status": attempt.status})
     return {"cluster": interception.cluster(record) or None, "tries": tries}
+
+
+def _try(record: Record, attempt: Try) -> Explanation:
+    began = {"began_after_ms": _ms(attempt.began - record.began)} if attempt.began else {}
+    return {
+        "upstream": attempt.upstream,
+        **({"peer": attempt.principal} if attempt.principal else {}),
+        "connection": _carried(attempt.reused, attempt.reason),
+        **began,
+        "first_byte_after_ms": _ms(attempt.first_byte - record.began) if attempt.first_byte else None,
+        "ended_after_ms": _ms(attempt.ended - record.began),
+        "outcome": attempt.reason.word if attempt.reason else "answered",
+    }
 
 
 def _carried(reused: bool, reason: Reason | None) -> str:

@@ -6,6 +6,7 @@ read it and nothing else. Not frozen, since an exchange writes it step by step; 
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Final, Protocol
 
 import msgspec
@@ -31,14 +32,19 @@ class Origin(msgspec.Struct, array_like=True, gc=False):
 
 
 class Try(msgspec.Struct, gc=False):
-    """One attempt that failed and was followed by another: where, on a reused connection or not, the reason, and the
-    seconds it took."""
+    """One attempt: where, and whether on a reused connection; when it began and ended, on the monotonic clock, and when
+    the head of its answer was there (0.0 if it never was). ``status`` is that answer's, 0 for none; ``reason`` why it
+    failed, None if it did not."""
 
     upstream: str
+    principal: str
     reused: bool
-    reason: Reason
+    began: float
+    first_byte: float
+    ended: float
+    status: int
+    reason: Reason | None
     detail: str
-    seconds: float
 
 
 class Record(msgspec.Struct, array_like=True, gc=False):
@@ -78,8 +84,9 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     attempts: int = 0
     reused: bool = False
     stripped: tuple[str, ...] = ()  # names of fields that the client may not send
-    tries: tuple[Try, ...] = ()  # those before the last one
+    tries: tuple[Try, ...] = ()  # those before the last one, whose facts are this record's: see ``all_tries``
     rule: str = ""  # of those that the reason stands for, the one that was broken
+    tried: float = 0.0  # when the last attempt began, on the monotonic clock
 
     @property
     def principal(self) -> str:
@@ -89,6 +96,32 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     def blame(self, error: ProxyError) -> None:
         """It ended by this error."""
         self.reason, self.detail, self.rule = error.reason, error.detail, error.rule
+
+    def keep_try(self, error: ProxyError | None = None) -> None:
+        """The attempt at hand is over, by this error or with an answer, and is followed by another one."""
+        reason, detail = (None, "") if error is None else (error.reason, error.detail)
+        self.tries += (self._try(monotonic(), reason, detail),)
+        self.first_byte, self.status = 0.0, 0
+
+    @property
+    def all_tries(self) -> tuple[Try, ...]:
+        """Every attempt, the last one included; empty if none was made."""
+        if not self.attempts:
+            return ()
+        return *self.tries, self._try(self.began + self.duration, self.reason, self.detail)
+
+    def _try(self, ended: float, reason: Reason | None, detail: str) -> Try:
+        return Try(
+            self.upstream,
+            self.upstream_principal,
+            self.reused,
+            self.tried,
+            self.first_byte,
+            ended,
+            self.status,
+            reason,
+            detail,
+        )
 
     @property
     def failed(self) -> bool:

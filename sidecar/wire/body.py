@@ -18,8 +18,9 @@ from typing import Final, Protocol
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.wire import grammar, headers
-from sidecar.wire.grammar import HEAD_BYTES, HEAD_FIELDS, Field
-from sidecar.wire.head import CHUNKED, UNTIL_CLOSE
+from sidecar.wire.grammar import HEAD_BYTES, HEAD_FIELDS
+from sidecar.wire.headers import Field
+from sidecar.wire.message import UNKNOWN, Body
 
 CHUNK_LINE_BYTES: Final = 1024
 EXTENSION_BYTES: Final = 16 * 1024  # of all chunks of one body together (Go's limit, CVE-2023-39326)
@@ -48,11 +49,12 @@ class BodyReader(Protocol):
         ...
 
 
-def reader_for(length: int, limit: int = 0) -> BodyReader:
-    """The reader for a head's ``length``. A chunked body may announce ``limit`` bytes at most, where that is not 0."""
-    if length == CHUNKED:
-        return ChunkReader(limit)
-    return CloseReader() if length == UNTIL_CLOSE else LengthReader(length)
+def reader_for(body: Body, limit: int = 0, *, until_close: bool = False) -> BodyReader:
+    """The reader for a message's ``body``. A chunked one may announce ``limit`` bytes at most, if that is not 0.
+    ``until_close``: an UNKNOWN one is not chunked, but ends with the connection."""
+    if body != UNKNOWN:
+        return LengthReader(body)
+    return CloseReader() if until_close else ChunkReader(limit)
 
 
 class LengthReader:

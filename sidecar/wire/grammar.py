@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sidecar.errors import ProxyError, Reason
+from sidecar.wire.headers import Field
 
 HEAD_BYTES: Final = 32 * 1024  # a head's size, start line to empty line (F6; Envoy allows 60 KiB, nginx 32 KiB)
 VERSION_BYTES: Final = 7  # of a status line, which no answer can do without
@@ -38,7 +39,6 @@ _OTHER_VERSION: Final = re.compile(TOKEN + rb"++ " + TARGET + rb"++ HTTP/[0-9]\.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: " + VALUE + rb"*+)?\r\n")
 _TOKEN_BYTE: Final = re.compile(TOKEN)
 
-Field = tuple[bytes, bytes]
 _COLON: Final = b": ".join
 
 

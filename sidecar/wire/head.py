@@ -1,7 +1,8 @@
-"""Request and response heads: the one constructor of each, which enforces every rule on it.
+"""HTTP/1's request and response heads: the one constructor of each, which enforces every rule on it.
 
-Called with the bytes that came so far by ``wire.h1``, and with pseudo-headers and fields by HTTP/2 when it is there.
-A head that goes out is rebuilt from one of these, never copied through. Pure.
+A head is a ``message.Request`` or ``message.Response`` with what only HTTP/1 knows beside it; the codecs of
+``proxy.client`` and ``proxy.upstream`` read that, and nothing between them does. A head that goes out is rebuilt from
+one of these, never copied through. Pure.
 
 Source: RFC 9112 sections 3, 6 and 9.3; ``grammar`` for the bytes, ``headers`` for what names mean, ``paths`` for the
 target.
@@ -11,16 +12,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from http import HTTPStatus
 from typing import Final
-
-import msgspec
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.wire import grammar, headers, paths
-from sidecar.wire.grammar import HEAD_BYTES, HEAD_FIELDS, Field
-
-CHUNKED: Final = -1
-UNTIL_CLOSE: Final = -2
+from sidecar.wire.grammar import HEAD_BYTES, HEAD_FIELDS
+from sidecar.wire.headers import Field
+from sidecar.wire.message import EMPTY, UNKNOWN, Body, LocalReply, Request, Response
 
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
 _AUTHORITY: Final = re.compile(
@@ -30,55 +29,51 @@ _WITH_PORT: Final = re.compile(rb":[0-9]+\Z")
 _ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]*)([/?].*)?")
 
 
-class RequestHead(msgspec.Struct, frozen=True, gc=False):
-    """A request that may be judged.
+class RequestHead(Request, frozen=True, gc=False):
+    """A request that came over HTTP/1; ``keep_alive``: the client wants its connection kept."""
 
-    ``authority`` is host and optional port as sent (b"" only for HTTP/1.0 without Host); ``target`` the origin form to
-    send on, ``*``, or the authority for CONNECT; ``fields`` what may go on, in order and spelling, without what is
-    hop-by-hop; ``known`` the value of each field whose name has a meaning here (``headers``), doubles joined by
-    ", "; ``length`` the body's bytes, CHUNKED, or 0. ``absolute``: the target was sent in absolute form;
-    ``sent`` is the target as it came.
-    """
-
-    method: bytes
-    target: bytes
-    authority: bytes
-    fields: list[Field]
-    known: dict[bytes, bytes]
-    length: int
-    minor: int
-    keep_alive: bool
-    absolute: bool
-    upgrade: bytes
-    sent: bytes = b""
-
-    @property
-    def takes_trailers(self) -> bool:
-        """Whether the client said ``TE: trailers``."""
-        return b"trailers" in headers.tokens(self.known.get(headers.TE, b""))
-
-    @property
-    def expects_continue(self) -> bool:
-        """Whether the client may hold its body back until it sees 100 (RFC 9110 section 10.1.1)."""
-        return self.minor > 0 and self.known.get(headers.EXPECT, b"").lower() == b"100-continue"
+    minor: int = 1
+    keep_alive: bool = True
 
 
-class ResponseHead(msgspec.Struct, frozen=True, gc=False):
-    """An answer's head: ``fields`` and ``known`` as above; ``length`` is bytes, CHUNKED or UNTIL_CLOSE."""
+class ResponseHead(Response, frozen=True, gc=False):
+    """An answer that came over HTTP/1; ``until_close``: its body ends with the connection. ``keep_alive``: the
+    connection may be used again."""
 
-    status: int
-    phrase: bytes
-    fields: list[Field]
-    known: dict[bytes, bytes]
-    length: int
-    minor: int
-    keep_alive: bool
+    phrase: bytes = b""
+    minor: int = 1
+    keep_alive: bool = True
+    until_close: bool = False
 
     def switches_to(self, wanted: bytes) -> bool:
         """Whether this 101 names, in Upgrade, only protocols that ``wanted`` (a request's Upgrade) has offered."""
         offered = headers.tokens(wanted)
         chosen = headers.tokens(self.known.get(headers.UPGRADE, b""))
         return bool(chosen) and all(protocol in offered for protocol in chosen)
+
+
+_PHRASES: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+def phrase_for(status: int) -> bytes:
+    """The usual reason phrase of a status; b"" where there is none."""
+    return _PHRASES.get(status, b"")
+
+
+def phrase_of(response: Response) -> bytes:
+    """The reason phrase to send: the one that came, if the answer came over HTTP/1."""
+    return response.phrase if isinstance(response, ResponseHead) else phrase_for(response.status)
+
+
+def local_reply_head(reply: LocalReply, *, close: bool) -> bytes:
+    """The bytes of a local reply before its body; ``close``: no request is taken after it."""
+    return b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\n%b\r\n" % (
+        reply.status,
+        phrase_for(reply.status),
+        grammar.field_lines(reply.fields),
+        len(reply.body),
+        b"connection: close\r\n" if close else b"",
+    )
 
 
 def parse_request(data: bytes) -> tuple[RequestHead, int] | None:
@@ -97,7 +92,7 @@ def parse_request(data: bytes) -> tuple[RequestHead, int] | None:
 def request_head(method: bytes, target: bytes, minor: int, fields: list[Field]) -> RequestHead:
     """The constructor: raises ProxyError where any rule on a request is broken."""
     known, kept = _index(fields)
-    length = _body_length(known, minor)
+    body = _body(known, minor)
     authority = known.get(headers.HOST)
     if authority is None:
         if minor:
@@ -110,20 +105,22 @@ def request_head(method: bytes, target: bytes, minor: int, fields: list[Field]) 
     if target[0] == 0x2F:
         target = paths.forwarded(target)
     else:
-        target, authority, absolute = _other_form(method, target, authority, length, minor)
+        target, authority, absolute = _other_form(method, target, authority, body, minor)
     if method == b"CONNECT" and target[0] == 0x2F:
         raise ProxyError(Reason.BAD_REQUEST, "the target of CONNECT is not HOST:PORT")
-    upgrade = b""
+    protocol = b""
     connection = known.get(headers.CONNECTION)
     keep_alive = minor == 1
     if connection is not None:
         options = headers.tokens(connection)
         keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
-        if b"upgrade" in options and minor and not length:
-            upgrade = _wanted_upgrade(known.get(headers.UPGRADE, b""))
+        if b"upgrade" in options and minor and not body:
+            protocol = _wanted_upgrade(known.get(headers.UPGRADE, b""))
         if not _ONLY_USUAL.issuperset(options):
             kept = headers.without_nominated(kept, connection)
-    return RequestHead(method, target, authority, kept, known, length, minor, keep_alive, absolute, upgrade, sent)
+    if not minor:
+        known.pop(headers.EXPECT, None)  # RFC 9110 section 10.1.1: an HTTP/1.0 client can't wait for 100
+    return RequestHead(method, target, authority, kept, known, body, absolute, protocol, sent, minor, keep_alive)
 
 
 def parse_response(data: bytes, method: bytes) -> tuple[ResponseHead, int] | None:
@@ -144,18 +141,20 @@ def parse_response(data: bytes, method: bytes) -> tuple[ResponseHead, int] | Non
 def response_head(status: int, phrase: bytes, minor: int, fields: list[Field], method: bytes) -> ResponseHead:
     """The constructor: raises ProxyError where any rule on an answer is broken."""
     known, kept = _index(fields)
-    length = _body_length(known, minor)
+    body = _body(known, minor)
+    until_close = False
     announced = False  # a body where there is none: should it come all the same, then as nobody's bytes
     if status < 200 or status == 204 or status == 304 or method == b"HEAD":
         if status < 200 or status == 204:
-            announced = length != 0
+            announced = body != EMPTY
             kept = headers.without(kept, _LENGTH_ONLY)
-        length = 0
+        body = EMPTY
     elif method == b"CONNECT" and status < 300:
-        length = 0
+        body = EMPTY
         kept = headers.without(kept, _LENGTH_ONLY)  # RFC 9110 section 9.3.6
-    elif length == 0 and headers.CONTENT_LENGTH not in known:
-        length = UNTIL_CLOSE
+    elif not body and headers.CONTENT_LENGTH not in known:
+        body = UNKNOWN
+        until_close = True
     keep_alive = minor == 1
     connection = known.get(headers.CONNECTION)
     if connection is not None:
@@ -163,8 +162,8 @@ def response_head(status: int, phrase: bytes, minor: int, fields: list[Field], m
         keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
         if not _ONLY_USUAL.issuperset(options):
             kept = headers.without_nominated(kept, connection)
-    reusable = keep_alive and not announced and length != UNTIL_CLOSE
-    return ResponseHead(status, phrase, kept, known, length, minor, reusable)
+    reusable = keep_alive and not announced and not until_close
+    return ResponseHead(status, kept, known, body, phrase, minor, reusable, until_close)
 
 
 _ONLY_USUAL: Final = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})
@@ -197,7 +196,7 @@ def _index(fields: list[Field]) -> tuple[dict[bytes, bytes], list[Field]]:
     return known, kept
 
 
-def _body_length(known: dict[bytes, bytes], minor: int) -> int:
+def _body(known: dict[bytes, bytes], minor: int) -> Body:
     """RFC 9112 section 6.3, with every ambiguity refused."""
     coding = known.get(headers.TRANSFER_ENCODING)
     length = known.get(headers.CONTENT_LENGTH)
@@ -208,9 +207,9 @@ def _body_length(known: dict[bytes, bytes], minor: int) -> int:
             raise ProxyError(Reason.BAD_FRAMING, "Transfer-Encoding is not part of HTTP/1.0")
         if coding.lower() != b"chunked":
             raise ProxyError(Reason.UNKNOWN_CODING, "the only Transfer-Encoding understood is chunked")
-        return CHUNKED
+        return UNKNOWN
     if length is None:
-        return 0
+        return EMPTY
     if not _LENGTH.fullmatch(length):
         raise ProxyError(Reason.BAD_FRAMING, "Content-Length is not one decimal number")
     return int(length)
@@ -252,10 +251,10 @@ def authority_parts(authority: bytes) -> tuple[str, int]:
     return host.decode("ascii", "replace").removeprefix("[").removesuffix("]"), int(port or b"0")
 
 
-def _other_form(method: bytes, target: bytes, authority: bytes, length: int, minor: int) -> tuple[bytes, bytes, bool]:
+def _other_form(method: bytes, target: bytes, authority: bytes, body: Body, minor: int) -> tuple[bytes, bytes, bool]:
     """Absolute, authority and asterisk form (RFC 9112 section 3.2): (target, authority, whether it was absolute)."""
     if method == b"CONNECT":
-        if length or not minor:
+        if body or not minor:
             raise ProxyError(Reason.BAD_REQUEST, "CONNECT has a body, or is HTTP/1.0")
         check_authority(target)
         if not _WITH_PORT.search(target):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from sidecar.wire.grammar import Field
+Field = tuple[bytes, bytes]  # name as sent, value without white space around it
 
 HOST: Final = b"host"
 CONTENT_LENGTH: Final = b"content-length"

@@ -10,12 +10,15 @@ import pytest
 import trio
 
 from sidecar.errors import ProxyError, Reason
+from sidecar.net.channel import Channel
 from sidecar.policy.authorize import Asked, Permit, allow_all, authorize_inbound
+from sidecar.policy.retry import REPLACE_STALE
+from sidecar.proxy.deadlines import Limits
 from sidecar.proxy.exchange import Switched, exchange
 from sidecar.proxy.streams import Upstream
-from sidecar.telemetry.record import Record
-from sidecar.wire.grammar import Field
-from sidecar.wire.head import CHUNKED, RequestHead, ResponseHead
+from sidecar.telemetry.record import Origin, Record
+from sidecar.wire.headers import Field
+from sidecar.wire.message import EMPTY, UNKNOWN, Body, LocalReply, Request, Response
 
 Message = tuple[object, ...]
 
@@ -23,42 +26,58 @@ Message = tuple[object, ...]
 class Said:
     """What one side says, in order: pieces of bytes (b"" ends), heads, or an error. Taken with or without waiting."""
 
-    def __init__(self, *said: bytes | ResponseHead | ProxyError) -> None:
-        self._put, self._get = trio.open_memory_channel[bytes | ResponseHead | ProxyError](1000)
+    def __init__(self, *said: bytes | Response | ProxyError) -> None:
+        self._put, self._get = trio.open_memory_channel[bytes | Response | ProxyError](1000)
         for one in said:
             self.say(one)
 
-    def say(self, one: bytes | ResponseHead | ProxyError) -> None:
+    def say(self, one: bytes | Response | ProxyError) -> None:
         self._put.send_nowait(one)
 
-    async def wait_next(self) -> bytes | ResponseHead:
+    async def wait_next(self) -> bytes | Response:
         return _raised(await self._get.receive())
 
-    def next_nowait(self) -> bytes | ResponseHead | None:
+    def next_nowait(self) -> bytes | Response | None:
         try:
             return _raised(self._get.receive_nowait())
         except trio.WouldBlock:
             return None
 
 
-def _raised(one: bytes | ResponseHead | ProxyError) -> bytes | ResponseHead:
+def _raised(one: bytes | Response | ProxyError) -> bytes | Response:
     if isinstance(one, ProxyError):
         raise one
     return one
 
 
 class MemoryClient:
-    """A client whose request has the body ``said``; ``heard`` is what it was told."""
+    """A client's stream whose request has the body ``said``; ``heard`` is what it was told."""
+
+    protocol = "memory"
+    peer = "192.0.2.7:4711"
+    peer_ip = b"192.0.2.7"
+    trusted = False
+    xfcc = b""
+    bytes_in = bytes_out = 0
 
     def __init__(self, *said: bytes | ProxyError, first: bytes = b"", body: bool = False) -> None:
         self.body_done = not body
         self.request_trailers: list[Field] = []
+        self.request: Request | None = None
+        self.failure: ProxyError | None = None
         self.reply_begun = False
         self.said = Said(*said)
         self.heard: list[Message] = []
         self.watched: Upstream | None = None
-        self.closes = False
+        self.closing = False
+        self.aborted: Reason | None = None
+        self.read_when_replied: list[bool] = []  # whether something waited for the body as a reply began
+        self._waiting = False
         self._first = first
+
+    def take_failure(self) -> ProxyError | None:
+        failure, self.failure = self.failure, None
+        return failure
 
     def first_piece(self) -> bytes:
         piece, self._first = self._first, b""
@@ -69,21 +88,26 @@ class MemoryClient:
         return None if piece is None else self._took(piece)
 
     async def read_body(self) -> bytes:
-        return self._took(await self.said.wait_next())
+        self._waiting = True
+        try:
+            return self._took(await self.said.wait_next())
+        finally:
+            self._waiting = False
 
-    def _took(self, piece: bytes | ResponseHead) -> bytes:
+    def _took(self, piece: bytes | Response) -> bytes:
         assert isinstance(piece, bytes)
         self.body_done = not piece
         return piece
 
-    async def send_interim(self, head: ResponseHead) -> None:
+    async def send_interim(self, head: Response) -> None:
         await trio.lowlevel.checkpoint()
         self.heard.append(("interim", head.status))
 
-    async def send_head(self, head: ResponseHead, fields: list[Field], body: bytes, *, done: bool) -> None:
+    async def send_head(self, head: Response, body: bytes, *, done: bool) -> None:
         await trio.lowlevel.checkpoint()
         self.reply_begun = True
-        self.heard.append(("head", head.status, tuple(fields), body, done))
+        self.read_when_replied.append(self._waiting)
+        self.heard.append(("head", head.status, tuple(head.fields), body, done))
 
     async def send_body(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
@@ -97,12 +121,57 @@ class MemoryClient:
         self.watched = upstream
 
     def close_after_reply(self) -> None:
-        self.closes = True
+        self.closing = True
+
+    async def send_local(self, reply: LocalReply, *, in_doubt: bool) -> None:
+        await trio.lowlevel.checkpoint()
+        self.reply_begun = True
+        self.heard.append(("local", reply.status))
+
+    async def take_over(self, head: Response) -> tuple[Channel, bytes]:
+        raise AssertionError("there is no channel beneath")
+
+    def cut_off(self) -> ProxyError | None:
+        return None
+
+    def abort(self, reason: Reason) -> None:
+        self.aborted = reason
+
+    def drop(self) -> None:
+        self.heard.append(("dropped",))
+
+    def reset(self) -> None:
+        self.heard.append(("reset",))
 
     def leave(self) -> None:
         """Goes away while nobody reads from it, as the product's sweeper sees it."""
         assert self.watched is not None, "nobody would notice that the client is gone"
         self.watched.abort(Reason.CLIENT_CLOSED)
+
+
+class MemoryConnection:
+    """A connection that brings ``streams`` in turn, each of a client's requests."""
+
+    peer = "192.0.2.7:4711"
+    origin: Origin | None = None
+
+    def __init__(self, *streams: MemoryClient) -> None:
+        self._streams = list(streams)
+        self.ended = ""
+
+    async def next_stream(self) -> MemoryClient | None:
+        await trio.lowlevel.checkpoint()
+        return self._streams.pop(0) if self._streams else None
+
+    async def goes_on(self) -> bool:
+        await trio.lowlevel.checkpoint()
+        return True
+
+    def close(self) -> None:
+        self.ended = "closed"
+
+    def reset(self) -> None:
+        self.ended = "reset"
 
 
 class MemoryUpstream:
@@ -114,7 +183,7 @@ class MemoryUpstream:
 
     def __init__(
         self,
-        *said: bytes | ResponseHead | ProxyError,
+        *said: bytes | Response | ProxyError,
         reused: bool = False,
         stuck: trio.Event | None = None,
         begins: ProxyError | None = None,
@@ -130,7 +199,7 @@ class MemoryUpstream:
         self._stuck = stuck
         self._begins = begins
 
-    def begin(self, request: RequestHead, fields: list[Field], body: bytes, *, done: bool) -> bool:
+    def begin(self, request: Request, fields: list[Field], body: bytes, *, done: bool) -> bool:
         if self._begins is not None:
             raise self._begins
         self.wrote = True
@@ -154,11 +223,11 @@ class MemoryUpstream:
             self.finished.set()
             self.heard.append(("end", tuple(trailers)))
 
-    async def read_head(self) -> ResponseHead:
+    async def read_head(self) -> Response:
         head = await self.said.wait_next()
-        assert isinstance(head, ResponseHead)
+        assert isinstance(head, Response)
         self.answered = True
-        self.done = head.length == 0
+        self.done = not head.body
         return head
 
     def first_piece(self) -> bytes:
@@ -170,7 +239,7 @@ class MemoryUpstream:
     async def read_body(self) -> bytes:
         return self._took(await self.said.wait_next())
 
-    def _took(self, piece: bytes | ResponseHead) -> bytes:
+    def _took(self, piece: bytes | Response) -> bytes:
         assert isinstance(piece, bytes)
         self.done = not piece
         return piece
@@ -192,10 +261,16 @@ class MemoryOrigin:
     def __init__(self, *upstreams: MemoryUpstream) -> None:
         self._upstreams = list(upstreams)
         self.opened: list[bool] = []
+        self.refusals: list[ProxyError] = []  # raised first
+        self.opens = trio.Event()
+        self.opens.set()
 
     async def open(self, permit: Permit, *, fresh: bool) -> MemoryUpstream:
         await trio.lowlevel.checkpoint()
         assert isinstance(permit, Permit)
+        await self.opens.wait()
+        if self.refusals:
+            raise self.refusals.pop(0)
         self.opened.append(fresh)
         return self._upstreams.pop(0)
 
@@ -203,18 +278,18 @@ class MemoryOrigin:
 def answer(
     status: int = 200,
     *,
-    length: int = CHUNKED,
+    body: Body = UNKNOWN,
     fields: tuple[Field, ...] = (),
     known: dict[bytes, bytes] | None = None,
-) -> ResponseHead:
+) -> Response:
     """The head of an answer; by default a body of unknown length follows it."""
-    return ResponseHead(status, b"", list(fields), known or {}, length, 1, True)
+    return Response(status, list(fields), known or {}, body)
 
 
-def question(method: bytes = b"GET", *, length: int = 0, upgrade: bytes = b"", expect: bool = False) -> RequestHead:
+def question(method: bytes = b"GET", *, body: Body = EMPTY, protocol: bytes = b"", expect: bool = False) -> Request:
     """The head of a request."""
     known = {b"expect": b"100-continue"} if expect else {}
-    return RequestHead(method, b"/x", b"app", [], known, length, 1, True, False, upgrade)
+    return Request(method, b"/x", b"app", [], known, body, protocol=protocol)
 
 
 PERMIT = authorize_inbound(allow_all, Asked("inbound", "", "", "inbound|80||", "HTTP"))
@@ -224,16 +299,20 @@ FIELDS: list[Field] = [(b"Accept", b"*/*")]
 class Run:
     """One exchange: its client, its upstreams, its record."""
 
-    def __init__(self, client: MemoryClient, request: RequestHead, *upstreams: MemoryUpstream) -> None:
+    def __init__(self, client: MemoryClient, request: Request, *upstreams: MemoryUpstream) -> None:
         self.client = client
         self.upstreams = upstreams
         self.origin = MemoryOrigin(*upstreams)
         self.record = Record("inbound", "HTTP/1.1", "client", 0.0, 0.0)
         self._request = request
+        self.retry = REPLACE_STALE
+        self.limits: Limits | None = None
 
     async def go(self) -> Switched[MemoryUpstream] | None:
         with trio.fail_after(5):
-            return await exchange(self.client, self._request, FIELDS, self.origin, PERMIT, self.record)
+            return await exchange(
+                self.client, self._request, FIELDS, self.origin, PERMIT, self.record, self.retry, self.limits
+            )
 
     async def fails(self, reason: Reason) -> None:
         """Goes, and ends with ``reason``, with nothing left open."""

@@ -131,7 +131,9 @@ async def told(admin: Port) -> dict[str, Any]:
     record.sent_target = b"/b/../a?x=1"
     record.origin = Origin(1_700_000_000.0, "HTTP/1: a known method", 0.0005)
     record.stripped = ("x-envoy-force",)
-    record.tries = (Try("127.0.0.1:8080", True, Reason.UPSTREAM_CLOSED, "it went away", 0.002),)
+    record.tries = (
+        Try("127.0.0.1:8080", "", True, 0.0, 0.0, record.began + 0.002, 0, Reason.UPSTREAM_CLOSED, "it went away"),
+    )
     record.attempts, record.upstream, record.detail = 2, "127.0.0.1:8080", "connection refused"
     reply = await admin.ask(get("/explain/the-id"))
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")

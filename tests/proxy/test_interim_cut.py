@@ -10,7 +10,8 @@ import trio
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import Channel
-from sidecar.proxy.client import ClientStream, Timeouts
+from sidecar.proxy.client import HttpStream, Timeouts
+from sidecar.proxy.connection import ServerConnection
 from sidecar.proxy.rescue import rescue
 from sidecar.telemetry.record import Record
 from sidecar.wire.head import ResponseHead, parse_response
@@ -26,8 +27,8 @@ async def test_no_reply_is_put_behind_a_part_of_one(why: Reason) -> None:
     registry: set[Channel] = set()
     channel = Channel(ours, "127.0.0.1:1", registry)
     asked = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
-    client = ClientStream(channel, asked, TIMEOUTS, "127.0.0.1", trusted=False)
-    request = await client.next_request()
+    client = await ServerConnection(channel, asked, TIMEOUTS, "127.0.0.1", trusted=False).next_stream()
+    assert client is not None
     parsed = parse_response(HINTS, b"GET")
     assert parsed is not None
     async with stream, sweeping(registry), trio.open_nursery() as nursery:
@@ -39,14 +40,14 @@ async def test_no_reply_is_put_behind_a_part_of_one(why: Reason) -> None:
         heard = bytearray()
         nursery.start_soon(_read, stream, heard)
         record = Record("inbound", "HTTP/1.1", "127.0.0.1:1", time(), monotonic())
-        await rescue(client, request, caught.value, record)
+        await rescue(client, caught.value, record)
         channel.close()
     rest = bytes(heard).replace(HINTS, b"")
     assert len(heard) > len(rest) and HINTS.startswith(rest)
     assert (record.status, record.reason) == (0, why)
 
 
-async def _say_for_ever(client: ClientStream, head: ResponseHead) -> None:
+async def _say_for_ever(client: HttpStream, head: ResponseHead) -> None:
     while True:
         await client.send_interim(head)
 

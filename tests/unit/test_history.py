@@ -27,7 +27,7 @@ def test_those_that_failed_or_were_tried_again_are_kept_whole() -> None:
     history = History()
     failed, again = ended(1), ended(2)
     failed.reason = Reason.CONNECT_FAILED
-    again.tries = (Try("127.0.0.1:8080", True, Reason.UPSTREAM_CLOSED, "it went away", 0.1),)
+    again.tries = (Try("127.0.0.1:8080", "", True, 0.0, 0.0, 0.1, 0, Reason.UPSTREAM_CLOSED, "it went away"),)
     for record in (failed, again):
         history.add(record)
     assert history.newest_first() == [again, failed] and history.newest_first()[1] is failed

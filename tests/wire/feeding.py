@@ -9,8 +9,9 @@ from typing import TypeVar
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.wire.body import BodyReader
-from sidecar.wire.grammar import HEAD_BYTES, VERSION_BYTES, Field
+from sidecar.wire.grammar import HEAD_BYTES, VERSION_BYTES
 from sidecar.wire.head import RequestHead, ResponseHead, parse_request, parse_response
+from sidecar.wire.headers import Field
 
 Head = TypeVar("Head")
 

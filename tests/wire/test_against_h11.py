@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from sidecar.errors import Reason
 from sidecar.wire.body import ChunkReader
-from sidecar.wire.grammar import Field
-from sidecar.wire.head import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
+from sidecar.wire.head import RequestHead, ResponseHead
+from sidecar.wire.headers import Field
+from sidecar.wire.message import UNKNOWN
 from sidecar.wire.paths import forwarded
 from tests.wire import near_valid
 from tests.wire.feeding import SPLITS, cut_at, read_body, read_request, read_response
@@ -32,9 +33,9 @@ TWINS = {name.replace(b"-", b"_") for name in (*OF_THIS_HOP, b"content-length")}
 CHUNKS = b"3\r\nabc\r\n0\r\n\r\n"
 
 
-def framed(data: bytes, length: int) -> tuple[bytes, bytes]:
+def framed(data: bytes, length: int, *, until_close: bool = False) -> tuple[bytes, bytes]:
     """A head with the body that we say it has: (all bytes, body)."""
-    if length == CHUNKED:
+    if length == UNKNOWN and not until_close:
         return data + CHUNKS, b"abc"
     body = b"b" * (length if 0 <= length <= 100 else 3)
     return data + body, body
@@ -68,7 +69,7 @@ def assert_same_framing(length: int, body: bytes, read: Read) -> None:
 
 
 def assert_same_request(data: bytes, head: RequestHead) -> None:
-    everything, body = framed(data, head.length)
+    everything, body = framed(data, head.body)
     read = server_reads(everything)
     request = read.head
     assert isinstance(request, h11.Request), read.error
@@ -88,20 +89,20 @@ def assert_same_request(data: bytes, head: RequestHead) -> None:
     assert head.absolute or head.method == b"CONNECT" or named == ([head.authority] if head.authority else [])
     assert request.http_version == b"1.%d" % head.minor
     assert_same_fields(head.fields, fields)
-    assert_same_framing(head.length, body, read)
+    assert_same_framing(head.body, body, read)
     assert not (read.closes and head.minor and head.keep_alive)
 
 
 def assert_same_answer(data: bytes, head: ResponseHead, method: bytes) -> None:
-    everything, body = framed(data, head.length)
-    read = client_reads(everything, method, fin=head.length == UNTIL_CLOSE)
+    everything, body = framed(data, head.body, until_close=head.until_close)
+    read = client_reads(everything, method, fin=head.until_close)
     answer = read.head
     assert isinstance(answer, h11.Response | h11.InformationalResponse), read.error
     assert (answer.status_code, answer.reason) == (head.status, head.phrase)
     assert answer.http_version == b"1.%d" % head.minor
     assert_same_fields(head.fields, answer.headers.raw_items())
     if head.status >= 200:
-        assert_same_framing(head.length, body, read)
+        assert_same_framing(head.body, body, read)
         assert not (read.closes and head.minor and head.keep_alive)
 
 

@@ -17,7 +17,8 @@ from sidecar.wire.body import (
     last_chunk,
     reader_for,
 )
-from sidecar.wire.head import CHUNKED, UNTIL_CLOSE
+from sidecar.wire.message import UNKNOWN
+from sidecar.wire.message import Body as Length
 from tests.wire.feeding import SPLITS, Body, read_body
 
 AFTER = b"GET /smuggled HTTP/1.1\r\nHost: app\r\n\r\n"
@@ -182,9 +183,9 @@ def test_until_close_ends_with_the_connection_only(split: str) -> None:
 
 
 def test_each_length_has_its_reader() -> None:
-    assert isinstance(reader_for(CHUNKED), ChunkReader)
-    assert isinstance(reader_for(UNTIL_CLOSE), CloseReader)
-    reader = reader_for(7)
+    assert isinstance(reader_for(UNKNOWN), ChunkReader)
+    assert isinstance(reader_for(UNKNOWN, until_close=True), CloseReader)
+    reader = reader_for(Length(7))
     assert isinstance(reader, LengthReader) and reader.left == 7
 
 

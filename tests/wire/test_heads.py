@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from sidecar.errors import Reason
-from sidecar.wire.head import CHUNKED, RequestHead, canonical_authority, parse_request
+from sidecar.wire.head import RequestHead, canonical_authority, parse_request
+from sidecar.wire.message import UNKNOWN
 from tests.wire.feeding import SPLITS, read_request
 
 BAD, FRAMING, CODING = Reason.BAD_REQUEST, Reason.BAD_FRAMING, Reason.UNKNOWN_CODING
@@ -150,16 +151,16 @@ def test_a_bad_head_is_refused_for_one_reason(data: bytes, reason: Reason, split
 Check = Callable[[RequestHead], bool]
 
 TAKEN: dict[str, tuple[bytes, Check]] = {
-    "plain": (get(), lambda h: (h.method, h.target, h.authority, h.length, h.minor) == (b"GET", b"/", b"app", 0, 1)),
-    "keep-alive": (get(), lambda h: h.keep_alive and not h.absolute and not h.upgrade),
+    "plain": (get(), lambda h: (h.method, h.target, h.authority, h.body, h.minor) == (b"GET", b"/", b"app", 0, 1)),
+    "keep-alive": (get(), lambda h: h.keep_alive and not h.absolute and not h.protocol),
     "close": (get(b"Connection: x, CLOSE"), lambda h: not h.keep_alive),
     "http-1.0": (head(b"GET / HTTP/1.0"), lambda h: h.minor == 0 and h.authority == b"" and not h.keep_alive),
     "http-1.0-keep-alive": (head(b"GET / HTTP/1.0", b"Connection: Keep-Alive"), lambda h: h.keep_alive),
-    "length": (get(b"content-LENGTH: \t42\t "), lambda h: h.length == 42 and (b"content-LENGTH", b"42") in h.fields),
-    "length-0": (get(b"Content-Length: 0"), lambda h: h.length == 0),
-    "length-18-digits": (get(b"Content-Length: " + b"9" * 18), lambda h: h.length == 10**18 - 1),
-    "chunked": (get(TE), lambda h: h.length == CHUNKED and not h.fields),
-    "chunked-case": (get(b"tRANSFER-eNCODING:CHUNKED"), lambda h: h.length == CHUNKED and not h.fields),
+    "length": (get(b"content-LENGTH: \t42\t "), lambda h: h.body == 42 and (b"content-LENGTH", b"42") in h.fields),
+    "length-0": (get(b"Content-Length: 0"), lambda h: h.body == 0),
+    "length-18-digits": (get(b"Content-Length: " + b"9" * 18), lambda h: h.body == 10**18 - 1),
+    "chunked": (get(TE), lambda h: h.body == UNKNOWN and not h.fields),
+    "chunked-case": (get(b"tRANSFER-eNCODING:CHUNKED"), lambda h: h.body == UNKNOWN and not h.fields),
     "REQ-11-tab": (get(b"X: a\tb"), lambda h: h.fields == [(b"X", b"a\tb")]),
     "REQ-11-obs-text": (get(b"X:\xff\x80"), lambda h: h.fields == [(b"X", b"\xff\x80")]),
     "white-space-around": (get(b"X:\t  a b \t"), lambda h: h.fields == [(b"X", b"a b")]),
@@ -181,19 +182,19 @@ TAKEN: dict[str, tuple[bytes, Check]] = {
     "REQ-18-dots": (get(line=b"GET http://app/a/../b HTTP/1.1"), lambda h: h.target == b"/b"),
     "asterisk": (get(line=b"OPTIONS * HTTP/1.1"), lambda h: h.target == b"*" and h.authority == b"app"),
     "REQ-19-connect": (head(b"CONNECT [::1]:443 HTTP/1.1", b"Host: [::1]:443"),
-          lambda h: h.authority == b"[::1]:443" and not h.length),
+          lambda h: h.authority == b"[::1]:443" and not h.body),
     "REQ-24-h2c": (get(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: x"),
-          lambda h: not h.upgrade and not h.fields),
+          lambda h: not h.protocol and not h.fields),
     "upgrade": (get(b"Connection: keep-alive, Upgrade", b"Upgrade: h2c, websocket"),
-          lambda h: h.upgrade == b"websocket"),
-    "upgrade-not-asked": (get(b"Upgrade: websocket"), lambda h: not h.upgrade and not h.fields),
+          lambda h: h.protocol == b"websocket"),
+    "upgrade-not-asked": (get(b"Upgrade: websocket"), lambda h: not h.protocol and not h.fields),
     "HDR-4": (get(b"Keep-Alive: 5", b"Proxy-Connection: x", b"TE: gzip", b"Trailer: x", b"X: y"),
           lambda h: h.fields == [(b"X", b"y")]),
     "HDR-3": (get(b"Connection: X-A, x-request-id, Host, content-length", b"x-a: 1", b"X-Request-Id: 2",
           b"Content-Length: 0"),
               lambda h: h.fields == [(b"X-Request-Id", b"2"), (b"Content-Length", b"0")]),
     "HDR-2-twins": (get(b"Content_Length: 9", b"transfer_encoding: chunked", b"Host_: x"),
-          lambda h: h.length == 0 and h.fields == [(b"Host_", b"x")]),
+          lambda h: h.body == 0 and h.fields == [(b"Host_", b"x")]),
     "te-trailers": (get(b"TE: gzip, Trailers"), lambda h: h.takes_trailers),
     "te-none": (get(b"TE: gzip"), lambda h: not h.takes_trailers),
     "expect": (get(b"Expect: 100-Continue"), lambda h: h.expects_continue),

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from sidecar.errors import Reason
-from sidecar.wire.head import CHUNKED, UNTIL_CLOSE, ResponseHead, parse_response
+from sidecar.wire.head import ResponseHead, parse_response
+from sidecar.wire.message import UNKNOWN
 from tests.wire.feeding import SPLITS, read_response
 
 BAD, FRAMING, CODING, LARGE = (
@@ -62,18 +63,18 @@ def test_a_bad_answer_is_refused_for_one_reason(data: bytes, reason: Reason, spl
 Check = Callable[[ResponseHead], bool]
 
 TAKEN: dict[str, tuple[bytes, bytes, Check]] = {
-    "plain": (b"GET", ok(CL), lambda h: (h.status, h.phrase, h.length, h.minor, h.keep_alive) == (200, b"OK", 5, 1,
+    "plain": (b"GET", ok(CL), lambda h: (h.status, h.phrase, h.body, h.minor, h.keep_alive) == (200, b"OK", 5, 1,
           True)),
     "no-phrase": (b"GET", ok(CL, line=b"HTTP/1.1 200"), lambda h: h.phrase == b"" and h.keep_alive),
     "empty-phrase": (b"GET", ok(CL, line=b"HTTP/1.1 200 "), lambda h: h.phrase == b"" and h.keep_alive),
     "long-phrase": (b"GET", ok(CL, line=b"HTTP/1.1 599 a b\t\xff"),
           lambda h: (h.status, h.phrase) == (599, b"a b\t\xff")),
-    "length-0": (b"GET", ok(b"Content-Length: 0"), lambda h: h.length == 0 and h.keep_alive),
-    "chunked": (b"GET", ok(TE), lambda h: h.length == CHUNKED and h.keep_alive and not h.fields),
-    "until-close": (b"GET", ok(), lambda h: h.length == UNTIL_CLOSE and not h.keep_alive),
+    "length-0": (b"GET", ok(b"Content-Length: 0"), lambda h: h.body == 0 and h.keep_alive),
+    "chunked": (b"GET", ok(TE), lambda h: h.body == UNKNOWN and h.keep_alive and not h.fields),
+    "until-close": (b"GET", ok(), lambda h: h.until_close and not h.keep_alive),
     "until-close-in-spite": (b"GET", ok(b"Connection: keep-alive"),
-          lambda h: h.length == UNTIL_CLOSE and not h.keep_alive),
-    "close": (b"GET", ok(CL, b"Connection: Close"), lambda h: h.length == 5 and not h.keep_alive),
+          lambda h: h.until_close and not h.keep_alive),
+    "close": (b"GET", ok(CL, b"Connection: Close"), lambda h: h.body == 5 and not h.keep_alive),
     "http-1.0": (b"GET", ok(CL, line=b"HTTP/1.0 200 OK"), lambda h: h.minor == 0 and not h.keep_alive),
     "http-1.0-keep-alive": (b"GET", ok(CL, b"Connection: keep-alive", line=b"HTTP/1.0 200 OK"), lambda h: h.keep_alive),
     "hop-by-hop": (b"GET", ok(CL, b"Keep-Alive: timeout=5", b"Connection: X-A", b"X-a: 1", b"Trailer: x", b"Y: z"),
@@ -81,26 +82,26 @@ TAKEN: dict[str, tuple[bytes, bytes, Check]] = {
     "known": (b"GET", ok(CL, b"Keep-Alive: timeout=5"), lambda h: h.known[b"keep-alive"] == b"timeout=5"),
     "two-cookies": (b"GET", ok(CL, b"Set-Cookie: a", b"set-cookie: b"),
           lambda h: h.fields[1:] == [(b"Set-Cookie", b"a"), (b"set-cookie", b"b")]),
-    "UPS-4-head": (b"HEAD", ok(CL), lambda h: h.length == 0 and h.keep_alive and h.fields == [(b"Content-Length",
+    "UPS-4-head": (b"HEAD", ok(CL), lambda h: h.body == 0 and h.keep_alive and h.fields == [(b"Content-Length",
           b"5")]),
-    "UPS-4-head-chunked": (b"HEAD", ok(TE), lambda h: h.length == 0 and h.keep_alive),
-    "UPS-4-head-nothing": (b"HEAD", ok(), lambda h: h.length == 0 and h.keep_alive),
+    "UPS-4-head-chunked": (b"HEAD", ok(TE), lambda h: h.body == 0 and h.keep_alive),
+    "UPS-4-head-nothing": (b"HEAD", ok(), lambda h: h.body == 0 and h.keep_alive),
     "UPS-4-304": (b"GET", ok(CL, line=b"HTTP/1.1 304 Not Modified"),
-          lambda h: h.length == 0 and h.keep_alive and len(h.fields) == 1),
-    "UPS-4-204": (b"GET", ok(line=b"HTTP/1.1 204 No Content"), lambda h: h.length == 0 and h.keep_alive),
+          lambda h: h.body == 0 and h.keep_alive and len(h.fields) == 1),
+    "UPS-4-204": (b"GET", ok(line=b"HTTP/1.1 204 No Content"), lambda h: h.body == 0 and h.keep_alive),
     "UPS-4-204-length-0": (b"GET", ok(b"Content-Length: 0", line=b"HTTP/1.1 204 No"),
           lambda h: h.keep_alive and not h.fields),
     "UPS-4-204-length": (b"GET", ok(CL, line=b"HTTP/1.1 204 No"),
-          lambda h: h.length == 0 and not h.keep_alive and not h.fields),
+          lambda h: h.body == 0 and not h.keep_alive and not h.fields),
     "UPS-4-204-chunked": (b"GET", ok(TE, line=b"HTTP/1.1 204 No"),
-          lambda h: h.length == 0 and not h.keep_alive and not h.fields),
+          lambda h: h.body == 0 and not h.keep_alive and not h.fields),
     "interim": (b"GET", ok(b"Link: x", line=b"HTTP/1.1 103 Early Hints"),
-          lambda h: h.length == 0 and h.fields == [(b"Link", b"x")]),
-    "interim-length": (b"GET", ok(CL, line=b"HTTP/1.1 100 Continue"), lambda h: h.length == 0 and not h.fields),
+          lambda h: h.body == 0 and h.fields == [(b"Link", b"x")]),
+    "interim-length": (b"GET", ok(CL, line=b"HTTP/1.1 100 Continue"), lambda h: h.body == 0 and not h.fields),
     "switch": (b"GET", ok(b"Connection: upgrade", b"Upgrade: websocket", line=b"HTTP/1.1 101 S"),
-               lambda h: h.length == 0 and h.known[b"upgrade"] == b"websocket" and not h.fields),
-    "connect": (b"CONNECT", ok(CL), lambda h: h.length == 0 and not h.fields),
-    "connect-refused": (b"CONNECT", ok(CL, line=b"HTTP/1.1 403 No"), lambda h: h.length == 5),
+               lambda h: h.body == 0 and h.known[b"upgrade"] == b"websocket" and not h.fields),
+    "connect": (b"CONNECT", ok(CL), lambda h: h.body == 0 and not h.fields),
+    "connect-refused": (b"CONNECT", ok(CL, line=b"HTTP/1.1 403 No"), lambda h: h.body == 5),
     "100-fields": (b"GET", ok(CL, *[b"X: y"] * 99), lambda h: len(h.fields) == 100),
 }  # fmt: skip
 

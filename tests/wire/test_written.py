@@ -7,15 +7,16 @@ from typing import cast
 
 import h11
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sidecar.net.channel import NEVER, Channel
 from sidecar.net.pool import Lease
-from sidecar.proxy.client import ClientStream, Timeouts
+from sidecar.proxy.client import HttpStream, Timeouts
 from sidecar.proxy.upstream import UpstreamStream
-from sidecar.wire.grammar import Field
-from sidecar.wire.head import CHUNKED, RequestHead, ResponseHead
+from sidecar.wire.head import RequestHead, ResponseHead
+from sidecar.wire.headers import Field
+from sidecar.wire.message import UNKNOWN
 from tests.wire import near_valid
 from tests.wire.feeding import read_request, read_response
 from tests.wire.oracle import client_reads, server_reads
@@ -23,6 +24,7 @@ from tests.wire.test_against_h11 import reproducible
 
 TIMEOUTS = Timeouts(1.0, 1.0, 1.0, 1, 1.0, 0)
 PIECES = st.lists(st.binary(min_size=1, max_size=20), max_size=3)
+UPGRADE = b"GET / HTTP/1.1\r\nHost: app\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 SUMS = st.lists(st.tuples(st.sampled_from([b"X-Sum", b"y"]), st.sampled_from([b"", b"1", b"a b"])), max_size=2)
 
 
@@ -68,14 +70,14 @@ def answer_written(
 ) -> tuple[bytes, bool]:
     """The bytes that a client is sent, and whether the connection ends then."""
     paper = Paper()
-    stream = ClientStream(cast(Channel, paper), b"", TIMEOUTS, "127.0.0.1", trusted=False)
-    stream.head = request
+    stream = HttpStream(cast(Channel, paper), b"", TIMEOUTS, b"127.0.0.1", trusted=False)
+    stream.request = request
     stream.closing = not request.keep_alive
     if head.status < 200:
         run(stream.send_interim(head))
         return paper.written, False
     whole = len(pieces) < 2 and not trailers
-    run(stream.send_head(head, head.fields, pieces[0] if pieces else b"", done=whole))
+    run(stream.send_head(head, pieces[0] if pieces else b"", done=whole))
     for piece in pieces[1:]:
         run(stream.send_body(piece))
     if not whole:
@@ -95,35 +97,36 @@ def test_a_request_is_written_as_it_was_judged() -> None:
 
     @reproducible
     @given(near_valid.REQUESTS, PIECES, SUMS)
+    @example(UPGRADE, [], [])
     def holds(data: bytes, pieces: list[bytes], trailers: list[Field]) -> None:
         found = read_request([data])
         if not isinstance(found, tuple) or found[0].method == b"CONNECT":
             return
         head = found[0]
-        pieces = fitted(pieces, head.length)
-        trailers = trailers if head.length == CHUNKED else []
+        pieces = fitted(pieces, head.body)
+        trailers = trailers if head.body == UNKNOWN else []
         read = server_reads(request_written(head, pieces, trailers))
         request = read.head
         assert isinstance(request, h11.Request), read.error
         assert (request.method, request.target, request.http_version) == (head.method, head.target, b"1.1")
         own = {b"host": head.authority or b"192.0.2.1:80"}
-        if head.length == CHUNKED:
+        if head.body == UNKNOWN:
             own[b"transfer-encoding"] = b"chunked"
-        if head.upgrade:
-            own |= {b"connection": b"upgrade", b"upgrade": head.upgrade}
+        if head.protocol:
+            own |= {b"connection": b"upgrade", b"upgrade": head.protocol}
         elif head.takes_trailers:
             own |= {b"connection": b"te", b"te": b"trailers"}
         fields = request.headers.raw_items()
         assert [field for field in fields if field[0] not in own] == head.fields
         assert dict([field for field in fields if field[0] in own]) == own
         assert (read.body, read.trailers, read.rest, read.error) == (b"".join(pieces), trailers, b"", "")
-        assert read.ended is (head.length <= 100)
+        assert read.ended is (head.body <= 100)
         written.append(head)
 
     holds()
     assert len(written) >= 100
-    assert any(head.upgrade for head in written)
-    assert any(head.length == CHUNKED for head in written)
+    assert any(head.protocol for head in written)
+    assert any(head.body == UNKNOWN for head in written)
 
 
 def test_an_answer_is_written_as_it_was_judged() -> None:
@@ -146,13 +149,13 @@ def test_an_answer_is_written_as_it_was_judged() -> None:
         if not isinstance(found, tuple) or found[0].status == 101:
             return
         request, head = asking[0], found[0]
-        pieces = fitted(pieces, head.length)
-        trailers = trailers if head.length == CHUNKED else []
+        pieces = fitted(pieces, head.body)
+        trailers = trailers if head.body == UNKNOWN and not head.until_close else []
         sent, closing = answer_written(request, head, pieces, trailers)
         if head.status < 200 and not request.minor:
             assert sent == b""
             return
-        read = client_reads(sent, method, fin=closing and head.length <= 100)
+        read = client_reads(sent, method, fin=closing and head.body <= 100)
         answer = read.head
         assert isinstance(answer, h11.Response | h11.InformationalResponse), read.error
         assert (answer.status_code, answer.reason, answer.http_version) == (head.status, head.phrase, b"1.1")
@@ -160,15 +163,15 @@ def test_an_answer_is_written_as_it_was_judged() -> None:
         assert [field for field in answer.headers.raw_items() if field[0] not in own] == head.fields
         if head.status >= 200:
             assert read.body == b"".join(pieces)
-            assert read.ended is (head.length <= 100)
+            assert read.ended is (head.body <= 100)
             assert read.closes is closing or not read.ended
             chunked = (b"transfer-encoding", b"chunked") in answer.headers.raw_items()
-            assert chunked is (head.length < 0 and request.minor == 1 and method != b"HEAD")
+            assert chunked is (head.body < 0 and request.minor == 1 and method != b"HEAD")
             assert read.trailers == (trailers if chunked and request.takes_trailers else [])
         assert (read.rest, read.error) == (b"", "")
         written.append((request, head))
 
     holds()
     assert len(written) >= 100
-    assert any(request.minor == 0 and head.length < 0 for request, head in written)
-    assert any(request.minor and head.length < 0 for request, head in written)
+    assert any(request.minor == 0 and head.body < 0 for request, head in written)
+    assert any(request.minor and head.body < 0 for request, head in written)

@@ -60,10 +60,12 @@ function attempts(tries) {
     ['to', mono(each.upstream)],
     ['which has shown to be', mono(each.peer)],
     ['connection', each.connection === 'none' ? 'none: it could not be had' : each.connection],
+    ['began after', tries.length > 1 && each.began_after_ms !== undefined ? milliseconds(each.began_after_ms) : null],
     ['first byte after', each.first_byte_after_ms ? milliseconds(each.first_byte_after_ms)
       : each.connection === 'none' || each.outcome === 'answered' ? null : 'none came'],
     ['ended after', milliseconds(each.ended_after_ms)],
     ['outcome', each.outcome.replaceAll('_', ' ')],
+    ['status', each.status ? count(each.status) : null],
     ['detail', each.detail],
   ]))));
 }

@@ -1,0 +1,51 @@
+"""Whether a request is sent again after an attempt that failed, or whose answer is one to try again after. Pure.
+
+Called by ``proxy.exchange`` after each attempt, with what is known of it.
+
+Source: RFC 9110 section 9.2.2 (idempotent methods); Envoy's ``retry_on`` and ``retriable_status_codes``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from sidecar.errors import Reason
+from sidecar.wire.message import Request
+
+IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+
+
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """When there is another attempt.
+
+    ``attempts`` bounds all of a request's, the first included. A request with one of ``methods`` is sent again after
+    an answer with one of ``statuses``, or a failure for one of ``reasons``.
+    """
+
+    attempts: int = 2
+    statuses: frozenset[int] = frozenset()
+    reasons: frozenset[Reason] = frozenset()
+    methods: frozenset[bytes] = IDEMPOTENT
+
+    def again_after_answer(self, request: Request, number: int, *, kept: bool) -> bool:
+        """Whether attempt ``number`` (from 1), answered with one of ``statuses``, is followed by another one. ``kept``:
+        what was sent of the request's body is in hand."""
+        return number < self.attempts and kept and request.method in self.methods
+
+    def again_after_failure(
+        self, reason: Reason, request: Request, number: int, *, kept: bool, reused: bool, answered: bool, wrote: bool
+    ) -> bool:
+        """As above, for an attempt that failed: on a ``reused`` connection or not, after a byte of an answer
+        (``answered``), or of the request, may have been taken (``wrote``)."""
+        if number >= self.attempts or not kept:
+            return False
+        stale = reason is Reason.UPSTREAM_CLOSED and reused and not answered
+        if stale and (not wrote or (request.method in IDEMPOTENT and not request.body)):
+            return True
+        return reason in self.reasons and (not wrote or request.method in self.methods)
+
+
+REPLACE_STALE: Final = RetryPolicy()
+"""Of all failures only that of a connection that had served before, and was closed meanwhile, has another attempt."""

@@ -1,0 +1,147 @@
+"""A client's HTTP/1 connection on a channel: one ``ServerStream`` per request, one after the other.
+
+``intake`` and ``outbound`` make one, ``serve`` takes the streams from it; nothing behind ``serve`` sees it.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from sidecar.addresses import parse_ip
+from sidecar.errors import ProxyError, Reason
+from sidecar.net.channel import NEVER, Channel, ChannelClosed
+from sidecar.proxy.client import VERSIONS, DrainState, HttpStream, Timeouts
+from sidecar.telemetry.record import Origin
+from sidecar.wire.grammar import HEAD_BYTES
+from sidecar.wire.head import RequestHead, parse_request
+
+
+class ServerConnection:
+    """``buffer`` has come already; ``peer_ip`` is the client's address. ``trusted``: its word on callers before it
+    counts. ``xfcc`` is a mesh peer, in the form in which the app is told of it; ``origin`` goes into records."""
+
+    __slots__ = ("_failure", "_served", "_stream", "channel", "origin")
+
+    def __init__(
+        self,
+        channel: Channel,
+        buffer: bytes,
+        timeouts: Timeouts,
+        peer_ip: str,
+        *,
+        trusted: bool,
+        origin: Origin | None = None,
+        xfcc: bytes = b"",
+    ) -> None:
+        self.channel = channel
+        self.origin = origin
+        address = (str(parse_ip(peer_ip) or peer_ip)).encode()
+        self._stream = HttpStream(channel, buffer, timeouts, address, trusted=trusted, xfcc=xfcc)
+        self._served = False  # a head has come
+        self._failure: ProxyError | None = None
+
+    @property
+    def peer(self) -> str:
+        """The client's address and port."""
+        return self.channel.peer
+
+    def close(self) -> None:
+        """See ``streams.Connection``."""
+        self.channel.close()
+
+    def reset(self) -> None:
+        """See ``streams.Connection``."""
+        self.channel.reset()
+
+    def leaves_with(self, drain: DrainState) -> None:
+        """Close after the reply at hand once ``drain`` is active."""
+        self._stream.drain = drain
+
+    def fail_next(self, error: ProxyError) -> None:
+        """Refuse what came: it is no request, for a reason that was found before this object was made."""
+        self._failure = error
+
+    async def next_stream(self) -> HttpStream | None:
+        """Wait for the next request; None when the client is done. It is valid until the next call.
+
+        ``failure`` of the stream is set if what came is no request: then there may be no ``request``, and all that
+        can be done is to reply.
+        """
+        stream = self._stream
+        stream.reply_begun = False
+        stream.request = None
+        stream.bytes_in = stream.bytes_out = 0
+        channel = self.channel
+        try:
+            if self._failure is not None:
+                raise self._failure
+            data = stream.rest
+            if not data:
+                # The first request has to come as soon as a head has to be complete; later ones may take their time.
+                timeouts = stream.timeouts
+                channel.deadline = monotonic() + (timeouts.idle if self._served else timeouts.request_head)
+                channel.overdue_as = Reason.CONNECTION_IDLE
+                data = await channel.recv()
+                if not data:
+                    return None
+            parsed = parse_request(data)
+            if parsed is None:
+                stream.rest = data
+                parsed = await self._rest_of_head(stream)
+                data = stream.rest
+            channel.deadline = NEVER
+            head, size = parsed
+            self._served = True
+            stream.request = head
+            stream.protocol = VERSIONS[head.minor]
+            if not head.keep_alive:
+                stream.closing = True
+            if head.body:
+                stream.begin_body(head, data[size:])
+            else:
+                stream.rest = data[size:]
+                stream.body_done = True
+                stream.first = b""
+                if stream.request_trailers:
+                    stream.request_trailers = []
+        except ProxyError as failure:
+            if failure.reason is Reason.CONNECTION_IDLE:
+                return None
+            stream.failure = failure
+        except ChannelClosed:
+            return None
+        return stream
+
+    async def _rest_of_head(self, stream: HttpStream) -> tuple[RequestHead, int]:
+        channel = self.channel
+        channel.limit(stream.timeouts.request_head, Reason.HEAD_TIMEOUT)
+        data = stream.rest
+        while True:
+            try:
+                more = await channel.recv()
+            except ChannelClosed as gone:
+                raise ProxyError(Reason.CLIENT_CLOSED, f"the client went away in a head: {gone.detail}") from None
+            if not more:
+                raise ProxyError(Reason.CLIENT_CLOSED, "the client closed in the middle of a head")
+            data += more
+            if b"\n" in more or len(data) >= HEAD_BYTES:
+                stream.rest = data
+                parsed = parse_request(data)
+                if parsed is not None:
+                    return parsed
+
+    async def goes_on(self) -> bool:
+        """Whether another request may follow the one at hand, whose reply has ended; otherwise close."""
+        stream = self._stream
+        if not stream.closing and (stream.body_done or stream.settle()):
+            return True
+        await self._end()
+        return False
+
+    async def _end(self) -> None:
+        stream = self._stream
+        request = stream.request
+        if request is not None and not request.keep_alive and stream.body_done and not stream.rest:
+            self.channel.close()  # the client wanted it so: nothing more comes that would turn FIN into RST
+        else:
+            await self.channel.close_after_reply()
