@@ -32,7 +32,7 @@ from sidecar.errors import CUTS, ProxyError, Reason
 from sidecar.net.byte_stream import Secured
 from sidecar.net.channel import Channel
 from sidecar.net.contexts import client_context, server_context
-from sidecar.proxy.client import DrainState
+from sidecar.net.drain import DrainState
 
 ALPN_HTTP1: Final = b"istio-http/1.1"
 ALPN_DETECT: Final = b"istio"

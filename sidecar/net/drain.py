@@ -22,6 +22,18 @@ _LOOK_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
 
+class DrainState:
+    """Whether what shares it is on its way out: the process, or a generation of certificates. Set once."""
+
+    __slots__ = ("active",)
+
+    def __init__(self) -> None:
+        self.active = False
+
+
+NOT_DRAINING = DrainState()
+
+
 class ConnectionCounters(Protocol):
     """The numbers that connections count up and down."""
 

@@ -9,7 +9,7 @@ import msgspec
 if TYPE_CHECKING:
     from certs.verify import Peer
     from sidecar.net.channel import Channel
-    from sidecar.proxy.client import DrainState
+    from sidecar.net.drain import DrainState
 
 
 class Admitted(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ import trio
 
 from sidecar.errors import CUTS, ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
+from sidecar.net.drain import NOT_DRAINING
 from sidecar.proxy.streams import Upstream
 from sidecar.wire import headers
 from sidecar.wire.body import BodyReader, chunk, last_chunk, reader_for
@@ -37,18 +38,6 @@ class Timeouts(msgspec.Struct, frozen=True):
     body_min_rate: int
     body_min_window: float
     max_body: int
-
-
-class DrainState:
-    """Whether the process is on its way out; set once, by ``app``."""
-
-    __slots__ = ("active",)
-
-    def __init__(self) -> None:
-        self.active = False
-
-
-NOT_DRAINING = DrainState()
 
 
 class HttpStream:

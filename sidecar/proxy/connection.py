@@ -10,7 +10,8 @@ from time import monotonic
 from sidecar.addresses import parse_ip
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.channel import NEVER, Channel, ChannelClosed
-from sidecar.proxy.client import VERSIONS, DrainState, HttpStream, Timeouts
+from sidecar.net.drain import DrainState
+from sidecar.proxy.client import VERSIONS, HttpStream, Timeouts
 from sidecar.telemetry.record import Origin
 from sidecar.wire.grammar import HEAD_BYTES
 from sidecar.wire.head import RequestHead, parse_request

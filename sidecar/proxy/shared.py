@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from sidecar.addresses import parse_ip
 from sidecar.net.channel import Channel
+from sidecar.net.drain import DrainState
 from sidecar.net.listener import Listener
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
 from sidecar.policy.authorize import Rules, allow_all
 from sidecar.policy.egress import OPEN, Egress
 from sidecar.proxy.admitted import Gate
-from sidecar.proxy.client import DrainState, Timeouts
+from sidecar.proxy.client import Timeouts
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.ids import RequestIds
 from sidecar.telemetry.telemetry import Telemetry
