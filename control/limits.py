@@ -76,6 +76,10 @@ class Buckets:
         if key in self._levels:
             self._levels[key] = (min(float(self._rate.burst), self._tokens(key, now) + 1.0), now)
 
+    def untouched(self, key: str, now: float) -> bool:
+        """Whether nothing was taken that has not come back."""
+        return self._tokens(key, now) >= self._rate.burst
+
     def empty(self, key: str, now: float) -> bool:
         """Whether ``take`` would refuse."""
         return self._tokens(key, now) < 1.0

@@ -8,6 +8,8 @@ behind one translated address, share their address with neighbours whose tokens 
   common case, one pod that tries the same bad token for ever.
 - Reviews of one address, and of all together, have a budget. A good token gives back what it took, so any number of
   good ones pass, and only bad ones use the budget up.
+- A share of the budget is for addresses that have used nothing of their own, so that some addresses which send bad
+  tokens all the time do not keep out the rest.
 - A review that finds no budget waits a moment. The newest goes first, and takes the place of the oldest where too many
   wait: after a burst of bad tokens a good one is next, and the burst holds no room that others need.
 """
@@ -26,7 +28,8 @@ from control.limits import Buckets, Rate
 from control.problems import Refused
 
 OF_AN_ADDRESS: Final = Rate(20.0, 50)  # bad tokens that are reviewed
-OF_ALL: Final = Rate(100.0, 200)
+OF_ALL: Final = Rate(70.0, 140)
+RESERVED: Final = Rate(30.0, 60)  # for addresses that have sent no bad token for a while
 WAITING: Final = 64  # reviews that wait for budget: a quarter of the calls at work
 WAITING_OF_AN_ADDRESS: Final = 16
 WAIT_SECONDS: Final = 4.0
@@ -43,6 +46,7 @@ class Reviews:
         self._clock = clock
         self._addresses = Buckets(OF_AN_ADDRESS)
         self._all = Buckets(OF_ALL)
+        self._reserved = Buckets(RESERVED)
         self._refused: OrderedDict[bytes, tuple[float, str]] = OrderedDict()  # hash -> (until when, why)
         self._lines: dict[str, list[int]] = {}  # address -> the reviews that wait, oldest first
         self._numbers = count()
@@ -88,9 +92,12 @@ class Reviews:
 
     def _take(self, address: str) -> bool:
         now = self._clock()
-        if self._all.empty(_ALL, now) or self._addresses.take(address, now):
+        of_all = self._all
+        if of_all.empty(_ALL, now) and self._addresses.untouched(address, now):
+            of_all = self._reserved
+        if of_all.empty(_ALL, now) or self._addresses.take(address, now):
             return False
-        self._all.take(_ALL, now)
+        of_all.take(_ALL, now)
         return True
 
     def _join(self, address: str) -> int:

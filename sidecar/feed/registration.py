@@ -170,7 +170,7 @@ class Registration:
         if self.state != "registered":
             await self._register()
             await self._caller.pace(began)  # however often it is forgotten
-        elif self._unproven and began < self._due:
+        elif self._unproven and began < self._due and not self._changed.is_set():
             await self._prove(self._unproven.pop(0))
         else:
             await self._beat()

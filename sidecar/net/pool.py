@@ -157,6 +157,8 @@ class Pool:
         Raises ProxyError: POOL_FULL, POOL_TIMEOUT, CONNECT_FAILED where the pool was closed meanwhile, or what ``dial``
         raises.
         """
+        if self.closed:
+            raise ProxyError(Reason.CONNECT_FAILED, "the endpoint is gone")
         if not fresh:
             lease = self.take_idle()
             if lease is not None:

@@ -201,7 +201,13 @@ class TlsSocket:
             end = 0
             for at in range(0, len(part), most):
                 end += self._writing.seal_into(part[at : at + most], sealed[end:])
-            if not self._push(sealed[:end]):
+            try:
+                took_all = self._push(sealed[:end])
+            except OSError:
+                if not sent:
+                    raise
+                break  # as a socket does: what was taken is told, and the failure to the next call
+            if not took_all:
                 self._refuse(part)
                 if not sent:
                     raise BlockingIOError

@@ -11,6 +11,7 @@ upstream, so that the reader of the answer finds out.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from time import monotonic
@@ -24,6 +25,7 @@ from sidecar.telemetry.record import Record
 from sidecar.wire.headers import Field
 from sidecar.wire.message import Request, Response
 
+_log = logging.getLogger(__name__)
 INTERIM_HEADS: Final = 10  # of one answer; more is an upstream that does not end (UPS)
 KEPT_BYTES: Final = 65_536  # of a request's body for another attempt; longer ones are streamed, and sent once
 _PATIENCE: Final = 2  # times that others get their turn before a second task is made for a body's next bytes
@@ -33,18 +35,24 @@ _PIECES: Final = 32  # moved without a turn for others: 2 MiB at most, about 1 m
 class Kept:
     """The pieces of a body that were sent, for another attempt. ``whole``: they are all there."""
 
-    __slots__ = ("_pieces", "_size", "whole")
+    __slots__ = ("_frozen", "_pieces", "_size", "whole")
 
     def __init__(self, first: bytes) -> None:
         self._pieces = [first]
         self._size = len(first)
+        self._frozen = False
         self.whole = True
+
+    def freeze(self) -> bool:
+        """Return whether all of them are there, and keep it so: the upload may move one more before it is stopped."""
+        self._frozen = True
+        return self.whole
 
     def add(self, piece: bytes) -> None:
         """Keep a piece that is sent; beyond KEPT_BYTES nothing is kept any more."""
         if self.whole:
             self._size += len(piece)
-            if self._size > KEPT_BYTES:
+            if self._size > KEPT_BYTES and not self._frozen:
                 self.whole = False
                 self._pieces.clear()
             else:
@@ -146,6 +154,7 @@ class Upload:
         "_request",
         "_scope",
         "_stream",
+        "_told",
         "_upstream",
         "_waits",
         "failure",
@@ -161,6 +170,7 @@ class Upload:
         self._cancel: Callable[[], None] | None = None
         self._waits = False  # for the client
         self._crash: Exception | None = None
+        self._told = False  # of the crash: its exception was raised
         self.invited = not request.expects_continue
         self.failure: ProxyError | None = None
 
@@ -174,8 +184,10 @@ class Upload:
         try:
             head = await _final_head(self._stream, self._request, upstream, await upstream.read_head(), self)
         except ProxyError as error:
-            error = self.blame(error)  # under this name, which ends here: an error holds the frames that it passed
-            await self.stop()
+            try:
+                error = self.blame(error)  # under this name, which ends here: an error holds the frames that it passed
+            finally:
+                await self.stop()
             raise error from None
         except BaseException:
             await self.stop()
@@ -190,6 +202,8 @@ class Upload:
             self._cancel()
             self._cancel = None
             await self._scope.aclose()
+            if self._crash is not None and not self._told:
+                _log.error("an upload failed after its answer; please report it", exc_info=self._crash)
         self.failure = None
 
     def blame(self, error: ProxyError) -> ProxyError:
@@ -199,6 +213,7 @@ class Upload:
         not got the whole request owes no answer; one that was asked for a go-ahead does.
         """
         if self._crash is not None:
+            self._told = True
             raise self._crash
         if self.failure is not None:
             if self.failure.reason is Reason.CLIENT_IDLE and not self.invited:

@@ -49,7 +49,7 @@ class HttpStream:
     """
 
     __slots__ = (
-        "_chunked", "_held", "_read_until", "_reader", "_waited", "_window_bytes", "_write_until",
+        "_broken", "_chunked", "_held", "_read_until", "_reader", "_waited", "_window_bytes", "_write_until",
         "body_done", "bytes_in", "bytes_out", "channel", "closing", "drain", "failure", "first", "peer",
         "peer_ip", "protocol", "reply_begun", "request", "request_trailers", "rest", "timeouts", "trusted", "xfcc",
     )  # fmt: skip
@@ -75,6 +75,7 @@ class HttpStream:
         self.request_trailers: list[Field] = []
         self._reader: BodyReader | None = None
         self.first = b""
+        self._broken: ProxyError | None = None  # why the body can't be read on: what follows must not be either
         self._held = False  # the client may wait for 100 before it sends its body
         self._chunked = False
         self._window_bytes = 0
@@ -101,6 +102,7 @@ class HttpStream:
             self.rest = b""
             raise ProxyError(Reason.BODY_TOO_LARGE, f"the body is longer than {limit} bytes")
         self.body_done = False
+        self._broken = None
         self.request_trailers = []
         self._window_bytes = 0
         self._waited = 0.0
@@ -115,6 +117,8 @@ class HttpStream:
         return piece
 
     def body_nowait(self) -> bytes | None:
+        if self._broken is not None:
+            raise ProxyError(self._broken.reason, self._broken.detail)
         while not self.body_done:
             if self._reader is not None and self._reader.more:
                 data: bytes | None = b""
@@ -128,6 +132,8 @@ class HttpStream:
         return b""
 
     async def read_body(self) -> bytes:
+        if self._broken is not None:
+            raise ProxyError(self._broken.reason, self._broken.detail)
         while not self.body_done:
             if self._reader is not None and self._reader.more:
                 await trio.lowlevel.checkpoint()
@@ -142,13 +148,19 @@ class HttpStream:
     def _feed(self, data: bytes) -> bytes:
         reader = self._reader
         assert reader is not None
-        piece = reader.feed(data)
-        self.bytes_in += len(piece)
+        try:
+            piece = reader.feed(data)
+            self.bytes_in += len(piece)
+            limit = self.timeouts.max_body
+            if limit and self.bytes_in > limit:
+                raise ProxyError(Reason.BODY_TOO_LARGE, f"the body is longer than {limit} bytes")
+        except ProxyError as error:
+            # The bytes are lost, and a reader that went on would find an end of the body where there is none.
+            self._broken = ProxyError(error.reason, error.detail)
+            self.closing = True
+            raise
         if data:
             self._held = False
-        limit = self.timeouts.max_body
-        if limit and self.bytes_in > limit:
-            raise ProxyError(Reason.BODY_TOO_LARGE, f"the body is longer than {limit} bytes")
         if reader.done:
             self.body_done = True
             self.rest = reader.rest

@@ -112,9 +112,11 @@ class Allotted:
             self._try.disarm()
 
     def over(self) -> None:
-        """The exchange has ended."""
+        """The exchange has ended. A stream that was aborted carries no other one."""
         self.end_try()
         self._total.disarm()
+        if self._total.passed:
+            self._stream.close_after_reply()
 
     def _abort(self) -> None:
         if self._opening is not None:

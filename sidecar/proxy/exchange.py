@@ -59,6 +59,8 @@ async def exchange(
         while True:
             record.attempts += 1
             record.upstream = origin.name
+            record.upstream_principal = ""
+            record.reused = False
             record.tried = monotonic()
             upstream: U | None = None
             upload: Upload | None = None
@@ -75,8 +77,10 @@ async def exchange(
                 head, upload = await try_once(stream, request, fields, body, kept, upstream, record)
                 if allotted is not None:
                     allotted.end_try()
-                if head.status not in retry.statuses or not retry.again_after_answer(
-                    request, record.attempts, kept=kept is None or kept.whole
+                if (
+                    head.status not in retry.statuses
+                    or (allotted is not None and allotted.spent)
+                    or not retry.again_after_answer(request, record.attempts, kept=kept is None or kept.freeze())
                 ):
                     if head.status == 101:
                         switched = True
@@ -101,11 +105,13 @@ async def exchange(
             finally:
                 if allotted is not None:
                     allotted.end_try()
-                if upload is not None:
-                    await upload.stop()
-                stream.watch(None)
-                if upstream is not None and not switched:
-                    upstream.close()
+                try:
+                    if upload is not None:
+                        await upload.stop()
+                finally:
+                    stream.watch(None)
+                    if upstream is not None and not switched:
+                        upstream.close()
             if kept is not None:
                 body = kept.joined()
     finally:
@@ -120,7 +126,7 @@ def _again(
         error.reason,
         request,
         number,
-        kept=kept is None or kept.whole,
+        kept=kept is None or kept.freeze(),
         reused=upstream is not None and upstream.reused,
         answered=upstream is not None and upstream.answered,
         wrote=upstream is not None and upstream.wrote,

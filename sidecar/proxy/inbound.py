@@ -27,7 +27,6 @@ from sidecar.proxy.sniff import Sniffed
 from sidecar.proxy.streams import ServerStream
 from sidecar.proxy.table import MOST, BoundedTable
 from sidecar.resources.protocols import Protocol, protocol_in_force
-from sidecar.resources.snapshot import UNDECLARED, Declared
 from sidecar.telemetry.record import Record
 from sidecar.upstream.cluster import Cluster, Connect, Terms
 from sidecar.upstream.figures import PoolsShown
@@ -37,6 +36,14 @@ from sidecar.wire.message import Request
 
 WAIT_SECONDS = 1.0  # for a connection to the app (F13)
 _ALERTED = frozenset({Reason.HANDSHAKE_FAILED, Reason.PEER_REFUSED})
+
+
+class Taken(msgspec.Struct, frozen=True, gc=False):
+    """What a port of the app takes. ``mixed``: to some of its callers the documents declare another protocol, so what
+    they announce says nothing here."""
+
+    protocol: Protocol
+    mixed: bool = False
 
 
 class AppPort:
@@ -70,16 +77,16 @@ class AppPort:
     @property
     def protocol(self) -> Protocol:
         """See ``Target``."""
-        return protocol_in_force(self._told, self.declared_at(self.address.host, self.address.port).protocol)
+        return self.taken_at(self.address.host, self.address.port, direct=False).protocol
 
-    def declared_at(self, host: str, port: int) -> Declared:
-        """Return what documents say of connections to this endpoint, which leads here."""
-        mesh = self._shared.mesh
-        return UNDECLARED if mesh is None else mesh.snapshot.declared(host, port)
-
-    def in_force(self, declared: Declared) -> Protocol:
-        """Return what is taken where documents say this."""
-        return protocol_in_force(self._told, declared.protocol)
+    def taken_at(self, host: str, port: int, *, direct: bool) -> Taken:
+        """Return what is taken on connections to this endpoint, which leads here; ``direct``: it is our listener's."""
+        mesh, told = self._shared.mesh, self._told
+        if mesh is None:
+            return Taken(told)
+        declared = mesh.snapshot.declared(host, port, direct=direct)
+        protocol = protocol_in_force(told, declared.protocol)
+        return Taken(protocol, declared.mixed or declared.protocol not in (None, "auto", protocol))
 
     async def permit(self, found: Sniffed, peer: str) -> Permit:
         """See ``Target``."""
@@ -155,8 +162,8 @@ class Inbound:
         """Serves one connection from ``host`` until it ends, and closes it."""
         try:
             # Documents declare a port by the endpoint that callers dial, which is this listener.
-            own = UNDECLARED if self._shared.mesh is None else self._app.declared_at(*channel.sock.getsockname()[:2])
-            await _serve_at(channel, host, self._app, self._shared, own)
+            host_port = ("", 0) if self._shared.mesh is None else channel.sock.getsockname()[:2]
+            await _serve_at(channel, host, self._app, self._shared, self._app.taken_at(*host_port, direct=True))
         finally:
             channel.close()
 
@@ -200,7 +207,9 @@ class CapturedInbound:
         port = self._ports.find(original)
         port.users += 1
         try:
-            await _serve_at(channel, host, port, self._shared, port.declared_at(original.host, original.port))
+            await _serve_at(
+                channel, host, port, self._shared, port.taken_at(original.host, original.port, direct=False)
+            )
         finally:
             port.users -= 1
             channel.close()
@@ -244,9 +253,9 @@ class CapturedInbound:
         return pool_uses(self._ports.values(), self._shared.max_pool)
 
 
-async def _serve_at(channel: Channel, host: str, port: AppPort, shared: Shared, declared: Declared) -> None:
-    """Serve a connection for ``port``, of which documents say this, through the gate where there is one."""
-    gate, protocol = shared.gate, port.in_force(declared)
+async def _serve_at(channel: Channel, host: str, port: AppPort, shared: Shared, taken: Taken) -> None:
+    """Serve a connection for ``port``, which takes this, through the gate where there is one."""
+    gate, protocol = shared.gate, taken.protocol
     if gate is None:
         await serve_target(channel, host, port, shared, protocol=protocol)
         return
@@ -254,7 +263,7 @@ async def _serve_at(channel: Channel, host: str, port: AppPort, shared: Shared, 
         begins = True
         while begins:  # again only for a client whose handshake began after a silence
             channel, admitted = await gate.admit(channel, host, port.address.port)
-            if admitted.inside == "tcp" and declared.mixed:
+            if admitted.inside == "tcp" and taken.mixed:
                 # To its caller this may be a port that is declared tcp: what it announces says nothing then.
                 admitted = msgspec.structs.replace(admitted, inside="auto")
             begins = await serve_target(channel, host, port, shared, admitted, protocol)

@@ -306,17 +306,27 @@ class _Captured:
         return False
 
     def led_by(self, name: bytes) -> _Captured:
+        self._follow()
         route = self._routes.by_server_name(self._snapshot, self._route, name)
         if route is self._route:
             return self
         return _Captured(self._outbound, self._snapshot, route, self._original, self._host)
 
+    def _follow(self) -> None:
+        """Take the Snapshot of this moment, by which the connection is judged next. Raises ProxyError(NO_ROUTE)."""
+        snapshot = self._routes.current()
+        if snapshot is not self._snapshot:
+            self._route = self._routes.captured(snapshot, self._original)
+            self._snapshot = snapshot
+
     async def permit(self, found: Sniffed, peer: str) -> Permit:
+        self._follow()
         name = found.sni.decode("ascii", "replace")
         protocol = _WORDS.get(found.kind, "TCP")
         return await self._routes.permit_as(self._route, self._host, name, protocol=protocol, sni=found.sni)
 
     async def dial_early(self, peer: str) -> Lease:
+        self._follow()
         route = self._route  # no name has been said yet: the address has to be enough
         permit = self._routes.permit(route, self._host, protocol="TCP")
         return await route.cluster.lease(permit, route.at, opaque=True, at_once=True)

@@ -120,6 +120,8 @@ async def sniff(
                 return Sniffed(kind, data, lease, sent=sent)
             if data and until == NEVER:
                 until = monotonic() + head_timeout
+            elif kind is Detected.MORE and monotonic() > until:
+                raise Overdue(Reason.HEAD_TIMEOUT, f"{client.peer}: the beginning of a request, and no end of its line")
             more: bytes | None
             if lease is not None and kind is not Detected.LIKELY_OPAQUE:
                 more = await first_of(client, lease.channel, data, until, idle, look=look)

@@ -240,19 +240,19 @@ class Snapshot(msgspec.Struct, frozen=True):
         nothing speaks plaintext there."""
         return self.targets.get((address, port)) or self.direct.get((address, port))
 
-    def declared(self, address: str, port: int) -> Declared:
+    def declared(self, address: str, port: int, *, direct: bool = False) -> Declared:
         """Return what the documents say that the app speaks at this address and port.
 
-        ``address`` and ``port`` are an endpoint's: the app's own where connections are captured, the inbound
-        listener's where they are ``direct``. Several service ports may lead to one port of the app. The strictest of
-        them counts: the app can't tell by which one a request came.
+        ``address`` and ``port`` are the app's own where connections are captured. Where they are ``direct`` they are
+        the inbound listener's, and all ports of the app's own service lead to it, at whatever address it is reached.
+        Several service ports may lead to one port of the app. The strictest of them counts: the app can't tell by which
+        one a request came.
         """
         place = address, port
         known = self.targets.get(place) or self.direct.get(place)
         found = [] if known is None else [self.shared.get(place, known.protocol)]
         if self.own is not None:
             ports = self.own.ports.values()
-            direct = known is not None and place in self.direct
             found += [each.protocol for each in ports if direct or each.target == port]
         if not found:
             return UNDECLARED

@@ -77,6 +77,7 @@ class Cluster(Generic[P]):
         self._leaving: list[Endpoint] = []  # not picked any more, and not empty yet
         self._make_room_at = MAX_ENDPOINTS
         self._cool_until = 0.0  # until then some endpoint may be cooling down
+        self._closed = False
         if len(places) == 1:
             self._found(0)
 
@@ -125,6 +126,8 @@ class Cluster(Generic[P]):
     def _pick(self, tried: Sequence[Endpoint]) -> Endpoint:
         """Return the endpoint that is next. Those that cool down come last. Raises ProxyError(NO_ENDPOINT) where none
         is left."""
+        if self._closed:
+            raise ProxyError(Reason.NO_ENDPOINT, f"{self.terms.shown} is gone, or served by others now")
         picked = self._picked
         count = len(picked)
         if count == 1 and not tried:
@@ -160,7 +163,7 @@ class Cluster(Generic[P]):
         """
         if permit.__class__ is not Permit or permit.cluster != self.name or permit.at != at:
             raise TypeError("forwarding takes a Permit for this very destination")
-        endpoint = self._pick(()) if at is None else self.at(at)
+        endpoint = self._pick(()) if at is None or self._closed else self.at(at)
         if not fresh and not opaque:
             lease = endpoint.pool.take_idle()
             if lease is not None:
@@ -249,7 +252,8 @@ class Cluster(Generic[P]):
             self._leaving = [each for each in self._leaving if not each.unused]
 
     def close(self) -> None:
-        """Close idle connections; what is leased closes when it is released."""
+        """Close idle connections, for good; what is leased closes when it is released."""
+        self._closed = True
         for endpoint in self._endpoints.values():
             endpoint.close()
 

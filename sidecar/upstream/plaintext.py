@@ -37,6 +37,8 @@ class PlaintextConnector:
         self._channels = channels
         self._snapshot = snapshot
         self._dialed: dict[tuple[str, int], set[Address]] = {}  # addresses, and the endpoints that were dialed there
+        self._remembered = 0  # look-ups since they were forgotten last: as many as ``_dialed`` can have entries
+        self._forgot = False
 
     async def connect(self, place: Address, transport: Plaintext, seconds: float) -> Channel:
         """Return a connection to a name or address. What it leads to is judged for each connection: a name may lead
@@ -63,8 +65,8 @@ class PlaintextConnector:
     def joined(self, snapshot: Snapshot) -> set[Address] | None:
         """Return the endpoints that were dialed at addresses which belong to the mesh by now: their connections must
         not be used again. None stands for all endpoints, where too many were dialed to remember each."""
-        if len(self._dialed) > MOST_PLACES:
-            self._dialed.clear()
+        if self._forgot:
+            self._forgot = False
             return None
         places = [place for place in self._dialed if snapshot.of_mesh(*place) is not None]
         joined: set[Address] = set()
@@ -85,6 +87,11 @@ class PlaintextConnector:
                 raise _of_mesh(called, str(known))
         for each in found:
             self._dialed.setdefault((each, port), set()).add(place)
+        self._remembered += len(found)
+        if self._remembered > MOST_PLACES:
+            self._dialed.clear()
+            self._remembered = 0
+            self._forgot = True
         return found
 
 

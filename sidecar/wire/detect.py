@@ -31,16 +31,18 @@ _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _METHOD: Final = rb"(?:" + b"|".join(re.escape(m) for m in sorted(_METHODS, key=len, reverse=True)) + rb")"
 _PREFIXES: Final = frozenset(m[:n] for m in (*_METHODS, b"PRI") for n in range(1, len(m) + 1))
 
-# What lenient servers take for white space between the parts of a request line (RFC 9112 section 3). A carriage return
-# is not the line's end: some servers take a bare line feed for it, and none takes a bare carriage return.
-_BLANKS: Final = b" \t\x0b\x0c\r"
-_BLANK: Final = rb"[ \t\x0b\x0c\r]"
+# What lenient servers take for white space between the parts of a request line (RFC 9112 section 3); those from 0x1c on
+# are Python's, whose http.server splits the line as Latin-1 text. A carriage return is not the line's end: some servers
+# take a bare line feed for it, and none takes a bare carriage return.
+_BLANKS: Final = b" \t\x0b\x0c\r\x1c\x1d\x1e\x1f\x85\xa0"
+_BLANK: Final = rb"[ \t\x0b\x0c\r\x1c-\x1f\x85\xa0]"
+_NO_BLANK: Final = rb"[^ \t\x0b\x0c\r\x1c-\x1f\x85\xa0]"
 _REQUEST: Final = re.compile(_METHOD + _BLANK + rb"++(?:/|\*|[hH][tT][tT][pP][sS]?://)")
 _METHOD_BEGUN: Final = re.compile(_METHOD + _BLANK)
 _PATH_BEGUN: Final = re.compile(_TOKEN + _BLANK + rb"++(?:/|[hH][tT][tT][pP][sS]?://)")
-# A token, and behind it anything that a line of text may hold.
-_LINE_BEGUN: Final = re.compile(_TOKEN + rb"(?:" + _BLANK + rb"[^\x00-\x08\n\x0e-\x1f\x7f]*+)?+")
-_VERSIONED: Final = re.compile(_BLANK + rb"HTTP/[^ \t\x0b\x0c\r]*+" + _BLANK + rb"*+\Z", re.IGNORECASE)
+# A token, and behind a blank anything, up to the line's end: some servers take control bytes in a target.
+_LINE_BEGUN: Final = re.compile(_TOKEN + rb"(?:" + _BLANK + rb"[^\n]*+)?+")
+_VERSIONED: Final = re.compile(_BLANK + rb"HTTP/" + _NO_BLANK + rb"*+" + _BLANK + rb"*+\Z", re.IGNORECASE)
 
 
 class Detected(Enum):
@@ -58,7 +60,8 @@ class Detected(Enum):
 def detect(data: bytes) -> Detected:
     """Return what ``data``, the first bytes of a connection, begins.
 
-    Every verdict but MORE and LIKELY_OPAQUE stands, whatever bytes follow.
+    Every verdict but MORE and LIKELY_OPAQUE stands, whatever bytes follow; these two are not given any more for
+    DETECT_BYTES and beyond.
     """
     if not data:
         return Detected.MORE
@@ -70,15 +73,16 @@ def detect(data: bytes) -> Detected:
         return Detected.HTTP2
     if data.startswith(PROXY_V2):
         return Detected.PROXY
+    may_wait = len(data) < DETECT_BYTES
     text = data[:DETECT_BYTES].lstrip(b"\n" + _BLANKS)
     if not text:
         # So much white space may only hide a method from us: HTTP's verdict, which is 400.
-        return Detected.MORE if len(data) < DETECT_BYTES else Detected.HTTP1
-    if PREFACE.startswith(data) or PROXY_V2.startswith(data) or text in _PREFIXES:
+        return Detected.MORE if may_wait else Detected.HTTP1
+    if may_wait and (PREFACE.startswith(data) or PROXY_V2.startswith(data) or text in _PREFIXES):
         return Detected.MORE
     if text.startswith(PROXY_V1):
         return Detected.PROXY
-    return _of_line(text, len(data) < DETECT_BYTES)
+    return _of_line(text, may_wait)
 
 
 def _of_line(text: bytes, may_wait: bool) -> Detected:
@@ -90,11 +94,11 @@ def _of_line(text: bytes, may_wait: bool) -> Detected:
         return Detected.OPAQUE
     end = begun.end()
     if end < len(text):
-        # The line is complete, or holds a byte that no line of text has.
+        # The line is complete, or its first word is no token.
         complete = text[end] == 0x0A
         return Detected.HTTP1 if complete and _VERSIONED.search(begun[0]) else Detected.OPAQUE
     if not may_wait:
         return Detected.HTTP1
-    if _METHOD_BEGUN.match(text) or _PATH_BEGUN.match(text):
+    if _METHOD_BEGUN.match(text) or (_PATH_BEGUN.match(text) and b"\0" not in text):
         return Detected.MORE
     return Detected.LIKELY_OPAQUE

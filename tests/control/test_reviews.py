@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from trio.testing import MockClock
 
 from control import reviews
 from control.problems import Refused
-from control.reviews import OF_ALL, OF_AN_ADDRESS, WAITING, WAITING_OF_AN_ADDRESS, Reviews
+from control.reviews import OF_ALL, OF_AN_ADDRESS, RESERVED, WAITING, WAITING_OF_AN_ADDRESS, Reviews
 from tests.control.kubeapi import AUDIENCE
 from tests.control.plane import BILLING, Plane, csr, running
 
@@ -127,7 +128,7 @@ async def test_reviews_of_bad_tokens_are_bounded_by_address_and_in_all(autojump_
     async with trio.open_nursery() as nursery:
         for number in range(1000):
             nursery.start_soon(enter, f"10.0.1.{number % 100}")
-    assert len(entered) <= OF_AN_ADDRESS.burst + WAITING_OF_AN_ADDRESS + OF_ALL.burst + WAITING
+    assert len(entered) <= OF_AN_ADDRESS.burst + WAITING_OF_AN_ADDRESS + OF_ALL.burst + RESERVED.burst + WAITING
     assert (bounds.waiting, statuses) == (0, {429})
 
 
@@ -166,3 +167,28 @@ async def test_what_is_remembered_of_bad_tokens_ends_and_is_bounded(
     assert [bounds.known_bad(f"t{number}") for number in range(5)] == ["", "", "unknown", "unknown", "unknown"]
     await trio.sleep(reviews.REMEMBERED_SECONDS + 0.1)
     assert bounds.known_bad("t4") == ""
+
+
+async def test_addresses_that_send_bad_tokens_all_the_time_do_not_keep_out_another(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Six of them use up what all have together; an address that has used nothing of its own has a share of it left."""
+    reviews = Reviews()
+
+    async def flood(address: str) -> None:
+        while True:
+            with contextlib.suppress(Refused):
+                await reviews.enter(address)
+            await trio.sleep(0.01)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(6):
+            for _ in range(4):
+                nursery.start_soon(flood, f"10.0.0.{number}")
+        await trio.sleep(30)
+        for number in range(10):
+            began = trio.current_time()
+            await reviews.enter(f"10.0.1.{number}")
+            reviews.was_good(f"10.0.1.{number}")
+            assert trio.current_time() - began < SECONDS
+        nursery.cancel_scope.cancel()

@@ -52,6 +52,11 @@ def _in_two(first: bytes) -> Callable[[str], list[bytes]]:
     return lambda path: [first, request(path)]
 
 
+def _with_line(line: bytes) -> Callable[[str], list[bytes]]:
+    """The request with another line, in which PATH stands for its path."""
+    return lambda path: [line.replace(b"PATH", path.encode()) + request(path).partition(b"\r\n")[2]]
+
+
 def _http2(path: str) -> bytes:
     connection = H2Connection(H2Configuration(client_side=True))
     connection.initiate_connection()
@@ -77,6 +82,15 @@ ATTEMPTS: Final[dict[str, Callable[[str], list[bytes]]]] = {
     **{f"target-{size}": _after(b"FOO " + b"x" * size + b" HTTP/1.1\r\n" + _HEAD) for size in (1_000, 20_000)},
     **{f"path-{size}": _after(b"FOO /" + b"x" * size + b" HTTP/1.1\r\n" + _HEAD) for size in (1_000, 20_000)},
     "target-without-version": _after(b"FOO " + b"x" * 1_000 + b"\r\n"),
+    **{
+        f"blank-{blank[0]:02x}": _with_line(b"GET" + blank + b"PATH" + blank + b"HTTP/1.1\r\n")
+        for blank in (b"\x0b", b"\x0c", b"\x1c", b"\x1f", b"\x85", b"\xa0")
+    },
+    "blank-first": _with_line(b"\x1c\xa0GET PATH HTTP/1.1\r\n"),
+    "control-in-the-target": _with_line(b"GET PATH\x01 HTTP/1.1\r\n"),
+    "control-first-in-the-target": _with_line(b"GET \x01PATH HTTP/1.1\r\n"),
+    "control-in-an-unknown-methods-target": _after(b"FROB \x01 HTTP/1.1\r\n" + _HEAD),
+    "blanks-up-to-the-window": _after(b" " * 1022),
     "http-0.9": _after(b"GET /\r\n"),
     "redis": _after(b"GET counter\r\n"),
     "proxy-v1": _after(b"PROXY TCP4 10.0.0.1 10.0.0.2 1000 80\r\n"),

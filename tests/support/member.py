@@ -148,8 +148,10 @@ class Shop:
         self._stack.__exit__(kind, error, trace)
 
     def mesh_file(self, whose: str, endpoint: int) -> Path:
-        """What ``whose`` sidecar knows: web, at this port of 127.0.0.1."""
-        ports = "".join(f"  - {{port: {port}, name: {name}-web}}\n" for name, port in PORTS.items())
+        """What ``whose`` sidecar knows: web, at this port of 127.0.0.1. Callers know what its ports speak; web itself
+        has only its --protocol for that, since all of them lead to its one app."""
+        names = {name: name if whose != "web" else "any" for name in PORTS}
+        ports = "".join(f"  - {{port: {port}, name: {names[name]}-{port}}}\n" for name, port in PORTS.items())
         path = self.directory / f"{whose}.yaml"
         path.write_text(
             "services:\n- name: web\n  namespace: shop\n  serviceAccounts: [web]\n  ports:\n"

@@ -63,6 +63,13 @@ ROWS = [
     ("method-of-16-kB", b"A" * 16_000 + b" / HTTP/1.1\r\n", Detected.HTTP1),
     ("line-complete-too-late", b"A" * DETECT_BYTES + b"\r\n", Detected.HTTP1),
     ("words-too-long-to-wait-for", b"set key " + b"x " * DETECT_BYTES, Detected.HTTP1),
+    ("pythons-blanks", b"\x1cFROB\x1fx\xa0HTTP/1.1\x85\n", Detected.HTTP1),
+    ("control-byte-in-a-target", b"GET x\x01 HTTP/1.1\r\n", Detected.HTTP1),
+    ("control-byte-in-front-of-a-path", b"FROB \x01/x HTTP/1.1\r\n", Detected.HTTP1),
+    ("blanks-and-a-part-of-a-method", b" " * 1022 + b"GE", Detected.HTTP1),
+    ("blanks-and-a-part-of-a-method-and-more", b" " * 1022 + b"GET / HTTP/1.1\r\n" + b"x" * 5000, Detected.HTTP1),
+    ("gzip", b"\x1f\x8b\x08\0", Detected.OPAQUE),
+    ("amqp", b"AMQP\0\0\x09\x01", Detected.OPAQUE),
     ("binary-behind-a-long-word", b"A" * (DETECT_BYTES - 1) + b"\0", Detected.OPAQUE),
     ("target-with-spaces", b"FROB a b c HTTP/1.1\n", Detected.HTTP1),
     ("version-and-blanks", b"FROB x HTTP/1.0 \t \r\n", Detected.HTTP1),
@@ -85,7 +92,7 @@ ROWS = [
     ("sip", b"OPTIONS sip:pbx.example SIP/2.0\r\n", Detected.OPAQUE),
     ("rtsp", b"DESCRIBE rtsp://cam/stream RTSP/1.0\r\n", Detected.OPAQUE),
     ("icap", b"OPTIONS icap://av/avscan ICAP/1.0\r\n", Detected.OPAQUE),
-    ("git", b"0032git-upload-pack /project.git\0host=x\0", Detected.OPAQUE),
+    ("git", b"0032git-upload-pack /project.git\0host=x\0", Detected.LIKELY_OPAQUE),
     ("no-token", b'{"jsonrpc": "2.0"}', Detected.OPAQUE),
     ("proxy-1", b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n", Detected.PROXY),
     ("proxy-1-part", b"PROX", Detected.LIKELY_OPAQUE),
@@ -115,7 +122,19 @@ def test_a_verdict_stands_whatever_comes_after(data: bytes) -> None:
 
 BEGINNINGS = st.sampled_from(
     [b"", b"\r\n", b" ", b"PRI", b"GET ", b"FROB ", b"\x16", PREFACE, b"PO", b"/x HTTP/1", b"x" * 1000]
-    + [b"PROXY", b"\r\n\r\n\0\r\nQUIT\n", b"\0", b"\n", b"\r", b" HTTP/", b"http://"]
+    + [
+        b"PROXY",
+        b"\r\n\r\n\0\r\nQUIT\n",
+        b"\0",
+        b"\n",
+        b"\r",
+        b" HTTP/",
+        b"http://",
+        b" " * 1022,
+        b"\x1c",
+        b"\xa0",
+        b"\x01",
+    ]
 )
 BYTES = st.lists(st.one_of(BEGINNINGS, st.binary(max_size=6)), max_size=6).map(b"".join)
 
@@ -127,8 +146,9 @@ def test_any_bytes_in_any_pieces_have_one_verdict(data: bytes) -> None:
 
 
 def assert_stands(data: bytes) -> None:
-    """The first prefix that is judged is judged as the whole is."""
+    """The first prefix that is judged is judged as the whole is, and one of DETECT_BYTES is judged."""
     whole = detect(data)
+    assert whole not in OPEN or len(data) < DETECT_BYTES
     for end in range(len(data) + 1):
         part = detect(data[:end])
         if part not in OPEN:

@@ -1,4 +1,4 @@
-"""Apps of four kinds, each on the HTTP server that people run, which print what every request says of its caller.
+"""Apps of five kinds, each on the HTTP server that people run, which print what every request says of its caller.
 
 ``command`` gives the command line of one; what it prints, to its standard output or to the file ``printed`` in its
 directory, is a JSON object per request: its path, and the value of ``x-forwarded-client-cert``.
@@ -18,7 +18,7 @@ from typing import Final
 
 from tests.peer.programs import program
 
-KINDS: Final = ("nginx", "go", "node", "hypercorn")
+KINDS: Final = ("nginx", "go", "node", "hypercorn", "http.server")
 _HERE: Final = Path(__file__).parent
 _BUILT: Final = Path(tempfile.gettempdir())
 
@@ -31,7 +31,8 @@ def command(kind: str, directory: Path, addresses: Sequence[str]) -> list[str]:
         return [str(_go(directory)), *addresses]
     if kind == "node":
         return [program("node"), str(_HERE / "app.js"), *addresses]
-    return [sys.executable, str(_HERE / "app.py"), *addresses]
+    program_of = {"hypercorn": "app.py", "http.server": "lenient.py"}
+    return [sys.executable, str(_HERE / program_of[kind]), *addresses]
 
 
 def requests_seen(printed: str) -> list[dict[str, str]]:

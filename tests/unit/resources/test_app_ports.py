@@ -52,7 +52,8 @@ def test_where_two_ports_lead_to_one_the_stricter_counts() -> None:
 def test_a_direct_endpoint_has_one_app_behind_all_of_its_services_ports() -> None:
     ports = "{port: 80, name: x}, {port: 81, name: tcp-x}"
     found = _web(ports, "{address: 10.0.0.1, port: 15006, mode: direct}")
-    assert found.declared("10.0.0.1", 15006) == Declared("auto", mixed=True)
+    assert found.declared("10.0.0.1", 15006, direct=True) == Declared("auto", mixed=True)
+    assert found.declared("127.0.0.1", 16006, direct=True) == Declared("auto", mixed=True)  # at another address
     assert len(port_lines(found, "auto", captured=False)) == 1
 
 
