@@ -193,3 +193,40 @@ async def test_an_endpoint_that_made_room_is_freed_without_the_collector() -> No
             assert gone() is None
         finally:
             gc.enable()
+
+
+async def test_a_cluster_that_is_closed_dials_nothing_more() -> None:
+    """What holds on to it was judged by an older Snapshot, which may have had others to serve it."""
+    with Bed("a", "b") as bed:
+        bed.cluster.close()
+        for _ in range(3):
+            with pytest.raises(ProxyError) as refused:
+                await bed.ask()
+            assert refused.value.reason is Reason.NO_ENDPOINT
+        with pytest.raises(ProxyError):
+            await bed.cluster.lease(permit(bed.cluster.name, "c"), "c")
+        assert not bed.dialed
+
+
+async def test_an_attempt_that_fails_amid_the_end_of_its_cluster_makes_no_other_endpoint() -> None:
+    """An endpoint that was made then would be swept by nothing."""
+    with Bed("a", "b") as bed, trio.fail_after(5):
+        going = trio.Event()
+
+        async def fail_late(place: str, seconds: float) -> Channel:
+            bed.dialed.append((place, seconds))
+            await going.wait()
+            raise ProxyError(Reason.CONNECT_FAILED, f"{place} is down")
+
+        bed.cluster._connect = fail_late
+
+        async def ask() -> None:
+            with pytest.raises(ProxyError):
+                await bed.ask()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            bed.cluster.close()
+            going.set()
+        assert len(bed.dialed) == 1
