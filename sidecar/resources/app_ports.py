@@ -6,7 +6,7 @@ not believe ``x-forwarded-client-cert`` in those.
 
 from __future__ import annotations
 
-from sidecar.resources.protocols import MEANINGS, Protocol, protocol_in_force, strictest
+from sidecar.resources.protocols import MEANINGS, Protocol, of_one_port, protocol_in_force
 from sidecar.resources.snapshot import ServicePort, Snapshot
 
 
@@ -26,8 +26,8 @@ def port_lines(snapshot: Snapshot, told: Protocol, *, captured: bool) -> list[st
 
 
 def _line(service: str, ports: list[ServicePort], told: Protocol) -> str:
-    protocol = protocol_in_force(told, strictest([port.protocol for port in ports]))
+    protocol = protocol_in_force(told, of_one_port([port.protocol for port in ports]))
     numbers = ", ".join(f"{port.port} ({port.protocol})" for port in ports)
-    several = " (they lead to one port of the app, where the strictest counts)" if len(ports) > 1 else ""
+    several = " (they lead to one port of the app)" if len(ports) > 1 else ""
     many = "s" if len(ports) > 1 else ""
     return f"inbound: port{many} {numbers} of service {service}{several}: {protocol}: {MEANINGS[protocol]}"

@@ -5,7 +5,7 @@ Source: Kubernetes' ``appProtocol`` and Istio's protocol selection (port names `
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, Literal
 
 Protocol = Literal["http", "http2", "tcp", "auto"]
@@ -56,6 +56,16 @@ def protocol_of(port: int, name: str, app_protocol: str) -> Protocol:
 def strictest(protocols: Iterable[Protocol]) -> Protocol:
     """Return the protocol that takes the least of these; ``auto`` for none."""
     return min(protocols, key=STRICTNESS.__getitem__, default="auto")
+
+
+def of_one_port(protocols: Collection[Protocol]) -> Protocol:
+    """Return what a port of the app takes to which service ports of these protocols lead; ``auto`` for none.
+
+    The strictest counts, since the app can't tell by which one a request came. But where one is ``tcp`` its callers
+    send opaque bytes, and so ``http`` becomes ``auto``: they are taken, and HTTP among them is served as HTTP.
+    """
+    found = strictest(protocols)
+    return "auto" if found == "http" and "tcp" in protocols else found
 
 
 def protocol_in_force(told: Protocol, declared: Protocol | None) -> Protocol:

@@ -19,7 +19,7 @@ import msgspec
 
 from certs.spiffe import SpiffeId
 from sidecar.addresses import Address, parse_ip
-from sidecar.resources.protocols import Protocol, strictest
+from sidecar.resources.protocols import Protocol, of_one_port
 from sidecar.resources.sni import Sni
 
 SCHEMA: Final = "1.1"  # 1.1: of an endpoint ``alsoAt`` and ``unwell``
@@ -174,7 +174,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 class Declared(msgspec.Struct, frozen=True, gc=False):
     """What documents say of a port of the app. ``protocol`` is None where they say nothing; ``mixed``: service ports of
-    several protocols lead there, of which it is the strictest."""
+    several protocols lead there."""
 
     protocol: Protocol | None = None
     mixed: bool = False
@@ -188,8 +188,8 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     ``services`` is by (namespace, name); ``own`` the app's own service, if it is among them. ``modes`` are by the port
     that callers reach, and in force as they stand: what the command line said is in them. ``outbound_policy`` is what
-    documents say of it; see ``policy.egress`` for what is in force. ``shared`` has the protocol of each place to which
-    service ports of several protocols lead.
+    documents say of it; see ``policy.egress`` for what is in force. ``shared`` has the protocols of each place to
+    which service ports of several lead.
     """
 
     source: Source = "none"
@@ -204,7 +204,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     entries: Mapping[tuple[str, str], Entry] = {}
     hosts: Mapping[bytes, Mapping[int, EntryPort]] = {}
     entry_targets: Mapping[tuple[str, int], EntryPort] = {}
-    shared: Mapping[tuple[str, int], Protocol] = {}
+    shared: Mapping[tuple[str, int], frozenset[Protocol]] = {}
     outbound_policy: Policy | None = None
     schema: str = SCHEMA
 
@@ -245,18 +245,17 @@ class Snapshot(msgspec.Struct, frozen=True):
 
         ``address`` and ``port`` are the app's own where connections are captured. Where they are ``direct`` they are
         the inbound listener's, and all ports of the app's own service lead to it, at whatever address it is reached.
-        Several service ports may lead to one port of the app. The strictest of them counts: the app can't tell by which
-        one a request came.
+        Several service ports may lead to one port of the app; see ``protocols.of_one_port``.
         """
         place = address, port
         known = self.targets.get(place) or self.direct.get(place)
-        found = [] if known is None else [self.shared.get(place, known.protocol)]
+        found = set[Protocol]() if known is None else set(self.shared.get(place, {known.protocol}))
         if self.own is not None:
             ports = self.own.ports.values()
-            found += [each.protocol for each in ports if direct or each.target == port]
+            found.update(each.protocol for each in ports if direct or each.target == port)
         if not found:
             return UNDECLARED
-        return Declared(strictest(found), place in self.shared or len(set(found)) > 1)
+        return Declared(of_one_port(found), len(found) > 1)
 
     def entry_by_authority(self, host: bytes | str, port: int) -> EntryPort | None:
         """The port of a service entry that an authority names, by the most exact of its hosts that has this port, or by

@@ -12,7 +12,7 @@ from typing import Final
 from certs import spiffe
 from certs.errors import IdentityError
 from sidecar.addresses import parse_ip
-from sidecar.resources.protocols import Protocol, strictest
+from sidecar.resources.protocols import Protocol
 from sidecar.resources.schema import MutualTls, PeerAuthenticationSpec
 from sidecar.resources.scoped import Policy
 from sidecar.resources.shape import Path, Problem, shown
@@ -57,7 +57,7 @@ class Tables:
         self.entries: dict[tuple[str, str], Entry] = {}
         self.hosts: dict[bytes, dict[int, EntryPort]] = {}
         self.entry_targets: dict[tuple[str, int], EntryPort] = {}
-        self.shared: dict[tuple[str, int], Protocol] = {}  # where service ports of several protocols lead
+        self.shared: dict[tuple[str, int], frozenset[Protocol]] = {}  # where service ports of several protocols lead
 
     def wrong(self, path: Path, why: str) -> None:
         """Keeps the problem."""
@@ -107,9 +107,9 @@ class Tables:
         return tuple(seen)
 
     def share(self, place: tuple[str, int], known: ServicePort, port: ServicePort) -> None:
-        """Note that ``port`` leads to a place to which ``known`` leads already: the stricter protocol counts there."""
+        """Note that ``port`` leads to a place to which ``known`` leads already."""
         if known.protocol != port.protocol:
-            self.shared[place] = strictest((self.shared.get(place, known.protocol), port.protocol))
+            self.shared[place] = self.shared.get(place, frozenset()) | {known.protocol, port.protocol}
 
     def snapshot(
         self,

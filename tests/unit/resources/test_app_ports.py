@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.resources.app_ports import port_lines
-from sidecar.resources.protocols import Protocol, protocol_in_force, strictest
+from sidecar.resources.protocols import Protocol, of_one_port, protocol_in_force, strictest
 from sidecar.resources.snapshot import UNDECLARED, Declared, Me, Snapshot
 from tests.unit.resources.written import snapshot
 
@@ -41,9 +41,21 @@ def test_each_port_of_the_app_is_what_its_service_declares() -> None:
     assert found.declared("10.0.0.9", 8080) == Declared("http")  # no endpoint yet, or an address of another family
 
 
-def test_where_two_ports_lead_to_one_the_stricter_counts() -> None:
+@pytest.mark.parametrize(
+    ("protocols", "expected"),
+    [
+        ([], "auto"), (["tcp"], "tcp"), (["http"], "http"), (["http", "tcp"], "auto"), (["auto", "tcp"], "auto"),
+        (["http", "auto"], "http"), (["http", "http2"], "http"), (["http2", "tcp"], "http2"),
+        (["http", "http2", "tcp"], "auto"),
+    ],
+)  # fmt: skip
+def test_what_a_port_takes_that_is_several_ports_to_its_callers(protocols: list[Protocol], expected: Protocol) -> None:
+    assert of_one_port(protocols) == expected
+
+
+def test_where_two_ports_lead_to_one_http_is_served_and_opaque_bytes_are_taken() -> None:
     ports = "{port: 80, name: http, targetPort: 8080}, {port: 81, name: tcp-x, targetPort: 8080}"
-    mixed = Declared("http", mixed=True)
+    mixed = Declared("auto", mixed=True)
     assert _web(ports).declared("10.0.0.1", 8080) == _web(ports).declared("10.0.0.9", 8080) == mixed
     (line,) = port_lines(_web(ports), "auto", captured=True)
     assert line.startswith("inbound: ports 80 (http), 81 (tcp) of service web.shop (they lead to one port of the app")
