@@ -7,6 +7,7 @@ when its time to live is over (15 s), once the other has been heard for 30 s (``
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,7 +54,13 @@ def _wait_registered(twins: Twins, *pods: Pod) -> None:
     def there() -> bool:
         return sorted(each["address"] for each in twins.plane.endpoints("twin")) == sorted(pod.v4 for pod in pods)
 
+    def known() -> bool:
+        services = json.loads(twins.web.get("/config_dump")[1])["mesh"]["snapshot"]["services"]
+        (port,) = [each for one in services if one["name"] == "twin" for each in one["ports"]]
+        return sorted(each["address"] for each in port["endpoints"]) == sorted(pod.v4 for pod in pods)
+
     wait_until(there, f"endpoints are {[pod.name for pod in pods]}", DROPPED_SECONDS)
+    wait_until(known, "the caller has them in its Snapshot")
 
 
 def _answers(twins: Twins, count: int = CALLS) -> Counter[str]:
