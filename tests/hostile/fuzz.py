@@ -24,9 +24,20 @@ from tests.hostile.rig import Rig
 from tests.support.raw import BadReply, parse_replies
 from tests.support.upstream import Connection, wait_until
 
-_METHOD = re.compile(
-    rb"[\r\n \t]*(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH)[ \t\r\n]"
-)  # begins like HTTP: gets HTTP's verdict, whatever the protocol is declared to be
+# First lines that get HTTP's verdict on a port of any protocol but tcp: those that end in HTTP/ and something, and a
+# method in front of a path, an asterisk or an http URL. Written apart from what judges them.
+_BLANK = rb"[ \t\x0b\x0c\r\x1c-\x1f\x85\xa0]"
+_METHODS = b"GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH".split()
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def is_http(raw: bytes) -> bool:
+    """Whether the first line of these bytes gets HTTP's verdict."""
+    line, end, _ = raw.lstrip(b"\n \t\x0b\x0c\r\x1c\x1d\x1e\x1f\x85\xa0").partition(b"\n")
+    words = re.split(_BLANK + b"+", line.rstrip(b" \t\x0b\x0c\r\x1c\x1d\x1e\x1f\x85\xa0"))
+    if len(words) > 1 and words[0] in _METHODS and re.match(rb"/|\*|(?i:https?)://", words[1]):
+        return True
+    return bool(end) and len(words) > 1 and words[-1][:5].upper() == b"HTTP/" and bool(_TOKEN.fullmatch(words[0]))
 
 
 @dataclass
@@ -153,7 +164,7 @@ class Fuzzer:
 
     def _opaque(self, raw: bytes) -> bool:
         """Whether a connection with these bytes may have been relayed as it was."""
-        return self.rig.protocol == "auto" and not _METHOD.match(raw)
+        return self.rig.protocol == "auto" and not is_http(raw)
 
     def _check_leaks(self, before: dict[str, object]) -> None:
         def back() -> bool:
