@@ -131,6 +131,9 @@ def key_id_of(certificate: x509.Certificate) -> bytes:
 def _read(certificate: x509.Certificate) -> Facts:
     if certificate.serial_number <= 0:  # RFC 5280 section 4.1.2.2; the library only warns
         raise IdentityError(Refusal.UNREADABLE, "a certificate without a positive serial number")
+    encoded, signature = certificate.public_bytes(Encoding.DER), certificate.signature
+    if encoded[-len(signature) - 1]:  # the signature's bit string has unused bits, which nothing covers
+        raise IdentityError(Refusal.UNREADABLE, "a certificate whose signature is not whole octets")
     extensions = certificate.extensions
     names = _find(extensions, x509.SubjectAlternativeName)
     basic = _find(extensions, x509.BasicConstraints)

@@ -348,6 +348,17 @@ def test_no_byte_can_be_changed(place: int, flip: int, which: int) -> None:
         verify_peer([bytes(each) for each in presented], BUNDLES, NONE, NOW, expected=frozenset({WEB}))
 
 
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("unused", range(1, 8))
+def test_the_octet_in_front_of_a_signature_is_covered_as_well(which: int, unused: int) -> None:
+    """It has the number of unused bits, which a parser may take for another one where those bits are zero."""
+    presented = [bytearray(der(each)) for each in GOOD]
+    presented[which][-len(GOOD[which].signature) - 1] = unused
+    with pytest.raises(IdentityError) as caught:
+        verify_peer([bytes(each) for each in presented], BUNDLES, NONE, NOW, expected=frozenset({WEB}))
+    assert caught.value.reason is Refusal.UNREADABLE
+
+
 @given(
     st.sampled_from(sorted(LEAVES)), st.sampled_from([*sorted(MIDDLES), None]), st.sampled_from([*sorted(ROOTS), None])
 )
