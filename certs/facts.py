@@ -105,6 +105,7 @@ def read(raw: Raw) -> Facts:
     except (
         ValueError,
         TypeError,
+        KeyError,  # the library's, before 50, for a string in a name whose tag is none that it knows
         UnsupportedAlgorithm,
         x509.DuplicateExtension,
         x509.InvalidVersion,

@@ -201,6 +201,12 @@ def test_garbage_is_unreadable() -> None:
         assert caught.value.reason is Refusal.UNREADABLE
 
 
+def test_a_name_of_an_unknown_kind_of_string_is_unreadable() -> None:
+    changed = bytearray(der(GOOD[0]))
+    changed[changed.index(b"middle") - 2] = 0x0D
+    assert refused(lambda: leaf_rules(bytes(changed))) is Refusal.UNREADABLE
+
+
 @pytest.mark.parametrize("serial", [0x80, 0x00])
 @pytest.mark.parametrize("loud", ["error", "ignore"])
 def test_a_serial_number_that_is_not_positive_is_unreadable(serial: int, loud: Literal["error", "ignore"]) -> None:
