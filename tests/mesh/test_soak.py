@@ -12,4 +12,4 @@ def test_nothing_fails_while_certificates_and_a_root_change() -> None:
 
 
 def test_an_authority_that_is_gone_and_comes_back() -> None:
-    outage(SHORTEST)
+    outage(2 * SHORTEST)  # two sidecars start again within what is left of a certificate, half its life at least
