@@ -193,7 +193,7 @@ OPTIONS: tuple[Option, ...] = (
         "advertise", REGISTRATION, "[ADDR][:PORT]|auto|none", "auto", "10.0.0.7:15006",
         "where callers reach this sidecar, as --control tells them; auto: its address as --control sees it, and the "
         "port of --inbound, or with interception all addresses of this machine, of both families, and the app's port; "
-        "with --mesh or --config: nobody is told",
+        "with --mesh or --config: no registration",
         registering.parse_advertise,
     ),
     Option(

@@ -5,9 +5,9 @@ Who calls it: ``control.distribution.rounds`` makes contents and compares them, 
 ``ScopedMesh`` that is encoded whole would say (a test holds it to that), but a service is encoded once per change and
 not once per proxy.
 
-**Schema.** ``1.1``. Within a major, a minor may add members that mean nothing to whoever does not know them, and they
-are left out for a proxy that asks for an older minor: proxies refuse what they don't know. Whatever must be enforced
-by all is another major. A proxy names the newest minor that it knows, and gets the older of its and ours. ``1.1`` has
+**Schema.** ``1.1``. Within a major, a minor may add members that a proxy can do without, and they are
+left out for a proxy that asks for an older minor: proxies refuse what they don't know. Whatever must be enforced by all
+is another major. A proxy names the newest minor that it knows, and gets the older of its and ours. ``1.1`` has
 endpoints with several addresses (``alsoAt``), and those that are unwell. For 1.0 each address is an endpoint, which
 leaves none of them in plaintext, and the unwell are left out.
 """

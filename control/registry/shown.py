@@ -21,9 +21,9 @@ from sidecar.resources.schema import EndpointSpec, PortSpec
 
 class EndpointShown(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """An endpoint. ``addresses`` are all that it has, where there are several. ``health``: ``healthy``, ``unhealthy``,
-    or ``unknown`` where nobody checks the app; ``since`` when that is so. ``stale``: it has been silent for longer than
-    its ``ttl``, and stays as nobody else was heard. ``last_heard`` is left out where it has not been heard since the
-    control plane started. Times as in RFC 3339; ``ttl`` in seconds."""
+    or ``unknown`` if no sidecar checks the app; ``since`` when that is so. ``stale``: it has been silent for longer
+    than its ``ttl``, and stays as no other endpoint was heard. ``last_heard`` is left out where it has not been heard
+    since the control plane started. Times as in RFC 3339; ``ttl`` in seconds."""
 
     address: str
     mode: str
