@@ -125,14 +125,14 @@ class TokenReview:
             raise unauthenticated("kubernetes token: too long")
         if why := self._reviews.known_bad(token):
             raise unauthenticated(f"{why}, as a moment ago")
-        await self._reviews.enter(address)
+        taken = await self._reviews.enter(address)
         try:
             found = await self._ask(token)
         except Refused as refused:
             if refused.status == HTTPStatus.UNAUTHORIZED:
                 self._reviews.was_bad(token, refused.reason)
             raise
-        self._reviews.was_good(address)
+        self._reviews.was_good(address, taken)
         return found
 
     async def _ask(self, token: str) -> tuple[str, str]:

@@ -69,36 +69,37 @@ class Reviews:
         if len(self._refused) > REMEMBERED:
             self._refused.popitem(last=False)
 
-    def was_good(self, address: str) -> None:
-        """Give back what ``enter`` took."""
+    def was_good(self, address: str, taken: Buckets) -> None:
+        """Give back what ``enter`` took for ``address``, out of what it returned."""
         self._addresses.give_back(address, self._clock())
-        self._all.give_back(_ALL, self._clock())
+        taken.give_back(_ALL, self._clock())
 
-    async def enter(self, address: str) -> None:
-        """Take budget for one review for a caller from ``address``, once there is some. Raises Refused (429) when
-        there is none in time, or when newer ones took its place."""
-        if address not in self._lines and self._take(address):
-            return
+    async def enter(self, address: str) -> Buckets:
+        """Take budget for one review for a caller from ``address``, once there is some; return what it was taken from
+        beside the budget of the address. Raises Refused (429) when there is none in time, or when newer ones took its
+        place."""
+        if address not in self._lines and (taken := self._take(address)):
+            return taken
         number = self._join(address)
         try:
             with trio.move_on_after(WAIT_SECONDS):
                 while number in (line := self._lines.get(address, [])):
-                    if line[-1] == number and self._take(address):
-                        return
+                    if line[-1] == number and (taken := self._take(address)):
+                        return taken
                     await trio.sleep(POLL_SECONDS)
         finally:
             self._leave(address, number)
         raise Refused(429, "too many tokens from its address are being reviewed", 1.0)
 
-    def _take(self, address: str) -> bool:
+    def _take(self, address: str) -> Buckets | None:
         now = self._clock()
         of_all = self._all
         if of_all.empty(_ALL, now) and self._addresses.untouched(address, now):
             of_all = self._reserved
         if of_all.empty(_ALL, now) or self._addresses.take(address, now):
-            return False
+            return None
         of_all.take(_ALL, now)
-        return True
+        return of_all
 
     def _join(self, address: str) -> int:
         """A place in line. The oldest may go for it: of this address, or of the one with the longest line."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -69,27 +69,41 @@ class KubeApi:
 
     def approve(self, **status: Any) -> None:
         """``status`` is laid over an approval of the service account shop/billing."""
-        told = {
-            "authenticated": True,
-            "audiences": [AUDIENCE],
-            "user": {"username": "system:serviceaccount:shop:billing"},
-        }
-        self.answer = (201, json.dumps({"kind": "TokenReview", "status": {**told, **status}}).encode())
+        self.answer = verdict(**status)
+
+    def answer_to(self, body: bytes) -> tuple[int, bytes]:
+        """The status and the body of the answer to a request with this one."""
+        return self.answer
+
+
+def verdict(**status: Any) -> tuple[int, bytes]:
+    """An answer to a TokenReview: an approval of the service account shop/billing, with ``status`` laid over it."""
+    told = {
+        "authenticated": True,
+        "audiences": [AUDIENCE],
+        "user": {"username": "system:serviceaccount:shop:billing"},
+    }
+    return 201, json.dumps({"kind": "TokenReview", "status": {**told, **status}}).encode()
+
+
+A = TypeVar("A", bound=KubeApi)
 
 
 @contextmanager
-def serving() -> Iterator[KubeApi]:
+def serving(api: A) -> Iterator[A]:
     """A server on loopback; its thread ends with this."""
-    api = KubeApi()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", "0")))
             api.asked.append((self.path, self.headers.get("authorization", ""), body))
-            self.do_GET()
+            self._answer(body)
 
         def do_GET(self) -> None:
-            status, data = api.answer
+            self._answer(b"")
+
+        def _answer(self, body: bytes) -> None:
+            status, data = api.answer_to(body)
             self.send_response(status)
             self.send_header("content-length", str(len(data)))
             self.end_headers()

@@ -101,7 +101,7 @@ async def test_keys_that_can_not_be_read_are_503_until_they_can(tmp_path: Path) 
 
 
 async def test_keys_are_fetched_from_a_url_and_kept_while_it_is_away(tmp_path: Path) -> None:
-    with kubeapi.serving() as api:
+    with kubeapi.serving(kubeapi.KubeApi()) as api:
         api.answer = (200, kubeapi.jwks())
         async with running(tmp_path, kube_jwks=api.url + "/openid/v1/jwks", kube_audience=AUDIENCE) as plane:
             assert (await certificate(plane, token())).status == 201
@@ -113,7 +113,7 @@ async def test_keys_are_fetched_from_a_url_and_kept_while_it_is_away(tmp_path: P
 async def test_the_api_server_is_asked(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("our-own-token\n")
     told = {"kube_audience": AUDIENCE, "kube_api_token_file": str(tmp_path / "token")}
-    with kubeapi.serving() as api:
+    with kubeapi.serving(kubeapi.KubeApi()) as api:
         api.approve()
         async with running(tmp_path, kube_api=api.url, **told) as plane:
             assert (await certificate(plane, "their-token")).status == 201
@@ -141,7 +141,7 @@ ANSWERS = [
 
 @pytest.mark.parametrize(("status", "expected"), ANSWERS)
 async def test_an_answer_that_is_no_approval_refuses(tmp_path: Path, status: dict[str, object], expected: int) -> None:
-    with kubeapi.serving() as api:
+    with kubeapi.serving(kubeapi.KubeApi()) as api:
         api.approve(**status)
         async with running(tmp_path, kube_api=api.url, kube_audience=AUDIENCE) as plane:
             assert (await certificate(plane, "their-token")).status == expected
@@ -149,7 +149,7 @@ async def test_an_answer_that_is_no_approval_refuses(tmp_path: Path, status: dic
 
 @pytest.mark.parametrize("answer", [(500, b""), (302, b""), (201, b"{"), (201, b"[]"), (201, b'{"status": 1}')])
 async def test_without_a_verdict_nobody_is_let_in(tmp_path: Path, answer: tuple[int, bytes]) -> None:
-    with kubeapi.serving() as api:
+    with kubeapi.serving(kubeapi.KubeApi()) as api:
         api.answer = answer
         async with running(tmp_path, kube_api=api.url, kube_audience=AUDIENCE) as plane:
             reply = await certificate(plane, "their-token")
@@ -157,7 +157,7 @@ async def test_without_a_verdict_nobody_is_let_in(tmp_path: Path, answer: tuple[
 
 
 async def test_without_a_server_nobody_is_let_in(tmp_path: Path) -> None:
-    with kubeapi.serving() as api:
+    with kubeapi.serving(kubeapi.KubeApi()) as api:
         gone = api.url
     async with running(tmp_path, kube_api=gone, kube_audience=AUDIENCE) as plane:
         assert (await certificate(plane, "their-token")).status == 503

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,50 +13,24 @@ from trio.testing import MockClock
 from control import reviews
 from control.problems import Refused
 from control.reviews import OF_ALL, OF_AN_ADDRESS, RESERVED, WAITING, WAITING_OF_AN_ADDRESS, Reviews
+from tests.control import kubeapi
 from tests.control.kubeapi import AUDIENCE
 from tests.control.plane import BILLING, Plane, csr, running
 
 SECONDS = 5.0  # within which a good token is served
 
 
-class ApiServer:
-    """Approves of the token ``good``, and of no other; ``asked`` are those that it was asked about."""
+class ApiServer(kubeapi.KubeApi):
+    """Approves of tokens that begin with ``good``, and of no other; ``tokens`` are those that it was asked about."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.url = ""
+        super().__init__()
+        self.tokens: list[str] = []
 
-    def review(self, token: str) -> dict[str, object]:
-        self.asked.append(token)
-        user = {"username": "system:serviceaccount:shop:billing"}
-        return {"authenticated": token.startswith("good"), "audiences": [AUDIENCE], "user": user}
-
-
-@contextmanager
-def api_server() -> Iterator[ApiServer]:
-    api = ApiServer()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            data = json.dumps({"status": api.review(body["spec"]["token"])}).encode()
-            self.send_response(201)
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Writes nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        api.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield api
-        finally:
-            server.shutdown()
-            thread.join()
+    def answer_to(self, body: bytes) -> tuple[int, bytes]:
+        token = json.loads(body)["spec"]["token"]
+        self.tokens.append(token)
+        return kubeapi.verdict(authenticated=token.startswith("good"))
 
 
 async def certificate(plane: Plane, token: str) -> int:
@@ -70,7 +40,7 @@ async def certificate(plane: Plane, token: str) -> int:
 @pytest.mark.parametrize("at_once", [False, True], ids=["one after the other", "at once"])
 async def test_after_a_hundred_bad_tokens_of_an_address_a_good_one_is_served(tmp_path: Path, at_once: bool) -> None:
     statuses: list[int] = []
-    with api_server() as api:
+    with kubeapi.serving(ApiServer()) as api:
         async with running(tmp_path, kube_api=api.url, kube_audience=AUDIENCE) as plane:
 
             async def send(number: int) -> None:
@@ -91,15 +61,15 @@ async def test_after_a_hundred_bad_tokens_of_an_address_a_good_one_is_served(tmp
 
 
 async def test_one_bad_token_that_is_tried_for_ever_costs_one_review(tmp_path: Path) -> None:
-    with api_server() as api:
+    with kubeapi.serving(ApiServer()) as api:
         async with running(tmp_path, kube_api=api.url, kube_audience=AUDIENCE) as plane:
             assert {await certificate(plane, "bad") for _ in range(40)} == {401}
-            assert api.asked == ["bad"]
+            assert api.tokens == ["bad"]
             assert await certificate(plane, "good") == 201
 
 
 async def test_good_tokens_use_up_no_budget(tmp_path: Path) -> None:
-    with api_server() as api:
+    with kubeapi.serving(ApiServer()) as api:
         async with running(tmp_path, kube_api=api.url, kube_audience=AUDIENCE) as plane:
             statuses = [await certificate(plane, f"good-{number}") for number in range(OF_AN_ADDRESS.burst + 20)]
     assert set(statuses) == {201}
@@ -188,7 +158,19 @@ async def test_addresses_that_send_bad_tokens_all_the_time_do_not_keep_out_anoth
         await trio.sleep(30)
         for number in range(10):
             began = trio.current_time()
-            await reviews.enter(f"10.0.1.{number}")
-            reviews.was_good(f"10.0.1.{number}")
+            taken = await reviews.enter(f"10.0.1.{number}")
+            reviews.was_good(f"10.0.1.{number}", taken)
             assert trio.current_time() - began < SECONDS
         nursery.cancel_scope.cancel()
+
+
+async def test_good_tokens_use_up_no_share(autojump_clock: MockClock) -> None:
+    """What they take while others have used up the rest comes back to where it was taken from."""
+    bounds = Reviews()
+    for number in range(OF_ALL.burst):
+        await bounds.enter(f"10.0.0.{number}")
+    began = trio.current_time()
+    for number in range(3 * RESERVED.burst):
+        taken = await bounds.enter(f"10.0.1.{number}")
+        bounds.was_good(f"10.0.1.{number}", taken)
+    assert trio.current_time() == began, "none has waited"
