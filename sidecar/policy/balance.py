@@ -18,7 +18,7 @@ from typing import TypeVar
 E = TypeVar("E")
 
 
-def least_request(endpoints: Sequence[E], active: Callable[[E], int], first: float, second: float) -> E:
+def least_request(endpoints: Sequence[E], active: Callable[[E], float], first: float, second: float) -> E:
     """Return the less busy of two different endpoints; the only one, where there is one.
 
     ``active`` gives the requests in progress at an endpoint. ``first`` and ``second`` are independent random numbers of

@@ -25,12 +25,12 @@ from sidecar.proxy.origin import ClusterOrigin
 from sidecar.proxy.shared import Shared
 from sidecar.proxy.sniff import Sniffed
 from sidecar.proxy.streams import ServerStream
-from sidecar.proxy.table import MOST, BoundedTable
 from sidecar.resources.protocols import Protocol, protocol_in_force
 from sidecar.telemetry.record import Record
 from sidecar.upstream.cluster import Cluster, Connect, Terms
 from sidecar.upstream.figures import PoolsShown
 from sidecar.upstream.plaintext import PlaintextConnector
+from sidecar.upstream.table import MOST, BoundedTable
 from sidecar.wire.detect import Detected
 from sidecar.wire.message import Request
 
@@ -73,6 +73,10 @@ class AppPort:
     def at_rest(self) -> bool:
         """Whether it is not used."""
         return not self.users and self.app.at_rest
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self.app.close()
 
     @property
     def protocol(self) -> Protocol:
@@ -173,7 +177,7 @@ class Inbound:
 
     def close(self) -> None:
         """Closes idle connections."""
-        self._app.app.close()
+        self._app.close()
 
     def pools(self) -> dict[str, PoolsShown]:
         """Its pools, by a name for people."""
@@ -242,7 +246,7 @@ class CapturedInbound:
     def close(self) -> None:
         """Close idle connections."""
         for port in self._ports.values():
-            port.app.close()
+            port.close()
 
     def pools(self) -> dict[str, PoolsShown]:
         """The pools of all ports, by a name for people."""

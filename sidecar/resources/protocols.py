@@ -75,5 +75,5 @@ def protocol_in_force(told: Protocol, declared: Protocol | None) -> Protocol:
     something, the stricter one counts.
     """
     if declared is None or declared == "auto":
-        return told if told != "auto" else "auto"
+        return told
     return declared if told == "auto" else strictest((told, declared))

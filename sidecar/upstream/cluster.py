@@ -20,16 +20,17 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import Channel
+from sidecar.net.channel import NEVER, Channel
 from sidecar.net.pool import Lease, Limits, Pool, PoolCounters
 from sidecar.policy.authorize import Permit
 from sidecar.policy.balance import least_request
 from sidecar.upstream.endpoint import Dial, Endpoint
 from sidecar.upstream.figures import EndpointShown, PoolsShown, shown
+from sidecar.upstream.table import MOST, make_room
 
-MAX_ENDPOINTS: Final = 1024  # kept in a cluster without places while they are not used
-ROOM: Final = 64  # made at a time, since looking for it walks all of them
 ATTEMPT_SECONDS: Final = 1.0  # for one endpoint to be reached, while there are others to try
+MOST_TRIED: Final = 8  # endpoints for one connection: a service that is down must not cost a dial of each
+_LAST: Final = float("inf")  # the load of an endpoint that is picked when no other is left
 
 P = TypeVar("P", bound=Hashable)
 Connect = Callable[[P, float], Awaitable[Channel]]
@@ -75,7 +76,7 @@ class Cluster(Generic[P]):
         self._picked: list[Endpoint | None] = [None] * len(places)  # the endpoint of each place, once there is one
         self._endpoints: dict[P, Endpoint] = {}
         self._leaving: list[Endpoint] = []  # not picked any more, and not empty yet
-        self._make_room_at = MAX_ENDPOINTS
+        self._look_at = MOST  # endpoints at which some make room, in a cluster without places
         self._cool_until = 0.0  # until then some endpoint may be cooling down
         self._closed = False
         if len(places) == 1:
@@ -102,26 +103,14 @@ class Cluster(Generic[P]):
         """Return the endpoint at a place that a request or connection names itself."""
         found = self._endpoints.get(place)
         if found is None:
-            if not self._places and len(self._endpoints) >= self._make_room_at:
-                self._make_room()
+            if not self._places and len(self._endpoints) >= self._look_at:
+                self._look_at = make_room(self._endpoints)
             found = self._endpoints[place] = self._made(place)
         return found
 
     def _made(self, place: P) -> Endpoint:
         opaque = None if self._connect_opaque is None else _bound(self._connect_opaque, place)
         return Endpoint(str(place), _bound(self._connect, place), opaque, self.terms.limits, self._counters)
-
-    def _make_room(self) -> None:
-        """Drop the oldest endpoints that are not used, with their idle connections.
-
-        Those in use are never refused: there are no more of them than connections, which are bounded elsewhere. Were
-        they counted here, a caller that tries all ports of a pod, and stays, would keep all others out.
-        """
-        wanted = len(self._endpoints) - MAX_ENDPOINTS + ROOM
-        at_rest = [place for place, each in self._endpoints.items() if each.at_rest]
-        for place in at_rest[:wanted]:
-            self._endpoints.pop(place).close()
-        self._make_room_at = max(MAX_ENDPOINTS, len(self._endpoints) + ROOM)
 
     def _pick(self, tried: Sequence[Endpoint]) -> Endpoint:
         """Return the endpoint that is next. Those that cool down come last. Raises ProxyError(NO_ENDPOINT) where none
@@ -132,16 +121,26 @@ class Cluster(Generic[P]):
         count = len(picked)
         if count == 1 and not tried:
             return picked[0] or self._found(0)
-        numbers: Sequence[int] = range(count)
-        if self._cool_until or tried:
-            now = monotonic()
-            if now > self._cool_until:
-                self._cool_until = 0.0
-            left = [number for number in numbers if picked[number] is None or picked[number] not in tried]
-            numbers = [number for number in left if not _cools(picked[number], now)] or left
-        if not numbers:
+        if not count:
             raise ProxyError(Reason.NO_ENDPOINT, f"{self.terms.shown} has no endpoint")
-        number = least_request(numbers, lambda each: _active(picked[each]), random(), random())
+        now = monotonic() if self._cool_until else NEVER
+        if self._cool_until < now < NEVER:
+            self._cool_until = 0.0
+
+        def load(number: int) -> float:
+            endpoint = picked[number]
+            if endpoint is None:
+                return 0
+            if endpoint.cool_until > now or endpoint in tried:
+                return _LAST
+            return endpoint.pool.active + endpoint.opaque.active
+
+        number = least_request(range(count), load, random(), random())
+        if load(number) == _LAST:  # both choices: only now are all of them looked at
+            left = [each for each in range(count) if picked[each] not in tried]
+            if not left:
+                raise ProxyError(Reason.NO_ENDPOINT, f"{self.terms.shown} has no endpoint")
+            number = least_request([each for each in left if load(each) < _LAST] or left, load, random(), random())
         return picked[number] or self._found(number)
 
     def _found(self, number: int) -> Endpoint:
@@ -178,7 +177,7 @@ class Cluster(Generic[P]):
         patience, until = self.terms.patience, monotonic() + self.terms.patience
         while True:
             tried.append(endpoint)
-            last = pinned or len(tried) >= len(self._places)
+            last = pinned or len(tried) >= min(len(self._places), MOST_TRIED)
             seconds = patience if last else min(ATTEMPT_SECONDS, patience)
             pool = endpoint.opaque if opaque else endpoint.pool
             try:
@@ -189,7 +188,7 @@ class Cluster(Generic[P]):
                 now = monotonic()
                 endpoint.cool_down(now)
                 self._cool_until = max(self._cool_until, endpoint.cool_until)
-                if pinned or now > until:
+                if pinned or now > until or len(tried) >= MOST_TRIED:
                     raise
                 try:
                     endpoint = self._pick(tried)
@@ -256,14 +255,6 @@ class Cluster(Generic[P]):
         self._closed = True
         for endpoint in self._endpoints.values():
             endpoint.close()
-
-
-def _cools(endpoint: Endpoint | None, now: float) -> bool:
-    return endpoint is not None and endpoint.cool_until > now
-
-
-def _active(endpoint: Endpoint | None) -> int:
-    return 0 if endpoint is None else endpoint.pool.active + endpoint.opaque.active
 
 
 def _bound(connect: Connect[P], place: P) -> Dial:

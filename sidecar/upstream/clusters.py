@@ -66,7 +66,7 @@ class Clusters:
         mesh, transport = self._mesh, Mtls(port.identities, port.sni)
         assert mesh is not None
         made: Cluster[Endpoint] = Cluster(
-            self._terms(service_cluster(port), name, _NOT_REACHED, tuple(sorted(map(str, port.identities)))),
+            self._terms(cluster_name(port), name, _NOT_REACHED, tuple(sorted(map(str, port.identities)))),
             lambda endpoint, seconds: mesh.connect(endpoint, transport, seconds, opaque=False),
             self._counters,
             connect_opaque=lambda endpoint, seconds: mesh.connect(endpoint, transport, seconds, opaque=True),
@@ -84,7 +84,7 @@ class Clusters:
             return known[0]
         connector, transport = self._plaintext, Plaintext(f"the service entry of {port}")
         made: Cluster[Address] = Cluster(
-            self._terms(entry_cluster(port), str(port), _NOT_REACHED_OUTSIDE),
+            self._terms(cluster_name(port), str(port), _NOT_REACHED_OUTSIDE),
             lambda place, seconds: connector.connect(place, transport, seconds),
             self._counters,
             places=port.places,
@@ -152,13 +152,8 @@ class Clusters:
         return await self._plaintext.connect(place, Plaintext(str(place)), seconds)
 
 
-def service_cluster(port: ServicePort) -> str:
-    """The name of a service port's cluster, as the field writes it."""
-    return f"outbound|{port.port}||{port.host}"
-
-
-def entry_cluster(port: EntryPort) -> str:
-    """The name of an entry port's cluster."""
+def cluster_name(port: ServicePort | EntryPort) -> str:
+    """Return the name of a port's cluster, as the field writes it."""
     return f"outbound|{port.port}||{port.host}"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sidecar.upstream.cluster import MAX_ENDPOINTS
+from sidecar.upstream.table import MOST
 from tests.support.process import SidecarProcess
 from tests.support.raw import Client
 from tests.support.upstream import ok, wait_until
@@ -19,7 +19,7 @@ from tests.support.upstream import ok, wait_until
 def descriptors() -> Iterator[None]:
     """Enough of them, for this process and its children: 1,024 are the usual limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4 * MAX_ENDPOINTS), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4 * MOST), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -33,13 +33,13 @@ def test_one_more_than_are_kept() -> None:
         threading.Thread(target=_answer, args=(app, held), daemon=True).start()
         with SidecarProcess(port) as sidecar, Client(sidecar.outbound, deadline=30.0) as client:
             before = sidecar.descriptors()
-            for number in range(MAX_ENDPOINTS + 8):
+            for number in range(MOST + 8):
                 host = b"127.1.%d.%d:%d" % (number // 200, number % 200 + 1, port)
                 client.heard.raw.clear()
                 client.send(b"GET http://%b/ HTTP/1.1\r\nHost: %b\r\n\r\n" % (host, host))
                 (reply,) = client.replies((b"GET",), 1)
                 assert reply.status == 200, f"destination {number}: {reply}"
-            wait_until(lambda: sidecar.descriptors() <= before + MAX_ENDPOINTS, "closed ones' descriptors go")
+            wait_until(lambda: sidecar.descriptors() <= before + MOST, "closed ones' descriptors go")
     for sock in held:
         sock.close()
 

@@ -42,7 +42,6 @@ DONE = (
     "sidecar/proxy/outbound.py",
     "sidecar/proxy/routes.py",
     "sidecar/proxy/shared.py",
-    "sidecar/proxy/table.py",
     "sidecar/resources/app_ports.py",
     "sidecar/resources/protocols.py",
 )

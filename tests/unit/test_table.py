@@ -11,9 +11,9 @@ from sidecar.net.resolve import Resolver
 from sidecar.proxy.client import Timeouts
 from sidecar.proxy.inbound import CapturedPort
 from sidecar.proxy.shared import Shared
-from sidecar.proxy.table import MOST, ROOM, BoundedTable
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.telemetry import Telemetry
+from sidecar.upstream.table import MOST, ROOM, BoundedTable
 
 
 class Place:
@@ -23,22 +23,18 @@ class Place:
         self.at_rest = True
         self.closed = 0
 
-    @property
-    def app(self) -> Place:
-        return self
-
     def close(self) -> None:
         self.closed += 1
 
 
-def table() -> tuple[BoundedTable[int, Place], list[Place]]:  # type: ignore[type-var]
+def table() -> tuple[BoundedTable[int, Place], list[Place]]:
     made: list[Place] = []
 
     def make(_: int) -> Place:
         made.append(Place())
         return made[-1]
 
-    return BoundedTable(make), made  # type: ignore[type-var]
+    return BoundedTable(make), made
 
 
 def _shared() -> Shared:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import socket
 import weakref
@@ -15,7 +16,8 @@ from sidecar.net.channel import Channel
 from sidecar.net.pool import Lease, Limits
 from sidecar.policy.authorize import Asked, Permit, allow_all, authorize_inbound, authorize_outbound
 from sidecar.telemetry.metrics import Counters
-from sidecar.upstream.cluster import ATTEMPT_SECONDS, MAX_ENDPOINTS, ROOM, Cluster, Terms
+from sidecar.upstream.cluster import ATTEMPT_SECONDS, MOST_TRIED, Cluster, Terms
+from sidecar.upstream.table import MOST, ROOM
 
 LIMITS = Limits(8, 8, 1.0, 60.0)
 NEXT = frozenset({Reason.CONNECT_FAILED})
@@ -106,6 +108,31 @@ async def test_when_all_are_down_each_is_tried_once() -> None:
         assert bed.dialed[-1][1] == 3.0  # the last has all the time that there is
 
 
+async def test_of_many_that_are_down_some_are_tried_and_the_last_has_the_rest_of_the_time() -> None:
+    places = [str(number) for number in range(50)]
+    with Bed(*places) as bed:
+        bed.down = set(places)
+        for _ in range(2):
+            bed.dialed.clear()
+            with pytest.raises(ProxyError) as failed:
+                await bed.ask()
+            assert failed.value.reason is Reason.CONNECT_FAILED
+            assert len({place for place, _ in bed.dialed}) == len(bed.dialed) == MOST_TRIED
+            assert bed.dialed[-1][1] == 3.0
+
+
+async def test_those_that_cool_down_are_passed_over_however_they_are_drawn() -> None:
+    places = [str(number) for number in range(MOST_TRIED + 4)]
+    with Bed(*places) as bed:
+        bed.down = set(places[1:])
+        for _ in range(50):  # each down is found out once
+            with contextlib.suppress(ProxyError):
+                await bed.ask()
+        bed.dialed.clear()
+        assert {await bed.ask() for _ in range(200)} == {"0"}
+        assert not [place for place, _ in bed.dialed if place != "0"]
+
+
 async def test_what_is_not_a_matter_of_the_endpoint_is_not_tried_again() -> None:
     with Bed("a", "b", limits=Limits(0, 0, 1.0, 1.0)) as bed:
         with pytest.raises(ProxyError) as failed:
@@ -175,11 +202,11 @@ async def test_of_places_that_requests_name_the_unused_make_room() -> None:
     with Bed() as bed:
         busy = bed.cluster.at("busy")
         busy.users += 1
-        for number in range(MAX_ENDPOINTS + 5):
+        for number in range(MOST + 5):
             bed.cluster.at(str(number))
         there = {each.name for each in bed.cluster.endpoints}
-        assert len(there) <= MAX_ENDPOINTS + 1 and "busy" in there and "0" not in there
-        assert str(MAX_ENDPOINTS + 4) in there and str(ROOM + 10) in there
+        assert len(there) <= MOST + 1 and "busy" in there and "0" not in there
+        assert str(MOST + 4) in there and str(ROOM + 10) in there
 
 
 async def test_an_endpoint_that_made_room_is_freed_without_the_collector() -> None:
@@ -188,7 +215,7 @@ async def test_an_endpoint_that_made_room_is_freed_without_the_collector() -> No
         gc.disable()
         try:
             gone = weakref.ref(bed.cluster.at("first").pool)
-            for number in range(MAX_ENDPOINTS + 1):
+            for number in range(MOST + 1):
                 bed.cluster.at(str(number))
             assert gone() is None
         finally:
