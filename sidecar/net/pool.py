@@ -81,6 +81,11 @@ class Lease:
         """Whether there is nothing to read, no byte, no FIN, no error: a poll is cheaper than a read that fails."""
         return not self._poll.poll(0) and not self.channel.holds_unread()
 
+    @property
+    def stale(self) -> bool:
+        """Whether what it was made with has changed since: nothing new may be sent on it."""
+        return self.pool.closed or self.generation != self.pool.generation
+
     def release(self, *, reusable: bool) -> None:
         """Gives the connection back, or closes it. ``reusable``: both its directions stand at a message's end."""
         self.pool.release(self, reusable=reusable)
@@ -181,8 +186,7 @@ class Pool:
     def release(self, lease: Lease, *, reusable: bool) -> None:
         """See :meth:`Lease.release`."""
         channel = lease.channel
-        stale = self.closed or lease.generation != self.generation
-        if not reusable or stale or channel.closed or channel.overdue is not None:
+        if not reusable or lease.stale or channel.closed or channel.overdue is not None:
             self._drop(lease)
             return
         channel.deadline = NEVER

@@ -300,6 +300,9 @@ async def _relay(channel: Channel, found: Sniffed, origin: Origin, target: Targe
         record.attempts = 1
         record.upstream = target.name
         record.cluster = target.cluster
+        if lease is not None and lease.stale and not found.sent:
+            lease.release(reusable=False)  # it was made for a silent client, and may lead elsewhere by now
+            lease = None
         if lease is None:
             lease = await target.dial(permit)
         record.upstream = lease.channel.peer

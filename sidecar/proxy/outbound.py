@@ -203,6 +203,12 @@ class Outbound:
             origin = Origin(time(), f"{words}, within CONNECT", monotonic() - began)
             await self._http_within(channel, stream.peer_ip.decode(), found.data, request.authority, origin)
         else:
+            snapshot = self._routes.current()
+            if lease.stale and not found.sent:
+                lease.release(reusable=False)  # the client was silent meanwhile: this may lead elsewhere by now
+                route = self._route(snapshot, request.authority, default_port=0)
+                permit = self._routes.permit(route, stream.peer, protocol="TCP", authority=request.authority)
+                lease = await route.cluster.lease(permit, route.at, opaque=True)
             await self._relay(channel, found, lease, record)
 
     async def _look_inside(self, channel: Channel, data: bytes, route: Route, permit: Permit, lease: Lease) -> Sniffed:

@@ -205,3 +205,19 @@ def test_no_other_name_leads_to_a_service_in_plaintext(
         status, record = get(shop.caller, ANYWHERE, outside.port)
         assert (status, record["response_code_details"]) == (502, "black_hole")
         assert len(outside.connections) == before
+
+
+def test_a_tunnel_that_was_silent_when_a_service_came_there_sends_nothing_in_plaintext(shop: Shop) -> None:
+    """Its connection was made while the address was outside of the mesh, and nothing was sent on it."""
+    take(shop, mesh(shop))
+    with socket.create_server(("127.0.0.1", 0)) as listener, Client(shop.caller.outbound) as client:
+        port = listener.getsockname()[1]
+        client.send(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (port, port))
+        assert client.replies((b"CONNECT",), 1)[0].status == 200
+        server, _ = listener.accept()
+        with server:
+            server.settimeout(10)
+            take(shop, mesh(shop, web=[{"address": "127.0.0.1", "port": port, "mode": "direct"}]))
+            client.send(b"\xff secret, and no HTTP\r\n\r\n")
+            assert server.recv(65536) == b""
+    take(shop, mesh(shop))
