@@ -1,0 +1,104 @@
+"""What was dialed for a silent client, when a Snapshot comes before the client speaks."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+import trio
+
+from sidecar.net.channel import Channel
+from sidecar.net.pipes import Pipes
+from sidecar.net.pool import Lease, Limits, Pool
+from sidecar.net.resolve import Resolver
+from sidecar.net.switchboard import Switchboard
+from sidecar.net.timers import Sweeper
+from sidecar.policy.authorize import Asked, Permit, allow_all, authorize_inbound
+from sidecar.proxy.client import Timeouts
+from sidecar.proxy.intake import Target, serve_target
+from sidecar.proxy.shared import Shared
+from sidecar.proxy.sniff import Sniffed
+from sidecar.telemetry.memory import MemoryGuard
+from sidecar.telemetry.telemetry import Telemetry
+from tests.proxy.ends import tcp_pair
+
+
+class Habits:
+    server_first = False
+
+
+class Place:
+    """A destination with one pool; ``others`` are the far ends of its connections."""
+
+    def __init__(self, registry: set[Channel], telemetry: Telemetry) -> None:
+        self.others: list[trio.SocketStream] = []
+        self.dialed = trio.Event()
+        self._registry = registry
+        self.pool = Pool(self._dial, Limits(8, 8, 1.0, 60.0), telemetry.counters)
+
+    async def _dial(self, seconds: float) -> Channel:
+        other, ours = tcp_pair()
+        self.others.append(other)
+        self.dialed.set()
+        return Channel(ours, "a place", self._registry)
+
+
+class Captured:
+    """A target that led to ``before`` until the client spoke, and leads to ``after`` when its permit is asked for."""
+
+    direction, protocol, original, cluster, name = "outbound", "auto", "", "", "a place"
+    vouches = False
+    habits = Habits()
+
+    def __init__(self, before: Place, after: Place, changes: bool) -> None:
+        self._before = before
+        self._after = after
+        self._changes = changes
+
+    def trusts(self, host: str) -> bool:
+        return False
+
+    def led_by(self, name: bytes) -> Captured:
+        return self
+
+    async def permit(self, found: Sniffed, peer: str) -> Permit:
+        if self._changes:
+            self._before.pool.renew()
+        return authorize_inbound(allow_all, Asked("inbound", peer, "", "a place", "TCP"))
+
+    async def dial_early(self, peer: str) -> Lease:
+        return await self._before.pool.acquire(fresh=True, seconds=1.0)
+
+    async def dial(self, permit: Permit) -> Lease:
+        return await self._after.pool.acquire(fresh=True, seconds=1.0)
+
+
+@pytest.mark.parametrize("changes", [True, False])
+async def test_what_is_stale_by_then_is_not_used(changes: bool) -> None:
+    Switchboard.current()
+    telemetry, registry, pipes = Telemetry("off", "/dev/null"), set[Channel](), Pipes()
+    timeouts = Timeouts(5.0, 5.0, 5.0, 1, 5.0, 1 << 20)
+    shared = Shared(timeouts, 5.0, 5.0, 8, 8, (), False, telemetry, MemoryGuard(0), Resolver(), pipes)
+    before, after = Place(registry, telemetry), Place(registry, telemetry)
+    client, ours = tcp_pair()
+    channel = Channel(ours, "a client", registry)
+    target = cast(Target, Captured(before, after, changes))
+    with trio.fail_after(10):
+        async with client, trio.open_nursery() as nursery:
+            nursery.start_soon(Sweeper(registry, []).run)
+            nursery.start_soon(serve_target, channel, "127.0.0.1", target, shared)
+            await before.dialed.wait()
+            await client.send_all(b"\xff no HTTP")
+            if changes:
+                with pytest.raises(StopAsyncIteration):
+                    await anext(aiter(before.others[0]))
+            reached = after if changes else before
+            await reached.dialed.wait()
+            assert await reached.others[0].receive_some(100) == b"\xff no HTTP"
+            assert len(after.others) == changes
+            nursery.cancel_scope.cancel()
+    for each in list(registry):
+        each.close()
+    for other in (*before.others, *after.others):
+        await other.aclose()
+    pipes.close()
