@@ -21,7 +21,6 @@ from sidecar.errors import ProxyError, Reason
 
 _SIOCGIFCONF = 0x8912
 _SIOCGIFFLAGS = 0x8913
-_SIOCGIFADDR = 0x8915
 _IFREQ = struct.calcsize("16s24s") if struct.calcsize("P") == 8 else struct.calcsize("16s16s")  # netdevice(7)
 _MOST = 256  # IPv4 addresses that are read
 _UP, _LOOPBACK = 0x1, 0x8
@@ -57,7 +56,7 @@ def outward_addresses() -> dict[str, str]:
     Raises OSError where the kernel does not answer.
     """
     found = {}
-    if (four := _outward_v4()) is not None:
+    if (four := next(_every_v4(), None)) is not None:
         found["ipv4"] = four
     if (six := next(_every_v6(), None)) is not None:
         found["ipv6"] = six
@@ -73,7 +72,6 @@ def every_outward_address() -> list[str]:
 
 
 def _every_v4() -> Iterator[str]:
-    """Of an interface that has several, too: SIOCGIFADDR gives only the first."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         room = array.array("B", bytes(_IFREQ * _MOST))
         asked = struct.pack("iP", len(room), room.buffer_info()[0])  # struct ifconf
@@ -97,18 +95,3 @@ def _every_v6() -> Iterator[str]:
             digits, _, _, scope, flags, name = line.split()
             if scope == _GLOBAL and name != "lo" and not int(flags, 16) & _UNUSABLE:
                 yield socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))
-
-
-def _outward_v4() -> str | None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("40s", name.encode())  # struct ifreq
-            try:
-                flags = struct.unpack_from("16xH", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))[0]
-                if flags & _UP and not flags & _LOOPBACK:
-                    answer = fcntl.ioctl(sock, _SIOCGIFADDR, request)
-                    return socket.inet_ntop(socket.AF_INET, answer[20:24])
-            except OSError as error:
-                if error.errno not in _GONE:  # it has no address, or has just been taken away
-                    raise
-    return None
