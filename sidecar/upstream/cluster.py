@@ -136,7 +136,7 @@ class Cluster(Generic[P]):
             return endpoint.pool.active + endpoint.opaque.active
 
         number = least_request(range(count), load, random(), random())
-        if load(number) == _LAST:  # both choices: only now are all of them looked at
+        if (tried or self._cool_until) and load(number) == _LAST:  # both choices: only now all of them are looked at
             left = [each for each in range(count) if picked[each] not in tried]
             if not left:
                 raise ProxyError(Reason.NO_ENDPOINT, f"{self.terms.shown} has no endpoint")
