@@ -23,7 +23,7 @@ from bench.processes import BenchError
 from bench.turn import Figures, Turn
 from certs.keys import key_from_pem
 from certs.pem import from_pem
-from sidecar.net.contexts import client_context
+from sidecar.tls.contexts import client_context
 from tests.support.papers import Papers
 
 _AT_ONCE = 4

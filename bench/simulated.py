@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from sidecar.addresses import Address
-from sidecar.resources.scoped import ScopedMesh
+from sidecar.resources.proxy_config import ProxyConfig
 
 WAIT_SECONDS: Final = 30
 _json = msgspec.json
@@ -126,7 +126,7 @@ class SimulatedProxy:
 
     def _take(self, body: bytes) -> str:
         now = time.monotonic()
-        mesh = _json.decode(body, type=ScopedMesh)
+        mesh = _json.decode(body, type=ProxyConfig)
         self.woken += 1
         self.received += len(body)
         self.fewest, self.most = min(self.fewest, len(mesh.services)), max(self.most, len(mesh.services))

@@ -16,9 +16,9 @@ from certs.facts import read
 from certs.keys import key_from_pem
 from certs.pem import from_pem
 from certs.spiffe import parse
-from sidecar import cli, membership
+from sidecar import cli, mesh_runtime
 from sidecar.identity import Credentials
-from sidecar.net.channel import Channel
+from sidecar.net.connection import Connection
 from sidecar.settings import Settings
 
 
@@ -37,12 +37,12 @@ def credentials(key: Path, chain: Path, roots: Path) -> Credentials:
 def install(given: Credentials) -> None:
     """From now on a proxy of this process begins with these, and asks nobody for others."""
 
-    class Installed(membership.Membership):
-        def __init__(self, settings: Settings, channels: set[Channel]) -> None:
-            super().__init__(settings, channels)
+    class Installed(mesh_runtime.MeshRuntime):
+        def __init__(self, settings: Settings, connections: set[Connection]) -> None:
+            super().__init__(settings, connections)
             self.identity.install(given)
 
-    membership.Membership = Installed  # type: ignore[misc]  # where ``app`` looks for it
+    mesh_runtime.MeshRuntime = Installed  # type: ignore[misc]  # where ``app`` looks for it
 
 
 def main(words: Sequence[str]) -> int:

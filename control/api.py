@@ -1,8 +1,8 @@
-"""The calls themselves: one method per row of ``control.calls``, named after it.
+"""The calls themselves: one method per row of ``control.routes``, named after it.
 
-Who calls it: ``control.gate``, when the caller is known, may make the call, and has sent a body that is not too long.
-A workload gets what is its own by who it is; nothing that it sends names it. Operators are told what was wrong with
-what they sent; workloads are told nothing of why they get no certificate.
+Who calls it: ``control.middleware``, when the caller is known, may make the call, and has sent a body that is not too
+long. A workload gets what is its own by who it is; nothing that it sends names it. Operators are told what was wrong
+with what they sent; workloads are told nothing of why they get no certificate.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from starlette.requests import Request
 
 from certs import facts, spiffe
 from certs.errors import IdentityError
-from control import bodies, figures, pages, polling, rotation
-from control.access import Token, Tokens
+from control import long_poll, metrics, pagination, rotation, schemas
 from control.authority import Authority
-from control.bodies import moment
-from control.calls import Role
-from control.gate import Answer, Asked
 from control.ledger import Ledger, Revocation
-from control.operatortoken import OperatorToken
+from control.middleware import CallRequest, CallResponse
+from control.operator_token import OperatorToken
 from control.problems import Invalid, Refused
-from control.published import Published, Waiters
-from control.registry import place
+from control.registry import address_check
 from control.rotation import Generation
+from control.routes import Role
+from control.schemas import moment
+from control.token_store import Token, TokenStore
 from control.version import Version
+from control.watchable import Waiters, Watchable
 
 LONGEST_DEADLINE: Final = 30 * 86400.0
 _SERIAL: Final = re.compile(r"[0-9a-fA-F]{1,40}", re.ASCII)
@@ -40,10 +40,10 @@ class Api:
     def __init__(
         self,
         authority: Authority,
-        tokens: Tokens,
+        tokens: TokenStore,
         ledger: Ledger,
         waiters: Waiters,
-        shown: figures.Figures,
+        shown: metrics.Figures,
         clock: Callable[[], float],
         operator: OperatorToken,
     ) -> None:
@@ -57,26 +57,26 @@ class Api:
 
     # -- for everyone ------------------------------------------------------------------------------------------------
 
-    async def healthz(self, asked: Asked) -> Answer:
+    async def healthz(self, asked: CallRequest) -> CallResponse:
         """The process serves."""
-        return Answer(body=b"ok\n", content_type="text/plain")
+        return CallResponse(body=b"ok\n", content_type="text/plain")
 
-    async def readyz(self, asked: Asked) -> Answer:
+    async def readyz(self, asked: CallRequest) -> CallResponse:
         """Certificates can be had: the authority is good, and what is issued can be written down."""
         await self._ledger.ping()
         if self._authority.issuer.not_after <= self._clock():
             raise Refused(503, "the authority has expired")
-        return Answer(body=b"ok\n", content_type="text/plain")
+        return CallResponse(body=b"ok\n", content_type="text/plain")
 
-    async def metrics(self, asked: Asked) -> Answer:
+    async def metrics(self, asked: CallRequest) -> CallResponse:
         """Figures."""
-        return Answer(body=self._figures.render(), content_type=figures.CONTENT_TYPE)
+        return CallResponse(body=self._figures.render(), content_type=metrics.CONTENT_TYPE)
 
     # -- certificates and trust --------------------------------------------------------------------------------------
 
-    async def certificates_issue(self, asked: Asked) -> Answer:
+    async def certificates_issue(self, asked: CallRequest) -> CallResponse:
         """A certificate for the caller's own identity."""
-        csr = bodies.read(asked.body, bodies.CertificateRequest).csr
+        csr = schemas.read(asked.body, schemas.CertificateRequest).csr
         identity = asked.who.identity
         assert identity is not None  # the table lets only workloads in, and they have one
         key = self._authority.read(csr, identity)
@@ -84,44 +84,46 @@ class Api:
             await self._tokens.spend(asked.who.held)  # before it is issued: a second caller must lose
         shown = "" if asked.who.key == asked.who.name else asked.who.key  # a token is not used up by a certificate
         granted = await self._authority.issue(identity, key, shown)
-        certificate = bodies.Certificate(
+        certificate = schemas.Certificate(
             granted.chain, granted.roots, str(granted.bundle_version), moment(granted.expires)
         )
-        return Answer(201, certificate, f"{identity} serial {granted.serial}")
+        return CallResponse(201, certificate, f"{identity} serial {granted.serial}")
 
-    async def bundle_get(self, asked: Asked) -> Answer:
+    async def bundle_get(self, asked: CallRequest) -> CallResponse:
         """The roots; with ``version``, once there are others than in that."""
-        version = polling.version_of(asked.request)
+        version = long_poll.version_of(asked.request)
         if version is not None and asked.who.role is Role.WORKLOAD and asked.who.identity is not None:
             by_certificate = asked.who.key != asked.who.name
             self._authority.confirm(asked.who.key, asked.who.identity, version, by_certificate=by_certificate)
         if not await self._newer(asked, self._authority.bundle, version):
-            return Answer(304)
+            return CallResponse(304)
         held = self._authority.bundle
-        return Answer(body=bodies.Bundle(self._authority.control_id.trust_domain, str(held.version), held.value))
+        return CallResponse(body=schemas.Bundle(self._authority.control_id.trust_domain, str(held.version), held.value))
 
-    async def crl_get(self, asked: Asked) -> Answer:
+    async def crl_get(self, asked: CallRequest) -> CallResponse:
         """The lists of what was taken back; with ``version``, once there are others than in that."""
-        if not await self._newer(asked, self._authority.lists, polling.version_of(asked.request)):
-            return Answer(304)
+        if not await self._newer(asked, self._authority.lists, long_poll.version_of(asked.request)):
+            return CallResponse(304)
         held = self._authority.lists
-        return Answer(body=bodies.Lists(str(held.version), [bodies.List(one.crl, one.chain) for one in held.value]))
+        return CallResponse(
+            body=schemas.Lists(str(held.version), [schemas.List(one.crl, one.chain) for one in held.value])
+        )
 
-    async def _newer(self, asked: Asked, published: Published[_T], version: Version | None) -> bool:
+    async def _newer(self, asked: CallRequest, published: Watchable[_T], version: Version | None) -> bool:
         """Waits for another version, as long as the caller says and stays."""
         held = () if version is None else (version,)
-        return await polling.wait_other_than(held, published, self._waiters, asked.request, asked.who.name)
+        return await long_poll.wait_other_than(held, published, self._waiters, asked.request, asked.who.name)
 
     # -- revocations -------------------------------------------------------------------------------------------------
 
-    async def revocations_list(self, asked: Asked) -> Answer:
+    async def revocations_list(self, asked: CallRequest) -> CallResponse:
         """A page of what is revoked."""
         found, more = _page(self._ledger.revocations(), lambda entry: (entry.at, entry.id), asked.request)
-        return Answer(body=bodies.RevocationList([_revocation(entry) for entry in found], more))
+        return CallResponse(body=schemas.RevocationList([_revocation(entry) for entry in found], more))
 
-    async def revocations_add(self, asked: Asked) -> Answer:
+    async def revocations_add(self, asked: CallRequest) -> CallResponse:
         """Revokes a certificate by its number, or an identity."""
-        wanted = bodies.read(asked.body, bodies.RevocationRequest)
+        wanted = schemas.read(asked.body, schemas.RevocationRequest)
         if bool(wanted.serial) == bool(wanted.spiffe_id):
             raise Invalid("name either a serial or a spiffeId")
         if wanted.serial:
@@ -137,25 +139,25 @@ class Api:
             if identity.workload() is None or identity.trust_domain != self._authority.control_id.trust_domain:
                 raise Invalid("spiffeId: it is not that of a workload of this trust domain")
             entry = await self._authority.revoke_identity(identity, asked.who.name)
-        return Answer(201, _revocation(entry), entry.identity or f"serial {entry.serial}")
+        return CallResponse(201, _revocation(entry), entry.identity or f"serial {entry.serial}")
 
-    async def revocations_lift(self, asked: Asked) -> Answer:
+    async def revocations_lift(self, asked: CallRequest) -> CallResponse:
         """Issues for an identity again."""
         entry = await self._authority.lift(asked.request.path_params["id"])
         if entry is None:
             raise Invalid("nothing is revoked under this id", 404)
-        return Answer(204, subject=entry.identity)
+        return CallResponse(204, subject=entry.identity)
 
     # -- the authority -----------------------------------------------------------------------------------------------
 
-    async def ca_get(self, asked: Asked) -> Answer:
+    async def ca_get(self, asked: CallRequest) -> CallResponse:
         """The roots, and how far a rotation is."""
-        return Answer(body=self._ca())
+        return CallResponse(body=self._ca())
 
-    async def ca_rotate(self, asked: Asked) -> Answer:
+    async def ca_rotate(self, asked: CallRequest) -> CallResponse:
         """Begins to replace the root. Tokens that only the old one answers for are void then, which wants a yes."""
-        wanted = bodies.read(asked.body or b"{}", bodies.RotationRequest)
-        deadline = bodies.seconds(wanted.deadline, "deadline")
+        wanted = schemas.read(asked.body or b"{}", schemas.RotationRequest)
+        deadline = schemas.seconds(wanted.deadline, "deadline")
         if deadline > LONGEST_DEADLINE:
             raise Invalid(f"deadline: at most {LONGEST_DEADLINE / 86400:g} days")
         pinned = [one for one in await self._tokens.live(self._clock()) if one.id != self._operator.token_id]
@@ -169,12 +171,12 @@ class Api:
         for token in pinned:
             await self._tokens.void(token.id)
         await self._operator.keep(self._tokens, self._authority.pins(), self._clock())
-        return Answer(202, self._ca(), f"root {fresh.id}, {len(pinned)} tokens void")
+        return CallResponse(202, self._ca(), f"root {fresh.id}, {len(pinned)} tokens void")
 
-    def _ca(self) -> bodies.Ca:
+    def _ca(self) -> schemas.Ca:
         authority = self._authority
         waits = rotation.coming(authority.generations) is not None
-        return bodies.Ca(
+        return schemas.Ca(
             authority.control_id.trust_domain,
             str(authority.bundle.version),
             [_root(one) for one in authority.generations],
@@ -183,9 +185,9 @@ class Api:
 
     # -- tokens ------------------------------------------------------------------------------------------------------
 
-    async def tokens_create(self, asked: Asked) -> Answer:
+    async def tokens_create(self, asked: CallRequest) -> CallResponse:
         """A new token. Its text is in this answer, and nowhere else."""
-        wanted = bodies.read(asked.body, bodies.TokenRequest)
+        wanted = schemas.read(asked.body, schemas.TokenRequest)
         roles = {role.value: role for role in Role}
         if wanted.role not in roles:
             raise Invalid(f"role: one of {', '.join(roles)}")
@@ -195,48 +197,48 @@ class Api:
                 self._authority.pins(),
                 asked.who.name,
                 self._clock(),
-                bodies.seconds(wanted.ttl, "ttl"),
+                schemas.seconds(wanted.ttl, "ttl"),
                 bound_to=(wanted.namespace, wanted.service_account),
                 single_use=wanted.single_use,
-                addresses=place.networks(wanted.addresses),
+                addresses=address_check.networks(wanted.addresses),
             )
         except IdentityError as error:
             raise Invalid(error.detail) from None
-        return Answer(201, _token(token, text), f"token:{token.id}")
+        return CallResponse(201, _token(token, text), f"token:{token.id}")
 
-    async def tokens_list(self, asked: Asked) -> Answer:
+    async def tokens_list(self, asked: CallRequest) -> CallResponse:
         """A page of those that are good."""
         live = await self._tokens.live(self._clock())
         found, more = _page(live, lambda token: (token.created, token.id), asked.request)
-        return Answer(body=bodies.TokenList([_token(token) for token in found], more))
+        return CallResponse(body=schemas.TokenList([_token(token) for token in found], more))
 
-    async def tokens_delete(self, asked: Asked) -> Answer:
+    async def tokens_delete(self, asked: CallRequest) -> CallResponse:
         """Makes one void, from the next call on."""
         token_id = asked.request.path_params["id"]
         if not await self._tokens.void(token_id):
             raise Invalid("there is no token with this id", 404)
-        return Answer(204, subject=f"token:{token_id}")
+        return CallResponse(204, subject=f"token:{token_id}")
 
 
 def _page(items: Iterable[_T], since: Callable[[_T], tuple[float, str]], request: Request) -> tuple[list[_T], str]:
     """A page of what has a time and an id, the oldest first, and how to go on."""
-    wanted = pages.Wanted.read(request.query_params)
-    found, last = pages.page(items, lambda item: "{:017.6f} {}".format(*since(item)), wanted)
-    return found, str(pages.Mark(last)) if last else ""
+    wanted = pagination.Wanted.read(request.query_params)
+    found, last = pagination.page(items, lambda item: "{:017.6f} {}".format(*since(item)), wanted)
+    return found, str(pagination.Mark(last)) if last else ""
 
 
-def _revocation(entry: Revocation) -> bodies.RevocationShown:
-    return bodies.RevocationShown(entry.id, moment(entry.at), entry.by, entry.serial, entry.identity)
+def _revocation(entry: Revocation) -> schemas.RevocationShown:
+    return schemas.RevocationShown(entry.id, moment(entry.at), entry.by, entry.serial, entry.identity)
 
 
-def _root(one: Generation) -> bodies.RootShown:
+def _root(one: Generation) -> schemas.RootShown:
     until = moment(one.until) if one.until else ""
     pin = facts.key_id_of(one.issuer.root).hex()
-    return bodies.RootShown(one.id, one.phase.value, moment(one.since), moment(one.issuer.not_after), pin, until)
+    return schemas.RootShown(one.id, one.phase.value, moment(one.since), moment(one.issuer.not_after), pin, until)
 
 
-def _token(token: Token, text: str = "") -> bodies.TokenShown:
-    return bodies.TokenShown(
+def _token(token: Token, text: str = "") -> schemas.TokenShown:
+    return schemas.TokenShown(
         id=token.id,
         role=token.role,
         created=moment(token.created),

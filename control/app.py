@@ -5,9 +5,9 @@ bind; then serve, and say so. Whatever is wrong until then is one line and exit 
 there. Order of ending, at SIGTERM or SIGINT: nothing new is accepted, those that wait are answered at once, what is at
 work has GRACE_SECONDS. SIGHUP opens the audit log anew.
 
-**The API has two doors** (``control.doors``): the plain listener on loopback, and a socket in ``--ca-dir``, which is
-for this user alone, for what terminates mTLS in front of it: ``control.front``, where ``--tls-listen`` asks for it. At
-the end the front goes first, since what is under way there is under way behind it too.
+**The API has two doors** (``control.listener_trust``): the plain listener on loopback, and a socket in ``--ca-dir``,
+which is for this user alone, for what terminates mTLS in front of it: ``control.tls_front``, where ``--tls-listen``
+asks for it. At the end the front goes first, since what is under way there is under way behind it too.
 """
 
 from __future__ import annotations
@@ -28,44 +28,44 @@ from certs import issue, keys, spiffe
 from certs.errors import IdentityError
 from certs.spiffe import SpiffeId
 from control import authority, keyring
-from control.access import Tokens
 from control.api import Api
 from control.audit import AuditLog
+from control.authentication import Callers
 from control.authority import Authority
 from control.backup import Backups
-from control.callers import Callers
-from control.calls import ANYONE, CALLS, Call
-from control.distribution.calls import DistributionApi
+from control.distribution.api import DistributionApi
+from control.distribution.metrics import RoundFigures, add_gauges
 from control.distribution.proxies import Proxies
-from control.distribution.rounds import Rounds
-from control.distribution.shown import RoundFigures, add_gauges
-from control.documents.calls import DocumentCalls
+from control.distribution.push import SnapshotPush
+from control.documents.api import DocumentCalls
 from control.documents.table import Documents
 from control.documents.writer import Writer
-from control.doors import App as AsgiApp
-from control.doors import PlainDoor, SocketDoor
 from control.fetch import Fetcher
-from control.figures import Figures
-from control.files import open_directory
-from control.gate import Answer, Asked, Gate, Guards, Handler
-from control.kubetokens import Jwks, Reviewer, TokenReview
+from control.kubernetes_tokens import Jwks, Reviewer, TokenReview
 from control.ledger import Ledger
-from control.openapi.calls import OpenApi
-from control.operatortoken import NAME, OperatorToken
+from control.listener_trust import App as AsgiApp
+from control.listener_trust import PlainDoor, SocketDoor
+from control.metrics import Figures
+from control.middleware import CallRequest, CallResponse, Guards, Handler, Middleware
+from control.openapi.api import OpenApi
+from control.operator_token import NAME, OperatorToken
 from control.problems import Refused
-from control.published import Waiters
-from control.registry.assembly import Assembly
+from control.registry.composition import RegistryParts
 from control.rotation import Generations
+from control.routes import ANYONE, CALLS, Call
+from control.secret_files import open_directory
 from control.serve import Listening, Server, most_on_loopback
 from control.settings import Settings
 from control.store import StoreFailed
 from control.store.sqlite import SqliteStore, open_store
+from control.token_store import TokenStore
+from control.watchable import Waiters
 from sidecar.addresses import Address
 from sidecar.errors import StartError
-from sidecar.machine import descriptor_limit, keep_memory_private
+from sidecar.os_limits import descriptor_limit, keep_memory_private
 
 if TYPE_CHECKING:
-    from control.front import Front
+    from control.tls_front import TlsFront
 
 NAMESPACE: Final = "sidecar-system"
 ACCOUNT: Final = "sidecar-control"
@@ -96,7 +96,7 @@ class ControlPlane:
         self.closing = trio.Event()
         self.listening: list[Address] = []
         self.tls_listening: list[Address] = []
-        self._front: Front | None = None
+        self._front: TlsFront | None = None
         self.figures = Figures()
         self.waiters = Waiters()
         self.audit = AuditLog(settings.audit_log, self.figures.audit_dropped.inc)
@@ -197,7 +197,7 @@ class ControlPlane:
         await ledger.load()
         self.authority = self._authority(store, ledger)
         await self.authority.start()
-        tokens = Tokens(store, self.control_id)
+        tokens = TokenStore(store, self.control_id)
         await void_strangers(tokens, self.authority.pins(), clock())
         operator = self._operator = OperatorToken(self._directory / NAME)
         await operator.keep(tokens, self.authority.pins(), clock())
@@ -207,7 +207,7 @@ class ControlPlane:
         self.documents = Documents(store, settings.trust_domain)
         await self.documents.load()
         document_calls = DocumentCalls(store, self.documents, Writer(store, self.documents, clock))
-        self.registration = Assembly(
+        self.registration = RegistryParts(
             store, self.documents, tokens, self.figures, settings.trust_domain, clock, blocked=ledger.blocked,
             networks=[str(network) for network in settings.workload_networks],
         )  # fmt: skip
@@ -221,7 +221,9 @@ class ControlPlane:
         """What sends snapshots: after the tables that it follows."""
         shown = RoundFigures(self.figures)
         domain, clock = self._settings.trust_domain, self._clock
-        self.rounds = Rounds(self.documents, self.registration.registry, store, domain, clock, time.monotonic, shown)
+        self.rounds = SnapshotPush(
+            self.documents, self.registration.registry, store, domain, clock, time.monotonic, shown
+        )
         self.rounds.open()
         calls = DistributionApi(self.rounds, Proxies(), ledger, self.waiters, shown, clock)
         add_gauges(self.figures, calls.by_state, lambda: float(self.rounds.audience.bytes))
@@ -258,14 +260,14 @@ class ControlPlane:
             raise
         return bound
 
-    async def _open_front(self, private: Path) -> Front | None:
+    async def _open_front(self, private: Path) -> TlsFront | None:
         """What listens at ``--tls-listen``."""
         addresses = self._settings.tls_listen
         if not addresses:
             return None
-        from control.front import Front  # and with it OpenSSL: 10 MB that nobody else here needs
+        from control.tls_front import TlsFront  # and with it OpenSSL: 10 MB that nobody else here needs
 
-        front = Front(addresses, str(private), self.authority, self.figures, self._clock)
+        front = TlsFront(addresses, str(private), self.authority, self.figures, self._clock)
         try:
             await front.start()
         except BaseException:
@@ -304,11 +306,11 @@ class ControlPlane:
 def router(apis: Sequence[object], guards: Guards) -> AsgiApp:
     """The table of calls, each with its gate, before the one of ``apis`` that has a method of its name; whatever is in
     no row is 404 or 405 for whoever is known, else 401."""
-    routes = [Route(call.path, Gate(call, _handler(call, apis), guards), methods=[call.method]) for call in CALLS]
+    routes = [Route(call.path, Middleware(call, _handler(call, apis), guards), methods=[call.method]) for call in CALLS]
     for path in dict.fromkeys(call.path for call in CALLS):
         refuse = _refusing(405, ", ".join(call.method for call in CALLS if call.path == path))
-        routes.append(Route(path, Gate(Call("unknown", "", "", ANYONE, "another method"), refuse, guards)))
-    unknown = Gate(Call("unknown", "", "", ANYONE, "no call"), _refusing(404), guards)
+        routes.append(Route(path, Middleware(Call("unknown", "", "", ANYONE, "another method"), refuse, guards)))
+    unknown = Middleware(Call("unknown", "", "", ANYONE, "no call"), _refusing(404), guards)
     return Router(routes, redirect_slashes=False, default=unknown)
 
 
@@ -320,7 +322,7 @@ def _handler(call: Call, apis: Sequence[object]) -> Handler:
 
 
 def _refusing(status: int, allow: str = "") -> Handler:
-    async def refuse(asked: Asked) -> Answer:
+    async def refuse(asked: CallRequest) -> CallResponse:
         raise Refused(status, "no such call", allow=allow)
 
     return refuse
@@ -334,7 +336,7 @@ def reviewer(settings: Settings) -> Reviewer | None:
     return TokenReview(settings.kube_api, settings.kube_audience, fetcher) if settings.kube_api else None
 
 
-async def void_strangers(tokens: Tokens, pins: tuple[bytes, ...], now: float) -> None:
+async def void_strangers(tokens: TokenStore, pins: tuple[bytes, ...], now: float) -> None:
     """Tokens that name none of these roots are void: their holders could not find us (a CA that was in memory)."""
     await tokens.purge(now)
     known = {pin.hex() for pin in pins}

@@ -1,6 +1,7 @@
 """The audit log: who asked for what, and what came of it; a line of JSON each, appended and never changed.
 
-Who calls it: ``control.gate``, once per call that changes something and once per refusal, before the answer leaves.
+Who calls it: ``control.middleware``, once per call that changes something and once per refusal, before the answer
+leaves.
 
 **A line is written at once, by the caller's own task**, not through a queue. A queue has a bound, and at the bound one
 either loses lines, which is what an attacker would bring about, or waits, which is what this does anyway. A line is

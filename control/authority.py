@@ -1,8 +1,8 @@
 """The authority: what it issues, to whom it says what is trusted, and how one root follows another.
 
 Who calls it: ``control.api`` for callers, the composition root for the control plane's own certificate. What is decided
-is decided elsewhere: who somebody is (``control.callers``), what a request may say (``certs.request``), when a root is
-used (``control.rotation``); here it is brought together, written down, and then done.
+is decided elsewhere: who somebody is (``control.authentication``), what a request may say (``certs.request``), when a
+root is used (``control.rotation``); here it is brought together, written down, and then done.
 
 **Order.** A certificate is in the ledger before it is handed out, so that it can be revoked with its identity; a
 revocation is in the store before anyone is told that it holds; a generation is on the disk before the bundle shows it.
@@ -29,14 +29,14 @@ from certs.keys import PublicKey
 from certs.request import read_request
 from certs.spiffe import SpiffeId
 from control import rotation
-from control.confirmations import Confirmations
+from control.bundle_acks import BundleAcks
 from control.keyring import Keyring
 from control.ledger import Issued, Ledger, Revocation, identity_entry, serial_entry
 from control.problems import Invalid, Refused, unauthenticated
-from control.published import Published
 from control.rotation import Generation, Generations, Phase, RotationRefused
 from control.store import Store, StoreFailed
 from control.version import Version
+from control.watchable import Watchable
 from sidecar.errors import StartError
 
 ROOT_SECONDS: Final = 10 * 365 * 86400.0
@@ -88,14 +88,14 @@ class Authority:
         self.control_id = control_id
         self.leaf_ttl = leaf_ttl
         self.generations = generations
-        self.bundle = Published("", Version(store.epoch, 0))
-        self.lists: Published[tuple[SignedList, ...]] = Published((), Version(store.epoch, 0))
+        self.bundle = Watchable("", Version(store.epoch, 0))
+        self.lists: Watchable[tuple[SignedList, ...]] = Watchable((), Version(store.epoch, 0))
         self._store = store
         self._ledger = ledger
         self._keyring = keyring
         self._clock = clock
         self._extra_roots = extra_roots
-        self._confirmations = Confirmations()
+        self._confirmations = BundleAcks()
         self._turn = trio.Lock()
         self._look = trio.Event()  # there may be a step to take
         self._signed = 0.0  # when the lists were

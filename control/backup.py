@@ -1,8 +1,8 @@
 """``GET /v1/backup``: the whole store, consistent, while it runs.
 
-Who calls it: ``control.gate``. The store makes a copy in our own directory, beside what it is a copy of; it is opened
-and its name taken away at once, so that it is gone with whoever reads it, however that ends. It goes out with its
-length, so that a copy which was cut off is never taken for a whole one. What a killed process left there is taken
+Who calls it: ``control.middleware``. The store makes a copy in our own directory, beside what it is a copy of; it is
+opened and its name taken away at once, so that it is gone with whoever reads it, however that ends. It goes out with
+its length, so that a copy which was cut off is never taken for a whole one. What a killed process left there is taken
 away by the next.
 """
 
@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from control.gate import Answer, Asked
+from control.middleware import CallRequest, CallResponse
 from control.problems import Refused
 from control.store import Store, StoreFailed
 
@@ -36,7 +36,7 @@ class Backups:
         for left in directory.glob(f"{_PREFIX}*"):
             left.unlink(missing_ok=True)
 
-    async def backup_get(self, asked: Asked) -> Answer:
+    async def backup_get(self, asked: CallRequest) -> CallResponse:
         """A copy of everything."""
         if self._open >= AT_ONCE:
             raise Refused(503, "too many backups at once", 5.0)
@@ -48,7 +48,7 @@ class Backups:
             raise
         length = os.fstat(descriptor).st_size
         headers = {"content-length": str(length), "content-disposition": 'attachment; filename="store.db"'}
-        return Answer(
+        return CallResponse(
             subject=f"{length} bytes",
             content_type=CONTENT_TYPE,
             headers=headers,

@@ -1,6 +1,6 @@
 """One HTTP request to somebody else's server: for keys, and for TokenReview.
 
-Who calls it: ``control.kubetokens``. The standard library's client in a thread: such calls are few,
+Who calls it: ``control.kubernetes_tokens``. The standard library's client in a thread: such calls are few,
 and it takes no proxy from the environment, follows no redirect and keeps nothing. What comes back is bounded in size
 and time; what goes wrong is one error without a body.
 """

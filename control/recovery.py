@@ -1,7 +1,7 @@
 """``sidecar-control restore FILE`` and ``sidecar-control new-epoch``: for an operator, where nobody serves the store.
 
-Who calls it: ``control.commands``. The store's side of it is in ``control.store.restoring``; here is what it means for
-a mesh.
+Who calls it: ``control.commands``. The store's side of it is in ``control.store.database_restore``; here is what it
+means for a mesh.
 
 **What was taken back since the copy was made is good again**, since nobody knows of it any more. Where we can tell what
 that might be it is made void: a single-use token that is unspent in the copy may have been used since, so none of them
@@ -21,13 +21,13 @@ from typing import NamedTuple
 import trio
 
 from certs import spiffe
-from control.access import Token, Tokens
 from control.app import ACCOUNT, NAMESPACE
-from control.files import open_directory
+from control.secret_files import open_directory
 from control.settings import Settings
-from control.store import restoring
-from control.store.opening import beside, hold
+from control.store import database_restore
+from control.store.open_database import beside, hold
 from control.store.sqlite import open_store
+from control.token_store import Token, TokenStore
 from control.version import Version
 from sidecar.errors import StartError
 
@@ -48,7 +48,7 @@ def new_epoch(told: Settings, now: float) -> None:
         path = store_path(told, directory)
         if not path.exists():
             raise StartError(f"--store: there is none at {path}, and a new one has a new epoch")
-        _log.info("%s is of epoch %d now", path, restoring.renew_epoch(path, now))
+        _log.info("%s is of epoch %d now", path, database_restore.renew_epoch(path, now))
     finally:
         os.close(lock)
 
@@ -63,13 +63,13 @@ def restore(told: Settings, copy: Path, void_tokens: bool, now: float) -> None:
             held = hold(path)
         except FileNotFoundError:
             _log.info("there is no store at %s", path)
-        ready = restoring.make_ready(copy, path, now)
+        ready = database_restore.make_ready(copy, path, now)
         try:
             done = trio.run(_void, ready, told, void_tokens, now)
             kept = beside(path, time.strftime(".replaced-%Y%m%dT%H%M%SZ", time.gmtime(now)))
-            was_there = restoring.put_in_place(ready, path, kept)
+            was_there = database_restore.put_in_place(ready, path, kept)
         finally:
-            restoring.discard(ready)
+            database_restore.discard(ready)
     finally:
         if held is not None:
             os.close(held)
@@ -87,7 +87,7 @@ async def _void(ready: Path, told: Settings, all_of_them: bool, now: float) -> _
     """Makes tokens void in a store that is about to be put in place."""
     store = open_store(str(ready), now)
     try:
-        tokens = Tokens(store, spiffe.workload(told.trust_domain, NAMESPACE, ACCOUNT))
+        tokens = TokenStore(store, spiffe.workload(told.trust_domain, NAMESPACE, ACCOUNT))
         live = await tokens.live(now)
         void = [token for token in live if token.single_use or all_of_them]
         for token in void:

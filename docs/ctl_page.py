@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import click
 
 from control.ctl.command import SECTIONS, command
-from control.ctl.exits import MEANINGS
-from control.ctl.framing import Command
+from control.ctl.command_base import Command
+from control.ctl.exit_codes import MEANINGS
 from control.ctl.kinds import NAMES
 
 _HEAD = """\

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
-from sidecar.resources.about import ABOUT
-from sidecar.resources.editors import schema_of, schema_of_all
+from sidecar.resources.field_docs import ABOUT
+from sidecar.resources.json_schemas import schema_of, schema_of_all
 from sidecar.resources.kinds import API_VERSIONS, KINDS, Metadata
-from sidecar.resources.known import KNOWN, OTHER_KINDS, SET_BY_SERVERS
+from sidecar.resources.unsupported import KNOWN, OTHER_KINDS, SET_BY_SERVERS
 
 _HEAD = """\
 # Resources

@@ -24,22 +24,22 @@ from sidecar.admin.context import AdminContext, Listening
 from sidecar.admin.health import standing
 from sidecar.admin.server import serve_admin, serve_scrape
 from sidecar.admin.tokens import Token
-from sidecar.directions import Directions, Serve
+from sidecar.data_plane import DataPlane, Serve
 from sidecar.errors import Reason, StartError
 from sidecar.gauges import add_gauges
-from sidecar.machine import descriptor_limit
-from sidecar.net.channel import Channel
-from sidecar.net.drain import Connections
+from sidecar.http.h1.server_stream import Timeouts
+from sidecar.net.connection import Connection
+from sidecar.net.drain import ConnectionTracker
 from sidecar.net.listener import HANDSHAKE_SECONDS, Listener, bind, is_own
 from sidecar.net.pipes import Pipes
+from sidecar.net.relay_reactor import RelayReactor
 from sidecar.net.resolve import Resolver
-from sidecar.net.switchboard import Switchboard
 from sidecar.net.timers import Sweeper
+from sidecar.os_limits import descriptor_limit
 from sidecar.policy.egress import Egress
-from sidecar.proxy.client import Timeouts
-from sidecar.proxy.shared import Shared
+from sidecar.proxy.context import ProxyContext
 from sidecar.resources.protocols import MEANINGS
-from sidecar.settings import InForce, Settings
+from sidecar.settings import EffectiveOption, Settings
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.record import Record
 from sidecar.telemetry.telemetry import Telemetry
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from sidecar.dns.server import DnsServer
 
 if TYPE_CHECKING:
-    from sidecar.membership import Membership
+    from sidecar.mesh_runtime import MeshRuntime
 
 LOG_FLUSH_SECONDS = 2.0
 MOST_DNS_SOCKETS = 1000  # or a quarter of the descriptors: connections come first
@@ -57,7 +57,7 @@ _TAKEN_OUT = ("healthcheck_failed", "listeners_drained", "not_intercepting", "dr
 _log = logging.getLogger(__name__)
 
 
-def run(settings: Settings, in_force: Sequence[InForce] = ()) -> int:
+def run(settings: Settings, in_force: Sequence[EffectiveOption] = ()) -> int:
     """Runs until it is told to end; returns the exit code. Raises StartError before anything was served.
 
     ``in_force`` is what the settings were made of, for those who ask.
@@ -68,17 +68,17 @@ def run(settings: Settings, in_force: Sequence[InForce] = ()) -> int:
 class App:
     """One process's worth of sidecar."""
 
-    def __init__(self, settings: Settings, in_force: Sequence[InForce] = ()) -> None:
+    def __init__(self, settings: Settings, in_force: Sequence[EffectiveOption] = ()) -> None:
         self._settings = settings
         captured = settings.interception == "redirect"
         self._telemetry = Telemetry(
             settings.access_log, settings.access_log_file, captured=captured, mesh=settings.control is not None
         )
         self._memory = MemoryGuard(settings.memory_limit)
-        channels: set[Channel] = set()
-        self._membership = _membership(settings, channels)
-        self._shared = _shared(settings, self._telemetry, self._memory, channels, self._membership)
-        self._directions = Directions(settings, self._shared)
+        connections: set[Connection] = set()
+        self._membership = _membership(settings, connections)
+        self._context = _context(settings, self._telemetry, self._memory, connections, self._membership)
+        self._directions = DataPlane(settings, self._context)
         self._quit = trio.Event()
         self.state = "pre_initializing"
         self._listening: list[Listening] = []
@@ -89,7 +89,7 @@ class App:
             quit=self._quit.set,
             started=monotonic(),
             memory=self._memory,
-            channels=self._shared.channels,
+            connections=self._context.connections,
             stop_accepting=self._stop_accepting,
             clusters=self._directions.pools,
             in_force=in_force,
@@ -100,17 +100,17 @@ class App:
         )
         if self._membership is not None:
             self._membership.taken_out = self._taken_out
-            self._membership.gate.turns.forwarded = self._forwarded
+            self._membership.acceptor.scheduler.forwarded = self._forwarded
             self._admin.health.changed = self._membership.change
         self._listeners: dict[str, list[Listener]] = {}
         self._dns: DnsServer | None = None
-        self._connections: dict[str, Connections] = {}
+        self._connections: dict[str, ConnectionTracker] = {}
         add_gauges(self._telemetry, settings, self._admin, self._memory, self._directions)
 
     def _forwarded(self) -> int:
         """A number that changes whenever a request or a piece of a relay goes on."""
         counters = self._telemetry.counters
-        return counters.pool_hits + counters.pool_misses + counters.spliced_bytes + Switchboard.current().looks
+        return counters.pool_hits + counters.pool_misses + counters.spliced_bytes + RelayReactor.current().looks
 
     async def main(self) -> int:
         """See :func:`run`."""
@@ -121,7 +121,7 @@ class App:
         return 0
 
     async def _run(self) -> None:
-        sweeper = Sweeper(self._shared.channels, [self._shared.deadlines.sweep, self._tick])
+        sweeper = Sweeper(self._context.connections, [self._context.deadlines.sweep, self._tick])
         async with trio.open_nursery() as nursery:
             await nursery.start(self._watch_signals, nursery.cancel_scope)  # before anybody is told that it is ready
             nursery.start_soon(sweeper.run)
@@ -131,8 +131,8 @@ class App:
                 "sidecar_connections_open",
                 lambda: [(("inbound",), float(inbound.open)), (("outbound",), float(outbound.open))],
             )
-            self._serve(nursery, "admin", lambda channel, _: serve_admin(channel, self._admin), _always)
-            self._serve(nursery, "scrape", lambda channel, _: serve_scrape(channel, self._admin), _always)
+            self._serve(nursery, "admin", lambda connection, _: serve_admin(connection, self._admin), _always)
+            self._serve(nursery, "scrape", lambda connection, _: serve_scrape(connection, self._admin), _always)
             nursery.start_soon(self._directions.watch_rules)
             if self._membership is not None:
                 nursery.start_soon(self._membership.run)
@@ -157,7 +157,7 @@ class App:
             nursery.cancel_scope.cancel()
         self._telemetry.pauses.remove()
         self._directions.close()
-        self._shared.pipes.close()
+        self._context.pipes.close()
         if not self._telemetry.close(LOG_FLUSH_SECONDS):
             _log.warning("the last lines of the access log could not be written")
 
@@ -175,21 +175,21 @@ class App:
             for name, addresses in wanted.items():
                 listeners, warnings = bind(name, f"--{name}", addresses)
                 self._listeners[name] = listeners
-                self._shared.listeners.extend(listeners)
+                self._context.listeners.extend(listeners)
                 for warning in warnings:
                     _log.warning(warning)
             if settings.dns:
                 self._bind_dns()
             upstream = settings.upstream
-            if upstream is not None and is_own(self._shared.listeners, upstream.host, upstream.port):
+            if upstream is not None and is_own(self._context.listeners, upstream.host, upstream.port):
                 raise StartError(f"--upstream: {upstream} is a listener of this very proxy; name the app's own port")
         except StartError:
-            for listener in self._shared.listeners:
+            for listener in self._context.listeners:
                 listener.sock.close()
             if self._dns is not None:
                 self._dns.close()
             raise
-        for listener in self._shared.listeners:
+        for listener in self._context.listeners:
             self._listening.append(Listening(listener.name, listener.address))
             _log.info("%s listening on %s", listener.name, listener.address)
         protocol = settings.protocol
@@ -200,25 +200,27 @@ class App:
         from sidecar.dns.server import DnsServer, bind_dns
 
         listeners, datagrams, warnings = bind_dns(self._settings.dns)
-        self._shared.listeners.extend(listeners)
+        self._context.listeners.extend(listeners)
         for warning in warnings:
             _log.warning(warning)
         names = names_of(self._settings.dns_host, None if self._membership is None else self._membership.addresses_of)
         sockets = min(MOST_DNS_SOCKETS, descriptor_limit() // 4)
         self._dns = DnsServer(listeners, datagrams, names, self._telemetry.counters, most_sockets=sockets)
 
-    def _serve(self, nursery: trio.Nursery, name: str, serve: Serve, admits: Callable[[int], bool]) -> Connections:
+    def _serve(
+        self, nursery: trio.Nursery, name: str, serve: Serve, admits: Callable[[int], bool]
+    ) -> ConnectionTracker:
         counters = self._telemetry.counters if admits is not _always else _Uncounted()
 
         def refused(peer: str) -> None:
             self._note_refused(name, peer)
 
-        connections = Connections(nursery, serve, self._shared.channels, counters, admits, refused)
-        self._connections[name] = connections
-        take = self._directions.outbound_taker(connections.take) if name == "outbound" else connections.take
+        tracker = ConnectionTracker(nursery, serve, self._context.connections, counters, admits, refused)
+        self._connections[name] = tracker
+        take = self._directions.outbound_taker(tracker.take) if name == "outbound" else tracker.take
         for listener in self._listeners[name]:
             nursery.start_soon(listener.accept, self._telemetry.counters, take)
-        return connections
+        return tracker
 
     def _admits(self, active: int) -> bool:
         return active < self._settings.max_connections and self._memory.admits(active)
@@ -269,7 +271,7 @@ class App:
 
     async def _drain(self) -> None:
         self.state = "draining"
-        self._shared.drain.active = True
+        self._context.drain.active = True
         async with trio.open_nursery() as nursery:
             if self._membership is not None:
                 self._membership.identity.drain()
@@ -310,22 +312,22 @@ def _always(_: int) -> bool:
     return True
 
 
-def _membership(settings: Settings, channels: set[Channel]) -> Membership | None:
+def _membership(settings: Settings, connections: set[Connection]) -> MeshRuntime | None:
     """The proxy's part in a mesh, where it is told of one; imported only then, since that imports OpenSSL."""
     if settings.control is None:
         return None
-    from sidecar.membership import Membership
+    from sidecar.mesh_runtime import MeshRuntime
 
-    return Membership(settings, channels)
+    return MeshRuntime(settings, connections)
 
 
-def _shared(
+def _context(
     settings: Settings,
     telemetry: Telemetry,
     memory: MemoryGuard,
-    channels: set[Channel],
-    membership: Membership | None,
-) -> Shared:
+    connections: set[Connection],
+    membership: MeshRuntime | None,
+) -> ProxyContext:
     timeouts = Timeouts(
         request_head=settings.request_head_timeout,
         idle=settings.idle_timeout,
@@ -334,7 +336,7 @@ def _shared(
         body_min_window=settings.body_min_window,
         max_body=settings.max_body,
     )
-    return Shared(
+    return ProxyContext(
         timeouts=timeouts,
         connect_timeout=settings.connect_timeout,
         pool_idle=settings.pool_idle_timeout,
@@ -346,8 +348,8 @@ def _shared(
         overload=memory,
         resolver=Resolver(own=settings.dns),
         pipes=Pipes(),
-        channels=channels,
-        gate=None if membership is None else membership.gate,
+        connections=connections,
+        acceptor=None if membership is None else membership.acceptor,
         mesh=membership,
         egress=Egress(settings.outbound_policy == "REGISTRY_ONLY", settings.allow_host),
     )

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sidecar.telemetry.logwriter import LogWriter
+from sidecar.telemetry.log_writer import LogWriter
 
 MAX_PENDING = 262_144  # bytes: a thousand lines, of which a sidecar has few
 FLUSH_SECONDS = 2.0  # how long the end may wait for a standard error that is slow

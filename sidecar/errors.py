@@ -1,7 +1,7 @@
 """What can go wrong, whose fault it is, and the one word that says so everywhere.
 
 Each :class:`Reason` is at once the metric label, the access log's word and, by its flag, the response flag of the
-field. Modules raise :class:`ProxyError`; only ``proxy.rescue`` turns one into a status. Imports nothing of ours.
+field. Modules raise :class:`ProxyError`; only ``proxy.local_reply`` turns one into a status. Imports nothing of ours.
 """
 
 from __future__ import annotations

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from sidecar.admin.context import AdminContext
 from sidecar.admin.health import standing
-from sidecar.directions import Directions
+from sidecar.data_plane import DataPlane
 from sidecar.net.pool import PoolUse
 from sidecar.settings import Settings
-from sidecar.telemetry.figures import Readings
 from sidecar.telemetry.memory import MemoryGuard, MemoryState
+from sidecar.telemetry.metric_snapshot import Readings
 from sidecar.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from sidecar.membership import Membership
+    from sidecar.mesh_runtime import MeshRuntime
 
 _PRESSURE = {state: number for number, state in enumerate(MemoryState)}
 
@@ -28,7 +28,7 @@ def add_gauges(
     settings: Settings,
     admin: AdminContext,
     memory: MemoryGuard,
-    directions: Directions,
+    directions: DataPlane,
 ) -> None:
     """Gives every metric of ``catalog.READ`` its reader."""
     gauges = telemetry.gauges
@@ -47,13 +47,13 @@ def add_gauges(
     gauges.add("sidecar_taps_open", lambda: len(telemetry.taps))
     gauges.add("sidecar_taps_dropped", lambda: telemetry.taps.dropped)
 
-    drift, door = directions.drift, directions.door
-    if drift is not None and door is not None:
+    redirect_monitor, redirected_inbound = directions.redirect_monitor, directions.redirected_inbound
+    if redirect_monitor is not None and redirected_inbound is not None:
         gauges.add_labelled(
             "sidecar_interception_in_force",
-            lambda: [((family,), float(met)) for family, met in drift.in_force.items()],
+            lambda: [((family,), float(met)) for family, met in redirect_monitor.in_force.items()],
         )
-        gauges.add("sidecar_interception_inbound_last_seen_timestamp_seconds", lambda: door.last_seen)
+        gauges.add("sidecar_interception_inbound_last_seen_timestamp_seconds", lambda: redirected_inbound.last_seen)
 
     if admin.membership is not None:
         _add_handshakes(telemetry, admin.membership)
@@ -71,16 +71,16 @@ def add_gauges(
     gauges.add_labelled("sidecar_pool_upstreams", pools(lambda use: use.upstreams))
 
 
-def _add_handshakes(telemetry: Telemetry, membership: Membership) -> None:
-    gauges, gate = telemetry.gauges, membership.gate
+def _add_handshakes(telemetry: Telemetry, membership: MeshRuntime) -> None:
+    gauges, acceptor = telemetry.gauges, membership.acceptor
     gauges.add_labelled(
         "sidecar_tls_handshakes",
-        lambda: [((outcome,), float(times)) for outcome, times in ({"ok": 0} | gate.outcomes).items()],
+        lambda: [((outcome,), float(times)) for outcome, times in ({"ok": 0} | acceptor.outcomes).items()],
     )
     gauges.add_labelled(
-        "sidecar_tls_groups", lambda: [((group,), float(times)) for group, times in gate.groups.items()]
+        "sidecar_tls_groups", lambda: [((group,), float(times)) for group, times in acceptor.groups.items()]
     )
-    gauges.add("sidecar_tls_handshakes_open", lambda: gate.under_way)
+    gauges.add("sidecar_tls_handshakes_open", lambda: acceptor.under_way)
     gauges.add_labelled(
         "sidecar_tls_connections_cut",
         lambda: [((reason.word,), float(times)) for reason, times in membership.identity.cut.items()],

@@ -1,11 +1,11 @@
 """Who this proxy is, now: its certificate, whom it trusts, and the TLS contexts made of both.
 
-Who calls it: ``feed`` installs what it was given; ``proxy.gate`` (inbound) and ``proxy.mesh`` (outbound) take contexts
-and judgements from it; ``admin`` shows it. One per process, made by ``app`` where an identity was asked for.
+Who calls it: ``feed`` installs what it was given; ``tls.acceptor`` (inbound) and ``upstream.mtls`` (outbound) take
+contexts and judgements from it; ``admin`` shows it. One per process, made by ``app`` where an identity was asked for.
 
 Theory of operation. Credentials never change; a renewal or a new bundle makes a new *generation*, with new contexts,
 since a context that was used can't be changed. New connections use the newest generation at once. Connections of an
-older one are told to end (``Generation.leaving``: each reply says ``connection: close``, pools let theirs go), and
+older one are told to end (``CredentialEpoch.leaving``: each reply says ``connection: close``, pools let theirs go), and
 those whose peer is no longer good, or whose certificate has ended, are cut by ``recheck``. The old certificate serves
 until it ends; then nothing is served: fail closed.
 """
@@ -30,9 +30,9 @@ from certs.spiffe import SpiffeId
 from certs.verify import Peer, recheck, verify_handshake
 from sidecar.errors import CUTS, ProxyError, Reason
 from sidecar.net.byte_stream import Secured
-from sidecar.net.channel import Channel
-from sidecar.net.contexts import client_context, server_context
+from sidecar.net.connection import Connection
 from sidecar.net.drain import DrainState
+from sidecar.tls.contexts import client_context, server_context
 
 ALPN_HTTP1: Final = b"istio-http/1.1"
 ALPN_DETECT: Final = b"istio"
@@ -65,7 +65,7 @@ class Credentials(msgspec.Struct, frozen=True):
         return f"Credentials({self.spiffe_id}, until {self.not_after:.0f})"
 
 
-class Generation:
+class CredentialEpoch:
     """Credentials in use, with their contexts. ``leaving.active``: there is a newer one."""
 
     __slots__ = ("_client", "_server", "credentials", "leaving", "number")
@@ -100,25 +100,25 @@ class Generation:
 
 
 class Identity:
-    """``channels`` are all connections of the process; ``clock`` the wall clock."""
+    """``connections`` are all connections of the process; ``clock`` the wall clock."""
 
-    def __init__(self, channels: Iterable[Channel], clock: Callable[[], float] = time) -> None:
-        self.generation: Generation | None = None
+    def __init__(self, connections: Iterable[Connection], clock: Callable[[], float] = time) -> None:
+        self.generation: CredentialEpoch | None = None
         self.revocations = Revocations()
         self.renewals = 0  # certificates taken, the first among them
         self.cut = dict.fromkeys(CUTS, 0)  # connections that ended since a certificate on them was no longer good
-        self._channels = channels
+        self._connections = connections
         self._clock = clock
         self._memory = Memory(MEMORY)
         self._draining = False
-        self._followers: list[Callable[[Generation], None]] = []
+        self._followers: list[Callable[[CredentialEpoch], None]] = []
 
     # -- fed ---------------------------------------------------------------------------------------------------------
 
     def install(self, credentials: Credentials) -> None:
         """From now on these; the contexts of what was before serve connections that are there."""
         before = self.generation
-        self.generation = Generation(before.number + 1 if before else 1, credentials)
+        self.generation = CredentialEpoch(before.number + 1 if before else 1, credentials)
         self.generation.leaving.active = self._draining
         self.renewals += 1
         if before is not None:
@@ -133,7 +133,7 @@ class Identity:
         self.revocations = revocations
         self.recheck()
 
-    def follow(self, follower: Callable[[Generation], None]) -> None:
+    def follow(self, follower: Callable[[CredentialEpoch], None]) -> None:
         """Called with each new generation: pools let the connections of older ones go."""
         self._followers.append(follower)
 
@@ -150,7 +150,7 @@ class Identity:
         """Who we are; None before the first certificate."""
         return None if self.generation is None else self.generation.credentials.spiffe_id
 
-    def require(self) -> Generation:
+    def require(self) -> CredentialEpoch:
         """What to use for a new connection. Raises ProxyError(NO_IDENTITY) where there is none, or it has ended."""
         generation = self.generation
         if generation is None:
@@ -160,7 +160,7 @@ class Identity:
         return generation
 
     def judge(
-        self, generation: Generation, expected: frozenset[SpiffeId] | None
+        self, generation: CredentialEpoch, expected: frozenset[SpiffeId] | None
     ) -> Callable[[Sequence[x509.Certificate]], Peer]:
         """What makes a Peer of a chain that OpenSSL verified: see ``certs.verify.verify_handshake``."""
 
@@ -185,14 +185,14 @@ class Identity:
         if generation is None:
             return
         now = self._clock()
-        for channel in list(self._channels):
-            if channel.secured is None or channel.overdue in CUTS:
+        for connection in list(self._connections):
+            if connection.secured is None or connection.overdue in CUTS:
                 continue  # in plaintext; or cut before, and not given up yet
-            found = self._fault(channel.secured, generation, now)
+            found = self._fault(connection.secured, generation, now)
             if found is not None:
-                self._cut(channel, *found)
+                self._cut(connection, *found)
 
-    def _fault(self, secured: Secured, generation: Generation, now: float) -> tuple[Reason, str] | None:
+    def _fault(self, secured: Secured, generation: CredentialEpoch, now: float) -> tuple[Reason, str] | None:
         """Why a connection may not go on: for machines and for people; None where it may."""
         if now >= generation.credentials.not_after:
             return Reason.CERTIFICATE_EXPIRED, "this proxy's own certificate has expired, and no new one has come"
@@ -207,7 +207,7 @@ class Identity:
             return Reason.CERTIFICATE_EXPIRED, f"{whose} has expired"
         return None
 
-    def _cut(self, channel: Channel, reason: Reason, why: str) -> None:
+    def _cut(self, connection: Connection, reason: Reason, why: str) -> None:
         self.cut[reason] += 1
-        _log.warning("%s: cut: %s", channel.peer, why)
-        channel.cut(reason, why)
+        _log.warning("%s: cut: %s", connection.peer, why)
+        connection.cut(reason, why)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sidecar import joining, machine, ports, registering, values
+from sidecar import control_url, os_limits, ports, registration_flags, values
 from sidecar.dns_host import parse_dns_hosts
 from sidecar.policy.egress import parse_allowed
 from sidecar.probe import parse_probes
@@ -143,7 +143,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "control", IDENTITY, "URL|none", "none", "https://sidecar-control.sidecar-system:15012",
-        "the control plane that gives this proxy its certificate; http:// for loopback alone", joining.parse_control,
+        "the control plane that gives this proxy its certificate; http:// for loopback alone",
+        control_url.parse_control,
     ),
     Option(
         "token_file", IDENTITY, "PATH|none", "none", "/var/run/secrets/tokens/sidecar",
@@ -154,8 +155,8 @@ OPTIONS: tuple[Option, ...] = (
         "the roots that --control is trusted by, for tokens that do not say it themselves", values.path_or_none,
     ),
     Option(
-        "control_id", IDENTITY, "SPIFFE-ID", joining.CONTROL_ID, joining.CONTROL_ID,
-        "who --control has to be, for such tokens", joining.parse_spiffe_id,
+        "control_id", IDENTITY, "SPIFFE-ID", control_url.CONTROL_ID, control_url.CONTROL_ID,
+        "who --control has to be, for such tokens", control_url.parse_spiffe_id,
     ),
     Option(
         "identity_dir", IDENTITY, "PATH|none", "none", "/dev/shm/sidecar",
@@ -178,11 +179,11 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "service", IDENTITY, "NAME|none", "none", "web", "the service that the app belongs to",
-        joining.parse_label_or_none,
+        control_url.parse_label_or_none,
     ),
-    Option("namespace", IDENTITY, "NAME", "default", "shop", "the app's namespace", joining.parse_label),
+    Option("namespace", IDENTITY, "NAME", "default", "shop", "the app's namespace", control_url.parse_label),
     Option(
-        "service_account", IDENTITY, "NAME", "default", "web", "the app's service account", joining.parse_label,
+        "service_account", IDENTITY, "NAME", "default", "web", "the app's service account", control_url.parse_label,
     ),
     Option(
         "state_dir", IDENTITY, "PATH|none", "none", "/var/lib/sidecar",
@@ -194,21 +195,22 @@ OPTIONS: tuple[Option, ...] = (
         "where callers reach this sidecar, as --control tells them; auto: its address as --control sees it, and the "
         "port of --inbound, or with interception all addresses of this machine, of both families, and the app's port; "
         "with --mesh or --config: no registration",
-        registering.parse_advertise,
+        registration_flags.parse_advertise,
     ),
     Option(
         "instance", REGISTRATION, "NAME|auto", "auto", "web-7f9c",
         "the name of this process among those of its service; auto: the machine's name, with digits by chance",
-        registering.parse_instance,
+        registration_flags.parse_instance,
     ),
     Option(
         "labels", REGISTRATION, "KEY=VALUE,...|none", "none", "version=v2",
-        "labels that subsets of the service are chosen by; may be given again", registering.parse_labels,
+        "labels that subsets of the service are chosen by; may be given again", registration_flags.parse_labels,
         repeatable=True,
     ),
     Option(
         "health", REGISTRATION, "http:[PORT]/PATH|tcp[:PORT]|exec:CMD|none", "none", "http:/healthz",
-        "how to find out whether the app is well; while it is not, callers are not sent here", registering.parse_health,
+        "how to find out whether the app is well; while it is not, callers are not sent here",
+        registration_flags.parse_health,
     ),
     Option(
         "health_interval", REGISTRATION, DURATION, "5s", "5s", "from one look to the next", values.positive_duration,
@@ -243,11 +245,11 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "max_connections", LIMITS, "N", "half of RLIMIT_NOFILE", "1000", "connections from clients at once",
-        values.number(1), computed=machine.default_max_connections,
+        values.number(1), computed=os_limits.default_max_connections,
     ),
     Option(
         "memory_limit", LIMITS, "SIZE|none", "the cgroup's, or none", "64MiB",
-        "memory of this process, near which new work is refused", values.size_or_none, computed=machine.memory_limit,
+        "memory of this process, near which new work is refused", values.size_or_none, computed=os_limits.memory_limit,
     ),
     _timeout("request_head_timeout", "10s", "from a request's first byte to the end of its head"),
     _timeout("idle_timeout", "1h", "a client's connection on which nothing happens"),

@@ -15,16 +15,16 @@ import msgspec
 
 from certs.spiffe import parse
 from sidecar.addresses import Address, parse_ip
+from sidecar.control_url import ControlUrl
 from sidecar.dns_host import DnsHost
 from sidecar.errors import StartError
-from sidecar.joining import ControlUrl
-from sidecar.machine import descriptor_limit
 from sidecar.options import OPTIONS, Option
+from sidecar.os_limits import descriptor_limit
 from sidecar.policy.egress import AllowedHost
 from sidecar.probe import Probe
-from sidecar.registering import Advertise, HealthCheck, Labels
+from sidecar.registration_flags import Advertise, HealthCheck, Labels
 from sidecar.resources.protocols import Protocol
-from sidecar.resources.snapshot import Me, Mode
+from sidecar.resources.snapshot import Mode, Node
 from sidecar.values import Networks
 
 _WILDCARDS = {"0.0.0.0", "::"}
@@ -88,9 +88,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: str  # "text" or "json"
 
     @property
-    def me(self) -> Me:
+    def me(self) -> Node:
         """Whom a Snapshot for this proxy is made for."""
-        return Me(self.namespace, self.service, self.service_account, Mode(self.mtls.upper()) if self.mtls else None)
+        return Node(self.namespace, self.service, self.service_account, Mode(self.mtls.upper()) if self.mtls else None)
 
     @property
     def trust_domain(self) -> str:
@@ -98,7 +98,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return parse(self.control_id).trust_domain
 
 
-class InForce(msgspec.Struct, frozen=True):
+class EffectiveOption(msgspec.Struct, frozen=True):
     """One setting: its flag, the text that it was given (or its default), and whether that was said by a "flag", by the
     "environment", or by nobody: "default"."""
 
@@ -147,17 +147,17 @@ def value(field: str, flags: Mapping[str, str], environ: Mapping[str, str] | Non
     return _value(_option(field), flags, os.environ if environ is None else environ)
 
 
-def in_force(flags: Mapping[str, str], environ: Mapping[str, str] | None = None) -> list[InForce]:
+def in_force(flags: Mapping[str, str], environ: Mapping[str, str] | None = None) -> list[EffectiveOption]:
     """Every setting, in the order of the table. Nothing is checked here."""
     told = os.environ if environ is None else environ
     interception = _option("interception")
     redirect = flags.get(interception.field, told.get(interception.twin)) == "redirect"
     return [
-        InForce(option.flag, flags[option.field], "flag")
+        EffectiveOption(option.flag, flags[option.field], "flag")
         if option.field in flags
-        else InForce(option.flag, told[option.twin], "environment")
+        else EffectiveOption(option.flag, told[option.twin], "environment")
         if option.twin in told
-        else InForce(option.flag, (redirect and option.redirected) or _default(option), "default")
+        else EffectiveOption(option.flag, (redirect and option.redirected) or _default(option), "default")
         for option in OPTIONS
     ]
 

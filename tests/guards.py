@@ -46,10 +46,10 @@ class Guard:
         return self.tests or ("tests/hostile/test_cases.py", "-k", f"{self.row}- and one_verdict")
 
 
-_HEAD = "sidecar/wire/head.py"
-_GRAMMAR = "sidecar/wire/grammar.py"
-_BODY = "sidecar/wire/body.py"
-_UPSTREAM = "sidecar/proxy/upstream.py"
+_HEAD = "sidecar/http/h1/head.py"
+_GRAMMAR = "sidecar/http/h1/grammar.py"
+_BODY = "sidecar/http/h1/body.py"
+_UPSTREAM = "sidecar/http/h1/client.py"
 _ANSWERS = "tests/hostile/test_upstreams.py"
 _FIELD_PATTERN = r'rb"([^:]++):[ \t]*+((?:[^\r]*[^\r \t])?)[ \t]*+\r\n"'
 

@@ -82,11 +82,11 @@ _SLICE = (
     "tests/proxy/test_http1_connections.py",
     "tests/proxy/test_identity_over_tls.py",
     "tests/proxy/test_listener.py",
-    "tests/proxy/test_opaque.py",
+    "tests/proxy/test_tcp_proxy.py",
     "tests/proxy/test_outbound.py",
     "tests/proxy/test_pool.py",
     "tests/proxy/test_relay.py",
-    "tests/proxy/test_secured_channel.py",
+    "tests/proxy/test_secured_connection.py",
     "tests/proxy/test_upgrade.py",
     "tests/proxy/test_wire_and_app.py",
 )

@@ -5,14 +5,14 @@ plane is called and trusted, and how documents are read. A module each:
 
 =============  =======================================================================================================
 ``cli``        where it begins; ``command``: the table of commands, and how one ends
-``framing``    how commands look here: the flags that all share, examples in ``--help``, the flags of output
+``command_base``    how commands look here: the flags that all share, examples in ``--help``, the flags of output
 ``session``    what one run knows: flags, where to call, where output goes
 ``settings``   flags, environment, the file of ``contexts`` -> whom to call with which token
 ``server``     a call to the control plane; ``proxy``: one to a proxy's admin port
-``sources``    ``-f``: files, directories, standard input -> documents with their lines
+``input_files``    ``-f``: files, directories, standard input -> documents with their lines
 ``kinds``      the names of kinds: plural, short, in any case
-``tables``     which columns a kind has; ``printing``: tables, YAML, JSON, colours on a terminal alone
-``exits``      exit codes, and the one exception
+``tables``     which columns a kind has; ``output``: tables, YAML, JSON, colours on a terminal alone
+``exit_codes``      exit codes, and the one exception
 ``commands``   the commands themselves, a module per group
 =============  =======================================================================================================
 """

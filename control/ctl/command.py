@@ -14,16 +14,16 @@ from typing import Final
 
 import click
 
-from control.ctl.commands import authority, beside, changing, looking, sessions, store, tokens
-from control.ctl.exits import Exit, Failed
-from control.ctl.framing import Group, connection_options
-from control.ctl.printing import printable
+from control.ctl.command_base import Group, connection_options
+from control.ctl.commands import authority, proxy_debug, read, sessions, store, tokens, write
+from control.ctl.exit_codes import Exit, Failed
+from control.ctl.output import printable
 from sidecar import __version__
 
 SECTIONS: Final = {
-    "The mesh": (*changing.COMMANDS[:1], *looking.COMMANDS, *changing.COMMANDS[1:], *store.COMMANDS),
+    "The mesh": (*write.COMMANDS[:1], *read.COMMANDS, *write.COMMANDS[1:], *store.COMMANDS),
     "Who may join, and whom to trust": (*tokens.COMMANDS, *authority.COMMANDS),
-    "One proxy": beside.COMMANDS,
+    "One proxy": proxy_debug.COMMANDS,
     "This command": sessions.COMMANDS,
 }
 

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from control.ctl.exits import Exit, Failed
+from control.ctl.exit_codes import Exit, Failed
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from control.ctl.exits import Exit, Failed
+from control.ctl.exit_codes import Exit, Failed
 
 NAMES: Final[dict[str, tuple[str, ...]]] = {
     "Service": ("services", "svc"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from control.ctl.exits import Exit, Failed
+from control.ctl.exit_codes import Exit, Failed
 from sidecar import ports
 from sidecar.addresses import parse_host_port, parse_ip
 

@@ -1,6 +1,6 @@
 """A call to the control plane, for people: asked once, answered, or a line that says what to do.
 
-Who calls it: the commands, by ``Session``. The channel and whom to trust there are the sidecar's own
+Who calls it: the commands, by ``Session``. The connection and whom to trust there are the sidecar's own
 (``sidecar.feed``): a join token names the control plane and its root, and nothing that a name server or a proxy on the
 way says can change that. Each call is a run of trio of its own; a command makes few.
 """
@@ -15,11 +15,11 @@ from urllib.parse import quote, urlencode
 
 import trio
 
-from control.ctl.exits import Exit, Failed
+from control.ctl.exit_codes import Exit, Failed
 from control.ctl.settings import Target
+from sidecar.feed.bootstrap_trust import first_way
 from sidecar.feed.control_client import ControlClient, ControlError, Reply
-from sidecar.feed.first_contact import first_way
-from sidecar.net.channel import Channel
+from sidecar.net.connection import Connection
 from sidecar.net.resolve import Resolver
 
 MOST: Final = 64 << 20  # of one answer
@@ -106,8 +106,8 @@ class Server:
             raise Failed(Exit.USAGE, error.detail) from None
 
         async def exchange() -> Reply | None:
-            channels: set[Channel] = set()
-            client = ControlClient(self.target.control, Resolver(), channels, time.time)
+            connections: set[Connection] = set()
+            client = ControlClient(self.target.control, Resolver(), connections, time.time)
             with trio.move_on_after(float("inf") if self._seconds is None else self._seconds):
                 return await client.ask(way, method, where, data, most=most, wait=wait, fields=fields)
             return None

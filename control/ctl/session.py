@@ -1,6 +1,6 @@
 """What one run of the command knows: what its flags said, and whom it calls, once it does.
 
-Who makes it: ``control.ctl.framing``, for each command, when its flags are read.
+Who makes it: ``control.ctl.command_base``, for each command, when its flags are read.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from control.ctl import settings
-from control.ctl.exits import Exit, Failed
-from control.ctl.printing import Printer
+from control.ctl.exit_codes import Exit, Failed
+from control.ctl.output import Printer
 from control.ctl.settings import Flags, Target
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ import msgspec
 
 from control.ctl import contexts
 from control.ctl.contexts import Config, Context
-from control.ctl.exits import Exit, Failed
-from control.files import read_private, replace_file
+from control.ctl.exit_codes import Exit, Failed
+from control.secret_files import read_private, replace_file
+from sidecar.control_url import CONTROL_ID, ControlUrl, parse_control, parse_spiffe_id
 from sidecar.errors import StartError
-from sidecar.joining import CONTROL_ID, ControlUrl, parse_control, parse_spiffe_id
 
 CONFIG_BYTES: Final = 1 << 20
 TOKEN_BYTES: Final = 16 * 1024

@@ -1,6 +1,6 @@
 """Which columns things have when they are listed: a table per kind of thing. Pure, but for the time of day.
 
-Who uses it: the commands, with ``printing``. Rows are what the control plane says, read as JSON; what it does not say
+Who uses it: the commands, with ``output``. Rows are what the control plane says, read as JSON; what it does not say
 is empty, so that an older or newer one can be listed as well.
 """
 
@@ -11,7 +11,7 @@ from calendar import timegm
 from collections.abc import Callable
 from typing import Any, Final
 
-from control.ctl.printing import Column, Row
+from control.ctl.output import Column, Row
 from sidecar.resources.protocols import MEANINGS, WORDS, Protocol, protocol_of
 
 

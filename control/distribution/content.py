@@ -1,7 +1,7 @@
 """What one identity is told, and its form on the wire: ``ScopedMesh`` as JSON, of pieces that are encoded already.
 Pure.
 
-Who calls it: ``control.distribution.rounds`` makes contents and compares them, ``calls`` sends them. It says what a
+Who calls it: ``control.distribution.push`` makes contents and compares them, ``api`` sends them. It says what a
 ``ScopedMesh`` that is encoded whole would say (a test holds it to that), but a service is encoded once per change and
 not once per proxy.
 
@@ -20,8 +20,8 @@ from typing import Final
 
 import msgspec
 
+from sidecar.resources.proxy_config import Policy, ResolvedService
 from sidecar.resources.schema import PeerAuthenticationSpec
-from sidecar.resources.scoped import Policy, ToldService
 
 SCHEMA: Final = (1, 1)  # of ``sidecar.resources.snapshot``, in numbers
 PART_BYTES: Final = 64 * 1024
@@ -110,7 +110,7 @@ def _as_of(schema: tuple[int, int], piece: bytes) -> bytes:
     """A service in the form of this schema. Few proxies ask for an older one, and few services differ in it."""
     if schema >= (1, 1) or (_ALSO_AT not in piece and _UNWELL not in piece):
         return piece
-    service = msgspec.json.decode(piece, type=ToldService)
+    service = msgspec.json.decode(piece, type=ResolvedService)
     endpoints = [
         msgspec.structs.replace(each, address=address, also_at=[])
         for each in service.endpoints

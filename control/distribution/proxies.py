@@ -1,6 +1,6 @@
 """What proxies say of themselves: which version each holds, and what was wrong with the one that it refused. Pure.
 
-Who calls it: ``control.distribution.calls``, at each poll and each status. A proxy is an identity and an instance,
+Who calls it: ``control.distribution.api``, at each poll and each status. A proxy is an identity and an instance,
 which it names itself, so that a replica that misbehaves can be found; so their number is bounded, for each identity
 and in all, and who has been silent longest goes first.
 
@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from control.distribution.bodies import Status
+from control.distribution.schemas import Status
 from control.version import Version
 
 MOST: Final = 10_000  # in all; with full refusals some 60 MB

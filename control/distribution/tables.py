@@ -1,6 +1,6 @@
 """What distribution needs of the tables that it follows.
 
-Who has them: ``control.documents.table`` and ``control.registry.table``; a test may have others.
+Who has them: ``control.documents.table`` and ``control.registry.endpoint_table``; a test may have others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class DocumentTable(Protocol):
 
 
 class EndpointTable(Protocol):
-    """The registry: see ``control.registry.table``."""
+    """The registry: see ``control.registry.endpoint_table``."""
 
     version: int
 

@@ -1,7 +1,7 @@
 """What an apply amounts to: the changes of one write, or all that is wrong with it. Pure.
 
 Who calls it: ``writer``, with a State and documents that are right by themselves. They must hold together with all
-others (``sidecar.resources.claims``). Problems that were there before keep nobody from mending: only those that are
+others (``sidecar.resources.conflicts``). Problems that were there before keep nobody from mending: only those that are
 new refuse an apply. What changes nothing is no change: it makes no generation, so applying the same again is free.
 """
 
@@ -12,17 +12,17 @@ from typing import Final, Literal
 
 import msgspec
 
-from control.documents import standins, stored
+from control.documents import placeholders, stored_document
+from control.documents.parse import Problem, Wanted, bounded, title
 from control.documents.state import State
-from control.documents.stored import HISTORY, KEPT, KIND, Held, history_name, name_of
-from control.documents.text import Problem, Wanted, bounded, title
+from control.documents.stored_document import HISTORY, KEPT, KIND, Held, history_name, name_of
 from control.problems import Invalid
 from control.store import Change
-from sidecar.resources.claims import Finding, problems_of
+from sidecar.resources.conflicts import Finding, problems_of
 from sidecar.resources.documents import Document, Key
 from sidecar.resources.lint import lint
 from sidecar.resources.mesh import Mesh
-from sidecar.resources.shape import path_text
+from sidecar.resources.validation import path_text
 
 DOCUMENTS: Final = 20_000  # in all: ten times the services that the figures are for, and as much of other kinds
 BYTES: Final = 64 << 20  # of all as JSON, which are kept in memory: 3 KiB for each of so many
@@ -134,7 +134,7 @@ def _after(state: State, order: Order) -> Mesh | None:
     touched = {each.key for each in documents}.union(order.gone)
     others = [held for key, held in state.held.items() if key not in touched]
     fresh = [_as_held(each) for each in documents]
-    return Mesh(standins.effective([*others, *fresh]).values(), state.mesh.trust_domain)
+    return Mesh(placeholders.effective([*others, *fresh]).values(), state.mesh.trust_domain)
 
 
 def _as_held(document: Document) -> Held:
@@ -146,7 +146,7 @@ def _next(key: Key, known: Held | None, order: Order) -> int:
 
 
 def _written(key: Key, known: Held | None, raw: bytes, generation: int, order: Order) -> Iterable[Change]:
-    value = stored.encode(raw, generation, order.author, order.now)
+    value = stored_document.encode(raw, generation, order.author, order.now)
     yield Change(KIND, name_of(key), value, known.version if known else 0)
     yield from _history(key, generation, value)
     if known is None and key in order.last:
@@ -155,7 +155,7 @@ def _written(key: Key, known: Held | None, raw: bytes, generation: int, order: O
 
 def _deleted(key: Key, known: Held, generation: int, order: Order) -> Iterable[Change]:
     yield Change(KIND, name_of(key), None, known.version)
-    yield from _history(key, generation, stored.encode(b"null", generation, order.author, order.now))
+    yield from _history(key, generation, stored_document.encode(b"null", generation, order.author, order.now))
     yield Change(DELETED, name_of(key), msgspec.json.encode(Tombstone(generation, order.now)))
 
 

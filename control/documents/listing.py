@@ -1,6 +1,6 @@
 """Which documents a list is to show, and which page of them. Pure.
 
-Who calls it: ``calls``. All pages of a list are of one moment: the state that the first one was cut from is kept
+Who calls it: ``api``. All pages of a list are of one moment: the state that the first one was cut from is kept
 until a few others have been, and ``continue`` names it. States share what did not change, so keeping one costs the
 references.
 """
@@ -15,8 +15,8 @@ import msgspec
 from starlette.requests import Request
 
 from control.documents.state import State
-from control.documents.stored import Held, name_of
-from control.pages import Mark, Wanted, page
+from control.documents.stored_document import Held, name_of
+from control.pagination import Mark, Wanted, page
 from control.problems import Invalid
 
 STATES: Final = 16  # that lists are being read from: about 1 MB each with 10,000 documents

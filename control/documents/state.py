@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from control.documents.stored import Held
+from control.documents.stored_document import Held
 from sidecar.resources.documents import Document, Key
 from sidecar.resources.mesh import Mesh
 

@@ -5,7 +5,7 @@ Who makes it: the composition root; who follows it: ``control.registry`` and ``c
 ``State`` never changes; whoever holds one, as a list that is read page by page does, has the mesh of one moment.
 
 A document that this version can't read was written by a newer one. It is shown with the reason, logged once, and left
-out; what it may have forbidden is forbidden (``standins``).
+out; what it may have forbidden is forbidden (``placeholders``).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 import trio
 
-from control.documents import standins, stored
+from control.documents import placeholders, stored_document
 from control.documents.state import State
-from control.documents.stored import KIND, Held, key_of
+from control.documents.stored_document import KIND, Held, key_of
 from control.store import Entry, Event, Store, TooOld
 from sidecar.resources.documents import Document, Key
 from sidecar.resources.mesh import Mesh
@@ -103,14 +103,14 @@ class Documents:
         known = self.state.held.get(key_of(entry.name))
         if known is not None and known.version == entry.version:
             return known
-        fresh = stored.held(entry)
+        fresh = stored_document.held(entry)
         if fresh.document is None:
             _log.error("document %s can't be read and is left out: %s", entry.name, fresh.why)
         return fresh
 
     def _become(self, version: int, held: Mapping[Key, Held]) -> None:
         before = self.state.effective
-        effective = standins.effective(held.values())
+        effective = placeholders.effective(held.values())
         changed = frozenset(_differing(before, effective))
         mesh = self.state.mesh
         if changed:

@@ -1,6 +1,6 @@
 """Changes of documents, one after the other: judged against all that is there, and written whole or not at all.
 
-Who calls it: ``calls``. There is one turn: whoever has it judges against the newest state, writes, and waits until the
+Who calls it: ``api``. There is one turn: whoever has it judges against the newest state, writes, and waits until the
 table has what was written, so that the next one judges against that, and whoever reads after the answer sees it. The
 write names the version of each entry that it replaces; should another process write to the same store, the loser judges
 anew, and is told 409 when that happens again and again. What is judged is pure, and runs in a thread.
@@ -14,12 +14,12 @@ from typing import Final
 import msgspec
 import trio
 
-from control.documents import changes, text
+from control.documents import changes, parse
 from control.documents.changes import DELETED, Order, Plan, Tombstone
+from control.documents.parse import Read
 from control.documents.state import State
-from control.documents.stored import HISTORY, generation_of, name_of
+from control.documents.stored_document import HISTORY, generation_of, name_of
 from control.documents.table import Documents
-from control.documents.text import Read
 from control.problems import Invalid
 from control.store import Change, Conflict, Store
 from sidecar.resources.documents import Key
@@ -42,8 +42,8 @@ class Writer:
     async def read(self, body: bytes, content_type: str, namespace: str = "") -> Read:
         """See ``text.read``."""
         if len(body) <= INLINE:
-            return text.read(body, content_type, namespace)
-        return await trio.to_thread.run_sync(text.read, body, content_type, namespace)
+            return parse.read(body, content_type, namespace)
+        return await trio.to_thread.run_sync(parse.read, body, content_type, namespace)
 
     async def apply(self, order: Order, check: Check | None = None, *, dry_run: bool = False) -> tuple[Plan, int]:
         """Does it, or raises Invalid; returns what was done, and the store's version with it.

@@ -1,6 +1,6 @@
 """The table of calls and what they take and give, as OpenAPI 3.1. Pure.
 
-Who calls it: ``calls`` once, the page of the site, and tests. Schemas are those of the structs that requests are read
+Who calls it: ``api`` once, the page of the site, and tests. Schemas are those of the structs that requests are read
 into and answers made of, so they can't differ from what is done; the schema of a document is that of its kinds.
 """
 
@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import msgspec
 
-from control.calls import CALLS, Call, Role
-from control.openapi.described import DESCRIBED, DOCUMENT, DOCUMENTS
-from control.openapi.parts import Described, Parameter, ProblemDocument
+from control.openapi.components import Described, Parameter, ProblemDocument
+from control.openapi.operation_docs import DESCRIBED, DOCUMENT, DOCUMENTS
 from control.problems import TITLES
+from control.routes import CALLS, Call, Role
 from sidecar import __version__
 from sidecar.resources.kinds import API_VERSIONS, KINDS, Metadata
 

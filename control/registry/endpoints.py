@@ -1,6 +1,6 @@
 """Endpoints, registered and taken back by the workloads that serve: what may be written, and when.
 
-Who calls it: ``control.registry.calls``. **An endpoint belongs to the process that registered it**: to its identity,
+Who calls it: ``control.registry.api``. **An endpoint belongs to the process that registered it**: to its identity,
 and to a number that the process draws when it starts. No other process speaks for it or removes it, whatever its id:
 two that register under one id are two endpoints. Only the same identity at the same address and port takes the place of
 what is there, since that is what a restart looks like.
@@ -18,15 +18,15 @@ from typing import Final, NamedTuple
 import msgspec
 
 from certs.spiffe import SpiffeId
-from control.access import Tokens
 from control.documents.table import Documents
 from control.problems import Invalid, Refused
-from control.registry import permits, place
-from control.registry.keeper import remove
-from control.registry.place import Placed, RefusedAddress
-from control.registry.registered import (
+from control.registry import address_check, serving_rights
+from control.registry.address_check import Placed, RefusedAddress
+from control.registry.endpoint_table import ENDPOINT, Key, Registry, entry_name
+from control.registry.reconciler import remove
+from control.registry.registration import (
     Heartbeat,
-    Registered,
+    RegisteredEndpoint,
     Registration,
     check,
     check_id,
@@ -34,8 +34,8 @@ from control.registry.registered import (
     printable,
     registrant,
 )
-from control.registry.table import ENDPOINT, Key, Registry, entry_name
 from control.store import Change, Conflict, Store
+from control.token_store import TokenStore
 from sidecar.resources.kinds import Service
 
 OF_A_SERVICE: Final = 5000  # endpoints; half of what a proxy is measured with in all
@@ -44,13 +44,13 @@ OF_AN_IDENTITY: Final = 10_000  # in all services: so that nobody fills everybod
 WEIGHT_OF_AN_IDENTITY: Final = 4 << 20  # bytes of these in a Snapshot, of which a proxy takes four times as many in all
 ATTEMPTS: Final = 5  # at a write; who loses so often in a row is in a crowd that makes no sense for one endpoint
 
-Decide = Callable[[Registered | None], Registered | None]
+Decide = Callable[[RegisteredEndpoint | None], RegisteredEndpoint | None]
 
 
 class Outcome(NamedTuple):
     """A registration as it stands, and the addresses that it does not have."""
 
-    endpoint: Registered
+    endpoint: RegisteredEndpoint
     refused: tuple[RefusedAddress, ...]
 
 
@@ -62,7 +62,7 @@ class Endpoints:
         store: Store,
         registry: Registry,
         documents: Documents,
-        tokens: Tokens,
+        tokens: TokenStore,
         trust_domain: str,
         clock: Callable[[], float],
         networks: Sequence[str] = (),
@@ -88,11 +88,11 @@ class Endpoints:
         own = key_of(endpoint_id, registrant(str(identity), wanted.process))
         allowed = await self._allowed(own, key, peer, wanted, identity)
         now = self._clock()
-        outcome: list[tuple[Placed, list[tuple[Registered, int]]]] = []
+        outcome: list[tuple[Placed, list[tuple[RegisteredEndpoint, int]]]] = []
 
-        def decide(known: Registered | None) -> Registered:
-            where = place.placed(wanted.address, wanted.addresses, peer, known.proven if known else (), allowed)
-            fresh = Registered(
+        def decide(known: RegisteredEndpoint | None) -> RegisteredEndpoint:
+            where = address_check.placed(wanted.address, wanted.addresses, peer, known.proven if known else (), allowed)
+            fresh = RegisteredEndpoint(
                 id=endpoint_id,
                 identity=str(identity),
                 registrant=registrant(str(identity), wanted.process),
@@ -131,7 +131,7 @@ class Endpoints:
         now = self._clock()
         own = key_of(endpoint_id, registrant(str(identity), beat.process))
 
-        def decide(known: Registered | None) -> Registered:
+        def decide(known: RegisteredEndpoint | None) -> RegisteredEndpoint:
             if known is None or self._registry.leaving(*key, own):
                 raise Invalid("this endpoint is not registered; register it again", 404, kind="not-registered")
             return _with_health(known, beat.healthy, detail, now)
@@ -144,7 +144,7 @@ class Endpoints:
         self._service(key, identity)
         await self._settle(key, key_of(endpoint_id, registrant(str(identity), process)), lambda _: None)
 
-    def _replaced(self, key: Key, fresh: Registered) -> list[tuple[Registered, int]]:
+    def _replaced(self, key: Key, fresh: RegisteredEndpoint) -> list[tuple[RegisteredEndpoint, int]]:
         """What was at this place under this id before a restart, each with the version of its entry."""
         same = [
             self._registry.find(*key, each.key)
@@ -156,20 +156,20 @@ class Endpoints:
     # -- who may -----------------------------------------------------------------------------------------------------
 
     def _service(self, key: Key, identity: SpiffeId) -> Service:
-        service = permits.service_of(self._documents.state.effective, key)
+        service = serving_rights.service_of(self._documents.state.effective, key)
         if service is None:
             raise Invalid(f"there is no service {key[1][:63]!r} in namespace {key[0][:63]!r}", 404)
-        if not permits.may_serve(service, key[0], identity, self._trust_domain):
+        if not serving_rights.may_serve(service, key[0], identity, self._trust_domain):
             raise Refused(403, f"may not serve {key[0]}/{key[1]}")
         return service
 
     def _check_room(
         self,
         key: Key,
-        known: Registered | None,
-        fresh: Registered,
+        known: RegisteredEndpoint | None,
+        fresh: RegisteredEndpoint,
         ports: int,
-        replaced: Sequence[tuple[Registered, int]],
+        replaced: Sequence[tuple[RegisteredEndpoint, int]],
     ) -> None:
         identity, freed = fresh.identity, len(replaced)
         most = min(OF_A_SERVICE, max(1, PLACES_OF_A_SERVICE // ports))
@@ -189,7 +189,9 @@ class Endpoints:
         """The networks in which this identity may be; looked up only where the registration needs one."""
         known = self._registry.find(*key, own)
         proven = known[0].proven if known else ()
-        if all(place.is_proven(each, peer, proven) for each in (*filter(None, [wanted.address]), *wanted.addresses)):
+        if all(
+            address_check.is_proven(each, peer, proven) for each in (*filter(None, [wanted.address]), *wanted.addresses)
+        ):
             return ()
         workload = identity.workload()
         of_tokens = await self._tokens.addresses(*workload, self._clock()) if workload else ()
@@ -197,7 +199,7 @@ class Endpoints:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    async def _settle(self, key: Key, own: str, decide: Decide, rewrite: bool = False) -> Registered | None:
+    async def _settle(self, key: Key, own: str, decide: Decide, rewrite: bool = False) -> RegisteredEndpoint | None:
         """Writes what ``decide`` makes of what there is, where that differs; None is nothing at all. With ``rewrite``
         also where it does not: who is about to be dropped is not, then."""
         name = entry_name(*key, own)
@@ -216,13 +218,13 @@ class Endpoints:
                 return wanted
         raise Invalid("this endpoint is being changed by others all the time; try again", 409)
 
-    async def _read(self, name: str) -> tuple[Registered | None, int]:
+    async def _read(self, name: str) -> tuple[RegisteredEndpoint | None, int]:
         """The entry as it is in the store, which is ahead of the table."""
         entry = await self._store.get(ENDPOINT, name)
-        return (msgspec.json.decode(entry.value, type=Registered), entry.version) if entry else (None, 0)
+        return (msgspec.json.decode(entry.value, type=RegisteredEndpoint), entry.version) if entry else (None, 0)
 
 
-def _again(known: Registered, fresh: Registered) -> Registered:
+def _again(known: RegisteredEndpoint, fresh: RegisteredEndpoint) -> RegisteredEndpoint:
     """A registration of what is registered: where it only says again what stands it changes nothing."""
     same_place = msgspec.structs.replace(
         fresh, registered=known.registered, changed=known.changed, healthy=known.healthy, detail=known.detail
@@ -232,7 +234,7 @@ def _again(known: Registered, fresh: Registered) -> Registered:
     return _with_health(known, fresh.healthy, fresh.detail, fresh.changed)
 
 
-def _with_health(known: Registered, healthy: bool | None, detail: str, now: float) -> Registered:
+def _with_health(known: RegisteredEndpoint, healthy: bool | None, detail: str, now: float) -> RegisteredEndpoint:
     if known.healthy == healthy:
         return known
     return msgspec.structs.replace(known, healthy=healthy, detail=detail, changed=now)

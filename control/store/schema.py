@@ -1,8 +1,8 @@
 """The tables of a file, and how those of an older file become ours.
 
-Who calls it: ``control.store.opening``. Each step is a script from one schema to the next, done in one transaction, so
-that a file is of one schema or of the other whenever the process dies. What stands in a step is never changed: files
-that were written long ago go through it.
+Who calls it: ``control.store.open_database``. Each step is a script from one schema to the next, done in one
+transaction, so that a file is of one schema or of the other whenever the process dies. What stands in a step is never
+changed: files that were written long ago go through it.
 """
 
 from __future__ import annotations

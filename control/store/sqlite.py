@@ -2,8 +2,8 @@
 
 Who makes it: the composition root. WAL, since readers then never wait for a writer, and ``synchronous FULL``, since an
 answer that says "revoked" must hold after the power failed. Two connections, each with one thread at a time: one reads,
-one commits, for all that wait at once (``control.store.commits``). The store in memory has one, and no threads, as it
-never waits.
+one commits, for all that wait at once (``control.store.group_commit``). The store in memory has one, and no threads, as
+it never waits.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import TypeVar
 
 import trio
 
-from control.store import Change, Entry, Event, Listing, StoreFailed, TooOld, opening, schema
+from control.store import Change, Entry, Event, Listing, StoreFailed, TooOld, open_database, schema
 from control.store.changes import check
-from control.store.commits import Commits, Result, Written
-from control.store.copies import copy_to
-from control.store.opening import Opened
-from control.store.recent import Recent, Watcher
+from control.store.group_commit import GroupCommit, Result, Written
+from control.store.online_backup import copy_to
+from control.store.open_database import Opened
 from control.store.tables import Tables
+from control.store.watch_log import Watcher, WatchLog
 
 _T = TypeVar("_T")
 
@@ -36,8 +36,8 @@ class SqliteStore:
         self._writing, self._reading, self._copying = (trio.CapacityLimiter(1) for _ in range(3))
         self._closed = False
         self._epoch, version = self._writer.state()
-        self._recent = Recent(version)
-        self._commits = Commits(self._commit, lambda written: self._recent.add(written.version, written.events))
+        self._recent = WatchLog(version)
+        self._commits = GroupCommit(self._commit, lambda written: self._recent.add(written.version, written.events))
 
     @property
     def epoch(self) -> int:
@@ -112,7 +112,7 @@ class SqliteStore:
             raise StoreFailed("the store is closed" if self._closed else f"the store failed: {error}") from error
 
     def _copy(self, source: Path, path: Path) -> None:
-        with closing(opening.connect(str(source))) as connection:
+        with closing(open_database.connect(str(source))) as connection:
             copy_to(connection, path, trio.from_thread.check_cancelled)
 
 
@@ -123,7 +123,7 @@ def open_store(path: str, now: float) -> SqliteStore:
     Such a file is left as it is.
     """
     if path:
-        return SqliteStore(opening.open_file(Path(path), now))
-    connection = opening.connect(":memory:")
+        return SqliteStore(open_database.open_file(Path(path), now))
+    connection = open_database.connect(":memory:")
     schema.make(connection, int(now * 1000))
     return SqliteStore(Opened(connection, connection))

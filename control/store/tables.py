@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from control.store import Change, Conflict, Entry, Event, Listing
-from control.store.commits import Result, Written
+from control.store.group_commit import Result, Written
 
 _PUT = """
 INSERT INTO entries (kind, name, value, version) VALUES (?, ?, ?, ?)

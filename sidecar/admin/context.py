@@ -11,15 +11,15 @@ from sidecar.addresses import Address
 from sidecar.admin.tokens import Token
 from sidecar.admin.totals import Latest
 from sidecar.errors import Reason
-from sidecar.net.channel import Channel
+from sidecar.net.connection import Connection
 from sidecar.probe import Probe
-from sidecar.settings import InForce
+from sidecar.settings import EffectiveOption
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.telemetry import Telemetry
-from sidecar.upstream.figures import PoolsShown
+from sidecar.upstream.pool_stats import PoolsShown
 
 if TYPE_CHECKING:
-    from sidecar.membership import Membership
+    from sidecar.mesh_runtime import MeshRuntime
 
 SEATS = 64  # connections per port: people and scrapers are few
 STREAMS = 16  # of those of the admin port, how many may be streams: they keep their seat for as long as they like
@@ -57,7 +57,7 @@ class Health:
         self.changed()
 
 
-class Seats:
+class ConnectionSlots:
     """At most ``limit`` connections at once. One that has no request in hand gives way to a newcomer, the oldest first:
     else whoever opens connections and stays silent would keep out the probes, and have the process restarted."""
 
@@ -66,9 +66,9 @@ class Seats:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.taken = 0
-        self._waiting: dict[Channel, None] = {}  # in order of arrival
+        self._waiting: dict[Connection, None] = {}  # in order of arrival
 
-    def take(self, channel: Channel) -> bool:
+    def take(self, connection: Connection) -> bool:
         """Whether there is a seat; who got one calls ``leave`` at its end."""
         if self.taken >= self._limit:
             if not self._waiting:
@@ -77,26 +77,26 @@ class Seats:
             del self._waiting[oldest]
             oldest.expire(Reason.TOO_MANY_CONNECTIONS)
         self.taken += 1
-        self._waiting[channel] = None
+        self._waiting[connection] = None
         return True
 
-    def begin(self, channel: Channel) -> None:
+    def begin(self, connection: Connection) -> None:
         """A request arrived: the seat is safe until ``wait``."""
-        self._waiting.pop(channel, None)
+        self._waiting.pop(connection, None)
 
-    def wait(self, channel: Channel) -> None:
+    def wait(self, connection: Connection) -> None:
         """The request is done; the next one may come."""
-        self._waiting[channel] = None
+        self._waiting[connection] = None
 
-    def leave(self, channel: Channel) -> None:
-        self._waiting.pop(channel, None)
+    def leave(self, connection: Connection) -> None:
+        self._waiting.pop(connection, None)
         self.taken -= 1
 
 
 @dataclass(frozen=True, slots=True)
 class AdminContext:
     """Everything that a route may look at. ``started`` is on the monotonic clock; ``quit`` begins the drain and
-    returns at once; ``listeners`` may still change after construction; ``channels`` are all open connections."""
+    returns at once; ``listeners`` may still change after construction; ``connections`` are all open connections."""
 
     telemetry: Telemetry
     lifecycle: Lifecycle
@@ -104,17 +104,17 @@ class AdminContext:
     quit: Callable[[], None]
     started: float
     memory: MemoryGuard
-    channels: set[Channel]
+    connections: set[Connection]
     version: str = __version__
-    admin_seats: Seats = field(default_factory=lambda: Seats(SEATS))
-    scrape_seats: Seats = field(default_factory=lambda: Seats(SEATS))
+    admin_seats: ConnectionSlots = field(default_factory=lambda: ConnectionSlots(SEATS))
+    scrape_seats: ConnectionSlots = field(default_factory=lambda: ConnectionSlots(SEATS))
     latest: Latest = field(default_factory=Latest)
     stop_accepting: Callable[[], None] = lambda: None  # closes the inbound listeners, losslessly
     clusters: Callable[[], Mapping[str, PoolsShown]] = dict  # by name
-    in_force: Sequence[InForce] = ()
+    in_force: Sequence[EffectiveOption] = ()
     probes: Sequence[Probe] = ()
     drift: Callable[[], str] = str  # what is wrong with the rules that redirect connections here; empty: nothing
-    membership: Membership | None = None  # in a mesh
+    membership: MeshRuntime | None = None  # in a mesh
     token: Token = field(default_factory=Token)
     health: Health = field(default_factory=Health)
-    streams: set[Channel] = field(default_factory=set)  # those of the admin port that carry a stream now
+    streams: set[Connection] = field(default_factory=set)  # those of the admin port that carry a stream now

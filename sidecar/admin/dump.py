@@ -10,10 +10,10 @@ from time import monotonic
 
 from sidecar.admin.context import AdminContext
 from sidecar.admin.health import standing
-from sidecar.admin.replies import Reply, Request, as_json
+from sidecar.admin.responses import Reply, Request, as_json
 from sidecar.options import LIMITS, LISTENERS, OPTIONS, TIMEOUTS
 from sidecar.resources.dump import dump
-from sidecar.upstream.figures import PoolsShown
+from sidecar.upstream.pool_stats import PoolsShown
 
 _GROUPS = {option.flag: option.group for option in OPTIONS}
 _BOUNDS = {"--max-app-connections", "--max-waiting", "--max-body", "--body-min-rate"}  # limits told under other heads

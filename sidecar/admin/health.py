@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidecar.admin.context import AdminContext
-from sidecar.admin.replies import Reply, Request
+from sidecar.admin.responses import Reply, Request
 
 
 def standing(context: AdminContext) -> str:

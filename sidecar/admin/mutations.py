@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from sidecar.admin.context import AdminContext
-from sidecar.admin.replies import AUDIT, Reply, Request
+from sidecar.admin.responses import AUDIT, Reply, Request
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 

@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Final
 
 from sidecar.admin.context import AdminContext
-from sidecar.admin.replies import Reply, Request
+from sidecar.admin.responses import Reply, Request
 
 POLICY: Final = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
 _FIELDS: Final = (

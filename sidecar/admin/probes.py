@@ -9,9 +9,9 @@ from __future__ import annotations
 import trio
 
 from sidecar.admin.context import AdminContext
-from sidecar.admin.replies import Reply, Request
-from sidecar.look import look_at_port
-from sidecar.net.channel import Channel
+from sidecar.admin.responses import Reply, Request
+from sidecar.health_check import look_at_port
+from sidecar.net.connection import Connection
 from sidecar.probe import Probe
 
 SECONDS = 1.0  # for all of it, as the kubelet's default
@@ -25,12 +25,12 @@ async def app_health(context: AdminContext, request: Request) -> Reply:
     name = request.path.rpartition("/")[2]
     for probe in context.probes:
         if probe.name == name:
-            found = await examine(probe, context.channels)
+            found = await examine(probe, context.connections)
             return Reply(503 if found else 200, f"{found or 'healthy'}\n".encode())
     return Reply(404, b"there is no probe of this name\n")
 
 
-async def examine(probe: Probe, registry: set[Channel]) -> str:
+async def examine(probe: Probe, registry: set[Connection]) -> str:
     """What is wrong, in a word; empty if nothing is."""
     with trio.move_on_after(SECONDS):
         async with _places:

@@ -13,9 +13,9 @@ from urllib.parse import unquote
 
 import trio
 
-from sidecar.admin import filters
+from sidecar.admin import record_filters
 from sidecar.admin.context import AdminContext
-from sidecar.admin.replies import Reply, Request, as_json
+from sidecar.admin.responses import Reply, Request, as_json
 from sidecar.telemetry import interception, redact
 from sidecar.telemetry.explain import Explanation, explain
 from sidecar.telemetry.history import KEPT, History
@@ -29,8 +29,8 @@ Row = dict[str, object]
 async def requests(context: AdminContext, request: Request) -> Reply:
     """Newest first; as text, or as JSON."""
     try:
-        wanted = filters.wanted(request.parameters)
-        limit = filters.limit(request.parameters, SHOWN)
+        wanted = record_filters.wanted(request.parameters)
+        limit = record_filters.limit(request.parameters, SHOWN)
     except ValueError as error:
         return Reply(400, f"{error}\n".encode())
     render: Callable[[Record], Row | str] = row if request.json else line

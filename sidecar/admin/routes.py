@@ -1,17 +1,17 @@
 """What the admin and the scrape port answer: a table of paths each. A new path is one line here.
 
-Who calls it: ``admin.server``. What an answer is made of is in ``admin.replies``; the functions stand in rooms by what
-they show. Names and texts are Envoy's where Envoy has the path. A page shows figures and addresses; no header value but
-two, no value of a query, no key or token ever comes near one of them (CTL-7).
+Who calls it: ``admin.server``. What an answer is made of is in ``admin.responses``; the functions stand in rooms by
+what they show. Names and texts are Envoy's where Envoy has the path. A page shows figures and addresses; no header
+value but two, no value of a query, no key or token ever comes near one of them (CTL-7).
 """
 
 from __future__ import annotations
 
 from sidecar.admin.context import AdminContext
 from sidecar.admin.dump import certificates, clusters, config_dump, listeners, server_info
-from sidecar.admin.figures import memory, metrics
+from sidecar.admin.events import events
 from sidecar.admin.health import live, ready
-from sidecar.admin.live import events
+from sidecar.admin.metrics import memory, metrics
 from sidecar.admin.mutations import (
     drain_listeners,
     fail_health,
@@ -22,10 +22,10 @@ from sidecar.admin.mutations import (
 )
 from sidecar.admin.page import page, part
 from sidecar.admin.probes import app_health
-from sidecar.admin.replies import Reply, Request, Route, Routes, help_text
 from sidecar.admin.requests import explanation, requests
+from sidecar.admin.responses import Reply, Request, Route, Routes, help_text
 from sidecar.admin.stats import stats
-from sidecar.admin.tapping import tap
+from sidecar.admin.tap import tap
 
 _FILTERS = "status=503|5xx flag= reason= path=PREFIX source=IP-PREFIX direction= limit="
 

@@ -13,13 +13,13 @@ from http import HTTPStatus
 import h11
 import trio
 
-from sidecar.admin.context import STREAMS, AdminContext, Seats
+from sidecar.admin.context import STREAMS, AdminContext, ConnectionSlots
 from sidecar.admin.guard import judge
-from sidecar.admin.replies import Answer, Reply, Request, Routes, Stream, dispatch
+from sidecar.admin.responses import Answer, Reply, Request, Routes, Stream, dispatch
 from sidecar.admin.routes import ADMIN, SCRAPE
 from sidecar.admin.tokens import bearer
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import NEVER, Channel, ChannelClosed
+from sidecar.net.connection import NEVER, Connection, ConnectionClosed
 
 HEAD_SECONDS = 10.0  # for a head and its body together
 IDLE_SECONDS = 75.0  # between requests: above the usual scrape interval of a minute
@@ -41,39 +41,39 @@ class Refused(Exception):
         self.reply = Reply(status, f"{text}\n".encode())
 
 
-async def serve_admin(channel: Channel, context: AdminContext) -> None:
+async def serve_admin(connection: Connection, context: AdminContext) -> None:
     """Answers the requests on an admin connection until its end, and closes it. Raises nothing that a peer causes."""
-    await _serve(_Conversation(channel, context, ADMIN, guarded=True), context.admin_seats)
+    await _serve(_Conversation(connection, context, ADMIN, guarded=True), context.admin_seats)
 
 
-async def serve_scrape(channel: Channel, context: AdminContext) -> None:
+async def serve_scrape(connection: Connection, context: AdminContext) -> None:
     """As ``serve_admin``, for metrics and health only: open to other machines, and able to change nothing."""
-    await _serve(_Conversation(channel, context, SCRAPE, guarded=False), context.scrape_seats)
+    await _serve(_Conversation(connection, context, SCRAPE, guarded=False), context.scrape_seats)
 
 
-async def _serve(conversation: _Conversation, seats: Seats) -> None:
-    channel = conversation.channel
-    channel.limit(HEAD_SECONDS, Reason.HEAD_TIMEOUT)
-    if not seats.take(channel):
-        channel.close()
+async def _serve(conversation: _Conversation, seats: ConnectionSlots) -> None:
+    connection = conversation.connection
+    connection.limit(HEAD_SECONDS, Reason.HEAD_TIMEOUT)
+    if not seats.take(connection):
+        connection.close()
         return
     try:
         going_on = True
         while going_on:
             going_on = await conversation.turn(seats)
-        await channel.close_after_reply()
-    except (ChannelClosed, ProxyError):
+        await connection.close_after_reply()
+    except (ConnectionClosed, ProxyError):
         return  # the peer left, or kept us waiting: there is nobody to tell
     finally:
-        seats.leave(channel)
-        channel.close()
+        seats.leave(connection)
+        connection.close()
 
 
 class _Conversation:
     """One connection, with h11's state of it."""
 
-    def __init__(self, channel: Channel, context: AdminContext, routes: Routes, *, guarded: bool) -> None:
-        self.channel = channel
+    def __init__(self, connection: Connection, context: AdminContext, routes: Routes, *, guarded: bool) -> None:
+        self.connection = connection
         self._context = context
         self._routes = routes
         self._guarded = guarded
@@ -81,7 +81,7 @@ class _Conversation:
         self._head_only = False
         self._whole = True  # no piece of a stream was sent in part
 
-    async def turn(self, seats: Seats) -> bool:
+    async def turn(self, seats: ConnectionSlots) -> bool:
         """One request and its reply; whether another may follow."""
         self._head_only = False
         try:
@@ -91,8 +91,8 @@ class _Conversation:
             self._head_only = head.method == b"HEAD"
             self._check(head)
             await self._skip_body()
-            seats.begin(self.channel)
-            self.channel.limit(REPLY_SECONDS, Reason.CLIENT_IDLE)
+            seats.begin(self.connection)
+            self.connection.limit(REPLY_SECONDS, Reason.CLIENT_IDLE)
             close = self._h11.they_are_waiting_for_100_continue  # for leave to send a body that nobody wants
             answer = await self._answer(head)
             if isinstance(answer, Stream):
@@ -111,7 +111,7 @@ class _Conversation:
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             return False
         self._h11.start_next_cycle()
-        seats.wait(self.channel)
+        seats.wait(self.connection)
         await self._await_next()
         return True
 
@@ -127,9 +127,9 @@ class _Conversation:
         if {b"content-length", b"transfer-encoding"} <= names:  # RFC 9112 section 6.1
             raise Refused(400, "a body has one length")
         if self._guarded:
-            refusal = judge(self.channel.peer, list(head.headers))
+            refusal = judge(self.connection.peer, list(head.headers))
             if refusal is not None:
-                logger.warning("admin: request from %s refused: %s", self.channel.peer, refusal.text)
+                logger.warning("admin: request from %s refused: %s", self.connection.peer, refusal.text)
                 raise Refused(refusal.status, refusal.text)
         if not head.target.startswith(b"/"):
             raise Refused(400, "this is not a proxy: ask for a path")
@@ -147,7 +147,7 @@ class _Conversation:
         path, _, query = head.target.decode("latin-1").partition("?")
         accept = b",".join(value for name, value in head.headers if name == b"accept").decode("latin-1")
         token = bearer([value for name, value in head.headers if name == b"authorization"])
-        request = Request(head.method.decode("ascii"), path, query, accept, self.channel.peer, token)
+        request = Request(head.method.decode("ascii"), path, query, accept, self.connection.peer, token)
         try:
             return await dispatch(self._routes, self._context, request)
         except Exception:
@@ -161,20 +161,20 @@ class _Conversation:
             await self._send(Reply(503, f"there are {STREAMS} streams already\n".encode()), close=True)
             return
         headers = [("content-type", stream.content_type), *_ALWAYS, *stream.more, ("connection", "close")]
-        channel = self.channel
-        streams.add(channel)
+        connection = self.connection
+        streams.add(connection)
         try:
             await self._send_piece(self._h11.send(h11.Response(status_code=200, headers=headers, reason="OK")))
             if not self._head_only:
                 await self._run_watched(stream)
         finally:
-            streams.discard(channel)
+            streams.discard(connection)
             last = self._h11.send(h11.EndOfMessage()) if self._h11.our_state is h11.SEND_BODY else None
-            if last and self._whole and not channel.closed:
+            if last and self._whole and not connection.closed:
                 try:
-                    channel.send_nowait(last)  # also when this is cancelled: the stream then looks complete, and is
-                except ChannelClosed:
-                    channel.close()
+                    connection.send_nowait(last)  # also when this is cancelled: the stream then looks complete, and is
+                except ConnectionClosed:
+                    connection.close()
 
     async def _run_watched(self, stream: Stream) -> None:
         """Runs it beside a look-out for the client's leaving."""
@@ -184,17 +184,17 @@ class _Conversation:
 
         async def watch() -> None:
             try:
-                await self.channel.recv()  # FIN; and whoever says more while we speak is not heard out either
-            except (ChannelClosed, ProxyError):
-                self.channel.close()
+                await self.connection.recv()  # FIN; and whoever says more while we speak is not heard out either
+            except (ConnectionClosed, ProxyError):
+                self.connection.close()
             nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
             try:
                 await stream.run(send)
-            except (ChannelClosed, ProxyError):
-                self.channel.close()  # it left, or did not take a piece in time
+            except (ConnectionClosed, ProxyError):
+                self.connection.close()  # it left, or did not take a piece in time
             except Exception:
                 logger.exception("admin: a stream failed")
             nursery.cancel_scope.cancel()
@@ -202,9 +202,9 @@ class _Conversation:
     async def _send_piece(self, data: bytes | None) -> None:
         if data:
             self._whole = False
-            self.channel.limit(PIECE_SECONDS, Reason.CLIENT_IDLE)
-            await self.channel.send_all(data)
-            self.channel.deadline = NEVER
+            self.connection.limit(PIECE_SECONDS, Reason.CLIENT_IDLE)
+            await self.connection.send_all(data)
+            self.connection.deadline = NEVER
             self._whole = True
 
     async def _send(self, reply: Reply, *, close: bool) -> None:
@@ -223,12 +223,12 @@ class _Conversation:
         if not self._head_only:
             parts.append(self._h11.send(h11.Data(data=reply.body)))
         parts.append(self._h11.send(h11.EndOfMessage()))
-        self.channel.limit(REPLY_SECONDS, Reason.CLIENT_IDLE)
-        await self.channel.send_all(b"".join(part for part in parts if part))
+        self.connection.limit(REPLY_SECONDS, Reason.CLIENT_IDLE)
+        await self.connection.send_all(b"".join(part for part in parts if part))
 
     async def _next_event(self) -> h11.Event:
         while (event := self._h11.next_event()) is h11.NEED_DATA:
-            self._h11.receive_data(await self.channel.recv())
+            self._h11.receive_data(await self.connection.recv())
         if event is h11.PAUSED:
             raise h11.RemoteProtocolError("bytes where none belong")
         assert not isinstance(event, type)  # the two sentinels are gone
@@ -237,6 +237,6 @@ class _Conversation:
     async def _await_next(self) -> None:
         """Waits for the first bytes of the next request, as long as an idle connection may."""
         if not self._h11.trailing_data[0]:
-            self.channel.limit(IDLE_SECONDS, Reason.CLIENT_IDLE)
-            self._h11.receive_data(await self.channel.recv())
-        self.channel.limit(HEAD_SECONDS, Reason.HEAD_TIMEOUT)
+            self.connection.limit(IDLE_SECONDS, Reason.CLIENT_IDLE)
+            self._h11.receive_data(await self.connection.recv())
+        self.connection.limit(HEAD_SECONDS, Reason.HEAD_TIMEOUT)

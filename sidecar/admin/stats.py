@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from sidecar.admin.context import AdminContext
-from sidecar.admin.figures import metrics
-from sidecar.admin.replies import Reply, Request, as_json
+from sidecar.admin.metrics import metrics
+from sidecar.admin.responses import Reply, Request, as_json
 
 LONGEST_FILTER = 256
 _ELSEWHERE = re.compile(r"[\\()\[\]+?]|(?<!\.)\*|.\^|\$.")

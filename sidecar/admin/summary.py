@@ -1,6 +1,6 @@
 """One second of the process, as the page shows it: rates, latencies, who calls whom, the last failures, the limits.
 
-Who calls it: ``admin.live``, once a second while a page is open. Nothing is counted for it on the hot path: rates are
+Who calls it: ``admin.events``, once a second while a page is open. Nothing is counted for it on the hot path: rates are
 differences of the counters that are there anyway, latencies and shares come from the last records that are kept. It
 waits for nothing, and takes the time as an argument.
 
@@ -21,9 +21,9 @@ from sidecar.admin.health import standing
 from sidecar.admin.totals import APP_WORD, DIRECTIONS, Totals
 from sidecar.errors import Reason
 from sidecar.telemetry import redact
-from sidecar.telemetry.history import Glance
-from sidecar.telemetry.meanings import APP_ERROR, MEANINGS
+from sidecar.telemetry.history import RecordSummary
 from sidecar.telemetry.process import resident_bytes
+from sidecar.telemetry.reason_help import APP_ERROR, MEANINGS
 from sidecar.telemetry.record import Record
 
 FAILURES: Final = 20  # rows of the page
@@ -32,7 +32,7 @@ SHARES: Final = 8  # sources and destinations that are named; the rest is one li
 SWITCHING: Final = 101
 _BY_WORD: Final = {reason.word: reason for reason in Reason}
 
-Seen = Record | Glance
+Seen = Record | RecordSummary
 Plain = dict[str, object]
 Gauges = Mapping[str, Mapping[tuple[str, ...], float]]
 

@@ -1,4 +1,4 @@
-"""``--config FILE|DIR``: documents, from a file or from those of a directory, watched as ``watched`` tells.
+"""``--config FILE|DIR``: documents, from a file or from those of a directory, watched as ``file_watcher`` tells.
 
 Of a directory all ``*.yaml``, ``*.yml`` and ``*.json`` are read, in the order of their names, and none below it; names
 that begin with a dot are passed over. So a ConfigMap works as Kubernetes mounts it: its files are symbolic links that
@@ -13,22 +13,22 @@ from hashlib import sha256
 from time import time
 from typing import Final
 
-from sidecar.feed.current import Current
-from sidecar.feed.watched import Mark, Reading, Watched, mark_of, read_file
+from sidecar.feed.file_watcher import FileWatcher, Mark, Reading, mark_of, read_file
+from sidecar.feed.snapshot_holder import SnapshotHolder
 from sidecar.resources.config import load_config
 from sidecar.resources.load import Loaded
-from sidecar.resources.snapshot import Me, Version
+from sidecar.resources.snapshot import Node, Version
 
 MAX_FILES: Final = 1000  # whose marks are looked at each second, in 2 ms; documents have room for many in one file
 MAX_BYTES: Final = 32 << 20  # of all together
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 
 
-class ConfigFiles(Watched):
+class ConfigFiles(FileWatcher):
     """The documents at ``path``, for ``current``. ``trust_domain`` is that of the service accounts in them."""
 
     def __init__(
-        self, path: str, me: Me, trust_domain: str, current: Current, clock: Callable[[], float] = time
+        self, path: str, me: Node, trust_domain: str, current: SnapshotHolder, clock: Callable[[], float] = time
     ) -> None:
         super().__init__("--config", path, _Files(path, me, trust_domain), current, clock)
 
@@ -36,7 +36,7 @@ class ConfigFiles(Watched):
 class _Files:
     """See ``watched.Source``."""
 
-    def __init__(self, path: str, me: Me, trust_domain: str) -> None:
+    def __init__(self, path: str, me: Node, trust_domain: str) -> None:
         self._path = path
         self._me = me
         self._trust_domain = trust_domain
@@ -80,7 +80,7 @@ class _Files:
         return Reading(tuple(marks), digest, load_config(files, self._me, self._trust_domain, version))
 
 
-def check(path: str, me: Me, trust_domain: str) -> Loaded:
+def check(path: str, me: Node, trust_domain: str) -> Loaded:
     """What a start with these files would find. Blocks."""
     return _Files(path, me, trust_domain).read(Version(0, 1)).loaded
 

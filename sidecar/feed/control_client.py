@@ -1,12 +1,12 @@
 """A call to the control plane: one request, one bounded answer, by a deadline.
 
-Who calls it: ``feed.caller`` for the proxy, and ``control.ctl`` for people. Bytes go over our own ``dial`` and TLS.
-What a control plane may send is bounded (head, body, time), and every way in which it can fail is a
+Who calls it: ``feed.retrying_client`` for the proxy, and ``control.ctl`` for people. Bytes go over our own ``dial`` and
+TLS. What a control plane may send is bounded (head, body, time), and every way in which it can fail is a
 :class:`ControlError` with a word, which is the metric's label. A token goes out in one header and never into an error
 or a log.
 
-A line that has answered is kept for the next call (``feed.lines``), so that a heartbeat costs no handshake; a new
-certificate means new lines. One that dies before a byte of the answer may have been ended while it rested: then the
+A line that has answered is kept for the next call (``feed.keepalive_pool``), so that a heartbeat costs no handshake; a
+new certificate means new lines. One that dies before a byte of the answer may have been ended while it rested: then the
 call is made once more, on a new one. A line on which a token was shown by TLS is not kept: next time there is a
 certificate to show.
 """
@@ -25,14 +25,14 @@ from OpenSSL import SSL
 
 from certs.renew import SKEW_WARNED, clock_skew
 from sidecar.addresses import parse_ip
+from sidecar.control_url import ControlUrl
 from sidecar.errors import ProxyError
-from sidecar.feed.lines import Broken, Line, Lines, TooLarge
-from sidecar.feed.lines import Reply as Reply
-from sidecar.joining import ControlUrl
-from sidecar.net.channel import Channel, ChannelClosed
+from sidecar.feed.keepalive_pool import Broken, KeepAliveConnection, KeepAlivePool, TooLarge
+from sidecar.feed.keepalive_pool import Reply as Reply
+from sidecar.net.connection import Connection, ConnectionClosed
 from sidecar.net.dial import dial
 from sidecar.net.resolve import Resolver
-from sidecar.net.tls import HandshakeFailed, Judge, secure_client
+from sidecar.tls.handshake import HandshakeFailed, Judge, secure_client
 
 CONNECT_SECONDS: Final = 5.0
 CALL_SECONDS: Final = 10.0  # from the look-up to the last byte, beside what the server was asked to wait
@@ -59,7 +59,7 @@ class ControlError(Exception):
 
 class Way(msgspec.Struct, frozen=True):
     """How to call: ``context`` and ``judge`` where it is by TLS, ``token`` where one is shown. ``pins``: hashes of root
-    keys of which a bundle that comes over plain loopback has to have one; none where the channel proves itself."""
+    keys of which a bundle that comes over plain loopback has to have one; none where the connection proves itself."""
 
     context: SSL.Context | None = None
     judge: Judge | None = None
@@ -79,18 +79,23 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class ControlClient:
-    """``channels`` are all connections of the process; ``clock`` the wall clock; ``kept``: how many lines may rest.
+    """``connections`` are all connections of the process; ``clock`` the wall clock; ``kept``: how many lines may rest.
     ``skew`` is how far the control plane's clock is ahead of ours, in seconds; None before it told."""
 
     def __init__(
-        self, url: ControlUrl, resolver: Resolver, channels: set[Channel], clock: Callable[[], float], kept: int = 0
+        self,
+        url: ControlUrl,
+        resolver: Resolver,
+        connections: set[Connection],
+        clock: Callable[[], float],
+        kept: int = 0,
     ) -> None:
         self.url = url
         self.skew: float | None = None
         self._resolver = resolver
-        self._channels = channels
+        self._connections = connections
         self._clock = clock
-        self._lines = Lines(kept)
+        self._lines = KeepAlivePool(kept)
 
     def close(self) -> None:
         """Lets go of the lines that rest."""
@@ -139,7 +144,7 @@ class ControlClient:
                 raise ControlError(f"handshake_{failed.rule}", failed.detail, refused=True) from None
             except ProxyError as error:
                 raise ControlError(error.reason.word, error.detail) from None
-            except ChannelClosed as closed:
+            except ConnectionClosed as closed:
                 # In TLS 1.3 a client learns by an alert after the handshake that its certificate was refused.
                 refused = way.context is not None and not way.token
                 raise ControlError("closed", f"{self.url}: {closed.detail}", refused=refused) from None
@@ -160,43 +165,51 @@ class ControlClient:
         if line is not None:
             try:
                 return await self._exchange_on(line, kept, request, body, most)
-            except (ChannelClosed, Broken, ProxyError):
+            except (ConnectionClosed, Broken, ProxyError):
                 if line.heard:
                     raise
-        return await self._exchange_on(Line(await self._connect(way, source), way.context), kept, request, body, most)
+        return await self._exchange_on(
+            KeepAliveConnection(await self._connect(way, source), way.context), kept, request, body, most
+        )
 
-    async def _exchange_on(self, line: Line, kept: bool, request: h11.Request, body: bytes, most: int) -> Reply:
+    async def _exchange_on(
+        self, line: KeepAliveConnection, kept: bool, request: h11.Request, body: bytes, most: int
+    ) -> Reply:
         try:
             reply = await line.exchange(request, body, most)
         except BaseException:
-            line.channel.close()
+            line.connection.close()
             raise
         if kept:
             self._lines.give(line, monotonic())
         else:
-            line.channel.close()
+            line.connection.close()
         return reply
 
-    async def _connect(self, way: Way, source: str) -> Channel:
+    async def _connect(self, way: Way, source: str) -> Connection:
         addresses = await self._resolver.resolve(self.url.host)
         if source:
             addresses = [each for each in addresses if (":" in each) == (":" in source)]
             if not addresses:
                 family = "IPv6" if ":" in source else "IPv4"
                 raise ControlError("no_address", f"the control plane has no {family} address ({self.url})")
-        channel = await dial(addresses, self.url.port, timeout=CONNECT_SECONDS, registry=self._channels, source=source)
+        connection = await dial(
+            addresses, self.url.port, timeout=CONNECT_SECONDS, registry=self._connections, source=source
+        )
         try:
             if way.context is not None and way.judge is not None:
                 sni = b"" if parse_ip(self.url.host) is not None else self.url.host.encode("ascii", "ignore")
-                channel = await secure_client(channel, way.context, way.judge, sni=sni, alpn=ALPN, seconds=CALL_SECONDS)
-                if channel.secured is None or channel.secured.peer is None:
+                connection = await secure_client(
+                    connection, way.context, way.judge, sni=sni, alpn=ALPN, seconds=CALL_SECONDS
+                )
+                if connection.secured is None or connection.secured.peer is None:
                     raise ControlError("handshake_no_certificate", f"{self.url}: it shows no certificate", refused=True)
             elif self.url.secure:
                 raise ControlError("no_trust", f"{self.url}: nothing says whom to trust there")
         except BaseException:
-            channel.close()
+            connection.close()
             raise
-        return channel
+        return connection
 
     def _request(
         self, way: Way, method: str, target: str, body: bytes, fields: Sequence[tuple[str, str]]

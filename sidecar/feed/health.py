@@ -16,12 +16,12 @@ import trio
 
 from sidecar.addresses import Address
 from sidecar.errors import ProxyError
-from sidecar.look import look_at_port, look_by_command
-from sidecar.net.channel import Channel
+from sidecar.health_check import look_at_port, look_by_command
+from sidecar.net.connection import Connection
 from sidecar.net.dial import source_for
-from sidecar.net.local import outward_addresses
+from sidecar.net.local_addresses import outward_addresses
 from sidecar.net.resolve import Resolver
-from sidecar.registering import HealthCheck
+from sidecar.registration_flags import HealthCheck
 from sidecar.settings import Settings
 
 JITTER: Final = 0.1  # of the interval: replicas that began together don't all look at once
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 Look = Callable[[], Awaitable[str]]
 
 
-class Standing(msgspec.Struct, frozen=True):
+class HealthState(msgspec.Struct, frozen=True):
     """``healthy`` None: nobody has looked yet. ``detail``: what the look that counts found; ``against``: how many looks
     in a row have found otherwise since."""
 
@@ -39,14 +39,14 @@ class Standing(msgspec.Struct, frozen=True):
     against: int = 0
 
 
-def judged(before: Standing, problem: str, healthy_after: int, unhealthy_after: int) -> Standing:
+def judged(before: HealthState, problem: str, healthy_after: int, unhealthy_after: int) -> HealthState:
     """How it stands after another look, which found this problem, or (empty) none."""
     well = not problem
     if before.healthy is None or well == before.healthy:
-        return Standing(well, problem)
+        return HealthState(well, problem)
     against = before.against + 1
     if against >= (healthy_after if well else unhealthy_after):
-        return Standing(well, problem)
+        return HealthState(well, problem)
     return msgspec.structs.replace(before, against=against)
 
 
@@ -55,7 +55,7 @@ class Health:
     ``looked``: there has been a look."""
 
     def __init__(self, settings: Settings, look: Look, chance: Callable[[], float]) -> None:
-        self.standing = Standing()
+        self.standing = HealthState()
         self.changed: Callable[[], None] = lambda: None
         self.looked = trio.Event()
         self._look = look
@@ -81,7 +81,7 @@ class Health:
             self.changed()
 
 
-def look_of(check: HealthCheck, settings: Settings, channels: set[Channel]) -> Look:
+def look_of(check: HealthCheck, settings: Settings, connections: set[Connection]) -> Look:
     """How to look, as the flags say. With interception the app is reached at the address that its callers dial, from
     the source that the rules let through."""
     seconds = settings.health_timeout
@@ -97,7 +97,7 @@ def look_of(check: HealthCheck, settings: Settings, channels: set[Channel]) -> L
             addresses = await resolver.resolve(target.host)
         except ProxyError as error:
             return error.reason.word
-        return await look_at_port(addresses, _port(check, target), check.path, channels, seconds=seconds)
+        return await look_at_port(addresses, _port(check, target), check.path, connections, seconds=seconds)
 
     async def captured() -> str:
         try:
@@ -108,7 +108,7 @@ def look_of(check: HealthCheck, settings: Settings, channels: set[Channel]) -> L
             return "this machine has no address for callers"
         assert check.port is not None  # held by ``settings``
         source = source_for(address)
-        return await look_at_port([address], check.port, check.path, channels, seconds=seconds, source=source)
+        return await look_at_port([address], check.port, check.path, connections, seconds=seconds, source=source)
 
     if check.kind == "exec":
         return by_command

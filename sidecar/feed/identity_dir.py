@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from sidecar.errors import StartError
-from sidecar.feed.answers import ListText
+from sidecar.feed.control_answers import ListText
 
 NAME: Final = "identity.json"
 MOST: Final = 16 * 1024 * 1024

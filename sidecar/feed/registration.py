@@ -22,12 +22,12 @@ import msgspec
 import trio
 
 from sidecar import values
-from sidecar.feed import answers
-from sidecar.feed.answers import Malformed
-from sidecar.feed.caller import Caller
+from sidecar.feed import control_answers
+from sidecar.feed.control_answers import Malformed
 from sidecar.feed.control_client import ControlError
-from sidecar.feed.health import Health, Standing
-from sidecar.registering import Advertise, Labels
+from sidecar.feed.health import Health, HealthState
+from sidecar.feed.retrying_client import RetryingClient
+from sidecar.registration_flags import Advertise, Labels
 
 TTL: Final = 15.0  # s; the control plane may answer with another
 SHORTEST: Final = 3.0  # s of it, whatever is answered: nobody can have us call without a pause
@@ -99,7 +99,7 @@ class Registration:
 
     def __init__(
         self,
-        caller: Caller,
+        caller: RetryingClient,
         place: Place,
         health: Health | None,
         taken_out: Callable[[], str],
@@ -218,7 +218,7 @@ class Registration:
             standing.detail, place.process,
         )  # fmt: skip
         answer, _ = await self._caller.ask("PUT", place.path, msgspec.json.encode(told), most=MOST, source=source)
-        taken = answers.decode(answer.body, _Answer)
+        taken = control_answers.decode(answer.body, _Answer)
         try:
             self._ttl = max(SHORTEST, values.positive_duration(taken.ttl))
         except ValueError:
@@ -283,11 +283,11 @@ class Registration:
         self.beats += 1
         self._due = self._caller.steady() + self._ttl / BEATS
 
-    def _standing(self) -> Standing:
+    def _standing(self) -> HealthState:
         why = self._taken_out()
         if why:
-            return Standing(False, why)
-        return Standing() if self.health is None else self.health.standing
+            return HealthState(False, why)
+        return HealthState() if self.health is None else self.health.standing
 
 
 def _explained(error: ControlError, place: Place) -> ControlError:

@@ -4,9 +4,10 @@ Who calls it: ``membership``, where there is ``--control`` and no file says what
 ``/v1/snapshot``, one tells ``/v1/snapshot/status`` what was judged last.
 
 Theory of operation. An answer is for us, of a version that is not older than what was judged before in its epoch, and
-of a size that one copy of does not hold the loop; then it is compiled in slices (``feed.sliced``) while requests go on
-by the Snapshot before. What has a problem changes nothing. ``version`` in the next poll is what was *judged*, so what
-was refused comes again only when it has changed. Another epoch comes from the control plane alone, never from a file.
+of a size that one copy of does not hold the loop; then it is compiled in slices (``feed.time_slicer``) while requests
+go on by the Snapshot before. What has a problem changes nothing. ``version`` in the next poll is what was *judged*, so
+what was refused comes again only when it has changed. Another epoch comes from the control plane alone, never from a
+file.
 
 A control plane that sends without end costs little: one Snapshot is in memory at a time, and between two there is half
 a second, or nineteen times what the last one cost if that is more.
@@ -25,14 +26,14 @@ import trio
 
 from certs.errors import IdentityError
 from sidecar import __version__
-from sidecar.feed import answers
-from sidecar.feed.answers import Malformed, Version
-from sidecar.feed.caller import Caller
-from sidecar.feed.current import Current
-from sidecar.feed.sliced import REST, Slices, at_once, drive
+from sidecar.feed import control_answers
+from sidecar.feed.control_answers import Malformed, Version
+from sidecar.feed.retrying_client import RetryingClient
+from sidecar.feed.snapshot_holder import SnapshotHolder
 from sidecar.feed.state_dir import MOST, StateDir, Unusable
-from sidecar.resources.slices import Compiled, compile_slices
-from sidecar.resources.snapshot import SCHEMA, Me, Snapshot
+from sidecar.feed.time_slicer import REST, TimeSlicer, at_once, drive
+from sidecar.resources.incremental_compile import Compiled, compile_slices
+from sidecar.resources.snapshot import SCHEMA, Node, Snapshot
 
 # MOST, of an answer: a hundred thousand endpoints. It is copied once when it has come, which takes some milliseconds
 # for so many bytes, and it is all that a control plane can have us keep.
@@ -61,10 +62,15 @@ class SnapshotFeed:
     """For ``current``; ``instance`` tells this process from others of its identity."""
 
     def __init__(
-        self, caller: Caller, current: Current, me: Me, instance: str, directory: StateDir | None = None
+        self,
+        caller: RetryingClient,
+        current: SnapshotHolder,
+        me: Node,
+        instance: str,
+        directory: StateDir | None = None,
     ) -> None:
         self.judged: Version | None = None
-        self.slices = Slices()
+        self.slices = TimeSlicer()
         self._caller = caller
         self._current = current
         self._me = me
@@ -110,8 +116,8 @@ class SnapshotFeed:
 
     async def _judge(self, body: bytes, etag: str) -> None:
         head = self._head(body, etag)
-        version = answers.version(head.version)
-        if answers.older(version, self.judged):
+        version = control_answers.version(head.version)
+        if control_answers.older(version, self.judged):
             raise Malformed("older_version", "a Snapshot that is older than the one that was judged last")
         if version == self.judged:
             return
@@ -136,7 +142,7 @@ class SnapshotFeed:
 
     def _told(self, version: str) -> str:
         try:
-            answers.version(version)
+            control_answers.version(version)
         except Malformed:
             self._current.refuse(("it is no Snapshot, and has no version",), self._caller.clock())
             raise
@@ -225,7 +231,7 @@ class SnapshotFeed:
             ours = self._caller.contact.ours()
             if head.proxy != str(ours):
                 raise Unusable(f"it is for another workload than {ours}")
-            version = answers.version(head.version)
+            version = control_answers.version(head.version)
             compiled = at_once(compile_slices(body, self._me, "last good"))
             if compiled.snapshot is None:
                 raise Unusable(compiled.problems[0])

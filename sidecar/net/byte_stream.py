@@ -1,9 +1,9 @@
-"""The small protocol of bytes under a channel, and what a TLS handshake agreed on.
+"""The small protocol of bytes under a connection, and what a TLS handshake agreed on.
 
-Two classes implement ``ByteStream``: ``socket.socket``, non-blocking, and ``secured_socket.TlsSocket``, which a
-handshake makes (``net.tls``). Both raise what a socket raises, so ``channel.Channel`` waits, times out and closes in
-the same way over either. This module must not import OpenSSL: it takes 10 MB, and a proxy without an identity does
-not load it.
+Two classes implement ``ByteStream``: ``socket.socket``, non-blocking, and ``tls_socket.TlsSocket``, which a handshake
+makes (``tls.handshake``). Both raise what a socket raises, so ``connection.Connection`` waits, times out and closes in
+the same way over either. This module must not import OpenSSL: it takes 10 MB, and a proxy without an identity does not
+load it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From addresses to a connected channel.
+"""From addresses to a connected connection.
 
 Who calls it: the pool, tunnels and opaque connections. Names are looked up before, by ``net.resolve``.
 
@@ -21,7 +21,7 @@ import trio
 
 from sidecar.addresses import Endpoint
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import NEVER, Channel, ChannelClosed, Overdue
+from sidecar.net.connection import NEVER, Connection, ConnectionClosed, DeadlineExceeded
 
 ATTEMPT_DELAY = 0.25  # seconds; RFC 8305 section 5, "Connection Attempt Delay"
 
@@ -44,16 +44,16 @@ def source_for(address: str) -> str:
 
 
 async def dial(
-    addresses: Sequence[str], port: int, *, timeout: float, registry: set[Channel], source: str = ""
-) -> Channel:
+    addresses: Sequence[str], port: int, *, timeout: float, registry: set[Connection], source: str = ""
+) -> Connection:
     """A connection to the first of ``addresses`` (IP literals, in order of preference) that answers.
 
-    ``source`` is the address of this machine that it comes from, of the one family that is dialed then.
-    ``timeout`` in seconds is for all of them together, and coarse (``Channel.limit``). The channel has no deadline
-    left. It may return without a checkpoint. Cancelling it closes what was begun.
+    ``source`` is the address of this machine that it comes from, of the one family that is dialed then. ``timeout`` in
+    seconds is for all of them together, and coarse (``Connection.limit``). The connection has no deadline left. It may
+    return without a checkpoint. Cancelling it closes what was begun.
 
     Raises ProxyError: CONNECT_FAILED when every address refused, CONNECT_TIMEOUT when one of them stayed silent until
-    the time was over, another reason when the channel was expired with it (by a drain).
+    the time was over, another reason when the connection was expired with it (by a drain).
     """
     failure = ProxyError(Reason.CONNECT_FAILED, "there is no address to connect to")
     for index, address in enumerate(addresses, 1):
@@ -62,16 +62,16 @@ async def dial(
         except ProxyError as error:
             failure = error
             continue
-        channel = Channel(sock, str(Endpoint(address, port)), registry)
+        connection = Connection(sock, str(Endpoint(address, port)), registry)
         if connected:
-            return channel
+            return connection
         if index == len(addresses):
-            return await _finish(channel, timeout)
-        return await _race(channel, addresses[index:], port, source, monotonic() + timeout, registry)
+            return await _finish(connection, timeout)
+        return await _race(connection, addresses[index:], port, source, monotonic() + timeout, registry)
     raise failure
 
 
-def dial_unix(path: str, name: str, registry: set[Channel]) -> Channel:
+def dial_unix(path: str, name: str, registry: set[Connection]) -> Connection:
     """A connection to the unix socket at ``path``, called ``name`` in records: made at once, or not at all. Raises
     ProxyError(CONNECT_FAILED), also where too many wait to be accepted there (unix(7), EAGAIN)."""
     try:
@@ -82,7 +82,7 @@ def dial_unix(path: str, name: str, registry: set[Channel]) -> Channel:
     if code:
         sock.close()
         raise ProxyError(Reason.CONNECT_FAILED, f"{name}: {os.strerror(code).lower()}")
-    return Channel(sock, name, registry)
+    return Connection(sock, name, registry)
 
 
 def _begin(address: str, port: int, source: str) -> tuple[socket.socket, bool]:
@@ -122,41 +122,41 @@ def _bind(sock: socket.socket, source: str, address: str, port: int) -> None:
         raise ProxyError(Reason.CONNECT_FAILED, detail) from None
 
 
-async def _finish(channel: Channel, seconds: float) -> Channel:
-    """Waits until a connect that was begun is through; else closes the channel. Raises ProxyError."""
-    channel.limit(seconds, Reason.CONNECT_TIMEOUT)
+async def _finish(connection: Connection, seconds: float) -> Connection:
+    """Waits until a connect that was begun is through; else closes the connection. Raises ProxyError."""
+    connection.limit(seconds, Reason.CONNECT_TIMEOUT)
     try:
-        await channel.wait_writable()
-        code = channel.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        await connection.wait_writable()
+        code = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            raise ProxyError(Reason.CONNECT_FAILED, f"{channel.peer}: {os.strerror(code).lower()}")
-    except Overdue as error:
-        channel.close()
+            raise ProxyError(Reason.CONNECT_FAILED, f"{connection.peer}: {os.strerror(code).lower()}")
+    except DeadlineExceeded as error:
+        connection.close()
         if error.reason is not Reason.CONNECT_TIMEOUT:
             raise
-        raise ProxyError(error.reason, f"{channel.peer}: no answer within {seconds:.3g} s") from None
-    except ChannelClosed as error:
-        channel.close()
-        raise ProxyError(Reason.CONNECT_FAILED, f"{channel.peer}: {error.detail}") from None
+        raise ProxyError(error.reason, f"{connection.peer}: no answer within {seconds:.3g} s") from None
+    except ConnectionClosed as error:
+        connection.close()
+        raise ProxyError(Reason.CONNECT_FAILED, f"{connection.peer}: {error.detail}") from None
     except BaseException:  # a cancellation above all: nothing else refers to this socket
-        channel.close()
+        connection.close()
         raise
-    channel.deadline = NEVER
-    return channel
+    connection.deadline = NEVER
+    return connection
 
 
 async def _race(
-    first: Channel, others: Sequence[str], port: int, source: str, deadline: float, registry: set[Channel]
-) -> Channel:
+    first: Connection, others: Sequence[str], port: int, source: str, deadline: float, registry: set[Connection]
+) -> Connection:
     """The next address starts when the one before has failed, or after ATTEMPT_DELAY; the first to be through wins."""
-    won: list[Channel] = []
+    won: list[Connection] = []
     failures: list[ProxyError] = []
 
-    async def attempt(begun: Channel | None, address: str, failed: trio.Event) -> None:
+    async def attempt(begun: Connection | None, address: str, failed: trio.Event) -> None:
         try:
             if begun is None:
                 sock, connected = _begin(address, port, source)
-                begun = Channel(sock, str(Endpoint(address, port)), registry)
+                begun = Connection(sock, str(Endpoint(address, port)), registry)
                 if connected:
                     return win(begun)
             win(await _finish(begun, deadline - monotonic()))
@@ -164,11 +164,11 @@ async def _race(
             failures.append(error)
             failed.set()
 
-    def win(channel: Channel) -> None:
+    def win(connection: Connection) -> None:
         if won:
-            channel.close()
+            connection.close()
         else:
-            won.append(channel)
+            won.append(connection)
             nursery.cancel_scope.cancel()
 
     try:
@@ -181,8 +181,8 @@ async def _race(
                 with trio.move_on_after(ATTEMPT_DELAY):
                     await failed.wait()
     except BaseException:
-        for channel in (first, *won):
-            channel.close()
+        for connection in (first, *won):
+            connection.close()
         raise
     if won:
         return won[0]

@@ -1,6 +1,6 @@
 """Accepted connections: bounded in number, isolated from each other's failures, and asked to leave at a drain.
 
-One ``Connections`` per direction. ``app`` calls it, and decides in which order the directions drain.
+One ``ConnectionTracker`` per direction. ``app`` calls it, and decides in which order the directions drain.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import trio
 
 from sidecar.addresses import ClientAddr
 from sidecar.errors import Reason
-from sidecar.net.channel import NEVER, Channel
+from sidecar.net.connection import NEVER, Connection
 
 LAST_REQUEST_SECONDS = 1.0  # in a drain, an idle connection may still bring a request for this long
 _LOOK_SECONDS = 0.1
@@ -41,25 +41,25 @@ class ConnectionCounters(Protocol):
     connections_refused: int
 
 
-class _Accepted(set[Channel]):
-    """The open channels of one direction. Each is in the whole process's registry, too: a channel enters and leaves
-    both at once, also when a TLS handshake hands its connection over to another channel."""
+class _Accepted(set[Connection]):
+    """The open connections of one direction. Each is in the whole process's registry, too: a connection enters and
+    leaves both at once, also when a TLS handshake puts another one in its place."""
 
-    def __init__(self, registry: set[Channel]) -> None:
+    def __init__(self, registry: set[Connection]) -> None:
         super().__init__()
         self._registry = registry
 
-    def add(self, channel: Channel) -> None:
-        super().add(channel)
-        self._registry.add(channel)
+    def add(self, connection: Connection) -> None:
+        super().add(connection)
+        self._registry.add(connection)
 
-    def discard(self, channel: object) -> None:
-        super().discard(channel)
-        self._registry.discard(channel)
+    def discard(self, connection: object) -> None:
+        super().discard(connection)
+        self._registry.discard(connection)
 
 
-class Connections:
-    """The connections of one direction, served by ``serve(channel, host)`` in ``nursery``.
+class ConnectionTracker:
+    """The connections of one direction, served by ``serve(connection, host)`` in ``nursery``.
 
     ``admits(active)`` returns whether one more may come while ``active`` are open in all directions; ``refused(peer)``
     is called for each connection that is refused.
@@ -68,8 +68,8 @@ class Connections:
     def __init__(
         self,
         nursery: trio.Nursery,
-        serve: Callable[[Channel, str], Awaitable[None]],
-        registry: set[Channel],
+        serve: Callable[[Connection, str], Awaitable[None]],
+        registry: set[Connection],
         counters: ConnectionCounters,
         admits: Callable[[int], bool],
         refused: Callable[[str], None],
@@ -79,7 +79,7 @@ class Connections:
         self._counters = counters
         self._admits = admits
         self._refused = refused
-        self._channels = _Accepted(registry)
+        self._connections = _Accepted(registry)
         self._served = 0  # tasks
         self._left = trio.Event()
 
@@ -90,23 +90,23 @@ class Connections:
 
     def take(self, sock: socket.socket, client: ClientAddr) -> None:
         """Serve a connection that was accepted, or refuse it with RST."""
-        channel = Channel(sock, str(client), self._channels)
+        connection = Connection(sock, str(client), self._connections)
         if not self._admits(self._counters.connections_active):
             self._counters.connections_refused += 1
-            channel.reset()
-            self._refused(channel.peer)
+            connection.reset()
+            self._refused(connection.peer)
             return
         self._counters.connections_active += 1
         self._served += 1
-        self._nursery.start_soon(self._guarded, channel, client.host)
+        self._nursery.start_soon(self._guarded, connection, client.host)
 
-    async def _guarded(self, channel: Channel, host: str) -> None:
+    async def _guarded(self, connection: Connection, host: str) -> None:
         try:
-            await self._serve(channel, host)
+            await self._serve(connection, host)
         except Exception:
             _log.exception("internal error while serving a connection; please report it")
         finally:
-            channel.close()
+            connection.close()
             self._served -= 1
             self._counters.connections_active -= 1
             self._left.set()
@@ -121,6 +121,6 @@ class Connections:
 
     def _hurry_idle(self) -> None:
         soon = monotonic() + LAST_REQUEST_SECONDS
-        for channel in self._channels:
-            if soon < channel.deadline < NEVER and channel.overdue_as is Reason.CONNECTION_IDLE:
-                channel.deadline = soon
+        for connection in self._connections:
+            if soon < connection.deadline < NEVER and connection.overdue_as is Reason.CONNECTION_IDLE:
+                connection.deadline = soon

@@ -17,7 +17,7 @@ import trio
 
 from sidecar.addresses import Address, ClientAddr, parse_ip
 from sidecar.errors import StartError
-from sidecar.net.local import is_local
+from sidecar.net.local_addresses import is_local
 
 BACKLOG = 4096
 # How long sent bytes may stay unacknowledged, in milliseconds: a half-dead peer stays for hours otherwise. Linux counts

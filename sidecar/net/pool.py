@@ -22,7 +22,7 @@ from typing import Final, Protocol
 import trio
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import NEVER, Channel
+from sidecar.net.connection import NEVER, Connection
 
 MARGIN_SECONDS: Final = 1.0
 
@@ -60,13 +60,23 @@ class PoolUse:
 class Lease:
     """A pooled connection in use; ``reused``: it has served before. Ends with one ``release``."""
 
-    __slots__ = ("_poll", "channel", "generation", "idle_limit", "idle_until", "pool", "principal", "reused", "until")
+    __slots__ = (
+        "_poll",
+        "connection",
+        "generation",
+        "idle_limit",
+        "idle_until",
+        "pool",
+        "principal",
+        "reused",
+        "until",
+    )
 
-    def __init__(self, pool: Pool, channel: Channel) -> None:
+    def __init__(self, pool: Pool, connection: Connection) -> None:
         self.pool = pool
-        self.channel = channel
+        self.connection = connection
         self.generation = pool.generation
-        secured = channel.secured
+        secured = connection.secured
         self.principal = str(secured.peer.spiffe_id) if secured is not None and secured.peer is not None else ""
         self.reused = False
         # The peer cuts a connection when a certificate on it ends: it is not handed out so shortly before.
@@ -75,11 +85,11 @@ class Lease:
         self.idle_limit = pool.idle_seconds
         self.idle_until = 0.0
         self._poll = select.poll()
-        self._poll.register(channel.fd, select.POLLIN | select.POLLRDHUP)
+        self._poll.register(connection.fd, select.POLLIN | select.POLLRDHUP)
 
     def quiet(self) -> bool:
         """Whether there is nothing to read, no byte, no FIN, no error: a poll is cheaper than a read that fails."""
-        return not self._poll.poll(0) and not self.channel.holds_unread()
+        return not self._poll.poll(0) and not self.connection.holds_unread()
 
     @property
     def stale(self) -> bool:
@@ -94,7 +104,7 @@ class Lease:
 class Pool:
     """Connections that ``dial`` makes, within the seconds that it is given (it raises ProxyError)."""
 
-    def __init__(self, dial: Callable[[float], Awaitable[Channel]], limits: Limits, counters: PoolCounters) -> None:
+    def __init__(self, dial: Callable[[float], Awaitable[Connection]], limits: Limits, counters: PoolCounters) -> None:
         self._dial = dial
         self.limit = limits.most
         self.max_waiting = limits.max_waiting
@@ -102,7 +112,7 @@ class Pool:
         self.idle_seconds = limits.idle_seconds
         self._counters = counters
         self._idle: deque[Lease] = deque()
-        self._waiting: deque[_Turn] = deque()
+        self._waiting: deque[_Waiter] = deque()
         self.open = 0
         self.generation = 0  # what is open from before the last ``renew`` ends what it carries, and is not reused
         self.closed = False
@@ -177,7 +187,7 @@ class Pool:
             if lease is not None:
                 if not fresh and lease.quiet():
                     return lease
-                lease.channel.close()  # and a new one takes its place
+                lease.connection.close()  # and a new one takes its place
             if self.closed:
                 self._freed()
                 raise ProxyError(Reason.CONNECT_FAILED, "the endpoint is gone")
@@ -185,11 +195,11 @@ class Pool:
 
     def release(self, lease: Lease, *, reusable: bool) -> None:
         """See :meth:`Lease.release`."""
-        channel = lease.channel
-        if not reusable or lease.stale or channel.closed or channel.overdue is not None:
+        connection = lease.connection
+        if not reusable or lease.stale or connection.closed or connection.overdue is not None:
             self._drop(lease)
             return
-        channel.deadline = NEVER
+        connection.deadline = NEVER
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.over:
@@ -230,22 +240,22 @@ class Pool:
     async def _connect(self, seconds: float) -> Lease:
         generation = self.generation
         try:
-            channel = await self._dial(seconds)
+            connection = await self._dial(seconds)
         except BaseException as error:
             self._freed()
             if isinstance(error, ProxyError):
                 self._note(error)
             raise
         self._counters.pool_misses += 1
-        lease = Lease(self, channel)
+        lease = Lease(self, connection)
         lease.generation = generation
         return lease
 
-    async def _wait(self) -> _Turn:
+    async def _wait(self) -> _Waiter:
         if len(self._waiting) >= self.max_waiting:
             raise self._note(ProxyError(Reason.POOL_FULL, f"{self.max_waiting} requests wait for a connection already"))
         self._counters.pool_waits += 1
-        turn = _Turn()
+        turn = _Waiter()
         self._waiting.append(turn)
         try:
             with trio.move_on_after(self.wait_seconds):
@@ -268,7 +278,7 @@ class Pool:
         self.last_failure = monotonic(), ProxyError(error.reason, error.detail)
         return error
 
-    def _abandon(self, turn: _Turn) -> None:
+    def _abandon(self, turn: _Waiter) -> None:
         turn.over = True
         if turn.event.is_set():  # its turn came in the very moment it gave up
             if turn.lease is not None:
@@ -279,7 +289,7 @@ class Pool:
             self._waiting.remove(turn)
 
     def _drop(self, lease: Lease) -> None:
-        lease.channel.close()
+        lease.connection.close()
         self._freed()
 
     def _freed(self) -> None:
@@ -303,7 +313,7 @@ def pool_use(pools: Iterable[Pool], limit: int) -> PoolUse:
     return PoolUse(opened, idle, waiting, limit, count)
 
 
-class _Turn:
+class _Waiter:
     """A place in the queue. Its turn brings a connection, or (None) leave to make one."""
 
     __slots__ = ("event", "lease", "over")

@@ -3,7 +3,7 @@
 Who calls it: tunnels and opaque connections in ``proxy``. It reads nothing of what it carries.
 
 Theory of operation. Each direction is a task, and is in one of three states. *Small*: its task sleeps, and its
-messages are carried by the switchboard, a receive and a send each. *Long*: a read came back full, so the task reads
+messages are carried by the relay reactor, a receive and a send each. *Long*: a read came back full, so the task reads
 by itself, 64 KiB at a time, until the source pauses. *Spliced*: the same once the direction has moved SPLICE_AFTER
 bytes, through a pipe that is held for the burst only. A sink that is full makes the task wait for it, and meanwhile
 nothing is read: one direction holds at most 64 KiB in this process (over TLS the same once more, sealed), or a pipe's
@@ -11,7 +11,7 @@ worth in the kernel.
 
 The end. FIN from one side becomes FIN for the other, and the other direction goes on; the side that sent it is still
 watched, for a reset. Everything else ends both directions at once by cancelling the nursery: a reset, an idle time
-(seen by ``look``, which the switchboard calls), or somebody's ``Channel.expire``.
+(seen by ``look``, which the relay reactor calls), or somebody's ``Connection.expire``.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from typing import Protocol
 import trio
 
 from sidecar.errors import Reason
-from sidecar.net.channel import BULK_SIZE, NEVER, READ_SIZE, Channel, ChannelClosed, Overdue
+from sidecar.net.connection import BULK_SIZE, NEVER, READ_SIZE, Connection, ConnectionClosed, DeadlineExceeded
 from sidecar.net.pipes import Pipe, Pipes
-from sidecar.net.switchboard import Line, Switchboard
+from sidecar.net.relay_reactor import ReactorEntry, RelayReactor
 
 SPLICE_AFTER = 262_144  # bytes; a shorter transfer is not worth a pipe
 YIELD_AFTER = 524_288  # bytes moved without a wait before the others get their turn: well under 1 ms
@@ -49,8 +49,8 @@ class Relayed:
 
 
 async def relay(
-    left: Channel,
-    right: Channel,
+    left: Connection,
+    right: Connection,
     *,
     to_right: bytes = b"",
     to_left: bytes = b"",
@@ -59,14 +59,14 @@ async def relay(
     counters: Spliced,
     pipes: Pipes,
 ) -> Relayed:
-    """Carries bytes both ways until both directions have ended; then neither channel is used any more, nor closed.
+    """Carries bytes both ways until both directions have ended; then neither connection is used any more, nor closed.
 
     ``left`` is the client's side. ``to_right`` and ``to_left`` were read before, and go first. It ends when neither
     direction moved a byte for ``idle`` seconds, or for ``half_close_idle`` once one of them has ended (coarse: 0.1 s).
-    A side that was reset makes the other side be reset. Earlier deadlines and watchers of the channels are
+    A side that was reset makes the other side be reset. Earlier deadlines and watchers of the connections are
     taken off: here a FIN is not a farewell.
 
-    Raises nothing of its own; cancelling it leaves channels that may have sent a part, only good for closing.
+    Raises nothing of its own; cancelling it leaves connections that may have sent a part, only good for closing.
     """
     return await _Relay(left, right, idle, half_close_idle, counters, pipes).run(to_right, to_left)
 
@@ -88,9 +88,9 @@ class _Relay:
     )
 
     def __init__(
-        self, left: Channel, right: Channel, idle: float, half_close_idle: float, counters: Spliced, pipes: Pipes
+        self, left: Connection, right: Connection, idle: float, half_close_idle: float, counters: Spliced, pipes: Pipes
     ) -> None:
-        board = Switchboard.current()
+        board = RelayReactor.current()
         self.to_right = _Direction(left, right, board, counters, pipes)
         self.to_left = _Direction(right, left, board, counters, pipes)
         self._left = left
@@ -129,23 +129,23 @@ class _Relay:
         except SourceDied:
             ours.sink.reset()
             self._end(ours.source.overdue or source_died)  # it may have been cut on our side
-        except ChannelClosed:
+        except ConnectionClosed:
             ours.source.reset()
             self._end(ours.sink.overdue or sink_died)
-        except Overdue as error:
+        except DeadlineExceeded as error:
             self._end(error.reason)
-        except OSError:  # the kernel has no watch or no memory left for the switchboard
+        except OSError:  # the kernel has no watch or no memory left for the relay reactor
             self._end(Reason.INTERNAL)
         else:
             self._scope.cancel()
 
     def look(self, now: float) -> None:
-        """Ends the relay when it has been idle, or when somebody expired or closed one of its channels."""
-        for channel in (self._left, self._right):
-            if channel.closed:
-                return self._end(Reason.CLIENT_CLOSED if channel is self._left else Reason.UPSTREAM_CLOSED)
-            if channel.overdue is not None:
-                return self._end(channel.overdue)
+        """Ends the relay when it has been idle, or when somebody expired or closed one of its connections."""
+        for connection in (self._left, self._right):
+            if connection.closed:
+                return self._end(Reason.CLIENT_CLOSED if connection is self._left else Reason.UPSTREAM_CLOSED)
+            if connection.overdue is not None:
+                return self._end(connection.overdue)
         moved = self.to_right.moved + self.to_left.moved
         if moved != self._moved:
             self._moved = moved
@@ -164,7 +164,7 @@ class SourceDied(Exception):
     """The side that a direction reads from is gone without a FIN."""
 
 
-class _Direction(Line):
+class _Direction(ReactorEntry):
     """From ``source`` to ``sink``. ``moved`` counts what the sink's kernel took."""
 
     __slots__ = (
@@ -181,7 +181,9 @@ class _Direction(Line):
         "source",
     )
 
-    def __init__(self, source: Channel, sink: Channel, board: Switchboard, counters: Spliced, pipes: Pipes) -> None:
+    def __init__(
+        self, source: Connection, sink: Connection, board: RelayReactor, counters: Spliced, pipes: Pipes
+    ) -> None:
         super().__init__()
         self.source = source
         self.sink = sink
@@ -208,7 +210,7 @@ class _Direction(Line):
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            raise ChannelClosed(str(error.strerror)) from None
+            raise ConnectionClosed(str(error.strerror)) from None
         self.moved += sent
         size = len(data)
         if sent == size < READ_SIZE and size:
@@ -217,7 +219,7 @@ class _Direction(Line):
         return False
 
     async def run(self, first: bytes) -> None:
-        """Until the source's FIN. Raises SourceDied, ChannelClosed for the sink, Overdue."""
+        """Until the source's FIN. Raises SourceDied, ConnectionClosed for the sink, DeadlineExceeded."""
         await self._push(first)
         while not self.ended:
             if self.source.closed:
@@ -251,7 +253,7 @@ class _Direction(Line):
                 raise SourceDied
             try:
                 await self.source.wait_readable()
-            except ChannelClosed:
+            except ConnectionClosed:
                 raise SourceDied from None
             pipe = self._pipes.take() if self._spliceable and self.moved >= SPLICE_AFTER else None
             full = await self._copy() if pipe is None else await self._splice(pipe)
@@ -292,7 +294,7 @@ class _Direction(Line):
                         await self.sink.wait_writable()
                         continue
                     except OSError as error:
-                        raise ChannelClosed(str(error.strerror)) from None
+                        raise ConnectionClosed(str(error.strerror)) from None
                     pipe.held -= sent
                     self.moved += sent
                     self.counters.spliced_bytes += sent
@@ -303,7 +305,7 @@ class _Direction(Line):
             self._pipes.give(pipe)
 
 
-class _Hangup(Line):
+class _Hangup(ReactorEntry):
     """Lies on the board for errors and hang-ups alone, which end it."""
 
     __slots__ = ()

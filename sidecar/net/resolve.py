@@ -18,7 +18,7 @@ import trio
 
 from sidecar.addresses import Address, parse_ip
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.hosts import Hosts
+from sidecar.net.hosts_file import Hosts
 
 if TYPE_CHECKING:
     from dns.asyncresolver import Resolver as Asker

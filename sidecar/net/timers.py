@@ -1,6 +1,6 @@
 """The sweeper: one task that ends what is overdue, and notices clients that leave while nothing is read from them.
 
-A cancel scope with a deadline per wait would cost more than the rest of an exchange; a look at all channels every
+A cancel scope with a deadline per wait would cost more than the rest of an exchange; a look at all connections every
 50 ms costs some 30 ns each. Deadlines are therefore late by up to ``TICK``, never early.
 """
 
@@ -13,7 +13,7 @@ from time import monotonic
 import trio
 
 from sidecar.errors import Reason
-from sidecar.net.channel import Channel
+from sidecar.net.connection import Connection
 
 TICK = 0.05
 _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
@@ -22,7 +22,7 @@ _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 class Sweeper:
     """Walks ``registry`` every TICK and then calls each of ``each_tick`` with (now, how late this tick was)."""
 
-    def __init__(self, registry: set[Channel], each_tick: list[Callable[[float, float], None]]) -> None:
+    def __init__(self, registry: set[Connection], each_tick: list[Callable[[float, float], None]]) -> None:
         self._registry = registry
         self._each_tick = each_tick
 
@@ -40,21 +40,21 @@ class Sweeper:
     def sweep(self, now: float) -> None:
         """Expires what was due before ``now`` (monotonic), and aborts the work for clients that have gone."""
         watched = []
-        for channel in [c for c in self._registry if c.deadline < now or c.watcher is not None]:
-            if channel.deadline < now:
-                channel.expire(channel.overdue_as)
+        for connection in [c for c in self._registry if c.deadline < now or c.watcher is not None]:
+            if connection.deadline < now:
+                connection.expire(connection.overdue_as)
             else:
-                watched.append(channel)
+                watched.append(connection)
         if watched:
             self._abort_abandoned(watched)
 
-    def _abort_abandoned(self, watched: list[Channel]) -> None:
+    def _abort_abandoned(self, watched: list[Connection]) -> None:
         # RDHUP tells of a FIN even behind unread (pipelined) bytes, which a peek would not get past.
         poll = select.poll()
         by_fd = {}
-        for channel in watched:
-            poll.register(channel.fd, select.POLLRDHUP)
-            by_fd[channel.fd] = channel
+        for connection in watched:
+            poll.register(connection.fd, select.POLLRDHUP)
+            by_fd[connection.fd] = connection
         for fd, events in poll.poll(0):
             watcher = by_fd[fd].watcher
             if events & _GONE and watcher is not None:

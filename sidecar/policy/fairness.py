@@ -1,9 +1,9 @@
 """When the next step of a handshake may begin, and who makes room: what keeps one peer's handshakes from being
 everybody's wait. Pure: the time is handed in.
 
-Called by ``proxy.turns`` and ``proxy.gate``. A handshake costs what ten requests do, and whoever connects can make us
-begin one. So while requests go on, a peer's handshakes have a small share of the processor, and all peers' together a
-larger one; else they have all of it.
+Called by ``tls.handshake_scheduler`` and ``tls.acceptor``. A handshake costs what ten requests do, and whoever connects
+can make us begin one. So while requests go on, a peer's handshakes have a small share of the processor, and all peers'
+together a larger one; else they have all of it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def peer_of(host: str) -> str:
     return address.packed[:_NETWORK_BYTES].hex() if mapped is None else str(mapped)
 
 
-class Pace:
+class RateShare:
     """Keeps to a share of the processor. Times are seconds of one clock that does not go back."""
 
     __slots__ = ("_share", "free_at")
@@ -56,7 +56,7 @@ class Pace:
         self.free_at = min(max(self.free_at, began - SLACK_SECONDS), began) + seconds * AROUND / self._share
 
 
-class Flow:
+class Activity:
     """Whether others are at work, told by a number that changes whenever something is forwarded."""
 
     __slots__ = ("_forwarded", "_until")
@@ -73,7 +73,7 @@ class Flow:
         return now < self._until
 
 
-class ByPeer(Generic[T]):
+class PerPeerQueue(Generic[T]):
     """Things in the order in which they came, by peer."""
 
     __slots__ = ("_count", "_things")

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from sidecar.errors import Reason
-from sidecar.wire.message import Request
+from sidecar.http.message import Request
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 

@@ -20,10 +20,10 @@ from typing import Final
 import trio
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.proxy.streams import ServerStream, Upstream
+from sidecar.http.headers import Field
+from sidecar.http.message import Request, Response
+from sidecar.http.streams import ClientStream, ServerStream
 from sidecar.telemetry.record import Record
-from sidecar.wire.headers import Field
-from sidecar.wire.message import Request, Response
 
 _log = logging.getLogger(__name__)
 INTERIM_HEADS: Final = 10  # of one answer; more is an upstream that does not end (UPS)
@@ -69,7 +69,7 @@ async def try_once(
     fields: list[Field],
     body: bytes,
     kept: Kept | None,
-    upstream: Upstream,
+    upstream: ClientStream,
     record: Record,
 ) -> tuple[Response, Upload | None]:
     """Send the request with ``fields``, all of it or as much as goes before the answer; return that one's final head,
@@ -98,7 +98,7 @@ async def try_once(
     return await upload.begin(record), upload
 
 
-async def _push_what_is_there(stream: ServerStream, upstream: Upstream, sent: bool, kept: Kept) -> bool:
+async def _push_what_is_there(stream: ServerStream, upstream: ClientStream, sent: bool, kept: Kept) -> bool:
     """Moves body bytes as long as neither side makes us wait: most bodies come right behind their heads."""
     patience = _PATIENCE
     for _ in range(_PIECES):
@@ -122,7 +122,7 @@ async def _push_what_is_there(stream: ServerStream, upstream: Upstream, sent: bo
 
 
 async def _final_head(
-    stream: ServerStream, request: Request, upstream: Upstream, head: Response, upload: Upload | None
+    stream: ServerStream, request: Request, upstream: ClientStream, head: Response, upload: Upload | None
 ) -> Response:
     """The answer's final head, or 101, beginning with ``head``; other interim heads are passed on."""
     interim = 0
@@ -161,7 +161,7 @@ class Upload:
         "invited",
     )
 
-    def __init__(self, stream: ServerStream, request: Request, upstream: Upstream, kept: Kept | None) -> None:
+    def __init__(self, stream: ServerStream, request: Request, upstream: ClientStream, kept: Kept | None) -> None:
         self._stream = stream
         self._request = request
         self._upstream = upstream

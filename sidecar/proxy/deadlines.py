@@ -16,10 +16,10 @@ from typing import TypeVar
 import trio
 
 from sidecar.errors import ProxyError, Reason
+from sidecar.http.streams import ClientStream, ServerStream, StreamOpener
 from sidecar.policy.authorize import Permit
-from sidecar.proxy.streams import Origin, ServerStream, Upstream
 
-U = TypeVar("U", bound=Upstream)
+U = TypeVar("U", bound=ClientStream)
 
 
 class Deadline:
@@ -82,7 +82,7 @@ class Allotted:
     def __init__(self, limits: Limits, stream: ServerStream) -> None:
         self._limits = limits
         self._stream = stream
-        self._upstream: Upstream | None = None
+        self._upstream: ClientStream | None = None
         self._opening: trio.CancelScope | None = None
         self._try: Deadline | None = None
         self._total = limits.deadlines.arm(limits.total, self._abort)
@@ -92,8 +92,8 @@ class Allotted:
         """Whether there is no time for another attempt."""
         return self._total.passed
 
-    async def open(self, origin: Origin[U], permit: Permit, *, fresh: bool) -> U:
-        """Begin an attempt: as ``Origin.open``. Raises ProxyError(UPSTREAM_TIMEOUT) as well."""
+    async def open(self, origin: StreamOpener[U], permit: Permit, *, fresh: bool) -> U:
+        """Begin an attempt: as ``StreamOpener.open``. Raises ProxyError(UPSTREAM_TIMEOUT) as well."""
         self._upstream = None
         self._try = self._limits.deadlines.arm(self._limits.per_try, self._abort)
         with trio.CancelScope() as scope:

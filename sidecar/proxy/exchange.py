@@ -16,20 +16,20 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from sidecar.errors import ProxyError, Reason
+from sidecar.http.headers import Field
+from sidecar.http.message import Request, Response
+from sidecar.http.streams import ClientStream, ServerStream, StreamOpener
 from sidecar.policy.authorize import Permit
 from sidecar.policy.retry import REPLACE_STALE, RetryPolicy
 from sidecar.proxy.attempt import Kept, Upload, try_once
 from sidecar.proxy.deadlines import Allotted, Limits
-from sidecar.proxy.streams import Origin, ServerStream, Upstream
 from sidecar.telemetry.record import Record
-from sidecar.wire.headers import Field
-from sidecar.wire.message import Request, Response
 
-U = TypeVar("U", bound=Upstream)
+U = TypeVar("U", bound=ClientStream)
 
 
 @dataclass(frozen=True, slots=True)
-class Switched(Generic[U]):
+class Upgraded(Generic[U]):
     """The upstream agreed to speak another protocol from here on."""
 
     upstream: U
@@ -40,12 +40,12 @@ async def exchange(
     stream: ServerStream,
     request: Request,
     fields: list[Field],
-    origin: Origin[U],
+    origin: StreamOpener[U],
     permit: Permit,
     record: Record,
     retry: RetryPolicy = REPLACE_STALE,
     limits: Limits | None = None,
-) -> Switched[U] | None:
+) -> Upgraded[U] | None:
     """Forwards ``request`` with ``fields`` and replies with the answer; fills ``record``.
 
     Returns None when reply and record are complete, or the 101 that the caller has to make a tunnel of (it closes the
@@ -84,7 +84,7 @@ async def exchange(
                 ):
                     if head.status == 101:
                         switched = True
-                        return Switched(upstream, head)
+                        return Upgraded(upstream, head)
                     if upload is None and upstream.done and not upstream.trailers:
                         await stream.send_head(head, upstream.first_piece(), done=True)  # as ``_reply``, a call less
                         return None
@@ -120,7 +120,12 @@ async def exchange(
 
 
 def _again(
-    retry: RetryPolicy, error: ProxyError, request: Request, number: int, kept: Kept | None, upstream: Upstream | None
+    retry: RetryPolicy,
+    error: ProxyError,
+    request: Request,
+    number: int,
+    kept: Kept | None,
+    upstream: ClientStream | None,
 ) -> bool:
     return retry.again_after_failure(
         error.reason,
@@ -133,7 +138,7 @@ def _again(
     )
 
 
-async def _reply(stream: ServerStream, upstream: Upstream, head: Response, upload: Upload | None) -> None:
+async def _reply(stream: ServerStream, upstream: ClientStream, head: Response, upload: Upload | None) -> None:
     """Passes the answer on that ``head`` begins."""
     if upstream.done and not upstream.trailers:
         if upload is not None:

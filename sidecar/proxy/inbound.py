@@ -13,26 +13,26 @@ import msgspec
 
 from sidecar.addresses import Address, OriginalDst
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import Channel, ChannelClosed
+from sidecar.http.detect import Detected
+from sidecar.http.message import Request
+from sidecar.http.streams import ServerStream
+from sidecar.net.connection import Connection, ConnectionClosed
 from sidecar.net.pool import Lease, Limits, PoolUse, pool_use
 from sidecar.policy.authorize import Asked, Permit, authorize_inbound
-from sidecar.proxy.captured import refuse
+from sidecar.proxy.connection_handler import serve_target
+from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.exchange import exchange
-from sidecar.proxy.forwarding import Forwarder
-from sidecar.proxy.intake import serve_target
-from sidecar.proxy.opaque import switch
+from sidecar.proxy.header_sanitizer import HeaderSanitizer
 from sidecar.proxy.origin import ClusterOrigin
-from sidecar.proxy.shared import Shared
-from sidecar.proxy.sniff import Sniffed
-from sidecar.proxy.streams import ServerStream
+from sidecar.proxy.protocol_detection import Detection
+from sidecar.proxy.redirected import refuse
+from sidecar.proxy.tcp_proxy import switch
 from sidecar.resources.protocols import Protocol, protocol_in_force
 from sidecar.telemetry.record import Record
+from sidecar.upstream.bounded_table import MOST, BoundedTable
 from sidecar.upstream.cluster import Cluster, Connect, Terms
-from sidecar.upstream.figures import PoolsShown
 from sidecar.upstream.plaintext import PlaintextConnector
-from sidecar.upstream.table import MOST, BoundedTable
-from sidecar.wire.detect import Detected
-from sidecar.wire.message import Request
+from sidecar.upstream.pool_stats import PoolsShown
 
 WAIT_SECONDS = 1.0  # for a connection to the app (F13)
 _ALERTED = frozenset({Reason.HANDSHAKE_FAILED, Reason.PEER_REFUSED})
@@ -55,19 +55,19 @@ class AppPort:
     cluster = ""
     vouches = True
 
-    def __init__(self, address: Address, told: Protocol, shared: Shared, connect: Connect[Address]) -> None:
+    def __init__(self, address: Address, told: Protocol, context: ProxyContext, connect: Connect[Address]) -> None:
         self.address = address
         self._told = told
-        self._shared = shared
-        self._forwarder = Forwarder(shared, appends_caller=True)
-        self.trusts = shared.trusts
+        self._context = context
+        self._forwarder = HeaderSanitizer(context, appends_caller=True)
+        self.trusts = context.trusts
         self.name = str(address)
-        limits = Limits(shared.max_pool, shared.max_waiting, WAIT_SECONDS, shared.pool_idle)
-        terms = Terms(f"inbound|{address.port}||", self.name, limits, shared.connect_timeout)
-        self.app = Cluster(terms, connect, shared.telemetry.counters, connect_opaque=connect, places=(address,))
-        self.habits = self.app
+        limits = Limits(context.max_pool, context.max_waiting, WAIT_SECONDS, context.pool_idle)
+        terms = Terms(f"inbound|{address.port}||", self.name, limits, context.connect_timeout)
+        self.app = Cluster(terms, connect, context.telemetry.counters, connect_opaque=connect, places=(address,))
+        self.server_first_cache = self.app
         self.users = 0  # captured connections that are open here, whether or not they have a request in progress
-        self._origin = ClusterOrigin(self.app, None, self.name, shared.timeouts.stream_idle)
+        self._origin = ClusterOrigin(self.app, None, self.name, context.timeouts.stream_idle)
 
     @property
     def at_rest(self) -> bool:
@@ -85,22 +85,22 @@ class AppPort:
 
     def taken_at(self, host: str, port: int, *, direct: bool) -> Taken:
         """Return what is taken on connections to this endpoint, which leads here; ``direct``: it is our listener's."""
-        mesh, told = self._shared.mesh, self._told
+        mesh, told = self._context.mesh, self._told
         if mesh is None:
             return Taken(told)
         declared = mesh.snapshot.declared(host, port, direct=direct)
         protocol = protocol_in_force(told, declared.protocol)
         return Taken(protocol, declared.mixed or declared.protocol not in (None, "auto", protocol))
 
-    async def permit(self, found: Sniffed, peer: str) -> Permit:
+    async def permit(self, found: Detection, peer: str) -> Permit:
         """See ``Target``."""
         protocol = "TLS" if found.kind is Detected.TLS else "TCP"
         asked = Asked("inbound", peer, "", self.app.name, protocol, sni=found.sni)
-        return authorize_inbound(self._shared.rules, asked)
+        return authorize_inbound(self._context.rules, asked)
 
     async def dial_early(self, peer: str) -> Lease:
         """See ``Target``."""
-        permit = authorize_inbound(self._shared.rules, Asked("inbound", peer, "", self.app.name, "TCP"))
+        permit = authorize_inbound(self._context.rules, Asked("inbound", peer, "", self.app.name, "TCP"))
         return await self.app.lease(permit, opaque=True, at_once=True)
 
     async def dial(self, permit: Permit) -> Lease:
@@ -116,7 +116,7 @@ class AppPort:
         if request.method == b"CONNECT":
             raise ProxyError(Reason.METHOD_REFUSED, "CONNECT is for the outbound proxy; nothing is tunnelled inbound")
         permit = authorize_inbound(
-            self._shared.rules,
+            self._context.rules,
             Asked(
                 "inbound",
                 record.principal,
@@ -131,7 +131,7 @@ class AppPort:
         fields = self._forwarder.fields(stream, request, record)
         switched = await exchange(stream, request, fields, self._origin, permit, record)
         if switched is not None:
-            await switch(stream, switched.upstream, switched.head, record, self._shared)
+            await switch(stream, switched.upstream, switched.head, record, self._context)
 
 
 class CapturedPort(AppPort):
@@ -142,34 +142,34 @@ class CapturedPort(AppPort):
     """
 
     def __init__(
-        self, address: OriginalDst, told: Protocol, shared: Shared, listens: Callable[[Address], None]
+        self, address: OriginalDst, told: Protocol, context: ProxyContext, listens: Callable[[Address], None]
     ) -> None:
-        plaintext = _connector(shared)
+        plaintext = _connector(context)
 
-        async def connect(place: Address, seconds: float) -> Channel:
-            channel = await plaintext.connect_captured_app(place, seconds)
+        async def connect(place: Address, seconds: float) -> Connection:
+            connection = await plaintext.connect_captured_app(place, seconds)
             listens(address)  # tells that the app does
-            return channel
+            return connection
 
-        super().__init__(address, told, shared, connect)
+        super().__init__(address, told, context, connect)
         self.original = str(address)
 
 
 class Inbound:
     """Serves connections for the app at ``upstream``; ``protocol`` is what ``--protocol`` says."""
 
-    def __init__(self, upstream: Address, protocol: Protocol, shared: Shared) -> None:
-        self._shared = shared
-        self._app = AppPort(upstream, protocol, shared, _connector(shared).connect_app)
+    def __init__(self, upstream: Address, protocol: Protocol, context: ProxyContext) -> None:
+        self._context = context
+        self._app = AppPort(upstream, protocol, context, _connector(context).connect_app)
 
-    async def serve(self, channel: Channel, host: str) -> None:
+    async def serve(self, connection: Connection, host: str) -> None:
         """Serves one connection from ``host`` until it ends, and closes it."""
         try:
             # Documents declare a port by the endpoint that callers dial, which is this listener.
-            host_port = ("", 0) if self._shared.mesh is None else channel.sock.getsockname()[:2]
-            await _serve_at(channel, host, self._app, self._shared, self._app.taken_at(*host_port, direct=True))
+            host_port = ("", 0) if self._context.mesh is None else connection.sock.getsockname()[:2]
+            await _serve_at(connection, host, self._app, self._context, self._app.taken_at(*host_port, direct=True))
         finally:
-            channel.close()
+            connection.close()
 
     def sweep(self, now: float) -> None:
         """Closes connections that have been idle for too long."""
@@ -185,17 +185,17 @@ class Inbound:
 
     def uses(self) -> dict[str, PoolUse]:
         """How its pools are used, by name."""
-        return pool_uses([self._app], self._shared.max_pool)
+        return pool_uses([self._app], self._context.max_pool)
 
 
 class CapturedInbound:
     """Serves connections for the app at whatever port they wanted to reach; ``protocol`` is what ``--protocol``
     says."""
 
-    def __init__(self, protocol: Protocol, shared: Shared) -> None:
-        self._shared = shared
+    def __init__(self, protocol: Protocol, context: ProxyContext) -> None:
+        self._context = context
         self._ports: BoundedTable[OriginalDst, CapturedPort] = BoundedTable(
-            lambda address: CapturedPort(address, protocol, shared, self._note_listens)
+            lambda address: CapturedPort(address, protocol, context, self._note_listens)
         )
         self._reached: set[Address] = (
             set()
@@ -205,18 +205,18 @@ class CapturedInbound:
         """Whether connections to there have been served before."""
         return self._ports.get(original) is not None
 
-    async def serve_captured(self, channel: Channel, host: str, original: OriginalDst) -> None:
+    async def serve_captured(self, connection: Connection, host: str, original: OriginalDst) -> None:
         """Serves one connection from ``host`` that was redirected here on its way to ``original``, an address of this
         pod, and closes it."""
         port = self._ports.find(original)
         port.users += 1
         try:
             await _serve_at(
-                channel, host, port, self._shared, port.taken_at(original.host, original.port, direct=False)
+                connection, host, port, self._context, port.taken_at(original.host, original.port, direct=False)
             )
         finally:
             port.users -= 1
-            channel.close()
+            connection.close()
 
     @property
     def app_was_seen(self) -> bool:
@@ -227,7 +227,7 @@ class CapturedInbound:
         """Whether nobody listens any more at any port where somebody was seen to."""
         for address in tuple(self._reached):
             try:
-                (await _connector(self._shared).connect_captured_app(address, self._shared.connect_timeout)).close()
+                (await _connector(self._context).connect_captured_app(address, self._context.connect_timeout)).close()
             except ProxyError as error:
                 if error.reason is Reason.CONNECT_FAILED:
                     continue  # whoever is only slow to accept has not gone
@@ -254,35 +254,35 @@ class CapturedInbound:
 
     def uses(self) -> dict[str, PoolUse]:
         """How the pools of all ports are used together, by name."""
-        return pool_uses(self._ports.values(), self._shared.max_pool)
+        return pool_uses(self._ports.values(), self._context.max_pool)
 
 
-async def _serve_at(channel: Channel, host: str, port: AppPort, shared: Shared, taken: Taken) -> None:
-    """Serve a connection for ``port``, which takes this, through the gate where there is one."""
-    gate, protocol = shared.gate, taken.protocol
-    if gate is None:
-        await serve_target(channel, host, port, shared, protocol=protocol)
+async def _serve_at(connection: Connection, host: str, port: AppPort, context: ProxyContext, taken: Taken) -> None:
+    """Serve a connection for ``port``, which takes this, through the acceptor where there is one."""
+    acceptor, protocol = context.acceptor, taken.protocol
+    if acceptor is None:
+        await serve_target(connection, host, port, context, protocol=protocol)
         return
     try:
         begins = True
         while begins:  # again only for a client whose handshake began after a silence
-            channel, admitted = await gate.admit(channel, host, port.address.port)
-            if admitted.inside == "tcp" and taken.mixed:
+            connection, security = await acceptor.accept(connection, host, port.address.port)
+            if security.inside == "tcp" and taken.mixed:
                 # To its caller this may be a port that is declared tcp: what it announces says nothing then.
-                admitted = msgspec.structs.replace(admitted, inside="auto")
-            begins = await serve_target(channel, host, port, shared, admitted, protocol)
+                security = msgspec.structs.replace(security, inside="auto")
+            begins = await serve_target(connection, host, port, context, security, protocol)
     except ProxyError as refused:
         if refused.reason in _ALERTED:
-            await channel.close_after_reply()  # a reset would destroy the alert that says what is wrong
-        refuse(channel, "inbound", refused, port.original, shared)
-    except ChannelClosed:
-        shared.telemetry.counters.detect_nothing += 1
+            await connection.close_after_reply()  # a reset would destroy the alert that says what is wrong
+        refuse(connection, "inbound", refused, port.original, context)
+    except ConnectionClosed:
+        context.telemetry.counters.detect_nothing += 1
     finally:
-        channel.close()  # after a handshake it is not the caller's
+        connection.close()  # after a handshake it is not the caller's
 
 
-def _connector(shared: Shared) -> PlaintextConnector:
-    return PlaintextConnector(shared.resolver, shared.listeners, shared.channels, None)
+def _connector(context: ProxyContext) -> PlaintextConnector:
+    return PlaintextConnector(context.resolver, context.listeners, context.connections, None)
 
 
 def named_pools(ports: Collection[AppPort]) -> dict[str, PoolsShown]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sidecar.http.h1.client import H1ClientStream
 from sidecar.policy.authorize import Permit
-from sidecar.proxy.upstream import UpstreamStream
 from sidecar.upstream.cluster import Cluster
 
 
@@ -23,6 +23,6 @@ class ClusterOrigin:
         self.name = name
         self._stream_idle = stream_idle
 
-    async def open(self, permit: Permit, *, fresh: bool) -> UpstreamStream:
+    async def open(self, permit: Permit, *, fresh: bool) -> H1ClientStream:
         """See ``streams.Origin``. Raises ProxyError; TypeError for what is no Permit for this cluster and place."""
-        return UpstreamStream(await self._cluster.lease(permit, self._at, fresh=fresh), self._stream_idle)
+        return H1ClientStream(await self._cluster.lease(permit, self._at, fresh=fresh), self._stream_idle)

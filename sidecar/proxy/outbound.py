@@ -12,29 +12,29 @@ from time import monotonic, time
 
 from sidecar.addresses import Address, OriginalDst, parse_host_port, parse_ip
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import Channel, ChannelClosed
+from sidecar.http.detect import Detected
+from sidecar.http.h1.head import authority_parts, canonical_authority
+from sidecar.http.h1.server import H1ServerConnection
+from sidecar.http.message import EMPTY, Request, Response
+from sidecar.http.streams import ServerStream
+from sidecar.net.connection import Connection, ConnectionClosed
 from sidecar.net.pool import Lease, Limits, PoolUse, pool_use
 from sidecar.policy.authorize import Permit, authorize_caller, refuse_own_listener
-from sidecar.proxy.connection import ServerConnection
+from sidecar.proxy.connection_handler import http2_refused, serve_target
+from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.exchange import exchange
-from sidecar.proxy.forwarding import Forwarder
-from sidecar.proxy.intake import http2_refused, serve_target
-from sidecar.proxy.opaque import switch, tunnel
+from sidecar.proxy.header_sanitizer import HeaderSanitizer
 from sidecar.proxy.origin import ClusterOrigin
+from sidecar.proxy.protocol_detection import Detection, ServerFirstCache, detect_protocol, greets, note_detected
 from sidecar.proxy.routes import Route, Routes
 from sidecar.proxy.serve import serve_http
-from sidecar.proxy.shared import Shared
-from sidecar.proxy.sniff import Habits, Sniffed, greets, note_detected, sniff
-from sidecar.proxy.streams import ServerStream
+from sidecar.proxy.tcp_proxy import switch, tunnel
 from sidecar.resources.protocols import Protocol
 from sidecar.resources.snapshot import Snapshot
-from sidecar.telemetry.record import Origin, Record
+from sidecar.telemetry.record import ConnectionInfo, Record
 from sidecar.upstream.clusters import Clusters
-from sidecar.upstream.figures import PoolsShown
 from sidecar.upstream.plaintext import PlaintextConnector
-from sidecar.wire.detect import Detected
-from sidecar.wire.head import authority_parts, canonical_authority
-from sidecar.wire.message import EMPTY, Request, Response
+from sidecar.upstream.pool_stats import PoolsShown
 
 WAIT_SECONDS = 3.0  # for a connection to an endpoint (F13)
 _DECLARED = {"http": Detected.HTTP1, "tcp": Detected.OPAQUE}  # such a port takes nothing else, and is not looked into
@@ -45,21 +45,21 @@ _WORDS = {Detected.TLS: "TLS", Detected.HTTP1: "HTTP"}
 class Outbound:
     """Serves the app's connections."""
 
-    def __init__(self, shared: Shared) -> None:
-        self._shared = shared
-        self._forwarder = Forwarder(shared, appends_caller=False)
-        mesh = shared.mesh
+    def __init__(self, context: ProxyContext) -> None:
+        self._context = context
+        self._forwarder = HeaderSanitizer(context, appends_caller=False)
+        mesh = context.mesh
         snapshot = None if mesh is None else lambda: mesh.snapshot
-        plaintext = PlaintextConnector(shared.resolver, shared.listeners, shared.channels, snapshot)
-        limits = Limits(shared.max_pool, shared.max_waiting, WAIT_SECONDS, shared.pool_idle)
+        plaintext = PlaintextConnector(context.resolver, context.listeners, context.connections, snapshot)
+        limits = Limits(context.max_pool, context.max_waiting, WAIT_SECONDS, context.pool_idle)
         self._clusters = Clusters(
             limits,
-            shared.connect_timeout,
-            shared.telemetry.counters,
+            context.connect_timeout,
+            context.telemetry.counters,
             plaintext,
             None if mesh is None else mesh.connector,
         )
-        self._routes = Routes(self._clusters, mesh, shared.egress, shared.resolver, shared.listeners, shared.rules)
+        self._routes = Routes(self._clusters, mesh, context.egress, context.resolver, context.listeners, context.rules)
         if mesh is not None:
             mesh.connector.identity.follow(lambda _: self._clusters.renew())
 
@@ -72,26 +72,28 @@ class Outbound:
         """Close idle connections."""
         self._clusters.close()
 
-    async def serve(self, channel: Channel, host: str) -> None:
+    async def serve(self, connection: Connection, host: str) -> None:
         """Serve one connection to the explicit proxy from ``host`` until it ends, and close it."""
-        origin = Origin(time(), "HTTP, as the explicit proxy's port is for", 0.0)
-        connection = ServerConnection(channel, b"", self._shared.timeouts, host, trusted=False, origin=origin)
-        connection.leaves_with(self._shared.drain)
+        origin = ConnectionInfo(time(), "HTTP, as the explicit proxy's port is for", 0.0)
+        http_connection = H1ServerConnection(
+            connection, b"", self._context.timeouts, host, trusted=False, origin=origin
+        )
+        http_connection.leaves_with(self._context.drain)
         address = parse_ip(host)
         try:
             if address is None or not address.is_loopback:
                 try:
                     authorize_caller(loopback=False)
                 except ProxyError as refused:
-                    connection.fail_next(refused)
-            await serve_http(connection, "outbound", self._handle, self._shared)
+                    http_connection.fail_next(refused)
+            await serve_http(http_connection, "outbound", self._handle, self._context)
         finally:
-            channel.close()
+            connection.close()
 
-    async def serve_captured(self, channel: Channel, host: str, original: OriginalDst) -> None:
+    async def serve_captured(self, connection: Connection, host: str, original: OriginalDst) -> None:
         """Serve one connection that was redirected here on its way to ``original``.
 
-        Raises ProxyError where it can't be served at all; otherwise it closes the channel.
+        Raises ProxyError where it can't be served at all; otherwise it closes the connection.
         """
         snapshot = self._routes.current()
         route = self._routes.captured(snapshot, original)
@@ -101,11 +103,11 @@ class Outbound:
         if endpoint is not None:
             endpoint.users += 1
         try:
-            await serve_target(channel, host, captured, self._shared)
+            await serve_target(connection, host, captured, self._context)
         finally:
             if endpoint is not None:
                 endpoint.users -= 1
-            channel.close()
+            connection.close()
 
     def pools(self) -> dict[str, PoolsShown]:
         """The pools of all clusters, by a name for people."""
@@ -120,7 +122,7 @@ class Outbound:
     def uses(self) -> dict[str, PoolUse]:
         """How the pools of all clusters are used together."""
         pools = [pool for cluster in self._clusters for pool in cluster.pools]
-        return {"outbound": pool_use(pools, self._shared.max_pool)}
+        return {"outbound": pool_use(pools, self._context.max_pool)}
 
     # -- HTTP --------------------------------------------------------------------------------------------------------
 
@@ -132,11 +134,11 @@ class Outbound:
         fields = self._forwarder.fields(stream, request, record)
         origin = route.origin
         if origin is None:
-            origin = ClusterOrigin(route.cluster, route.at, route.shown, self._shared.timeouts.stream_idle)
+            origin = ClusterOrigin(route.cluster, route.at, route.shown, self._context.timeouts.stream_idle)
             route.origin = origin
         switched = await exchange(stream, request, fields, origin, permit, record)
         if switched is not None:
-            await switch(stream, switched.upstream, switched.head, record, self._shared)
+            await switch(stream, switched.upstream, switched.head, record, self._context)
 
     async def _handle(self, stream: ServerStream, request: Request, record: Record) -> None:
         if request.method == b"CONNECT":
@@ -185,23 +187,23 @@ class Outbound:
         record.upstream = route.shown
         record.cluster = route.label
         lease = await route.cluster.lease(permit, route.at, opaque=not http)
-        record.upstream = lease.channel.peer
+        record.upstream = lease.connection.peer
         record.upstream_principal = lease.principal
         record.status = 200
         try:
-            channel, data = await stream.take_over(_ESTABLISHED)
+            connection, data = await stream.take_over(_ESTABLISHED)
         except BaseException:
             lease.release(reusable=False)
             raise
         began = monotonic()
-        found = await self._look_inside(channel, data, route, permit, lease)
-        if found.kind is Detected.HTTP1 and (http or not greets(lease.channel)):
+        found = await self._look_inside(connection, data, route, permit, lease)
+        if found.kind is Detected.HTTP1 and (http or not greets(lease.connection)):
             # Each tunnel dials: were all of these kept, the pool would fill with connections that nothing needs.
             one_pool = http or not route.cluster.apart
             lease.release(reusable=one_pool and lease.quiet() and not lease.pool.has_idle)
             words = "HTTP, as the service's port says" if http else found.words
-            origin = Origin(time(), f"{words}, within CONNECT", monotonic() - began)
-            await self._http_within(channel, stream.peer_ip.decode(), found.data, request.authority, origin)
+            origin = ConnectionInfo(time(), f"{words}, within CONNECT", monotonic() - began)
+            await self._http_within(connection, stream.peer_ip.decode(), found.data, request.authority, origin)
         else:
             snapshot = self._routes.current()
             if lease.stale and not found.sent:
@@ -209,52 +211,58 @@ class Outbound:
                 route = self._route(snapshot, request.authority, default_port=0)
                 permit = self._routes.permit(route, stream.peer, protocol="TCP", authority=request.authority)
                 lease = await route.cluster.lease(permit, route.at, opaque=True)
-            await self._relay(channel, found, lease, record)
+            await self._relay(connection, found, lease, record)
 
-    async def _look_inside(self, channel: Channel, data: bytes, route: Route, permit: Permit, lease: Lease) -> Sniffed:
+    async def _look_inside(
+        self, connection: Connection, data: bytes, route: Route, permit: Permit, lease: Lease
+    ) -> Detection:
         """What the tunnel carries: as it is declared, else by its first bytes."""
         if route.protocol in _DECLARED:
-            return Sniffed(_DECLARED[route.protocol], data, None)
-        timeouts, began = self._shared.timeouts, monotonic()
+            return Detection(_DECLARED[route.protocol], data, None)
+        timeouts, began = self._context.timeouts, monotonic()
 
         async def again() -> Lease:
             return await route.cluster.lease(permit, route.at, opaque=True)
 
         try:
-            found = await sniff(
-                channel,
+            found = await detect_protocol(
+                connection,
                 data,
                 again,
-                route.habits,
+                route.server_first_cache,
                 lease=lease,
                 head_timeout=timeouts.request_head,
                 idle=timeouts.idle,
             )
-        except ChannelClosed as gone:
+        except ConnectionClosed as gone:
             raise ProxyError(Reason.CLIENT_CLOSED, f"the tunnel's client went away: {gone.detail}") from None
-        note_detected(found, monotonic() - began, self._shared.telemetry)
+        note_detected(found, monotonic() - began, self._context.telemetry)
         if found.kind is Detected.HTTP2 and route.kind == "service" and route.protocol != "http2":
             if found.lease is not None:
                 found.lease.release(reusable=False)
             raise ProxyError(Reason.BAD_VERSION, http2_refused(route.protocol))
         return found
 
-    async def _http_within(self, channel: Channel, host: str, data: bytes, authority: bytes, origin: Origin) -> None:
+    async def _http_within(
+        self, connection: Connection, host: str, data: bytes, authority: bytes, origin: ConnectionInfo
+    ) -> None:
         async def handle(inner: ServerStream, request: Request, record: Record) -> None:
             if request.method == b"CONNECT" or request.absolute:
                 raise ProxyError(Reason.METHOD_REFUSED, "a proxy request inside a tunnel")
             route = self._route(self._routes.current(), authority, default_port=0)
             await self.forward(inner, request, record, route, self._permit(route, inner, request))
 
-        connection = ServerConnection(channel, data, self._shared.timeouts, host, trusted=False, origin=origin)
-        connection.leaves_with(self._shared.drain)
-        await serve_http(connection, "outbound", handle, self._shared)
+        http_connection = H1ServerConnection(
+            connection, data, self._context.timeouts, host, trusted=False, origin=origin
+        )
+        http_connection.leaves_with(self._context.drain)
+        await serve_http(http_connection, "outbound", handle, self._context)
 
-    async def _relay(self, channel: Channel, found: Sniffed, lease: Lease, record: Record) -> None:
+    async def _relay(self, connection: Connection, found: Detection, lease: Lease, record: Record) -> None:
         record.sni = found.sni
         try:
             record.bytes_received += found.sent
-            await tunnel(channel, lease.channel, record, self._shared, to_upstream=found.data[found.sent :])
+            await tunnel(connection, lease.connection, record, self._context, to_upstream=found.data[found.sent :])
         finally:
             lease.release(reusable=False)
 
@@ -305,8 +313,8 @@ class _Captured:
         return self._route.shown
 
     @property
-    def habits(self) -> Habits:
-        return self._route.habits
+    def server_first_cache(self) -> ServerFirstCache:
+        return self._route.server_first_cache
 
     def trusts(self, host: str) -> bool:
         return False
@@ -325,7 +333,7 @@ class _Captured:
             self._route = self._routes.captured(snapshot, self._original)
             self._snapshot = snapshot
 
-    async def permit(self, found: Sniffed, peer: str) -> Permit:
+    async def permit(self, found: Detection, peer: str) -> Permit:
         self._follow()
         name = found.sni.decode("ascii", "replace")
         protocol = _WORDS.get(found.kind, "TCP")

@@ -14,6 +14,7 @@ import msgspec
 
 from sidecar.addresses import Address, OriginalDst, parse_ip
 from sidecar.errors import ProxyError, Reason
+from sidecar.http.h1.head import authority_parts
 from sidecar.net.listener import Listener, is_own
 from sidecar.net.resolve import Resolver
 from sidecar.policy.authorize import Asked, Permit, Rules, allow_all, authorize_outbound, authorize_service
@@ -21,11 +22,10 @@ from sidecar.policy.egress import Egress, effective
 from sidecar.proxy.origin import ClusterOrigin
 from sidecar.resources import protocols
 from sidecar.resources.snapshot import NOTHING, EntryPort, ServicePort, Snapshot
-from sidecar.resources.virtual import is_virtual
+from sidecar.resources.virtual_addresses import is_virtual
 from sidecar.upstream.cluster import Cluster
 from sidecar.upstream.clusters import Clusters
 from sidecar.upstream.endpoint import Endpoint
-from sidecar.wire.head import authority_parts
 
 _MOST: Final = 4096  # routes that are remembered, by what was called; a service has a handful of names
 
@@ -58,7 +58,7 @@ class Route(msgspec.Struct, gc=False):
         return "" if self.kind == "outside" else self.cluster.name
 
     @property
-    def habits(self) -> Cluster[Any] | Endpoint:
+    def server_first_cache(self) -> Cluster[Any] | Endpoint:
         """What remembers whether the server speaks first there."""
         return self.cluster if self.at is None else self.cluster.at(self.at)
 

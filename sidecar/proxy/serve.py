@@ -13,22 +13,22 @@ from time import monotonic, time
 import trio
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.proxy.ids import sane
-from sidecar.proxy.rescue import rescue
-from sidecar.proxy.shared import Shared
-from sidecar.proxy.streams import Connection, ServerStream
+from sidecar.http import headers
+from sidecar.http.message import Request
+from sidecar.http.streams import ServerConnection, ServerStream
+from sidecar.proxy.context import ProxyContext
+from sidecar.proxy.local_reply import rescue
+from sidecar.proxy.request_ids import sane
 from sidecar.telemetry.record import Record
-from sidecar.wire import headers
-from sidecar.wire.message import Request
 
 Handler = Callable[[ServerStream, Request, Record], Awaitable[None]]
 _log = logging.getLogger(__name__)
 
 
-async def serve_http(connection: Connection, direction: str, handle: Handler, shared: Shared) -> None:
+async def serve_http(connection: ServerConnection, direction: str, handle: Handler, context: ProxyContext) -> None:
     """Serves until either side closes, then closes the connection. Cancelling resets it."""
     peer = connection.peer
-    counters = shared.telemetry.counters
+    counters = context.telemetry.counters
     while True:
         stream = await connection.next_stream()
         if stream is None:
@@ -41,14 +41,14 @@ async def serve_http(connection: Connection, direction: str, handle: Handler, sh
             _describe(record, request)
         counters.requests_active += 1
         try:
-            record.request_id = _request_id(request, shared)
+            record.request_id = _request_id(request, context)
             failure = stream.take_failure()
             if failure is not None:
                 raise failure
             assert request is not None
-            if not shared.overload.keepalive:
+            if not context.overload.keepalive:
                 stream.close_after_reply()
-            if not shared.overload.admits(counters.requests_active - 1):
+            if not context.overload.admits(counters.requests_active - 1):
                 raise ProxyError(Reason.MEMORY, "the proxy is near its memory limit; try again later")
             await handle(stream, request, record)
         except ProxyError as error:
@@ -67,7 +67,7 @@ async def serve_http(connection: Connection, direction: str, handle: Handler, sh
             counters.requests_active -= 1
             record.bytes_received += stream.bytes_in
             record.bytes_sent += stream.bytes_out
-            shared.telemetry.finish(record)
+            context.telemetry.finish(record)
         if (stream.closing or not stream.body_done) and not await connection.goes_on():
             return
 
@@ -84,6 +84,6 @@ def _describe(record: Record, request: Request) -> None:
         record.forwarded_for = known[headers.FORWARDED_FOR]
 
 
-def _request_id(request: Request | None, shared: Shared) -> bytes:
+def _request_id(request: Request | None, context: ProxyContext) -> bytes:
     sent = request.known.get(headers.REQUEST_ID) if request is not None else None
-    return sent if sent is not None and sane(sent) else shared.ids.new()
+    return sent if sent is not None and sane(sent) else context.ids.new()

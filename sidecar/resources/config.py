@@ -12,16 +12,16 @@ import msgspec
 
 from certs.errors import IdentityError
 from certs.spiffe import workload
-from sidecar.resources.claims import Finding, problems_of
+from sidecar.resources.conflicts import Finding, problems_of
 from sidecar.resources.documents import Document, Key, Placed, bounded, placed_documents
+from sidecar.resources.incremental_compile import Compiled, compile_slices
 from sidecar.resources.lint import lint
 from sidecar.resources.load import Loaded, notes_of
 from sidecar.resources.mesh import Mesh
-from sidecar.resources.scope import scope_of, scoped_mesh
-from sidecar.resources.shape import path_text
-from sidecar.resources.slices import Compiled, compile_slices
-from sidecar.resources.snapshot import Me, Version
-from sidecar.resources.virtual import virtual_addresses
+from sidecar.resources.snapshot import Node, Version
+from sidecar.resources.validation import path_text
+from sidecar.resources.virtual_addresses import virtual_addresses
+from sidecar.resources.visibility import scope_of, scoped_mesh
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ def read_config(files: Iterable[tuple[str, bytes]], trust_domain: str = "cluster
     return Config(mesh, tuple(each.document for each in placed), (), tuple(_line(each, known) for each in lint(mesh)))
 
 
-def load_config(files: Sequence[tuple[str, bytes]], me: Me, trust_domain: str, version: Version) -> Loaded:
+def load_config(files: Sequence[tuple[str, bytes]], me: Node, trust_domain: str, version: Version) -> Loaded:
     """What the proxy that is ``me`` obeys by these files alone. Likewise."""
     config = read_config(files, trust_domain)
     if config.mesh is None:

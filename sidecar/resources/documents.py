@@ -16,10 +16,10 @@ from typing import Any, Final, cast
 import msgspec
 
 from sidecar.resources import yamltext
+from sidecar.resources.field_rules import check
 from sidecar.resources.kinds import API_VERSIONS, KINDS, Kind, Metadata, Spec
-from sidecar.resources.known import KNOWN, OTHER_KINDS, SET_BY_SERVERS
-from sidecar.resources.shape import Path, Problem, shape, shown
-from sidecar.resources.values import check
+from sidecar.resources.unsupported import KNOWN, OTHER_KINDS, SET_BY_SERVERS
+from sidecar.resources.validation import Path, Problem, shape, shown
 
 MAX_BYTES: Final = 8 << 20  # of one file
 MAX_PROBLEMS: Final = 100  # that are told; the rest is a number

@@ -1,8 +1,8 @@
 """A service entry as it was written -> its rows in the tables, or all that does not hold together. Pure.
 
-Who calls it: ``slices``. An entry's hosts have no sidecar, and are spoken to in plaintext since an operator says so
-here; an entry becomes :class:`EntryPort` and never a port of a service. Where both have a claim the service is asked
-for first. What two entries both claim is the first one's.
+Who calls it: ``incremental_compile``. An entry's hosts have no sidecar, and are spoken to in plaintext since an
+operator says so here; an entry becomes :class:`EntryPort` and never a port of a service. Where both have a claim the
+service is asked for first. What two entries both claim is the first one's.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Final
 
 from sidecar.addresses import Address, parse_ip
 from sidecar.resources.protocols import WORDS, protocol_of
+from sidecar.resources.proxy_config import EntrySpec
 from sidecar.resources.schema import EndpointSpec, PortSpec
-from sidecar.resources.scoped import EntrySpec
 from sidecar.resources.services import check_ports, dialed
-from sidecar.resources.shape import Path, shown
 from sidecar.resources.snapshot import Entry, EntryPort
-from sidecar.resources.tables import A_STEP, Tables
+from sidecar.resources.snapshot_builder import A_STEP, SnapshotBuilder
+from sidecar.resources.validation import Path, shown
 
 _WORD: Final = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME: Final = re.compile(rf"{_WORD}(?:\.{_WORD})*", re.ASCII)
@@ -28,7 +28,7 @@ Places = dict[int, dict[tuple[str, int], Address]]  # by the entry's port, each 
 
 
 def add_entry(
-    tables: Tables, spec: EntrySpec, endpoints: Iterable[tuple[int, EndpointSpec]], path: Path
+    tables: SnapshotBuilder, spec: EntrySpec, endpoints: Iterable[tuple[int, EndpointSpec]], path: Path
 ) -> Iterator[None]:
     """Adds the entry with these endpoints (each with its index; ``spec.endpoints`` is not looked at), in steps."""
     key = spec.namespace, spec.name
@@ -52,7 +52,7 @@ def add_entry(
     tables.entries[key] = Entry(spec.name, spec.namespace, tuple(ports))
 
 
-def _hosts(tables: Tables, texts: list[str], path: Path) -> Iterator[str]:
+def _hosts(tables: SnapshotBuilder, texts: list[str], path: Path) -> Iterator[str]:
     if not texts:
         tables.wrong(path, "there are none; an entry has one or more")
     for index, text in enumerate(texts):
@@ -82,7 +82,7 @@ def _port(
 
 
 def _places(
-    tables: Tables, spec: EntrySpec, endpoints: Iterable[tuple[int, EndpointSpec]], places: Places, path: Path
+    tables: SnapshotBuilder, spec: EntrySpec, endpoints: Iterable[tuple[int, EndpointSpec]], places: Places, path: Path
 ) -> Iterator[None]:
     """Fills ``places``; a step ends after so many."""
     done = 0

@@ -1,8 +1,8 @@
 """The kinds of documents, as frozen structs: what may be written below ``spec``, and in ``metadata``.
 
 Names and forms are the field's own: Istio's for the kinds that it has, Kubernetes' for metadata; ``Service`` is ours,
-since here a service says itself who may serve it. ``documents`` makes these of plain values, ``known`` has what is
-known of each kind but not supported, ``values`` judges what stands in the fields.
+since here a service says itself who may serve it. ``documents`` makes these of plain values, ``unsupported`` has what
+is known of each kind but not supported, ``field_rules`` judges what stands in the fields.
 """
 
 from __future__ import annotations

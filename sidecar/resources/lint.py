@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from sidecar.addresses import parse_ip
-from sidecar.resources.claims import Finding
+from sidecar.resources.conflicts import Finding
 from sidecar.resources.documents import Document, Key
 from sidecar.resources.kinds import (
     KINDS,
@@ -21,8 +21,8 @@ from sidecar.resources.kinds import (
     WorkloadEntry,
 )
 from sidecar.resources.mesh import Mesh
-from sidecar.resources.scope import asked, matches, selector_of
-from sidecar.resources.shape import Path, shown
+from sidecar.resources.validation import Path, shown
+from sidecar.resources.visibility import asked, matches, selector_of
 
 _SELECTOR: Mapping[str, Path] = {
     "PeerAuthentication": ("spec", "selector"),

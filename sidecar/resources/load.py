@@ -13,8 +13,8 @@ from certs.spiffe import workload
 from sidecar.resources import yamltext
 from sidecar.resources.compile import compile_mesh
 from sidecar.resources.schema import MeshFile, PeerAuthenticationSpec
-from sidecar.resources.shape import Problem, shape
-from sidecar.resources.snapshot import Me, Mode, Snapshot, Version, effective
+from sidecar.resources.snapshot import Mode, Node, Snapshot, Version, effective
+from sidecar.resources.validation import Problem, shape
 
 MAX_BYTES: Final = 8 << 20  # 25,000 services as people write them; a larger file is refused
 MAX_PROBLEMS: Final = 100  # that are told; the rest is a number
@@ -28,7 +28,7 @@ class Loaded(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-def load_mesh(content: bytes, file: str, me: Me, version: Version) -> Loaded:
+def load_mesh(content: bytes, file: str, me: Node, version: Version) -> Loaded:
     """What the file named ``file`` amounts to for ``me``. Never raises for anything that can be in a file."""
     if len(content) > MAX_BYTES:
         return Loaded(problems=(f"{file}: is longer than {MAX_BYTES >> 20} MiB",))

@@ -1,4 +1,5 @@
-"""All documents of a mesh as one immutable value, and the tables by which ``scope`` finds what a proxy is to see. Pure.
+"""All documents of a mesh as one immutable value, and the tables by which ``visibility`` finds what a proxy is to see.
+Pure.
 
 Who makes it: the control plane, anew with each change, and ``sidecar --config``. A change copies one dict of references
 and forgets the tables of that kind alone; a table is made when it is first asked for. So one change among ten thousand

@@ -1,7 +1,7 @@
 """What may be written in a mesh file, as frozen structs; and what we know of the field, but do not support.
 
 The names are the field's own: a service and its ports as Kubernetes has them, endpoints as in WorkloadEntry, modes as
-in PeerAuthentication. ``shape`` makes these structs of plain values; whether what they say holds together is for
+in PeerAuthentication. ``validation`` makes these structs of plain values; whether what they say holds together is for
 ``compile`` to see.
 """
 

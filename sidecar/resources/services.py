@@ -1,8 +1,9 @@
 """A service as it was written -> its rows in the tables, or all that does not hold together. Pure.
 
-Who calls it: ``compile`` and ``slices``. Each rule is a line that says what is wrong, and what to do where that is not
-plain. Rules of identity are those of ``certs.spiffe``; who may serve a service is said by the service, and never by an
-endpoint. A service that nobody may serve never becomes a :class:`ServicePort`: there is nothing that could be dialed.
+Who calls it: ``compile`` and ``incremental_compile``. Each rule is a line that says what is wrong, and what to do where
+that is not plain. Rules of identity are those of ``certs.spiffe``; who may serve a service is said by the service, and
+never by an endpoint. A service that nobody may serve never becomes a :class:`ServicePort`: there is nothing that could
+be dialed.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from certs import spiffe
 from certs.errors import IdentityError
 from certs.spiffe import SpiffeId
 from sidecar.resources.protocols import WORDS, protocol_of
+from sidecar.resources.proxy_config import RegisteredSpec
 from sidecar.resources.schema import EndpointSpec, PortSpec, ServiceSpec
-from sidecar.resources.scoped import RegisteredSpec
-from sidecar.resources.shape import Path, shown
 from sidecar.resources.snapshot import Endpoint, Service, ServicePort
-from sidecar.resources.tables import A_STEP, Tables
+from sidecar.resources.snapshot_builder import A_STEP, SnapshotBuilder
+from sidecar.resources.validation import Path, shown
 
 Place = tuple[str, int]
 
@@ -41,7 +42,7 @@ NO_LABELS: Final[tuple[tuple[str, str], ...]] = ()
 
 
 def add_service(
-    tables: Tables, spec: ServiceSpec, endpoints: Iterable[tuple[int, EndpointSpec]], path: Path
+    tables: SnapshotBuilder, spec: ServiceSpec, endpoints: Iterable[tuple[int, EndpointSpec]], path: Path
 ) -> Iterator[None]:
     """Adds the service with these endpoints (each with its index; ``spec.endpoints`` is not looked at), in steps."""
     named = tables.label(spec.name, (*path, "name")) & tables.label(spec.namespace, (*path, "namespace"))
@@ -76,7 +77,7 @@ def add_service(
                 yield
 
 
-def check_ports(tables: Tables, ports: list[PortSpec], path: Path) -> None:
+def check_ports(tables: SnapshotBuilder, ports: list[PortSpec], path: Path) -> None:
     """Ports of a service or an entry."""
     if not ports:
         tables.wrong(path, "there are none; a service has one or more")
@@ -98,7 +99,7 @@ def check_ports(tables: Tables, ports: list[PortSpec], path: Path) -> None:
         names.update([port.name] if port.name else [])
 
 
-def check_endpoint(tables: Tables, ports: list[PortSpec], each: EndpointSpec, at: Path) -> None:
+def check_endpoint(tables: SnapshotBuilder, ports: list[PortSpec], each: EndpointSpec, at: Path) -> None:
     """What an endpoint says of the ports."""
     names = {port.name for port in ports if port.name}
     for name in each.ports:
@@ -119,7 +120,7 @@ def dialed(endpoint: EndpointSpec, port: PortSpec) -> int:
 
 
 def _port(
-    tables: Tables,
+    tables: SnapshotBuilder,
     spec: ServiceSpec,
     port: PortSpec,
     found: Rows,
@@ -140,7 +141,7 @@ def _port(
     )
 
 
-def _identities(tables: Tables, spec: ServiceSpec, path: Path) -> Iterator[SpiffeId]:
+def _identities(tables: SnapshotBuilder, spec: ServiceSpec, path: Path) -> Iterator[SpiffeId]:
     if not spec.service_accounts and not spec.subject_alt_names:
         tables.wrong(path, "nobody may serve it; list service accounts in serviceAccounts")
     for index, account in enumerate(spec.service_accounts):
@@ -162,7 +163,7 @@ def _identities(tables: Tables, spec: ServiceSpec, path: Path) -> Iterator[Spiff
 
 
 def _endpoints(
-    tables: Tables, spec: ServiceSpec, endpoints: Iterable[tuple[int, EndpointSpec]], found: Found, path: Path
+    tables: SnapshotBuilder, spec: ServiceSpec, endpoints: Iterable[tuple[int, EndpointSpec]], found: Found, path: Path
 ) -> Iterator[None]:
     """Fills ``found``; a step ends after so many."""
     ports = list({port.port: port for port in spec.ports}.values())  # each number once
@@ -195,7 +196,7 @@ def _endpoints(
                 yield
 
 
-def _reach(tables: Tables, place: Place, each: EndpointSpec, path: Path) -> None:
+def _reach(tables: SnapshotBuilder, place: Place, each: EndpointSpec, path: Path) -> None:
     """One place is not both an app's port and a sidecar's."""
     known = tables.reaches.setdefault(place, each.mode)
     if known != each.mode:
@@ -203,7 +204,7 @@ def _reach(tables: Tables, place: Place, each: EndpointSpec, path: Path) -> None
 
 
 def _target(
-    tables: Tables,
+    tables: SnapshotBuilder,
     address: str,
     number: int,
     port: ServicePort,

@@ -1,7 +1,7 @@
 """The Snapshot: all that the proxy obeys, as one immutable value, and the tables by which a request finds its part.
 
-Who calls it: ``resources.compile`` makes it; the data plane reads one per request (``feed.current``) and passes it
-down. It is never changed: whatever is new comes as another Snapshot, whole or not at all.
+Who calls it: ``resources.compile`` makes it; the data plane reads one per request (``feed.snapshot_holder``) and passes
+it down. It is never changed: whatever is new comes as another Snapshot, whole or not at all.
 
 Every look-up is one or two in a dict, made when the Snapshot was: ten thousand services cost a request what ten do. A
 name that means nothing here means nothing at all; whether that is let through or refused is for the caller to decide.
@@ -53,7 +53,7 @@ def effective(told: Mode | None, document: Mode | None) -> Mode:
     return min(said, key=_LOOSENESS.__getitem__, default=Mode.STRICT)
 
 
-class Me(msgspec.Struct, frozen=True):
+class Node(msgspec.Struct, frozen=True):
     """Whom a Snapshot is made for. ``service`` is empty where the app belongs to none; ``mtls`` is what the command
     line said, None where it said nothing."""
 
@@ -184,7 +184,8 @@ UNDECLARED: Final = Declared()
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """What the proxy obeys. Made by ``resources.compile`` or ``resources.slices``; the tables at the end are its own.
+    """What the proxy obeys. Made by ``resources.compile`` or ``resources.incremental_compile``; the tables at the end
+    are its own.
 
     ``services`` is by (namespace, name); ``own`` the app's own service, if it is among them. ``modes`` are by the port
     that callers reach, and in force as they stand: what the command line said is in them. ``outbound_policy`` is what
@@ -194,7 +195,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     source: Source = "none"
     version: Version = Version()
-    me: Me = Me()
+    me: Node = Node()
     trust_domain: str = "cluster.local"
     services: Mapping[tuple[str, str], Service] = {}
     default_mode: Mode = Mode.STRICT

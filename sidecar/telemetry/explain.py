@@ -6,10 +6,10 @@ Called by the admin server for ``/explain/<request-id>``. Pure: a Record in, pla
 from __future__ import annotations
 
 from sidecar.errors import ProxyError, Reason
+from sidecar.http import paths
 from sidecar.telemetry import interception
-from sidecar.telemetry.meanings import APP_ERROR, MEANINGS
-from sidecar.telemetry.record import Record, Try
-from sidecar.wire import paths
+from sidecar.telemetry.reason_help import APP_ERROR, MEANINGS
+from sidecar.telemetry.record import Attempt, Record
 
 Explanation = dict[str, object]
 _NOT_CONNECTED = frozenset(
@@ -75,7 +75,7 @@ def _upstream(record: Record) -> Explanation:
     return {"cluster": interception.cluster(record) or None, "tries": tries}
 
 
-def _try(record: Record, attempt: Try) -> Explanation:
+def _try(record: Record, attempt: Attempt) -> Explanation:
     began = {"began_after_ms": _ms(attempt.began - record.began)} if attempt.began else {}
     return {
         "upstream": attempt.upstream,

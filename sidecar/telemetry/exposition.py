@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from sidecar.errors import Reason
 from sidecar.telemetry import catalog, timings
 from sidecar.telemetry.catalog import MUTUAL_TLS, PARTIES, SECURITY, UNKNOWN, Metric
-from sidecar.telemetry.figures import Figures
+from sidecar.telemetry.metric_snapshot import MetricSnapshot
 from sidecar.telemetry.metrics import (
     BUCKETS,
     HISTOGRAM_CELLS,
@@ -40,7 +40,7 @@ _WEIGHT = re.compile(r"q=([01](?:\.[0-9]{0,3})?)")
 _PARTIES = (UNKNOWN,) * len(PARTIES)
 
 
-def render(figures: Figures, version: str, accept: str) -> tuple[str, bytes]:
+def render(figures: MetricSnapshot, version: str, accept: str) -> tuple[str, bytes]:
     """The content type that suits an Accept header, and the page in it."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Page(figures, version))
@@ -70,7 +70,7 @@ def wants_openmetrics(accept: str) -> bool:
 
 
 class _Page(Collector):
-    def __init__(self, figures: Figures, version: str) -> None:
+    def __init__(self, figures: MetricSnapshot, version: str) -> None:
         self._figures = figures
         self._version = version
 
@@ -128,7 +128,7 @@ def _counted(values: Iterable[int]) -> Iterator[Family]:
     yield from families.values()
 
 
-def _timings(figures: Figures) -> Iterator[Family]:
+def _timings(figures: MetricSnapshot) -> Iterator[Family]:
     found = dict(figures.timings)
     for metric in catalog.TIMINGS:
         family = _histogram(metric)
@@ -137,7 +137,7 @@ def _timings(figures: Figures) -> Iterator[Family]:
         yield family
 
 
-def _read(figures: Figures) -> Iterator[Family]:
+def _read(figures: MetricSnapshot) -> Iterator[Family]:
     found = dict(figures.read)
     for metric in catalog.READ:
         family = _family(metric)

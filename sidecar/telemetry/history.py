@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 import trio
 
-from sidecar.telemetry.record import SERVER_ERROR, Origin, Record
+from sidecar.telemetry.record import SERVER_ERROR, ConnectionInfo, Record
 
 KEPT: Final = 1000
 KEPT_FAILED: Final = 100  # of their own: under load the last thousand are the last second, and failures are few
@@ -30,7 +30,7 @@ _STRIPPED: Final = Record.__struct_fields__.index("stripped")
 _TRIES: Final = Record.__struct_fields__.index("tries")
 
 
-class Glance(msgspec.Struct, array_like=True, gc=False):
+class RecordSummary(msgspec.Struct, array_like=True, gc=False):
     """What a summary wants of a record that ended well: its first fields, read without the rest, for a third of the
     cost. A page that is open looks at a thousand of them each second."""
 
@@ -45,7 +45,7 @@ class Glance(msgspec.Struct, array_like=True, gc=False):
     upstream: str
 
 
-_glance = msgspec.msgpack.Decoder(Glance).decode
+_glance = msgspec.msgpack.Decoder(RecordSummary).decode
 
 
 class History:
@@ -72,7 +72,7 @@ class History:
         """The last records, failed or not."""
         return [_record(each) for each in reversed(self._kept)]
 
-    def glances(self) -> list[Record | Glance]:
+    def glances(self) -> list[Record | RecordSummary]:
         """As ``newest_first``, at a glance; those that failed, or took more than one try, are there whole."""
         return [each if isinstance(each, Record) else _glance(each) for each in reversed(self._kept)]
 
@@ -100,7 +100,7 @@ def _record(kept: bytes | Record) -> Record:
         return kept
     values = _unpack(kept)
     if values[_ORIGIN] is not None:
-        values[_ORIGIN] = Origin(*values[_ORIGIN])
+        values[_ORIGIN] = ConnectionInfo(*values[_ORIGIN])
     values[_STRIPPED], values[_TRIES] = tuple(values[_STRIPPED]), ()
     return Record(*values)
 

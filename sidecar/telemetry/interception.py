@@ -1,6 +1,6 @@
 """What a record says of interception: its cluster, and whether the request named where it was sent.
 
-Read by ``accesslog`` and ``explain`` and by ``/requests``. Pure. Names are Istio's.
+Read by ``access_log`` and ``explain`` and by ``/requests``. Pure. Names are Istio's.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Final
 
 from sidecar.addresses import parse_host_port, parse_ip
 from sidecar.errors import Reason
+from sidecar.http.h1.head import authority_parts
 from sidecar.telemetry.record import Record
-from sidecar.wire.head import authority_parts
 
 PASSTHROUGH: Final = "PassthroughCluster"
 BLACK_HOLE: Final = "BlackHoleCluster"

@@ -46,7 +46,7 @@ _OPAQUE = frozenset(("TCP", "TLS", "HTTP/2"))
 
 
 @dataclass(frozen=True, slots=True)
-class Meter:
+class MetricDefinition:
     """How a number in Counters is shown: ``kind`` is "counter" or "gauge", ``labels`` are (name, value) pairs."""
 
     attribute: str
@@ -56,33 +56,43 @@ class Meter:
     labels: tuple[tuple[str, str], ...] = ()
 
 
-def _captured(direction: str) -> Meter:
+def _captured(direction: str) -> MetricDefinition:
     text = "Connections that rules redirected here, by direction; also those that were refused."
-    return Meter(f"captured_{direction}", "sidecar_captured_connections", "counter", text, (("direction", direction),))
+    return MetricDefinition(
+        f"captured_{direction}", "sidecar_captured_connections", "counter", text, (("direction", direction),)
+    )
 
 
-def _detected(attribute: str, outcome: str) -> Meter:
+def _detected(attribute: str, outcome: str) -> MetricDefinition:
     text = "Connections by what their first bytes were."
-    return Meter(attribute, "sidecar_detected_connections", "counter", text, (("outcome", outcome),))
+    return MetricDefinition(attribute, "sidecar_detected_connections", "counter", text, (("outcome", outcome),))
 
 
-def _dns(attribute: str, outcome: str) -> Meter:
-    return Meter(
+def _dns(attribute: str, outcome: str) -> MetricDefinition:
+    return MetricDefinition(
         attribute, "sidecar_dns_queries", "counter", "DNS queries by what became of them.", (("outcome", outcome),)
     )
 
 
 # One row per number, in the order in which it is shown; rows of one name stand together.
 METERS = (
-    Meter("connections_accepted", "sidecar_connections_accepted", "counter", "Connections accepted by a listener."),
-    Meter("connections_refused", "sidecar_connections_refused", "counter", "Connections refused: limit or memory."),
-    Meter("connections_active", "sidecar_connections_active", "gauge", "Client connections open now."),
-    Meter("accept_errors", "sidecar_accept_errors", "counter", "Failures of accept, as for want of descriptors."),
-    Meter("requests_active", "sidecar_requests_active", "gauge", "Requests and opaque connections in progress."),
-    Meter("pool_hits", "sidecar_pool_hits", "counter", "Requests that found an idle upstream connection."),
-    Meter("pool_misses", "sidecar_pool_misses", "counter", "Requests that opened an upstream connection."),
-    Meter("pool_waits", "sidecar_pool_waits", "counter", "Requests that waited for an upstream connection."),
-    Meter("retries", "sidecar_retries", "counter", "Requests sent again over another upstream connection."),
+    MetricDefinition(
+        "connections_accepted", "sidecar_connections_accepted", "counter", "Connections accepted by a listener."
+    ),
+    MetricDefinition(
+        "connections_refused", "sidecar_connections_refused", "counter", "Connections refused: limit or memory."
+    ),
+    MetricDefinition("connections_active", "sidecar_connections_active", "gauge", "Client connections open now."),
+    MetricDefinition(
+        "accept_errors", "sidecar_accept_errors", "counter", "Failures of accept, as for want of descriptors."
+    ),
+    MetricDefinition(
+        "requests_active", "sidecar_requests_active", "gauge", "Requests and opaque connections in progress."
+    ),
+    MetricDefinition("pool_hits", "sidecar_pool_hits", "counter", "Requests that found an idle upstream connection."),
+    MetricDefinition("pool_misses", "sidecar_pool_misses", "counter", "Requests that opened an upstream connection."),
+    MetricDefinition("pool_waits", "sidecar_pool_waits", "counter", "Requests that waited for an upstream connection."),
+    MetricDefinition("retries", "sidecar_retries", "counter", "Requests sent again over another upstream connection."),
     _detected("detect_http", "http"),
     _detected("detect_tls", "tls"),
     _detected("detect_http2", "http2"),
@@ -97,15 +107,17 @@ METERS = (
     _dns("dns_refused", "refused"),
     _dns("dns_malformed", "malformed"),
     _dns("dns_looped", "looped"),
-    Meter("dns_active", "sidecar_dns_queries_active", "gauge", "DNS queries that wait for a resolver."),
-    Meter("dns_retries", "sidecar_dns_retries", "counter", "DNS queries sent again, most often to another resolver."),
-    Meter(
+    MetricDefinition("dns_active", "sidecar_dns_queries_active", "gauge", "DNS queries that wait for a resolver."),
+    MetricDefinition(
+        "dns_retries", "sidecar_dns_retries", "counter", "DNS queries sent again, most often to another resolver."
+    ),
+    MetricDefinition(
         "dns_mismatched",
         "sidecar_dns_mismatched_answers",
         "counter",
         "Answers dropped, since they were not to what a resolver had been asked.",
     ),
-    Meter(
+    MetricDefinition(
         "dns_connections_refused",
         "sidecar_dns_connections_refused",
         "counter",
@@ -113,10 +125,14 @@ METERS = (
     ),
     _captured("inbound"),
     _captured("outbound"),
-    Meter("spliced_bytes", "sidecar_spliced_bytes", "counter", "Bytes relayed inside the kernel."),
-    Meter("access_log_dropped", "sidecar_access_log_dropped_lines", "counter", "Lines dropped: the log was too slow."),
-    Meter("app_log_dropped", "sidecar_app_log_dropped_lines", "counter", "Lines dropped: standard error was too slow."),
-    Meter(
+    MetricDefinition("spliced_bytes", "sidecar_spliced_bytes", "counter", "Bytes relayed inside the kernel."),
+    MetricDefinition(
+        "access_log_dropped", "sidecar_access_log_dropped_lines", "counter", "Lines dropped: the log was too slow."
+    ),
+    MetricDefinition(
+        "app_log_dropped", "sidecar_app_log_dropped_lines", "counter", "Lines dropped: standard error was too slow."
+    ),
+    MetricDefinition(
         "access_log_errors",
         "sidecar_access_log_errors",
         "counter",

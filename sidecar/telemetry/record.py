@@ -16,7 +16,7 @@ from sidecar.errors import ProxyError, Reason
 SERVER_ERROR: Final = 500  # statuses from here on are failures, whoever made them
 
 
-class Origin(msgspec.Struct, array_like=True, gc=False):
+class ConnectionInfo(msgspec.Struct, array_like=True, gc=False):
     """How a client's connection came to be served as it is; one per connection, shared by its records.
 
     ``opened`` is on the wall clock; ``detected`` is what it speaks and how that was found out, in words; ``after`` how
@@ -31,7 +31,7 @@ class Origin(msgspec.Struct, array_like=True, gc=False):
     principal: str = ""
 
 
-class Try(msgspec.Struct, gc=False):
+class Attempt(msgspec.Struct, gc=False):
     """One attempt: where, and whether on a reused connection; when it began and ended, on the monotonic clock, and when
     the head of its answer was there (0.0 if it never was). ``status`` is that answer's, 0 for none; ``reason`` why it
     failed, None if it did not."""
@@ -66,7 +66,7 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     method: bytes = b""
     status: int = 0
     upstream: str = ""  # up to here as in ``history.Glance``
-    origin: Origin | None = None
+    origin: ConnectionInfo | None = None
     first_byte: float = 0.0
     path: bytes = b""
     sent_target: bytes = b""  # as it came; ``path`` is as it went on
@@ -84,7 +84,7 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     attempts: int = 0
     reused: bool = False
     stripped: tuple[str, ...] = ()  # names of fields that the client may not send
-    tries: tuple[Try, ...] = ()  # those before the last one, whose facts are this record's: see ``all_tries``
+    tries: tuple[Attempt, ...] = ()  # those before the last one, whose facts are this record's: see ``all_tries``
     rule: str = ""  # of those that the reason stands for, the one that was broken
     tried: float = 0.0  # when the last attempt began, on the monotonic clock
 
@@ -104,14 +104,14 @@ class Record(msgspec.Struct, array_like=True, gc=False):
         self.first_byte, self.status = 0.0, 0
 
     @property
-    def all_tries(self) -> tuple[Try, ...]:
+    def all_tries(self) -> tuple[Attempt, ...]:
         """Every attempt, the last one included; empty if none was made."""
         if not self.attempts:
             return ()
         return *self.tries, self._try(self.began + self.duration, self.reason, self.detail)
 
-    def _try(self, ended: float, reason: Reason | None, detail: str) -> Try:
-        return Try(
+    def _try(self, ended: float, reason: Reason | None, detail: str) -> Attempt:
+        return Attempt(
             self.upstream,
             self.upstream_principal,
             self.reused,

@@ -11,15 +11,15 @@ from time import monotonic
 
 from sidecar.errors import Fault
 from sidecar.telemetry import catalog
-from sidecar.telemetry.accesslog import AccessLog
-from sidecar.telemetry.complaints import Complaints
-from sidecar.telemetry.figures import Figures, Gauges
+from sidecar.telemetry.access_log import AccessLog
+from sidecar.telemetry.gc_pauses import GcPauses
 from sidecar.telemetry.history import History, Taps
-from sidecar.telemetry.logwriter import LogWriter
+from sidecar.telemetry.log_writer import LogWriter
+from sidecar.telemetry.metric_snapshot import Gauges, MetricSnapshot
 from sidecar.telemetry.metrics import Counters, MeshMetrics, RequestMetrics
-from sidecar.telemetry.pauses import Pauses
 from sidecar.telemetry.process import LoopLag
 from sidecar.telemetry.record import Record
+from sidecar.telemetry.throttled_log import ThrottledLog
 from sidecar.telemetry.timings import Seconds
 
 _SHOULD_NOT_RISE = {
@@ -43,11 +43,11 @@ class Telemetry:
         self.who: Callable[[], str] = str  # who this proxy is; empty outside a mesh
         self.lag = LoopLag()
         self.detection = Seconds()
-        self.pauses = Pauses()  # measured once installed
+        self.pauses = GcPauses()  # measured once installed
         self.gauges = Gauges()
         self.history = History()
         self.taps = Taps()
-        self._complaints = Complaints()
+        self._complaints = ThrottledLog()
         self._risen = dict.fromkeys(_SHOULD_NOT_RISE, 0)
         self.access_log = (
             None
@@ -92,9 +92,9 @@ class Telemetry:
             self._risen[name] = number
         self._complaints.tick(now)
 
-    def read(self) -> Figures:
+    def read(self) -> MetricSnapshot:
         """All numbers of this moment; call it on the event loop."""
-        return Figures(
+        return MetricSnapshot(
             counters=self.counters.read(),
             requests=self.requests.read(),
             timings=(

@@ -20,20 +20,20 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import NEVER, Channel
+from sidecar.net.connection import NEVER, Connection
 from sidecar.net.pool import Lease, Limits, Pool, PoolCounters
 from sidecar.policy.authorize import Permit
 from sidecar.policy.balance import least_request
+from sidecar.upstream.bounded_table import MOST, make_room
 from sidecar.upstream.endpoint import Dial, Endpoint
-from sidecar.upstream.figures import EndpointShown, PoolsShown, shown
-from sidecar.upstream.table import MOST, make_room
+from sidecar.upstream.pool_stats import EndpointShown, PoolsShown, shown
 
 ATTEMPT_SECONDS: Final = 1.0  # for one endpoint to be reached, while there are others to try
 MOST_TRIED: Final = 8  # endpoints for one connection: a service that is down must not cost a dial of each
 _LAST: Final = float("inf")  # the load of an endpoint that is picked when no other is left
 
 P = TypeVar("P", bound=Hashable)
-Connect = Callable[[P, float], Awaitable[Channel]]
+Connect = Callable[[P, float], Awaitable[Connection]]
 
 
 class Terms(msgspec.Struct, frozen=True):

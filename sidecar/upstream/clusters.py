@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from sidecar.addresses import Address
 from sidecar.errors import Reason
-from sidecar.net.channel import Channel
+from sidecar.net.connection import Connection
 from sidecar.net.pool import Limits, PoolCounters
 from sidecar.resources.snapshot import Endpoint, EntryPort, ServicePort, Snapshot
 from sidecar.upstream.cluster import Cluster, Terms
@@ -32,7 +32,7 @@ _NOT_REACHED_OUTSIDE: Final = frozenset(
 class MeshConnector(Protocol):
     """See ``upstream.mtls``, which imports OpenSSL."""
 
-    async def connect(self, endpoint: Endpoint, transport: Mtls, seconds: float, *, opaque: bool) -> Channel: ...
+    async def connect(self, endpoint: Endpoint, transport: Mtls, seconds: float, *, opaque: bool) -> Connection: ...
 
 
 class Clusters:
@@ -148,7 +148,7 @@ class Clusters:
     def _terms(self, name: str, shown: str, next_on: frozenset[Reason], identities: tuple[str, ...] = ()) -> Terms:
         return Terms(name, shown, self._limits, self._patience, next_on, identities)
 
-    async def _connect_outside(self, place: Address, seconds: float) -> Channel:
+    async def _connect_outside(self, place: Address, seconds: float) -> Connection:
         return await self._plaintext.connect(place, Plaintext(str(place)), seconds)
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from sidecar.net.channel import Channel
+from sidecar.net.connection import Connection
 from sidecar.net.pool import Limits, Pool, PoolCounters
-from sidecar.upstream.figures import PoolsShown, shown
+from sidecar.upstream.pool_stats import PoolsShown, shown
 
 COOL_DOWN_SECONDS: Final = 10.0  # for which an endpoint that could not be reached is picked last
 
-Dial = Callable[[float], Awaitable[Channel]]
+Dial = Callable[[float], Awaitable[Connection]]
 
 
 class Endpoint:

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.identity import ALPN_DETECT, ALPN_HTTP1, ALPN_OPAQUE, Generation, Identity
-from sidecar.net.channel import Channel, ChannelClosed
+from sidecar.identity import ALPN_DETECT, ALPN_HTTP1, ALPN_OPAQUE, CredentialEpoch, Identity
+from sidecar.net.connection import Connection, ConnectionClosed
 from sidecar.net.dial import dial
-from sidecar.net.tls import HANDSHAKE_SECONDS, HandshakeFailed, Ours, secure_client
 from sidecar.resources.snapshot import Endpoint, Snapshot
+from sidecar.tls.handshake import HANDSHAKE_SECONDS, HandshakeFailed, Ours, secure_client
 from sidecar.upstream.transport import Mtls
 
 HTTP_OFFER: Final = (ALPN_HTTP1, ALPN_DETECT, b"http/1.1")
@@ -30,33 +30,33 @@ class Outcomes(Protocol):
 class MtlsConnector:
     """Dials the mesh: our identity, and where outcomes are counted. One per process."""
 
-    def __init__(self, identity: Identity, outcomes: Outcomes, channels: set[Channel]) -> None:
+    def __init__(self, identity: Identity, outcomes: Outcomes, connections: set[Connection]) -> None:
         self.identity = identity
         self._outcomes = outcomes
-        self._channels = channels
+        self._connections = connections
 
-    async def connect(self, endpoint: Endpoint, transport: Mtls, seconds: float, *, opaque: bool) -> Channel:
+    async def connect(self, endpoint: Endpoint, transport: Mtls, seconds: float, *, opaque: bool) -> Connection:
         """Return a secured connection to ``endpoint``, at the first of its addresses that answers; ``seconds`` for it
         to connect. The ALPN says whether requests follow or ``opaque`` bytes.
 
         Raises ProxyError: what ``net.dial`` raises, NO_IDENTITY, UPSTREAM_HANDSHAKE, UPSTREAM_IDENTITY.
         """
         generation = self.identity.require()
-        channel = await dial(endpoint.addresses, endpoint.port, timeout=seconds, registry=self._channels)
+        connection = await dial(endpoint.addresses, endpoint.port, timeout=seconds, registry=self._connections)
         try:
-            return await self._secure(channel, generation, transport, OPAQUE_OFFER if opaque else HTTP_OFFER)
+            return await self._secure(connection, generation, transport, OPAQUE_OFFER if opaque else HTTP_OFFER)
         except BaseException:
-            channel.reset()
+            connection.reset()
             raise
 
     async def _secure(
-        self, channel: Channel, generation: Generation, transport: Mtls, offer: Sequence[bytes]
-    ) -> Channel:
+        self, connection: Connection, generation: CredentialEpoch, transport: Mtls, offer: Sequence[bytes]
+    ) -> Connection:
         judge = self.identity.judge(generation, transport.identities)
         ours = Ours(generation.credentials.not_after, generation.number)
         try:
-            channel = await secure_client(
-                channel,
+            connection = await secure_client(
+                connection,
                 generation.client(),
                 judge,
                 sni=transport.sni,
@@ -67,13 +67,13 @@ class MtlsConnector:
         except HandshakeFailed as failed:
             self._outcomes.note(failed.rule, "")
             raise
-        except ChannelClosed as gone:
+        except ConnectionClosed as gone:
             self._outcomes.note("closed", "")
-            detail = f"{channel.peer}: closed in the handshake: {gone.detail}"
+            detail = f"{connection.peer}: closed in the handshake: {gone.detail}"
             raise ProxyError(Reason.UPSTREAM_HANDSHAKE, detail) from None
-        assert channel.secured is not None
-        self._outcomes.note("ok", channel.secured.group)
-        return channel
+        assert connection.secured is not None
+        self._outcomes.note("ok", connection.secured.group)
+        return connection
 
 
 class Mesh(Protocol):

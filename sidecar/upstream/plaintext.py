@@ -11,7 +11,7 @@ from typing import Final
 
 from sidecar.addresses import Address
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import Channel
+from sidecar.net.connection import Connection
 from sidecar.net.dial import dial, source_for
 from sidecar.net.listener import Listener, is_own
 from sidecar.net.resolve import Resolver
@@ -29,18 +29,18 @@ class PlaintextConnector:
         self,
         resolver: Resolver,
         listeners: Sequence[Listener],
-        channels: set[Channel],
+        connections: set[Connection],
         snapshot: Callable[[], Snapshot] | None,
     ) -> None:
         self._resolver = resolver
         self._listeners = listeners
-        self._channels = channels
+        self._connections = connections
         self._snapshot = snapshot
         self._dialed: dict[tuple[str, int], set[Address]] = {}  # addresses, and the endpoints that were dialed there
         self._remembered = 0  # look-ups since they were forgotten last: as many as ``_dialed`` can have entries
         self._forgot = False
 
-    async def connect(self, place: Address, transport: Plaintext, seconds: float) -> Channel:
+    async def connect(self, place: Address, transport: Plaintext, seconds: float) -> Connection:
         """Return a connection to a name or address. What it leads to is judged for each connection: a name may lead
         somewhere else than it did for the last one.
 
@@ -48,19 +48,19 @@ class PlaintextConnector:
         """
         found = await self._look_up(place, transport.called)
         refuse_own_listener(any(is_own(self._listeners, host, place.port) for host in found))
-        return await dial(found, place.port, timeout=seconds, registry=self._channels)
+        return await dial(found, place.port, timeout=seconds, registry=self._connections)
 
-    async def connect_app(self, place: Address, seconds: float) -> Channel:
+    async def connect_app(self, place: Address, seconds: float) -> Connection:
         """Return a connection to the app at a name or address that ``--upstream`` gives. Raises ProxyError."""
         found = await self._resolver.resolve(place.host)
         refuse_own_listener(any(is_own(self._listeners, host, place.port) for host in found), app=True)
-        return await dial(found, place.port, timeout=seconds, registry=self._channels)
+        return await dial(found, place.port, timeout=seconds, registry=self._connections)
 
-    async def connect_captured_app(self, place: Address, seconds: float) -> Channel:
+    async def connect_captured_app(self, place: Address, seconds: float) -> Connection:
         """Return a connection to the app as the rules let it through: at this address of the pod, from the source
         address that they know. Raises ProxyError."""
         source = source_for(place.host)
-        return await dial([place.host], place.port, timeout=seconds, registry=self._channels, source=source)
+        return await dial([place.host], place.port, timeout=seconds, registry=self._connections, source=source)
 
     def joined(self, snapshot: Snapshot) -> set[Address] | None:
         """Return the endpoints that were dialed at addresses which belong to the mesh by now: their connections must

@@ -10,20 +10,20 @@ import msgspec
 import trio
 
 from certs.spiffe import workload
-from control.distribution.audience import Member
-from control.distribution.rounds import BATCH_SECONDS, MOST, Rounds
-from control.distribution.shown import RoundFigures
+from control.distribution.metrics import RoundFigures
+from control.distribution.push import BATCH_SECONDS, MOST, SnapshotPush
+from control.distribution.subscriptions import Member
 from control.distribution.tables import EndpointTable
-from control.documents.stored import encode
+from control.documents.stored_document import encode
 from control.documents.table import Documents
-from control.figures import Figures
-from control.registry.registered import Registered
-from control.registry.table import Registry
+from control.metrics import Figures
+from control.registry.endpoint_table import Registry
+from control.registry.registration import RegisteredEndpoint
 from control.store import Change
 from control.store.sqlite import SqliteStore, open_store
 from sidecar.resources.documents import plain
+from sidecar.resources.proxy_config import ProxyConfig
 from sidecar.resources.schema import EndpointSpec
-from sidecar.resources.scoped import ScopedMesh
 from tests.unit.resources import docs
 
 DOMAIN = "cluster.local"
@@ -35,8 +35,8 @@ class Distributing:
 
     store: SqliteStore
     documents: Documents
-    rounds: Rounds
-    told: dict[str, list[ScopedMesh]] = field(default_factory=dict)
+    rounds: SnapshotPush
+    told: dict[str, list[ProxyConfig]] = field(default_factory=dict)
 
     async def write(self, *texts: str, gone: Iterable[str] = ()) -> int:
         """Documents, as an apply does: all in one write. ``gone`` are names as ``Service/shop/web``."""
@@ -51,7 +51,7 @@ class Distributing:
 
     async def register(self, service: str, endpoint: str, address: str = "10.0.0.1", healthy: bool = True) -> int:
         """An endpoint of ``namespace/name``."""
-        entry = Registered(
+        entry = RegisteredEndpoint(
             id=endpoint, identity="", address=address, port=8080, ttl=15.0, healthy=healthy, registered=1.0, changed=1.0
         )
         return await self.store.put("endpoint", f"{service}/{endpoint}", msgspec.json.encode(entry))
@@ -60,7 +60,7 @@ class Distributing:
         """The identity ``namespace/account``, as if it asked."""
         return await self.rounds.member(workload(DOMAIN, *who.split("/")))
 
-    async def mesh(self, who: str) -> ScopedMesh:
+    async def mesh(self, who: str) -> ProxyConfig:
         """What it is told at this moment."""
         return read(await self.member(who))
 
@@ -80,21 +80,21 @@ class Distributing:
         await trio.sleep(3 * BATCH_SECONDS)
 
 
-def read(member: Member) -> ScopedMesh:
+def read(member: Member) -> ProxyConfig:
     """The snapshot of an identity, as a proxy decodes it."""
     version = str(member.published.version)
     body = b"".join(member.published.value.parts(version))
     assert len(body) == member.published.value.length(version)
-    return msgspec.json.decode(body, type=ScopedMesh)
+    return msgspec.json.decode(body, type=ProxyConfig)
 
 
-def endpoints(mesh: ScopedMesh, service: str) -> list[str]:
+def endpoints(mesh: ProxyConfig, service: str) -> list[str]:
     """Addresses at which ``namespace/name`` is called."""
     (found,) = (each for each in mesh.services if f"{each.namespace}/{each.name}" == service)
     return [each.address for each in found.endpoints if not each.unwell]
 
 
-def services(mesh: ScopedMesh) -> list[str]:
+def services(mesh: ProxyConfig) -> list[str]:
     """``namespace/name`` of those in it."""
     return [f"{each.namespace}/{each.name}" for each in mesh.services]
 
@@ -135,7 +135,7 @@ async def distributing(most: int = MOST, endpoints: EndpointTable | None = None)
     await registry.open()
     shown = RoundFigures(Figures())
     told: EndpointTable = endpoints or registry
-    rounds = Rounds(found, told, store, DOMAIN, lambda: 1_700_000_000.0, trio.current_time, shown, most)
+    rounds = SnapshotPush(found, told, store, DOMAIN, lambda: 1_700_000_000.0, trio.current_time, shown, most)
     rounds.open()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(found.run)

@@ -12,16 +12,16 @@ import trio
 import trio.testing
 
 from certs.spiffe import SpiffeId, workload
-from control.access import Tokens
-from control.documents import stored
+from control.documents import stored_document
 from control.documents.table import Documents
-from control.figures import Figures
-from control.registry.assembly import Assembly
+from control.metrics import Figures
+from control.registry.composition import RegistryParts
+from control.registry.endpoint_table import Key, Registry
 from control.registry.endpoints import Outcome
-from control.registry.registered import Heartbeat, Registered, Registration
-from control.registry.table import Key, Registry
+from control.registry.registration import Heartbeat, RegisteredEndpoint, Registration
 from control.store import Change, Store
 from control.store.sqlite import open_store
+from control.token_store import TokenStore
 from tests.control.plane import BILLING
 
 DOMAIN = "cluster.local"
@@ -41,8 +41,8 @@ class Room:
 
     def __post_init__(self) -> None:
         control_id = workload(DOMAIN, "sidecar-system", "sidecar-control")
-        self.tokens = Tokens(self.store, control_id)
-        self.assembly = Assembly(
+        self.tokens = TokenStore(self.store, control_id)
+        self.assembly = RegistryParts(
             self.store, self.documents, self.tokens, self.figures, DOMAIN, lambda: self.now, lambda: self.now,
             networks=self.networks,
         )  # fmt: skip
@@ -54,19 +54,19 @@ class Room:
     async def write(self, key: Key = KEY, spec: dict[str, Any] | None = SPEC) -> None:
         """A service's document, as operators write it; None takes it away. Known when this returns."""
         namespace, name = key
-        entry = stored.name_of(("Service", namespace, name))
+        entry = stored_document.name_of(("Service", namespace, name))
         value = None
         if spec is not None:
             document = {
                 "apiVersion": "sidecar/v1", "kind": "Service", "spec": spec,
                 "metadata": {"namespace": namespace, "name": name},
             }  # fmt: skip
-            value = stored.encode(msgspec.json.encode(document), 1, "token:x", self.now)
-        await self.documents.reached(await self.store.write([Change(stored.KIND, entry, value)]))
+            value = stored_document.encode(msgspec.json.encode(document), 1, "token:x", self.now)
+        await self.documents.reached(await self.store.write([Change(stored_document.KIND, entry, value)]))
 
     async def register(
         self, endpoint_id: str, identity: SpiffeId = BILLING, key: Key = KEY, peer: str = "10.0.0.7", **told: Any
-    ) -> Registered:
+    ) -> RegisteredEndpoint:
         return (await self.place(endpoint_id, identity, key, peer, **told)).endpoint
 
     async def place(

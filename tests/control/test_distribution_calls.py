@@ -12,9 +12,9 @@ import trio
 
 from certs import facts, pem
 from certs.spiffe import SpiffeId, workload
-from control.distribution import calls
+from control.distribution import api
 from sidecar.feed import state_dir
-from sidecar.resources.scoped import ScopedMesh
+from sidecar.resources.proxy_config import ProxyConfig
 from tests.control.plane import BILLING, ORDERS, SOCKET, Plane, Reply, csr, running
 
 
@@ -59,7 +59,7 @@ async def test_a_snapshot_is_for_who_asks_and_its_version_is_its_etag(tmp_path: 
     async with running(tmp_path) as plane:
         await put(plane)
         reply = await poll(plane)
-        mesh = msgspec.json.decode(reply.body, type=ScopedMesh)
+        mesh = msgspec.json.decode(reply.body, type=ProxyConfig)
         assert (reply.status, reply.headers["etag"]) == (200, f'"{mesh.version}"')
         assert (mesh.proxy, [each.name for each in mesh.services]) == (str(BILLING), ["web"])
         for same in (f"&version={mesh.version}", f"&version={mesh.version}&wait=50ms"):
@@ -72,17 +72,17 @@ async def test_a_snapshot_is_for_who_asks_and_its_version_is_its_etag(tmp_path: 
 async def test_what_no_proxy_would_take_is_not_sent_and_the_operator_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert calls.MOST_BYTES == state_dir.MOST
+    assert api.MOST_BYTES == state_dir.MOST
     async with running(tmp_path) as plane:
         await put(plane)
         whole = await poll(plane)
-        monkeypatch.setattr(calls, "MOST_BYTES", len(whole.body) - 1)
+        monkeypatch.setattr(api, "MOST_BYTES", len(whole.body) - 1)
         for _ in range(3):
             reply = await poll(plane)
             assert (reply.status, reply.json["type"]) == (413, "urn:sidecar:problem:too-long")
         (told,) = (each.getMessage() for each in caplog.records if "nothing new reaches it" in each.getMessage())
         assert str(BILLING) in told and "Sidecar document" in told
-        monkeypatch.setattr(calls, "MOST_BYTES", len(whole.body))
+        monkeypatch.setattr(api, "MOST_BYTES", len(whole.body))
         assert (await poll(plane)).body == whole.body
 
 
@@ -141,7 +141,7 @@ async def test_a_proxy_that_is_ahead_is_told_once_and_said_loudly_once(
         await put(plane)
         ours = (await poll(plane)).json["version"]
         ahead = f"{ours.partition('.')[0]}.999999"
-        caplog.set_level(logging.ERROR, "control.distribution.calls")
+        caplog.set_level(logging.ERROR, "control.distribution.api")
         assert (await poll(plane, f"&version={ahead}&wait=30s")).json["version"] == ours
         assert (await poll(plane, f"&version={ahead}&wait=50ms")).status == 304, "it would ask again and again"
         assert (await changed(plane, ahead, "240.0.0.1")).json["version"] != ours
@@ -225,4 +225,4 @@ async def test_a_long_snapshot_goes_out_part_by_part_and_whole(tmp_path: Path) -
             await put(plane, f"s{number}", endpoints=found)
         reply = await poll(plane)
         assert int(reply.headers["content-length"]) == len(reply.body) > 256 * 1024
-        assert sum(len(each.endpoints) for each in msgspec.json.decode(reply.body, type=ScopedMesh).services) == 10_000
+        assert sum(len(each.endpoints) for each in msgspec.json.decode(reply.body, type=ProxyConfig).services) == 10_000

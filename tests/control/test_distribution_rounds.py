@@ -8,8 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from control.distribution.rounds import LARGE
-from control.distribution.turns import STEP_SECONDS, Turns
+from control.distribution.cooperative_steps import STEP_SECONDS, CooperativeSteps
+from control.distribution.push import LARGE
 from control.problems import Refused
 from control.store import StoreFailed
 from sidecar.resources.schema import MutualTls
@@ -213,7 +213,7 @@ async def test_a_large_mesh_is_told_as_a_small_one() -> None:
 
 
 async def test_long_work_lets_others_go_first() -> None:
-    turns, went = Turns(), []
+    turns, went = CooperativeSteps(), []
 
     async def other() -> None:
         went.append(True)

@@ -13,10 +13,10 @@ import msgspec
 import pytest
 from trio.testing import MockClock
 
+from sidecar.resources.incremental_compile import compile_slices
+from sidecar.resources.proxy_config import ProxyConfig
 from sidecar.resources.schema import EndpointSpec
-from sidecar.resources.scoped import ScopedMesh
-from sidecar.resources.slices import compile_slices
-from sidecar.resources.snapshot import Me
+from sidecar.resources.snapshot import Node
 from tests.control.distributing import Behind, distributing
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -37,7 +37,7 @@ def test_there_are_some() -> None:
 @pytest.mark.parametrize("path", SNAPSHOTS, ids=lambda path: path.stem)
 async def test_what_was_sent_is_still_made_of_the_same_documents(path: Path, autojump_clock: MockClock) -> None:
     recorded, written = RECORDINGS[path]
-    who = msgspec.json.decode(recorded, type=ScopedMesh).proxy.removeprefix("spiffe://cluster.local/ns/")
+    who = msgspec.json.decode(recorded, type=ProxyConfig).proxy.removeprefix("spiffe://cluster.local/ns/")
     registry = Behind()
     async with distributing(endpoints=registry) as it:
         registry.has("shop", "web", EndpointSpec("10.0.0.7", port=15006, mode="direct", labels={"version": "v2"}))
@@ -51,9 +51,9 @@ async def test_what_was_sent_is_still_made_of_the_same_documents(path: Path, aut
 @pytest.mark.parametrize("path", SNAPSHOTS, ids=lambda path: path.stem)
 def test_what_was_sent_is_still_understood(path: Path) -> None:
     body = path.read_bytes()
-    proxy = msgspec.json.decode(body, type=ScopedMesh).proxy
+    proxy = msgspec.json.decode(body, type=ProxyConfig).proxy
     _, _, namespace, _, account = proxy.removeprefix("spiffe://").split("/")
-    steps = compile_slices(body, Me(namespace, service_account=account), "control")
+    steps = compile_slices(body, Node(namespace, service_account=account), "control")
     while True:
         try:
             next(steps)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from control import limits
+from control import rate_limits
 from tests.control.documents import JSON, YAML, apply, as_yaml, get, path_of, put, results, service, version
 from tests.control.plane import running
 
@@ -157,7 +157,7 @@ async def test_a_service_can_be_written_by_its_spec_alone(tmp_path: Path) -> Non
         (as_yaml(CARD), YAML, 422, "the path says Service shop/web"),
         (as_yaml(service(namespace="bank")), YAML, 422, "the path says Service shop/web"),
         (as_yaml(WEB).replace(b"Service", b"Lantern", 1), YAML, 422, "Lantern"),
-        (b"x" * (limits.DOCUMENT_BODY_BYTES + 1), YAML, 413, ""),
+        (b"x" * (rate_limits.DOCUMENT_BODY_BYTES + 1), YAML, 413, ""),
     ],
 )
 async def test_what_is_no_such_document_is_refused(

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 import trio
 
-from control.documents import stored
+from control.documents import stored_document
 from control.documents.changes import Order
+from control.documents.parse import JSON as JSON_TYPE
 from control.documents.table import Documents
-from control.documents.text import JSON as JSON_TYPE
 from control.documents.writer import Writer
 from control.problems import Invalid
 from control.store import Change, TooOld
@@ -96,7 +96,9 @@ async def test_a_store_that_others_write_to_loses_no_change(meddling: int, nurse
         if left[0]:
             left[0] -= 1
             theirs = msgspec.json.encode(service(port=1000 + left[0]))
-            await write([Change(stored.KIND, "Service/shop/web", stored.encode(theirs, 1, "them", 1.0))])
+            await write(
+                [Change(stored_document.KIND, "Service/shop/web", stored_document.encode(theirs, 1, "them", 1.0))]
+            )
         return await write(changes)
 
     store.write = meddled  # type: ignore[method-assign, assignment]
@@ -137,8 +139,8 @@ async def test_who_fell_behind_reads_everything_again(nursery: trio.Nursery) -> 
     store = open_store("", 1.0)
     documents = Documents(store, "cluster.local")
     await documents.load()
-    value = stored.encode(msgspec.json.encode(WEB), 1, "them", 1.0)
-    version = await store.put(stored.KIND, "Service/shop/web", value)
+    value = stored_document.encode(msgspec.json.encode(WEB), 1, "them", 1.0)
+    version = await store.put(stored_document.KIND, "Service/shop/web", value)
     watch = store.watch
     refused: list[int] = []
 
@@ -164,13 +166,17 @@ async def test_what_a_newer_version_wrote_is_shown_and_left_out(
 ) -> None:
     async with running(tmp_path) as plane:
         store = plane.control.store
-        value = stored.encode(msgspec.json.encode(NEWER), 4, "them", 1.0)
+        value = stored_document.encode(msgspec.json.encode(NEWER), 4, "them", 1.0)
         lantern = service() | {"kind": "Lantern"}
         changes = [
-            Change(stored.KIND, "Service/shop/web", value),
-            Change(stored.HISTORY, "Service/shop/web/0000000004", value),
-            Change(stored.KIND, "Lantern/shop/web", stored.encode(msgspec.json.encode(lantern), 1, "them", 1.0)),
-            Change(stored.KIND, "odd", b"\x00"),
+            Change(stored_document.KIND, "Service/shop/web", value),
+            Change(stored_document.HISTORY, "Service/shop/web/0000000004", value),
+            Change(
+                stored_document.KIND,
+                "Lantern/shop/web",
+                stored_document.encode(msgspec.json.encode(lantern), 1, "them", 1.0),
+            ),
+            Change(stored_document.KIND, "odd", b"\x00"),
         ]
         with trio.fail_after(30):
             await plane.control.documents.reached(await store.write(changes))
@@ -193,8 +199,10 @@ async def test_what_a_newer_version_wrote_is_shown_and_left_out(
 
 async def test_one_that_can_not_be_read_keeps_nobody_from_checking(tmp_path: Path) -> None:
     async with running(tmp_path) as plane:
-        value = stored.encode(msgspec.json.encode(NEWER), 1, "them", 1.0)
-        await plane.control.documents.reached(await plane.control.store.put(stored.KIND, "Service/shop/web", value))
+        value = stored_document.encode(msgspec.json.encode(NEWER), 1, "them", 1.0)
+        await plane.control.documents.reached(
+            await plane.control.store.put(stored_document.KIND, "Service/shop/web", value)
+        )
         body = as_yaml(service("a", addresses=["10.0.0.9"]), service("b", addresses=["10.0.0.9"]))
         checked = await plane.ask("POST", "/v1/resources:check", plane.operator, body)
         assert len(checked.json["problems"]) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from control.documents import changes, listing, stored, writer
+from control.documents import changes, listing, stored_document, writer
 from tests.control.documents import apply, get, path_of, put, service
 from tests.control.plane import Plane, Reply, running
 
@@ -114,7 +114,7 @@ async def test_a_history_keeps_so_many(tmp_path: Path, monkeypatch: pytest.Monke
             await put(plane, service(port=port))
         found = (await get(plane, f"{path_of(WEB)}/history")).json["items"]
         assert [each["generation"] for each in found] == [7, 6, 5]
-    assert stored.KEPT == 100
+    assert stored_document.KEPT == 100
 
 
 async def test_what_a_document_was_can_be_what_it_is_again(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from control.calls import CALLS
-from control.openapi.described import DESCRIBED
 from control.openapi.document import document
+from control.openapi.operation_docs import DESCRIBED
+from control.routes import CALLS
 from tests.control import schemathesis_run
 from tests.control.plane import running
 

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from certs.spiffe import SpiffeId, parse
-from control import limits
+from control import rate_limits
 from tests.control.overtls import ask, enrol, front
 from tests.control.plane import BILLING, ORDERS, SOCKET, Clock, Plane, Reply, running
 
@@ -192,7 +192,7 @@ async def test_a_heartbeat_of_what_is_not_there_asks_for_a_registration(tmp_path
         reply = await plane.ask("POST", f"{ENDPOINT}/heartbeat", await plane.token(), {"healthy": True})
         assert reply.status == 404
         assert reply.json["type"].endswith("not-registered")
-        long = await plane.ask("PUT", ENDPOINT, await plane.token(), b" " * (limits.ENDPOINT_BODY_BYTES + 1))
+        long = await plane.ask("PUT", ENDPOINT, await plane.token(), b" " * (rate_limits.ENDPOINT_BODY_BYTES + 1))
         assert long.status == 413
 
 
@@ -279,8 +279,8 @@ async def test_two_hundred_replicas_with_one_token_are_no_crowd_and_one_that_flo
 
 
 async def test_a_crowd_stands_in_line_and_the_line_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CROWD", 1)
-    monkeypatch.setattr(limits, "LINE", 1)
+    monkeypatch.setattr(rate_limits, "CROWD", 1)
+    monkeypatch.setattr(rate_limits, "LINE", 1)
     async with running(tmp_path) as plane:
         await define(plane)
         await virtual_of(plane)

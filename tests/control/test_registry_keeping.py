@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from control.problems import Invalid
-from control.registry.table import ENDPOINT
+from control.registry.endpoint_table import ENDPOINT
 from control.store.sqlite import open_store
 from tests.control.plane import ORDERS
 from tests.control.registering import KEY, SPEC, Room, registering, until
@@ -182,7 +182,7 @@ async def test_every_service_without_addresses_has_its_own_for_as_long_as_it_exi
 async def test_where_no_number_is_left_the_service_goes_without_and_gets_one_later(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("control.registry.virtual.LAST", 2)
+    monkeypatch.setattr("control.registry.virtual_allocation.LAST", 2)
     async with registering() as room:
         for name in ("a", "b"):
             await room.write(("shop", name))

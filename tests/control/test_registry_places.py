@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from control.calls import Role
 from control.problems import Invalid
 from control.registry import endpoints
-from control.registry.registered import ADDRESSES, Registration
-from control.registry.table import ENDPOINT
+from control.registry.endpoint_table import ENDPOINT
+from control.registry.registration import ADDRESSES, Registration
+from control.routes import Role
 from control.store.sqlite import open_store
 from tests.control.plane import BILLING, ORDERS
 from tests.control.registering import KEY, SPEC, Room, registering

@@ -9,8 +9,8 @@ import trio
 from certs.spiffe import workload
 from control.problems import Invalid, Refused
 from control.registry import endpoints
-from control.registry.registered import Heartbeat
-from control.registry.table import ENDPOINT, VIRTUAL, Registry
+from control.registry.endpoint_table import ENDPOINT, VIRTUAL, Registry
+from control.registry.registration import Heartbeat
 from control.store.sqlite import open_store
 from sidecar.feed import state_dir
 from tests.control.plane import BILLING, ORDERS

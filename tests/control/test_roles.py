@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from certs.spiffe import SpiffeId
-from control.calls import CALLS, Call, Role
+from control.routes import CALLS, Call, Role
 from tests.control.plane import BILLING, ORDERS, PLAIN, SOCKET, Plane, csr, running, with_another_secret
 
 SERVICE: dict[str, Any] = {

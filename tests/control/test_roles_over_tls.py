@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from certs.spiffe import SpiffeId
-from control.calls import CALLS, Call
+from control.routes import CALLS, Call
 from tests.control import kubeapi, test_roles
 from tests.control.overtls import Papers, ask, enrol, front
 from tests.control.plane import BILLING, ORDERS, Plane, with_another_secret

@@ -18,8 +18,8 @@ from certs.keys import key_to_pem, new_key, new_serial
 from certs.revocation import Revocations
 from certs.verify import verify_peer
 from certs.xfcc import element
-from control import limits
-from control.calls import CALLS
+from control import rate_limits
+from control.routes import CALLS
 from tests.control.overtls import Papers, ask, curl, enrol, front, port, s_client, said, secured
 from tests.control.plane import BILLING, ORDERS, Plane, csr, exchange, with_another_secret
 from tests.control.test_certificates import HOSTILE
@@ -281,7 +281,7 @@ async def test_plaintext_is_reset(tmp_path: Path, first: bytes, caplog: pytest.L
 async def test_what_is_too_large_does_not_reach_the_api(tmp_path: Path) -> None:
     async with front(tmp_path) as plane:
         written = len(plane.audit()) if (tmp_path / "audit.jsonl").exists() else 0
-        large = limits.APPLY_BODY_BYTES + 1
+        large = rate_limits.APPLY_BODY_BYTES + 1
         head = b"POST /v1/resources:apply HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % large
         assert (await said(plane, head)).startswith(b"HTTP/1.1 413 ")
         assert (await said(plane, b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"x" * 40_000)).startswith(b"HTTP/1.1 431 ")

@@ -68,7 +68,7 @@ async def test_its_certificate_is_renewed_at_half_of_its_life(tmp_path: Path) ->
 async def test_a_renewal_that_fails_is_tried_again_and_the_old_one_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("control.papers.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("control.server_certificate.RETRY_SECONDS", 0.05)
     async with front(tmp_path, leaf_ttl=2.0) as plane:
         authority, failures = plane.control.authority, [IdentityError(Refusal.EXPIRED, "ended"), StoreFailed("full")]
         issue_own = authority.issue_own

@@ -12,7 +12,7 @@ from certs import pem
 from certs.bundle import Bundle
 from certs.revocation import read_crl
 from control.problems import Refused
-from control.published import Waiters
+from control.watchable import Waiters
 from tests.control.plane import BILLING, SOCKET, Plane, Reply, csr, running
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import sys
 
-from control import limits, polling
+from control import long_poll, rate_limits
 from control.cli import main
-from control.limits import Rate
+from control.rate_limits import Rate
 
 if __name__ == "__main__":
     unbounded = Rate(1e6, 1_000_000)
     for name in ("CALLS", "NAMES", "CERTIFICATES", "REFUSALS"):
-        setattr(limits, name, unbounded)
-    setattr(polling, "LONGEST_WAIT", 0.1)  # noqa: B010  # it is Final for everybody else
+        setattr(rate_limits, name, unbounded)
+    setattr(long_poll, "LONGEST_WAIT", 0.1)  # noqa: B010  # it is Final for everybody else
     sys.exit(main())

@@ -2,7 +2,7 @@
 when either is killed the other one goes on.
 
 Callers pass over an endpoint that can't be reached within the call, so no call fails. The registry drops the dead one
-when its time to live is over (15 s), once the other has been heard for 30 s (``control.registry.ageing``).
+when its time to live is over (15 s), once the other has been heard for 30 s (``control.registry.liveness``).
 """
 
 from __future__ import annotations

@@ -17,11 +17,11 @@ import trio
 from sidecar.addresses import Address
 from sidecar.admin.context import AdminContext, Listening
 from sidecar.admin.server import serve_admin
-from sidecar.net.channel import Channel
+from sidecar.net.connection import Connection
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.telemetry import Telemetry
 
-Serve = Callable[[Channel, AdminContext], Awaitable[None]]
+Serve = Callable[[Connection, AdminContext], Awaitable[None]]
 GET = b"GET %b HTTP/1.1\r\nHost: localhost:15000\r\n%b\r\n"
 
 
@@ -31,7 +31,7 @@ class Process:
 
     state: str = "live"
     quits: int = 0
-    channels: set[Channel] = field(default_factory=set)
+    connections: set[Connection] = field(default_factory=set)
     telemetry: Telemetry = field(default_factory=Telemetry)
     listeners: list[Listening] = field(default_factory=lambda: [Listening("inbound", Address("::", 15006))])
 
@@ -61,19 +61,19 @@ class Port:
             quit=process.quit,
             started=0.0,
             memory=MemoryGuard(0),
-            channels=process.channels,
+            connections=process.connections,
             **more,
         )
-        self.served: list[Channel] = []
+        self.served: list[Connection] = []
 
     async def open(self, peer: str = "127.0.0.1:40000") -> trio.SocketStream:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             stream = await trio.open_tcp_stream("127.0.0.1", listener.getsockname()[1])
             accepted, _ = listener.accept()
         accepted.setblocking(False)
-        channel = Channel(accepted, peer, self.process.channels)
-        self.served.append(channel)
-        self._nursery.start_soon(self._serve, channel, self.context)
+        connection = Connection(accepted, peer, self.process.connections)
+        self.served.append(connection)
+        self._nursery.start_soon(self._serve, connection, self.context)
         return stream
 
     async def ask(self, request: bytes, peer: str = "127.0.0.1:40000") -> Reply:

@@ -10,19 +10,19 @@ from time import monotonic
 
 import trio
 
-from sidecar.net.channel import Channel
+from sidecar.net.connection import Connection
 
 
 @asynccontextmanager
-async def sweeping(registry: set[Channel]) -> AsyncIterator[None]:
+async def sweeping(registry: set[Connection]) -> AsyncIterator[None]:
     """Expires what is overdue, as the product's sweeper does, while the block runs."""
 
     async def sweep() -> None:
         while True:
             await trio.sleep(0.02)
-            for channel in list(registry):
-                if channel.deadline < monotonic():
-                    channel.expire(channel.overdue_as)
+            for connection in list(registry):
+                if connection.deadline < monotonic():
+                    connection.expire(connection.overdue_as)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sweep)

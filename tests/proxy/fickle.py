@@ -18,12 +18,12 @@ from certs.issue import Issuer, crl, leaf, new_intermediate, new_root
 from certs.jointoken import JoinToken
 from certs.keys import PublicKey, new_key, new_serial
 from certs.spiffe import SpiffeId, workload
-from sidecar.feed.caller import Caller
+from sidecar.control_url import CONTROL_ID
+from sidecar.feed.factories import control_caller, identity_feed
 from sidecar.feed.identity import IdentityFeed
-from sidecar.feed.start import control_caller, identity_feed
+from sidecar.feed.retrying_client import RetryingClient
 from sidecar.identity import Identity
-from sidecar.joining import CONTROL_ID
-from sidecar.net.channel import Channel
+from sidecar.net.connection import Connection
 from sidecar.settings import load
 
 BILLING = workload("cluster.local", "shop", "billing")
@@ -222,7 +222,9 @@ class Fickle:
 class Fed:
     """A feed that runs, and what it feeds."""
 
-    def __init__(self, plane: Fickle, identity: Identity, feed: IdentityFeed, caller: Caller, clock: Clock) -> None:
+    def __init__(
+        self, plane: Fickle, identity: Identity, feed: IdentityFeed, caller: RetryingClient, clock: Clock
+    ) -> None:
         self.plane, self.identity, self.feed, self.caller, self.clock = plane, identity, feed, caller, clock
 
     @property
@@ -258,14 +260,14 @@ async def fed(plane: Fickle, directory: str = "none") -> AsyncIterator[Fed]:
         "control": f"http://127.0.0.1:{plane.port}", "token_file": str(plane.token_file), "namespace": "shop",
         "service_account": "billing", "upstream": "127.0.0.1:1", "identity_dir": directory,
     }  # fmt: skip
-    channels: set[Channel] = set()
+    connections: set[Connection] = set()
     clock = Clock()
-    identity = Identity(channels, clock)
-    caller = control_caller(load(flags, {}), identity, channels, clock, chance=lambda: 0.0)
+    identity = Identity(connections, clock)
+    caller = control_caller(load(flags, {}), identity, connections, clock, chance=lambda: 0.0)
     feed = identity_feed(load(flags, {}), identity, caller)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(feed.run)
         yield Fed(plane, identity, feed, caller, clock)
         nursery.cancel_scope.cancel()
     caller.close()
-    assert not channels, "a connection is left behind"
+    assert not connections, "a connection is left behind"

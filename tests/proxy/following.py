@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 import trio
 
-from sidecar.feed.caller import Caller
-from sidecar.feed.current import Current
+from sidecar.feed.factories import control_caller, identity_feed, snapshot_feed
+from sidecar.feed.retrying_client import RetryingClient
 from sidecar.feed.snapshot_feed import SnapshotFeed
-from sidecar.feed.start import control_caller, identity_feed, snapshot_feed
+from sidecar.feed.snapshot_holder import SnapshotHolder
 from sidecar.identity import Identity
-from sidecar.net.channel import Channel
+from sidecar.net.connection import Connection
 from sidecar.settings import load
 from tests.proxy.fickle import BILLING, EPOCH, WITHIN, Fickle
 
@@ -42,7 +42,7 @@ def mesh(n: int, *services: str, endpoints: int = 1, epoch: int = EPOCH, **other
 class Following:
     """A feed that runs, and what it feeds."""
 
-    def __init__(self, plane: Fickle, current: Current, feed: SnapshotFeed, caller: Caller) -> None:
+    def __init__(self, plane: Fickle, current: SnapshotHolder, feed: SnapshotFeed, caller: RetryingClient) -> None:
         self.plane, self.current, self.feed, self.caller = plane, current, feed, caller
 
     @property
@@ -72,10 +72,10 @@ async def following(plane: Fickle, state_dir: str = "none") -> AsyncIterator[Fol
         "control": f"http://127.0.0.1:{plane.port}", "token_file": str(plane.token_file), "namespace": "shop",
         "service_account": "billing", "upstream": "127.0.0.1:1", "state_dir": state_dir,
     }  # fmt: skip
-    channels: set[Channel] = set()
+    connections: set[Connection] = set()
     settings = load(flags, {})
-    identity, current = Identity(channels), Current()
-    caller = control_caller(settings, identity, channels, chance=lambda: 0.0)
+    identity, current = Identity(connections), SnapshotHolder()
+    caller = control_caller(settings, identity, connections, chance=lambda: 0.0)
     feed = snapshot_feed(settings, caller, current, "here")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(identity_feed(settings, identity, caller).run)
@@ -83,4 +83,4 @@ async def following(plane: Fickle, state_dir: str = "none") -> AsyncIterator[Fol
         yield Following(plane, current, feed, caller)
         nursery.cancel_scope.cancel()
     caller.close()
-    assert not channels, "a connection is left behind"
+    assert not connections, "a connection is left behind"

@@ -1,7 +1,7 @@
 """Both sides of an exchange in memory: streams of messages, with no protocol and no socket beneath.
 
 What a side says is put into a queue by the test; what it is told is a list of messages that the test reads.
-``Memory...`` is what ``proxy.streams`` asks for, and nothing else.
+``Memory...`` is what ``http.streams`` asks for, and nothing else.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import pytest
 import trio
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import Channel
+from sidecar.http.headers import Field
+from sidecar.http.message import EMPTY, UNKNOWN, Body, LocalReply, Request, Response
+from sidecar.http.streams import ClientStream
+from sidecar.net.connection import Connection
 from sidecar.policy.authorize import Asked, Permit, allow_all, authorize_inbound
 from sidecar.policy.retry import REPLACE_STALE
 from sidecar.proxy.deadlines import Limits
-from sidecar.proxy.exchange import Switched, exchange
-from sidecar.proxy.streams import Upstream
-from sidecar.telemetry.record import Origin, Record
-from sidecar.wire.headers import Field
-from sidecar.wire.message import EMPTY, UNKNOWN, Body, LocalReply, Request, Response
+from sidecar.proxy.exchange import Upgraded, exchange
+from sidecar.telemetry.record import ConnectionInfo, Record
 
 Message = tuple[object, ...]
 
@@ -68,7 +68,7 @@ class MemoryClient:
         self.reply_begun = False
         self.said = Said(*said)
         self.heard: list[Message] = []
-        self.watched: Upstream | None = None
+        self.watched: ClientStream | None = None
         self.closing = False
         self.aborted: Reason | None = None
         self.read_when_replied: list[bool] = []  # whether something waited for the body as a reply began
@@ -117,7 +117,7 @@ class MemoryClient:
         await trio.lowlevel.checkpoint()
         self.heard.append(("end", tuple(trailers)))
 
-    def watch(self, upstream: Upstream | None) -> None:
+    def watch(self, upstream: ClientStream | None) -> None:
         self.watched = upstream
 
     def close_after_reply(self) -> None:
@@ -128,8 +128,8 @@ class MemoryClient:
         self.reply_begun = True
         self.heard.append(("local", reply.status))
 
-    async def take_over(self, head: Response) -> tuple[Channel, bytes]:
-        raise AssertionError("there is no channel beneath")
+    async def take_over(self, head: Response) -> tuple[Connection, bytes]:
+        raise AssertionError("there is no connection beneath")
 
     def cut_off(self) -> ProxyError | None:
         return None
@@ -153,7 +153,7 @@ class MemoryConnection:
     """A connection that brings ``streams`` in turn, each of a client's requests."""
 
     peer = "192.0.2.7:4711"
-    origin: Origin | None = None
+    origin: ConnectionInfo | None = None
 
     def __init__(self, *streams: MemoryClient) -> None:
         self._streams = list(streams)
@@ -308,7 +308,7 @@ class Run:
         self.retry = REPLACE_STALE
         self.limits: Limits | None = None
 
-    async def go(self) -> Switched[MemoryUpstream] | None:
+    async def go(self) -> Upgraded[MemoryUpstream] | None:
         with trio.fail_after(5):
             return await exchange(
                 self.client, self._request, FIELDS, self.origin, PERMIT, self.record, self.retry, self.limits

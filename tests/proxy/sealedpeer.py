@@ -8,8 +8,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sidecar.net.records import SUITES, Keys
-from sidecar.net.secured_socket import TlsSocket
+from sidecar.tls.records import SUITES, Keys
+from sidecar.tls.tls_socket import TlsSocket
 from tests.support.sealing import ALERT, CLOSE_NOTIFY, DATA, HANDSHAKE, UPDATE, UPDATE_ASKING, Hand, Plain
 
 SUITE = "TLS_AES_128_GCM_SHA256"

@@ -7,7 +7,7 @@ import json
 import h11
 import pytest
 
-from sidecar.admin import replies, routes
+from sidecar.admin import responses, routes
 from sidecar.admin.context import AdminContext
 from sidecar.admin.server import serve_admin, serve_scrape
 from sidecar.telemetry.record import Record
@@ -38,7 +38,7 @@ async def test_memory_tells_what_is_held() -> None:
     assert shown["rss_bytes"] > 10_000_000
     assert shown["tasks"] >= 3
     assert shown["descriptors"] > 3
-    assert shown["channels"] == 1
+    assert shown["connections"] == 1
     assert shown["loop_lag_seconds"] == {"last": 0.25, "max": 0.25}
     assert shown["buffers"] == {"access_log_bytes": 0}
     assert shown["guard"] == {"state": "normal", "used_bytes": 0, "limit_bytes": 0}
@@ -114,10 +114,10 @@ async def test_the_scrape_port_answers_other_machines() -> None:
 async def test_ctl_7_an_error_of_ours_is_logged_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken(_: AdminContext, __: replies.Request) -> replies.Reply:
+    async def broken(_: AdminContext, __: responses.Request) -> responses.Reply:
         raise RuntimeError("key=hunter2")
 
-    monkeypatch.setitem(routes.ADMIN, "/memory", replies.Route(broken, "breaks"))
+    monkeypatch.setitem(routes.ADMIN, "/memory", responses.Route(broken, "breaks"))
     async with port() as admin, await admin.open() as stream:
         await stream.send_all(get("/memory"))
         reply = await read_reply(stream, h11.Connection(h11.CLIENT), b"")

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from docs.admin_examples import PAGE, rewritten, shape
-from sidecar.admin import filters, routes
+from sidecar.admin import record_filters, routes
 
 TEXT = PAGE.read_text()
 HEADINGS = [
@@ -33,7 +33,7 @@ def test_no_section_is_of_a_path_that_is_not_there() -> None:
     assert {path for heading in HEADINGS for path in re.findall(r"/[^ ,]*", heading)} <= known
 
 
-@pytest.mark.parametrize("name", filters.NAMES)
+@pytest.mark.parametrize("name", record_filters.NAMES)
 def test_each_filter_is_described(name: str) -> None:
     assert f"| `{name}=" in TEXT
 

@@ -10,13 +10,13 @@ import pytest
 from sidecar.addresses import Address
 from sidecar.admin.context import Listening
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import Channel
+from sidecar.net.connection import Connection
 from sidecar.net.pool import Limits, Pool
 from sidecar.options import OPTIONS
 from sidecar.settings import in_force
 from sidecar.telemetry.metrics import Counters
-from sidecar.upstream.figures import PoolsShown
-from sidecar.upstream.figures import shown as together
+from sidecar.upstream.pool_stats import PoolsShown
+from sidecar.upstream.pool_stats import shown as together
 from tests.proxy.adminport import Port, get, port
 
 GIVEN = in_force({"upstream": "127.0.0.1:8080", "max_waiting": "7"}, {"SIDECAR_IDLE_TIMEOUT": "5m"})
@@ -49,7 +49,7 @@ async def test_listeners_as_text_and_json() -> None:
     assert found[0] == {"name": "inbound", "host": "::", "port": 15006, "accepting": True}
 
 
-async def nobody_there(seconds: float) -> Channel:
+async def nobody_there(seconds: float) -> Connection:
     raise ProxyError(Reason.CONNECT_FAILED, "127.0.0.1:8080: connection refused")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from sidecar.admin import live, page
+from sidecar.admin import events, page
 from sidecar.errors import Reason
 from sidecar.telemetry.record import Record
 from tests.proxy.adminport import Port, get, port
@@ -52,12 +52,12 @@ async def test_rates_are_differences_and_latencies_those_of_the_last_second() ->
     async with port() as admin:
         telemetry, latest = admin.process.telemetry, admin.context.latest
         finished(telemetry, seconds=5.0)
-        live.bring_up_to_date(latest, admin.context, 100.0)
+        events.bring_up_to_date(latest, admin.context, 100.0)
         for milliseconds in range(1, 101):
             status = 500 if milliseconds == 1 else 200
             finished(telemetry, seconds=milliseconds / 1000, status=status, start=4e9)  # has ended since
         finished(telemetry, reason=Reason.CONNECT_FAILED, status=503, start=4e9)
-        live.bring_up_to_date(latest, admin.context, 102.0)
+        events.bring_up_to_date(latest, admin.context, 102.0)
         told = json.loads(latest.event.removeprefix(b"data: "))
     inbound = told["directions"]["inbound"]
     assert (inbound["requests"], inbound["errors"], inbound["total"]) == (50.5, 1.0, 102)
@@ -77,10 +77,10 @@ async def test_a_reset_of_the_counters_shows_no_rate_below_zero() -> None:
         telemetry, latest = admin.process.telemetry, admin.context.latest
         for _ in range(10):
             finished(telemetry)
-        live.bring_up_to_date(latest, admin.context, 100.0)
+        events.bring_up_to_date(latest, admin.context, 100.0)
         telemetry.reset()
         finished(telemetry)
-        live.bring_up_to_date(latest, admin.context, 101.0)
+        events.bring_up_to_date(latest, admin.context, 101.0)
         assert json.loads(latest.event[6:])["directions"]["inbound"]["requests"] == 1.0
 
 

@@ -12,7 +12,7 @@ import trio.testing
 
 from sidecar.admin import routes
 from sidecar.admin.context import SEATS, AdminContext
-from sidecar.admin.replies import Reply, Request, Route
+from sidecar.admin.responses import Reply, Request, Route
 from sidecar.admin.server import HEAD_SECONDS, MAX_BODY, MAX_HEAD, serve_admin, serve_scrape
 from sidecar.errors import Reason
 from tests.proxy.adminport import Serve, get, port, read_reply
@@ -97,15 +97,15 @@ async def test_a_slow_head_ends_at_one_absolute_deadline() -> None:
     async with port() as admin, await admin.open() as stream:
         await stream.send_all(b"GET /live HT")
         await trio.testing.wait_all_tasks_blocked()
-        (channel,) = admin.served
-        deadline = channel.deadline
+        (connection,) = admin.served
+        deadline = connection.deadline
         assert monotonic() < deadline <= monotonic() + HEAD_SECONDS
         await stream.send_all(b"TP/1.1\r\n")
         await trio.testing.wait_all_tasks_blocked()
-        assert channel.deadline == deadline
-        channel.expire(channel.overdue_as)
+        assert connection.deadline == deadline
+        connection.expire(connection.overdue_as)
         assert await stream.receive_some() == b""
-        assert channel.overdue is Reason.HEAD_TIMEOUT
+        assert connection.overdue is Reason.HEAD_TIMEOUT
 
 
 @pytest.mark.parametrize("serve", [serve_admin, serve_scrape], ids=["admin", "scrape"])
@@ -115,7 +115,7 @@ async def test_silent_connections_give_way_to_one_that_asks(serve: Serve) -> Non
         await trio.testing.wait_all_tasks_blocked()
         assert (await asked.ask(get("/metrics"))).status == 200
         assert await silent[0].receive_some() == b""
-        assert sum(not channel.closed for channel in asked.served[:SEATS]) == SEATS - 1
+        assert sum(not connection.closed for connection in asked.served[:SEATS]) == SEATS - 1
         await silent[1].send_all(get("/metrics"))
         assert (await read_reply(silent[1], h11.Connection(h11.CLIENT), b"")).status == 200
         for stream in silent:
@@ -166,8 +166,8 @@ async def test_a_peer_that_leaves_costs_nothing() -> None:
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
             await stream.aclose()
         await trio.testing.wait_all_tasks_blocked()
-        while not all(channel.closed for channel in admin.served):
+        while not all(connection.closed for connection in admin.served):
             await trio.testing.wait_all_tasks_blocked(0.01)
-        assert admin.process.channels == set()
+        assert admin.process.connections == set()
         assert admin.context.admin_seats.taken == 0
         assert (await admin.ask(get("/live"))).status == 200

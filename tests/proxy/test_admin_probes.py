@@ -56,7 +56,7 @@ async def app(answer: bytes | None) -> AsyncGenerator[tuple[App, int]]:
 async def asked(*configured: Probe, name: str = "web", peer: str = "10.0.0.7:5") -> tuple[int, bytes]:
     async with port(serve_scrape, probes=configured) as scrape:
         reply = await scrape.ask(b"GET /app-health/%b HTTP/1.1\r\nHost: pod:15020\r\n\r\n" % name.encode(), peer)
-        assert not [channel for channel in scrape.process.channels if channel not in scrape.served]
+        assert not [connection for connection in scrape.process.connections if connection not in scrape.served]
         return reply.status, reply.body
 
 

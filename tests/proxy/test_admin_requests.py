@@ -9,8 +9,8 @@ import pytest
 
 from sidecar.errors import Reason
 from sidecar.telemetry.history import KEPT
-from sidecar.telemetry.meanings import MEANINGS
-from sidecar.telemetry.record import Origin, Record, Try
+from sidecar.telemetry.reason_help import MEANINGS
+from sidecar.telemetry.record import Attempt, ConnectionInfo, Record
 from tests.proxy.adminport import Port, get, port
 
 
@@ -129,10 +129,10 @@ async def test_hdr_6_bytes_of_a_peer_break_no_line_and_no_document() -> None:
 async def told(admin: Port) -> dict[str, Any]:
     record = finish(admin, "the-id", 503, path=b"/a?x=1", reason=Reason.CONNECT_FAILED)
     record.sent_target = b"/b/../a?x=1"
-    record.origin = Origin(1_700_000_000.0, "HTTP/1: a known method", 0.0005)
+    record.origin = ConnectionInfo(1_700_000_000.0, "HTTP/1: a known method", 0.0005)
     record.stripped = ("x-envoy-force",)
     record.tries = (
-        Try("127.0.0.1:8080", "", True, 0.0, 0.0, record.began + 0.002, 0, Reason.UPSTREAM_CLOSED, "it went away"),
+        Attempt("127.0.0.1:8080", "", True, 0.0, 0.0, record.began + 0.002, 0, Reason.UPSTREAM_CLOSED, "it went away"),
     )
     record.attempts, record.upstream, record.detail = 2, "127.0.0.1:8080", "connection refused"
     reply = await admin.ask(get("/explain/the-id"))

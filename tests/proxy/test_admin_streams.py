@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from sidecar.admin import routes
 from sidecar.admin.context import STREAMS, AdminContext
-from sidecar.admin.replies import EVENTS, Request, Route, Send, Stream
+from sidecar.admin.responses import EVENTS, Request, Route, Send, Stream
 from sidecar.errors import Reason
 from sidecar.net.timers import Sweeper
 from tests.proxy.adminport import Port, get, port
@@ -125,7 +125,7 @@ async def test_a_piece_that_is_not_taken_in_time_ends_it(monkeypatch: pytest.Mon
     monkeypatch.setattr("sidecar.admin.server.PIECE_SECONDS", 0.2)
     made = source(monkeypatch, flood)
     async with port() as admin, trio.open_nursery() as nursery:
-        nursery.start_soon(Sweeper(admin.process.channels, []).run)
+        nursery.start_soon(Sweeper(admin.process.connections, []).run)
         stream, _ = await begun(admin)
         async with stream:
             await made.ended.wait()
@@ -157,7 +157,7 @@ async def test_a_silent_stream_is_not_overdue(monkeypatch: pytest.MonkeyPatch) -
     async with port() as admin:
         stream, _ = await begun(admin)
         async with stream:
-            Sweeper(admin.process.channels, []).sweep(1e12)
+            Sweeper(admin.process.connections, []).sweep(1e12)
             await wait_all_tasks_blocked()
             assert not made.ended.is_set()
 

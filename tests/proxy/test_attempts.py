@@ -9,9 +9,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from sidecar.errors import ProxyError, Reason
+from sidecar.http.message import EMPTY, UNKNOWN, Body
 from sidecar.policy.retry import IDEMPOTENT, REPLACE_STALE, RetryPolicy
 from sidecar.proxy.attempt import KEPT_BYTES
-from sidecar.wire.message import EMPTY, UNKNOWN, Body
 from tests.proxy.messages import FIELDS, MemoryClient, MemoryUpstream, Run, answer, question
 
 UNAVAILABLE = RetryPolicy(attempts=3, statuses=frozenset({503}), methods=IDEMPOTENT | {b"POST"})

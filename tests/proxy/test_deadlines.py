@@ -9,9 +9,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from sidecar.errors import Reason
+from sidecar.http.message import EMPTY, UNKNOWN
 from sidecar.policy.retry import RetryPolicy
 from sidecar.proxy.deadlines import Deadlines, Limits
-from sidecar.wire.message import EMPTY, UNKNOWN
 from tests.proxy.messages import MemoryClient, MemoryUpstream, Run, answer, question
 
 AGAIN = RetryPolicy(reasons=frozenset({Reason.UPSTREAM_TIMEOUT}))

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import NEVER, Channel
+from sidecar.net.connection import NEVER, Connection
 from sidecar.net.dial import dial, dial_unix
 from tests.proxy.ends import descriptors, full_listener, sweeping
 from tests.support.ports import held_port
@@ -25,7 +25,7 @@ def listening() -> Iterator[int]:
 
 
 async def failure(addresses: list[str], port: int, seconds: float = 5.0) -> ProxyError:
-    registry: set[Channel] = set()
+    registry: set[Connection] = set()
     before = descriptors()
     async with sweeping(registry):
         with pytest.raises(ProxyError) as caught:
@@ -36,18 +36,18 @@ async def failure(addresses: list[str], port: int, seconds: float = 5.0) -> Prox
 
 
 async def test_connected_with_its_options_and_without_a_deadline(listening):
-    registry: set[Channel] = set()
-    channel = await dial(["127.0.0.1"], listening, timeout=5, registry=registry)
-    assert registry == {channel}
-    assert channel.deadline == NEVER
-    assert channel.peer == f"127.0.0.1:{listening}"
-    assert channel.plain.getpeername() == ("127.0.0.1", listening)
-    assert not channel.plain.getblocking()
-    assert channel.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    assert channel.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-    assert channel.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
-    assert channel.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 300_000
-    channel.close()
+    registry: set[Connection] = set()
+    connection = await dial(["127.0.0.1"], listening, timeout=5, registry=registry)
+    assert registry == {connection}
+    assert connection.deadline == NEVER
+    assert connection.peer == f"127.0.0.1:{listening}"
+    assert connection.plain.getpeername() == ("127.0.0.1", listening)
+    assert not connection.plain.getblocking()
+    assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+    assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 300_000
+    connection.close()
 
 
 async def test_refused():
@@ -81,30 +81,30 @@ async def test_no_address():
 
 async def test_an_address_that_refuses_is_passed_over_at_once(listening, monkeypatch):
     monkeypatch.setattr("sidecar.net.dial.ATTEMPT_DELAY", 60.0)
-    registry: set[Channel] = set()
+    registry: set[Connection] = set()
     with trio.fail_after(10):
-        channel = await dial(["127.0.0.2", "::1", "127.0.0.1"], listening, timeout=200, registry=registry)
-    assert channel.peer == f"127.0.0.1:{listening}"
-    channel.close()
+        connection = await dial(["127.0.0.2", "::1", "127.0.0.1"], listening, timeout=200, registry=registry)
+    assert connection.peer == f"127.0.0.1:{listening}"
+    connection.close()
 
 
 async def test_the_second_address_starts_while_the_first_is_silent():
     with held_port() as port, full_listener("127.0.0.2", port), socket.create_server(("127.0.0.1", port)):
-        registry: set[Channel] = set()
+        registry: set[Connection] = set()
         before = descriptors()
         began = trio.current_time()
         with trio.fail_after(30):
-            channel = await dial(["127.0.0.2", "127.0.0.1"], port, timeout=200, registry=registry)
+            connection = await dial(["127.0.0.2", "127.0.0.1"], port, timeout=200, registry=registry)
         assert trio.current_time() - began > 0.2
-        assert channel.peer == f"127.0.0.1:{port}"
-        assert registry == {channel}
-        channel.close()
+        assert connection.peer == f"127.0.0.1:{port}"
+        assert registry == {connection}
+        connection.close()
         assert descriptors() == before
 
 
 async def test_the_first_still_wins_when_the_second_refuses():
     with full_listener("127.0.0.2") as port:
-        registry: set[Channel] = set()
+        registry: set[Connection] = set()
         async with sweeping(registry):
             with pytest.raises(ProxyError) as caught:
                 await dial(["127.0.0.2", "127.0.0.1"], port, timeout=0.6, registry=registry)
@@ -115,7 +115,7 @@ async def test_the_first_still_wins_when_the_second_refuses():
 @pytest.mark.parametrize("addresses", [["127.0.0.2"], ["127.0.0.2", "127.0.0.2"]])
 async def test_cancelling_leaves_nothing(addresses):
     with full_listener("127.0.0.2") as port:
-        registry: set[Channel] = set()
+        registry: set[Connection] = set()
         before = descriptors()
         async with trio.open_nursery() as nursery:
 
@@ -133,7 +133,7 @@ async def test_cancelling_leaves_nothing(addresses):
 @pytest.mark.parametrize("addresses", [["127.0.0.2"], ["127.0.0.2", "127.0.0.2"]])
 async def test_somebody_elses_reason_is_kept(addresses):
     with full_listener("127.0.0.2") as port:
-        registry: set[Channel] = set()
+        registry: set[Connection] = set()
         reasons = []
 
         async def run() -> None:
@@ -146,8 +146,8 @@ async def test_somebody_elses_reason_is_kept(addresses):
             nursery.start_soon(run)
             await trio.testing.wait_all_tasks_blocked()
             while not reasons:
-                for channel in list(registry):
-                    channel.expire(Reason.DRAIN_DEADLINE)
+                for connection in list(registry):
+                    connection.expire(Reason.DRAIN_DEADLINE)
                 await trio.sleep(0.01)
         assert reasons == [Reason.DRAIN_DEADLINE]
 
@@ -168,7 +168,7 @@ async def test_no_descriptor_left(listening):
 
 
 async def test_a_unix_socket_is_there_at_once_or_not_at_all(tmp_path: Path) -> None:
-    path, registry = tmp_path / "api.sock", set[Channel]()
+    path, registry = tmp_path / "api.sock", set[Connection]()
     before = descriptors()
 
     def refusal() -> str:
@@ -182,15 +182,15 @@ async def test_a_unix_socket_is_there_at_once_or_not_at_all(tmp_path: Path) -> N
         listener.bind(str(path))
         assert refusal() == "api: connection refused"
         listener.listen(0)
-        channel = dial_unix(str(path), "api", registry)
+        connection = dial_unix(str(path), "api", registry)
         assert refusal() == "api: resource temporarily unavailable"  # nobody accepts, and one may wait
-        assert registry == {channel} and channel.peer == "api"
+        assert registry == {connection} and connection.peer == "api"
         served, _ = listener.accept()
         with served:
-            await channel.send_all(b"ping")
+            await connection.send_all(b"ping")
             assert served.recv(10) == b"ping"
             served.sendall(b"pong")
-            assert await channel.recv() == b"pong"
-        channel.close()
+            assert await connection.recv() == b"pong"
+        connection.close()
     assert not registry
     assert descriptors() == before

@@ -7,17 +7,17 @@ from typing import cast
 import pytest
 import trio
 
-from sidecar.net.channel import Channel
+from sidecar.http.h1.server_stream import Timeouts
+from sidecar.net.connection import Connection
 from sidecar.net.pipes import Pipes
 from sidecar.net.pool import Lease, Limits, Pool
+from sidecar.net.relay_reactor import RelayReactor
 from sidecar.net.resolve import Resolver
-from sidecar.net.switchboard import Switchboard
 from sidecar.net.timers import Sweeper
 from sidecar.policy.authorize import Asked, Permit, allow_all, authorize_inbound
-from sidecar.proxy.client import Timeouts
-from sidecar.proxy.intake import Target, serve_target
-from sidecar.proxy.shared import Shared
-from sidecar.proxy.sniff import Sniffed
+from sidecar.proxy.connection_handler import Target, serve_target
+from sidecar.proxy.context import ProxyContext
+from sidecar.proxy.protocol_detection import Detection
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.telemetry import Telemetry
 from tests.proxy.ends import tcp_pair
@@ -30,17 +30,17 @@ class Habits:
 class Place:
     """A destination with one pool; ``others`` are the far ends of its connections."""
 
-    def __init__(self, registry: set[Channel], telemetry: Telemetry) -> None:
+    def __init__(self, registry: set[Connection], telemetry: Telemetry) -> None:
         self.others: list[trio.SocketStream] = []
         self.dialed = trio.Event()
         self._registry = registry
         self.pool = Pool(self._dial, Limits(8, 8, 1.0, 60.0), telemetry.counters)
 
-    async def _dial(self, seconds: float) -> Channel:
+    async def _dial(self, seconds: float) -> Connection:
         other, ours = tcp_pair()
         self.others.append(other)
         self.dialed.set()
-        return Channel(ours, "a place", self._registry)
+        return Connection(ours, "a place", self._registry)
 
 
 class Captured:
@@ -48,7 +48,7 @@ class Captured:
 
     direction, protocol, original, cluster, name = "outbound", "auto", "", "", "a place"
     vouches = False
-    habits = Habits()
+    server_first_cache = Habits()
 
     def __init__(self, before: Place, after: Place, changes: bool) -> None:
         self._before = before
@@ -61,7 +61,7 @@ class Captured:
     def led_by(self, name: bytes) -> Captured:
         return self
 
-    async def permit(self, found: Sniffed, peer: str) -> Permit:
+    async def permit(self, found: Detection, peer: str) -> Permit:
         if self._changes:
             self._before.pool.renew()
         return authorize_inbound(allow_all, Asked("inbound", peer, "", "a place", "TCP"))
@@ -75,18 +75,18 @@ class Captured:
 
 @pytest.mark.parametrize("changes", [True, False])
 async def test_what_is_stale_by_then_is_not_used(changes: bool) -> None:
-    Switchboard.current()
-    telemetry, registry, pipes = Telemetry("off", "/dev/null"), set[Channel](), Pipes()
+    RelayReactor.current()
+    telemetry, registry, pipes = Telemetry("off", "/dev/null"), set[Connection](), Pipes()
     timeouts = Timeouts(5.0, 5.0, 5.0, 1, 5.0, 1 << 20)
-    shared = Shared(timeouts, 5.0, 5.0, 8, 8, (), False, telemetry, MemoryGuard(0), Resolver(), pipes)
+    context = ProxyContext(timeouts, 5.0, 5.0, 8, 8, (), False, telemetry, MemoryGuard(0), Resolver(), pipes)
     before, after = Place(registry, telemetry), Place(registry, telemetry)
     client, ours = tcp_pair()
-    channel = Channel(ours, "a client", registry)
+    connection = Connection(ours, "a client", registry)
     target = cast(Target, Captured(before, after, changes))
     with trio.fail_after(10):
         async with client, trio.open_nursery() as nursery:
             nursery.start_soon(Sweeper(registry, []).run)
-            nursery.start_soon(serve_target, channel, "127.0.0.1", target, shared)
+            nursery.start_soon(serve_target, connection, "127.0.0.1", target, context)
             await before.dialed.wait()
             await client.send_all(b"\xff no HTTP")
             if changes:

@@ -57,7 +57,7 @@ def test_the_answer_of_an_app_that_reads_no_further_is_passed_on(front: Front, f
 
 
 def test_a_body_that_ended_leaves_no_deadline_to_the_answer(front: Front) -> None:
-    """Reading the body and writing the answer share the channel; a slow reader of a long answer is not cut off."""
+    """Reading the body and writing the answer share the connection; a slow reader of a long answer is not cut off."""
     with front.client(deadline=20.0, receive_buffer=32_768) as client:
         client.sock.sendall(b"POST /early/stream HTTP/1.1\r\nHost: app\r\nContent-Length: 6\r\n\r\nabc")
         time.sleep(WINDOW / 3)  # the answer fills the socket, while the body's rest is waited for

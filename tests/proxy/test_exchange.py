@@ -13,8 +13,8 @@ from trio.testing import wait_all_tasks_blocked
 
 import sidecar.proxy.exchange
 from sidecar.errors import Reason
+from sidecar.http.message import EMPTY, UNKNOWN, Body
 from sidecar.proxy.attempt import INTERIM_HEADS
-from sidecar.wire.message import EMPTY, UNKNOWN, Body
 from tests.proxy.messages import FIELDS, MemoryClient, MemoryUpstream, Run, answer, question
 from tests.support.modules import among, loaded_by
 
@@ -22,8 +22,15 @@ from tests.support.modules import among, loaded_by
 def test_imports_no_codec_and_no_socket() -> None:
     """Neither by itself nor through what it imports does ``exchange`` come to know a protocol or a socket of ours."""
     loaded = loaded_by("import sidecar.proxy.exchange")
-    assert "sidecar.proxy.streams" in loaded
-    codecs = "sidecar.proxy.client", "sidecar.proxy.upstream", "sidecar.wire.body", "sidecar.wire.detect", "h11", "h2"
+    assert "sidecar.http.streams" in loaded
+    codecs = (
+        "sidecar.http.h1.server_stream",
+        "sidecar.http.h1.client",
+        "sidecar.http.h1.body",
+        "sidecar.http.detect",
+        "h11",
+        "h2",
+    )
     assert among(loaded, *codecs, "sidecar.app", "sidecar.net") == []
     tree = ast.parse(Path(sidecar.proxy.exchange.__file__).read_text())
     named = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}

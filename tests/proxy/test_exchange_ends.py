@@ -9,7 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.wire.message import EMPTY, UNKNOWN, Body
+from sidecar.http.message import EMPTY, UNKNOWN, Body
 from tests.proxy.messages import FIELDS, MemoryClient, MemoryUpstream, Run, answer, question
 
 CLOSED = ProxyError(Reason.UPSTREAM_CLOSED, "closed")

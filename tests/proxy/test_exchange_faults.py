@@ -7,13 +7,13 @@ import trio
 import trio.testing
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import Channel
+from sidecar.http.h1.server import H1ServerConnection
+from sidecar.http.h1.server_stream import Timeouts
+from sidecar.http.message import EMPTY, UNKNOWN
+from sidecar.net.connection import Connection
 from sidecar.policy.authorize import Permit
 from sidecar.policy.retry import RetryPolicy
-from sidecar.proxy.client import Timeouts
-from sidecar.proxy.connection import ServerConnection
 from sidecar.proxy.exchange import exchange
-from sidecar.wire.message import EMPTY, UNKNOWN
 from tests.proxy.ends import tcp_pair
 from tests.proxy.messages import FIELDS, PERMIT, MemoryClient, MemoryUpstream, Run, answer, question
 
@@ -29,10 +29,10 @@ BREAKS = {
 async def test_what_follows_a_broken_body_is_never_a_request(broken: bytes) -> None:
     """Also where the answer was there already, so that nothing waits for the body any more."""
     far, near = tcp_pair()
-    connection = ServerConnection(Channel(near, "c", set()), b"", TIMEOUTS, "127.0.0.1", trusted=False)
+    http_connection = H1ServerConnection(Connection(near, "c", set()), b"", TIMEOUTS, "127.0.0.1", trusted=False)
     with trio.fail_after(5):
         await far.send_all(b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
-        stream = await connection.next_stream()
+        stream = await http_connection.next_stream()
         assert stream is not None and stream.first_piece() == b"hello"
         await far.send_all(broken + b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
         with pytest.raises(ProxyError):
@@ -41,23 +41,23 @@ async def test_what_follows_a_broken_body_is_never_a_request(broken: bytes) -> N
             with pytest.raises(ProxyError):
                 stream.body_nowait()
         assert stream.closing and not stream.settle() and not stream.body_done
-    connection.close()
+    http_connection.close()
     await far.aclose()
 
 
 async def test_a_body_that_is_too_long_is_not_read_on_either() -> None:
     far, near = tcp_pair()
     timeouts = Timeouts(5.0, 5.0, 5.0, 0, 5.0, 8)
-    connection = ServerConnection(Channel(near, "c", set()), b"", timeouts, "127.0.0.1", trusted=False)
+    http_connection = H1ServerConnection(Connection(near, "c", set()), b"", timeouts, "127.0.0.1", trusted=False)
     with trio.fail_after(5):
         await far.send_all(b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
-        stream = await connection.next_stream()
+        stream = await http_connection.next_stream()
         assert stream is not None
         await far.send_all(b"9\r\nxxxxxxxxx\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
         with pytest.raises(ProxyError):
             await stream.read_body()
         assert stream.closing and not stream.settle()
-    connection.close()
+    http_connection.close()
     await far.aclose()
 
 

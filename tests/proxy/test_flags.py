@@ -23,7 +23,7 @@ _PLAIN = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
 _BODY = b"POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 100\r\n\r\n"
 # Two that the command line and our care rule out are planted: a fault of ours, and a caller who is not on loopback.
 _FAULT = (
-    "import sys; from sidecar.proxy.forwarding import Forwarder; from sidecar.cli import main; "
+    "import sys; from sidecar.proxy.header_sanitizer import Forwarder; from sidecar.cli import main; "
     "Forwarder.fields = lambda *_: 1 / 0; sys.exit(main())"
 )
 _STRANGER = (

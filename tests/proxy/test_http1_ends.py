@@ -20,7 +20,7 @@ GONE_WITHIN = 5.0  # seconds, from the client's end to the end of the app's work
 GO: dict[str, threading.Event] = {}
 
 
-def gate(name: str) -> Step:
+def acceptor(name: str) -> Step:
     """Waits for an event that the test named ``name`` sets."""
     GO[name] = threading.Event()
     return until(GO[name])
@@ -43,7 +43,7 @@ SCRIPTS: dict[str, tuple[Step, ...]] = {
     "close-at-once": (close,),
     "reset-at-once": (reset,),
     "close-in-head": (send(b"HTTP/1.1 200 OK\r\nConte"), close),
-    "slow": (gate("slow"), send(ok())),
+    "slow": (acceptor("slow"), send(ok())),
 }
 
 

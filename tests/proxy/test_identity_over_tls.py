@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from certs import jointoken
-from sidecar.feed.start import control_caller, identity_feed
+from sidecar.control_url import CONTROL_ID
+from sidecar.feed.factories import control_caller, identity_feed
 from sidecar.identity import Identity
-from sidecar.joining import CONTROL_ID
 from sidecar.settings import load
 from tests.control.overtls import front, port, roots
 from tests.control.plane import BILLING, Plane

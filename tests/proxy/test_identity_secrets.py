@@ -119,7 +119,7 @@ async def test_without_a_certificate_it_is_not_ready(tmp_path: Path) -> None:
 def test_tls_19_nobody_else_looks_into_the_process() -> None:
     """PR_GET_DUMPABLE is 0: no core dump, and no ptrace by another process of this user."""
     code = (
-        "import ctypes; from sidecar.machine import keep_memory_private; keep_memory_private();"
+        "import ctypes; from sidecar.os_limits import keep_memory_private; keep_memory_private();"
         "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
     )
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=dict(os.environ))
@@ -129,4 +129,4 @@ def test_tls_19_nobody_else_looks_into_the_process() -> None:
 def test_a_proxy_without_a_control_plane_imports_nothing_of_it() -> None:
     """Memory: OpenSSL and the certificates' code take 15 MB."""
     loaded = loaded_by("import sidecar.app")
-    assert among(loaded, "OpenSSL", "cryptography", "sidecar.feed", "sidecar.membership") == []
+    assert among(loaded, "OpenSSL", "cryptography", "sidecar.feed", "sidecar.mesh_runtime") == []

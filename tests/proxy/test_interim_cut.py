@@ -9,12 +9,12 @@ import pytest
 import trio
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import Channel
-from sidecar.proxy.client import HttpStream, Timeouts
-from sidecar.proxy.connection import ServerConnection
-from sidecar.proxy.rescue import rescue
+from sidecar.http.h1.head import ResponseHead, parse_response
+from sidecar.http.h1.server import H1ServerConnection
+from sidecar.http.h1.server_stream import H1ServerStream, Timeouts
+from sidecar.net.connection import Connection
+from sidecar.proxy.local_reply import rescue
 from sidecar.telemetry.record import Record
-from sidecar.wire.head import ResponseHead, parse_response
 from tests.proxy.ends import sweeping, tcp_pair
 
 TIMEOUTS = Timeouts(10, 10, 0.2, 240, 30, 0)
@@ -24,16 +24,16 @@ HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: <%b>\r\n\r\n" % (b"x" * 20_000)
 @pytest.mark.parametrize("why", [Reason.CLIENT_IDLE, Reason.DRAIN_DEADLINE])
 async def test_no_reply_is_put_behind_a_part_of_one(why: Reason) -> None:
     stream, ours = tcp_pair(small=True)
-    registry: set[Channel] = set()
-    channel = Channel(ours, "127.0.0.1:1", registry)
+    registry: set[Connection] = set()
+    connection = Connection(ours, "127.0.0.1:1", registry)
     asked = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
-    client = await ServerConnection(channel, asked, TIMEOUTS, "127.0.0.1", trusted=False).next_stream()
+    client = await H1ServerConnection(connection, asked, TIMEOUTS, "127.0.0.1", trusted=False).next_stream()
     assert client is not None
     parsed = parse_response(HINTS, b"GET")
     assert parsed is not None
     async with stream, sweeping(registry), trio.open_nursery() as nursery:
         if why is Reason.DRAIN_DEADLINE:
-            channel.expire(why)  # as a drain does with all that there are
+            connection.expire(why)  # as a drain does with all that there are
         with pytest.raises(ProxyError) as caught:
             await _say_for_ever(client, parsed[0])
         assert caught.value.reason is why
@@ -41,13 +41,13 @@ async def test_no_reply_is_put_behind_a_part_of_one(why: Reason) -> None:
         nursery.start_soon(_read, stream, heard)
         record = Record("inbound", "HTTP/1.1", "127.0.0.1:1", time(), monotonic())
         await rescue(client, caught.value, record)
-        channel.close()
+        connection.close()
     rest = bytes(heard).replace(HINTS, b"")
     assert len(heard) > len(rest) and HINTS.startswith(rest)
     assert (record.status, record.reason) == (0, why)
 
 
-async def _say_for_ever(client: HttpStream, head: ResponseHead) -> None:
+async def _say_for_ever(client: H1ServerStream, head: ResponseHead) -> None:
     while True:
         await client.send_interim(head)
 

@@ -6,8 +6,8 @@ import time
 
 import trio
 
+from sidecar.control_url import ControlUrl
 from sidecar.feed.control_client import ControlClient, ControlError, Way
-from sidecar.joining import ControlUrl
 from sidecar.net.resolve import Resolver
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sidecar.upstream.table import MOST
+from sidecar.upstream.bounded_table import MOST
 from tests.support.process import SidecarProcess
 from tests.support.raw import Client
 from tests.support.upstream import ok, wait_until

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from sidecar.net.channel import Channel
+from sidecar.http.h1.server_stream import Timeouts
+from sidecar.net.connection import Connection
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
-from sidecar.proxy.client import Timeouts
+from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.outbound import Outbound
-from sidecar.proxy.shared import Shared
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.telemetry import Telemetry
 from tests.proxy.front import Front
@@ -215,7 +215,7 @@ async def test_only_loopback_clients_are_served(
 ) -> None:
     """The command binds this port to loopback only; were it ever bound elsewhere, strangers would be refused still."""
     log = tmp_path / "log"
-    shared = _shared(log)
+    context = _context(log)
     theirs, ours = socket.socketpair()
     ours.setblocking(False)
     with theirs:
@@ -223,16 +223,16 @@ async def test_only_loopback_clients_are_served(
         theirs.sendall(method % other.port + b" HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % other.port)
         theirs.shutdown(socket.SHUT_WR)
         with trio.fail_after(5):
-            await Outbound(shared).serve(Channel(ours, peer, shared.channels), peer)
+            await Outbound(context).serve(Connection(ours, peer, context.connections), peer)
         (reply,) = parse_replies(theirs.recv(65536), (b"GET",), ended=True)
     assert (reply.status, reply.closes) == (403, True)
     assert not any(request.target == b"/stranger" for c in other.connections for request in c.requests)
-    assert shared.telemetry.close(5)
+    assert context.telemetry.close(5)
     assert json.loads(log.read_text())["response_flags"] == "UAEX"
 
 
-def _shared(log: Path) -> Shared:
-    return Shared(
+def _context(log: Path) -> ProxyContext:
+    return ProxyContext(
         timeouts=Timeouts(request_head=5, idle=5, stream_idle=5, body_min_rate=240, body_min_window=30, max_body=0),
         connect_timeout=5.0,
         pool_idle=5.0,

@@ -1,5 +1,5 @@
 """A connection's requests from the first look to the record, over streams that are neither HTTP/1 nor sockets: what
-``serve``, ``forwarding``, ``exchange`` and ``rescue`` make of them together.
+``serve``, ``header_sanitizer``, ``exchange`` and ``local_reply`` make of them together.
 """
 
 from __future__ import annotations
@@ -7,19 +7,19 @@ from __future__ import annotations
 import trio
 
 from sidecar.errors import ProxyError, Reason
+from sidecar.http.h1.server_stream import Timeouts
+from sidecar.http.message import EMPTY, Request
+from sidecar.http.streams import ServerStream
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
 from sidecar.policy.retry import REPLACE_STALE, RetryPolicy
-from sidecar.proxy.client import Timeouts
+from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.exchange import exchange
-from sidecar.proxy.forwarding import Forwarder
+from sidecar.proxy.header_sanitizer import HeaderSanitizer
 from sidecar.proxy.serve import serve_http
-from sidecar.proxy.shared import Shared
-from sidecar.proxy.streams import ServerStream
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.record import Record
 from sidecar.telemetry.telemetry import Telemetry
-from sidecar.wire.message import EMPTY, Request
 from tests.proxy.messages import (
     PERMIT,
     MemoryClient,
@@ -43,17 +43,17 @@ class Pipeline:
 
     def __init__(self, *upstreams: MemoryUpstream, retry: RetryPolicy = REPLACE_STALE) -> None:
         timeouts, telemetry = Timeouts(5.0, 5.0, 5.0, 1, 5.0, 1 << 20), Telemetry("off", "/dev/null")
-        self.shared = Shared(timeouts, 5.0, 5.0, 8, 8, (), False, telemetry, MemoryGuard(0), Resolver(), Pipes())
+        self.context = ProxyContext(timeouts, 5.0, 5.0, 8, 8, (), False, telemetry, MemoryGuard(0), Resolver(), Pipes())
         self.upstreams = upstreams
         self._origin = MemoryOrigin(*upstreams)
-        self._forwarder = Forwarder(self.shared, appends_caller=True)
+        self._forwarder = HeaderSanitizer(self.context, appends_caller=True)
         self._retry = retry
 
     async def serve(self, *clients: MemoryClient) -> str:
         """How the connection ends."""
         connection = MemoryConnection(*clients)
         with trio.fail_after(5):
-            await serve_http(connection, "inbound", self._handle, self.shared)
+            await serve_http(connection, "inbound", self._handle, self.context)
         return connection.ended
 
     async def _handle(self, stream: ServerStream, request: Request, record: Record) -> None:
@@ -62,7 +62,7 @@ class Pipeline:
 
     @property
     def records(self) -> list[Record]:
-        return self.shared.telemetry.history.newest_first()[::-1]
+        return self.context.telemetry.history.newest_first()[::-1]
 
 
 def began(message: Message) -> tuple[object, object, dict[bytes, bytes]]:
@@ -85,7 +85,7 @@ async def test_two_requests_on_one_connection() -> None:
         (404, "memory", "192.0.2.7:4711"),
     ]
     assert records[0].request_id == fields[b"x-request-id"]
-    assert pipeline.shared.telemetry.counters.requests_active == 0
+    assert pipeline.context.telemetry.counters.requests_active == 0
 
 
 async def test_a_503_is_tried_again_where_the_policy_says_so() -> None:

@@ -6,7 +6,7 @@ import trio
 import trio.testing
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import Channel
+from sidecar.net.connection import Connection
 from sidecar.net.pool import Lease, Limits, Pool
 from sidecar.telemetry.metrics import Counters
 from tests.proxy.ends import tcp_pair
@@ -17,13 +17,13 @@ class Destination:
 
     def __init__(self) -> None:
         self.far_ends: list[trio.SocketStream] = []
-        self.registry: set[Channel] = set()
+        self.registry: set[Connection] = set()
         self.pool = Pool(self._dial, Limits(1, 8, 5.0, 60.0), Counters())
 
-    async def _dial(self, seconds: float) -> Channel:
+    async def _dial(self, seconds: float) -> Connection:
         far, near = tcp_pair()
         self.far_ends.append(far)
-        return Channel(near, "far", self.registry)
+        return Connection(near, "far", self.registry)
 
     async def hand_over(self, first: Lease, *, fresh: bool) -> Lease:
         """Releases ``first`` to somebody who waits; returns what that one got."""
@@ -61,7 +61,7 @@ async def test_a_waiter_never_gets_a_connection_with_unread_bytes() -> None:
     await there.far_ends[0].send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON")
     assert not first.quiet()
     second = await there.hand_over(first, fresh=False)
-    assert second is not first and not second.reused and second.quiet() and first.channel.closed
+    assert second is not first and not second.reused and second.quiet() and first.connection.closed
     assert there.pool.open == 1 and len(there.registry) == 1
     second.release(reusable=False)
     assert there.pool.open == 0
@@ -72,7 +72,7 @@ async def test_who_waits_for_a_fresh_connection_gets_a_fresh_one() -> None:
     there = Destination()
     first = await there.pool.acquire()
     second = await there.hand_over(first, fresh=True)
-    assert second is not first and not second.reused and first.channel.closed
+    assert second is not first and not second.reused and first.connection.closed
     assert there.pool.open == 1
     second.release(reusable=False)
     await there.close()
@@ -83,7 +83,7 @@ async def test_a_dial_that_fails_in_place_of_an_old_connection_gives_its_place_b
     first = await there.pool.acquire()
     failures: list[ProxyError] = []
 
-    async def fail(seconds: float) -> Channel:
+    async def fail(seconds: float) -> Connection:
         raise ProxyError(Reason.CONNECT_FAILED, "refused")
 
     async def wait() -> None:
@@ -97,5 +97,5 @@ async def test_a_dial_that_fails_in_place_of_an_old_connection_gives_its_place_b
         nursery.start_soon(wait)
         await trio.testing.wait_all_tasks_blocked()
         first.release(reusable=True)
-    assert failures and first.channel.closed and there.pool.open == 0
+    assert failures and first.connection.closed and there.pool.open == 0
     await there.close()

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from sidecar.feed.health import Standing, judged
+from sidecar.feed.factories import control_caller, identity_feed, registration_of
+from sidecar.feed.health import HealthState, judged
 from sidecar.feed.registration import BEATS, LEAVE_SECONDS, SHORTEST, Registration
-from sidecar.feed.start import control_caller, identity_feed, registration_of
+from sidecar.health_check import look_by_command
 from sidecar.identity import Identity
-from sidecar.look import look_by_command
-from sidecar.net.channel import Channel
+from sidecar.net.connection import Connection
 from sidecar.settings import load
 from tests.proxy.fickle import WITHIN, Fickle, plane_at
 from tests.support.ports import held_port
@@ -58,13 +58,13 @@ async def registered(plane: Fickle, **flags: str) -> AsyncIterator[Registered]:
     }  # fmt: skip
     if "interception" not in flags:
         told.setdefault("upstream", "127.0.0.1:1")
-    channels: set[Channel] = set()
+    connections: set[Connection] = set()
     settings = load(told, {})
-    identity = Identity(channels)
-    caller = control_caller(settings, identity, channels, chance=lambda: 0.0)
+    identity = Identity(connections)
+    caller = control_caller(settings, identity, connections, chance=lambda: 0.0)
     web = Registered(plane)
     web.errors = caller.errors
-    made = registration_of(settings, caller, settings.instance, channels, lambda: web.taken_out)
+    made = registration_of(settings, caller, settings.instance, connections, lambda: web.taken_out)
     assert made is not None
     web.registration = made
     made.open(15006)
@@ -76,7 +76,7 @@ async def registered(plane: Fickle, **flags: str) -> AsyncIterator[Registered]:
         yield web
         nursery.cancel_scope.cancel()
     caller.close()
-    assert not channels, "a connection is left behind"
+    assert not connections, "a connection is left behind"
 
 
 async def test_it_registers_is_heard_of_and_leaves(tmp_path: Path) -> None:
@@ -182,16 +182,16 @@ async def test_a_control_plane_that_is_silent_does_not_hold_the_end(tmp_path: Pa
 
 
 def test_the_first_look_counts_and_then_so_many_in_a_row() -> None:
-    now = judged(Standing(), "connect_failed", 2, 3)
-    assert now == Standing(False, "connect_failed")
+    now = judged(HealthState(), "connect_failed", 2, 3)
+    assert now == HealthState(False, "connect_failed")
     now = judged(now, "", 2, 3)
     assert now.healthy is False
     now = judged(now, "", 2, 3)
-    assert now == Standing(True)
+    assert now == HealthState(True)
     for problem in ("a", "b", "", "a", "b"):  # never three in a row
         now = judged(now, problem, 2, 3)
     assert now.healthy is True
-    assert judged(now, "c", 2, 3) == Standing(False, "c")
+    assert judged(now, "c", 2, 3) == HealthState(False, "c")
 
 
 async def test_a_change_of_health_is_told_at_once_and_so_is_who_takes_it_out(tmp_path: Path) -> None:

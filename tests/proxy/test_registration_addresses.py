@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.feed import registration, start
-from sidecar.feed.current import Current
-from sidecar.feed.shown_mesh import standing
+from sidecar.feed import factories, registration
+from sidecar.feed.mesh_status import standing
+from sidecar.feed.snapshot_holder import SnapshotHolder
 from tests.proxy.fickle import plane_at
 from tests.proxy.test_registration import PATH, registered
 
@@ -20,7 +20,7 @@ CAPTURED = {"interception": "redirect"}
 def machine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The addresses of this machine, which a test may change."""
     addresses = ["127.0.0.2", "127.0.0.3"]
-    monkeypatch.setattr(start, "every_outward_address", lambda: list(addresses))
+    monkeypatch.setattr(factories, "every_outward_address", lambda: list(addresses))
     return addresses
 
 
@@ -133,6 +133,6 @@ async def test_a_call_from_an_address_that_is_not_answered_holds_up_no_heartbeat
 
 def standing_of(made: registration.Registration) -> dict[str, object]:
     """What ``/config_dump`` shows of it."""
-    shown = standing(Current(), None, made)["registration"]
+    shown = standing(SnapshotHolder(), None, made)["registration"]
     assert isinstance(shown, dict)
     return shown

@@ -14,10 +14,10 @@ import trio.testing
 
 from sidecar.errors import Reason
 from sidecar.net import pipes as pipes_module
-from sidecar.net.channel import Channel
+from sidecar.net.connection import Connection
 from sidecar.net.pipes import Pipes
 from sidecar.net.relay import Relayed, relay
-from sidecar.net.switchboard import Line, Switchboard
+from sidecar.net.relay_reactor import ReactorEntry, RelayReactor
 from tests.proxy.ends import descriptors, reset, tcp_pair
 
 MEBI = 1 << 20
@@ -34,8 +34,8 @@ class Link:
 
     client: trio.SocketStream
     server: trio.SocketStream
-    left: Channel
-    right: Channel
+    left: Connection
+    right: Connection
     counters: Counters
     done: trio.Event = field(default_factory=trio.Event)
     result: Relayed | None = None
@@ -59,12 +59,12 @@ async def linked(
 ) -> AsyncIterator[Link]:
     """Ends with nothing left open, whatever the test did."""
     pool = Pipes() if pipes is None else pipes
-    Switchboard.current()
+    RelayReactor.current()
     before = descriptors()
-    registry: set[Channel] = set()
+    registry: set[Connection] = set()
     client, left = tcp_pair(small=small)
     server, right = tcp_pair(small=small)
-    link = Link(client, server, Channel(left, "left", registry), Channel(right, "right", registry), Counters())
+    link = Link(client, server, Connection(left, "left", registry), Connection(right, "right", registry), Counters())
 
     async def run() -> None:
         try:
@@ -282,14 +282,14 @@ async def test_somebody_elses_expire_ends_it(side):
 
 
 @pytest.mark.parametrize(("side", "reason"), [("left", Reason.CLIENT_CLOSED), ("right", Reason.UPSTREAM_CLOSED)])
-async def test_a_channel_that_somebody_closed_ends_it(side, reason):
+async def test_a_connection_that_somebody_closed_ends_it(side, reason):
     async with linked() as link:
         await trio.testing.wait_all_tasks_blocked()
         getattr(link, side).close()
         assert (await link.outcome()).reason is reason
 
 
-async def test_a_channel_that_was_expired_before_ends_it():
+async def test_a_connection_that_was_expired_before_ends_it():
     async with linked() as link:
         link.left.overdue = Reason.DRAIN_DEADLINE
         assert (await link.outcome()).reason is Reason.DRAIN_DEADLINE
@@ -299,12 +299,12 @@ async def test_a_channel_that_was_expired_before_ends_it():
 async def test_cancelling_leaves_nothing(moved):
     """``linked`` compares the descriptors; what blocks at the time is a read, or a write in mid-burst."""
     async with linked(small=True) as link:
-        board = Switchboard.current()
+        board = RelayReactor.current()
         with trio.move_on_after(0.2):
             await link.client.send_all(bytes(moved))
         await trio.testing.wait_all_tasks_blocked()
         assert len(board) > 0 or moved == MEBI
-    assert len(Switchboard.current()) == 0
+    assert len(RelayReactor.current()) == 0
 
 
 async def test_many_relays_share_few_pipes():
@@ -368,7 +368,7 @@ async def test_busy_relays_do_not_starve_others():
 
 
 async def test_a_mistake_in_one_line_is_not_the_others_end():
-    class Mistaken(Line):
+    class Mistaken(ReactorEntry):
         def carry(self) -> bool:
             raise ZeroDivisionError
 
@@ -377,7 +377,7 @@ async def test_a_mistake_in_one_line_is_not_the_others_end():
         async with stream:
             await stream.send_all(b"x")
             with pytest.raises(ZeroDivisionError):
-                await Switchboard.current().carry(sock.fileno(), Mistaken())
+                await RelayReactor.current().carry(sock.fileno(), Mistaken())
         sock.close()
         await link.client.send_all(b"fine")
         assert await exactly(link.server, 4) == b"fine"

@@ -7,8 +7,8 @@ import socket
 import pytest
 import trio
 
-from sidecar.net.channel import Channel
-from sidecar.net.secured_socket import TlsFailure, TlsSocket
+from sidecar.net.connection import Connection
+from sidecar.tls.tls_socket import TlsFailure, TlsSocket
 from tests.proxy.sealedpeer import SealedPeer, read, readable, taken_over
 from tests.support.sealing import ALERT, CCS, CLOSE_NOTIFY, DATA, HANDSHAKE, UPDATE, UPDATE_ASKING, ticket
 
@@ -73,12 +73,12 @@ def test_the_end_that_comes_with_the_last_bytes_is_noticed(fin: bool, peeks: boo
         assert peer.data == b"answer"
 
 
-async def test_whoever_waits_on_a_channel_hears_of_the_end() -> None:
+async def test_whoever_waits_on_a_connection_hears_of_the_end() -> None:
     with taken_over() as (near, peer), trio.fail_after(30):
-        channel = Channel(near, "peer", set())
+        connection = Connection(near, "peer", set())
         peer.say((DATA, b"last"), (ALERT, CLOSE_NOTIFY))
-        assert [await channel.recv(), await channel.recv(), await channel.recv()] == [b"last", b"", b""]
-        channel.close()
+        assert [await connection.recv(), await connection.recv(), await connection.recv()] == [b"last", b"", b""]
+        connection.close()
 
 
 def test_nothing_behind_an_end_is_read() -> None:

@@ -7,8 +7,8 @@ import tracemalloc
 
 import pytest
 
-from sidecar.net import secured_socket
-from sidecar.net.secured_socket import TlsFailure, TlsSocket
+from sidecar.tls import tls_socket
+from sidecar.tls.tls_socket import TlsFailure, TlsSocket
 from tests.proxy.sealedpeer import SealedPeer, read, readable, taken_over
 from tests.support.sealing import ALERT, DATA, HANDSHAKE, SUITES, UPDATE, UPDATE_ASKING, ticket
 
@@ -202,7 +202,7 @@ def test_a_flood_of_wishes_for_new_keys_gets_one_answer_while_nothing_can_be_wri
 
 
 def test_our_own_new_keys_come_when_those_that_we_have_are_spent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(secured_socket, "RECORDS_PER_KEY", 5)
+    monkeypatch.setattr(tls_socket, "RECORDS_PER_KEY", 5)
     with taken_over(room=SMALL) as (near, peer):
         sent = 0
         while sent < 300_000:
@@ -220,7 +220,7 @@ def test_our_own_new_keys_come_when_those_that_we_have_are_spent(monkeypatch: py
 
 
 def test_both_want_new_keys_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(secured_socket, "RECORDS_PER_KEY", 3)
+    monkeypatch.setattr(tls_socket, "RECORDS_PER_KEY", 3)
     with taken_over(room=SMALL) as (near, peer):
         sent = turn = 0
         while sent < 300_000:

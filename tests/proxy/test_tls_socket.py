@@ -24,16 +24,16 @@ from certs.bundle import Bundle, Bundles
 from certs.keys import PrivateKey
 from certs.revocation import Revocations
 from certs.verify import Peer, verify_handshake
-from sidecar.feed.lines import Line
+from sidecar.feed.keepalive_pool import KeepAliveConnection
+from sidecar.http.detect import Detected
 from sidecar.net.byte_stream import Secured
-from sidecar.net.channel import Channel
-from sidecar.net.contexts import client_context, first_contact_context, server_context
+from sidecar.net.connection import Connection
 from sidecar.net.pool import Lease, Limits, Pool
-from sidecar.net.secured_socket import TlsFailure, TlsSocket
-from sidecar.net.tls import HandshakeFailed, secure_client, secure_server
-from sidecar.proxy.sniff import sniff
+from sidecar.proxy.protocol_detection import detect_protocol
 from sidecar.telemetry.metrics import Counters
-from sidecar.wire.detect import Detected
+from sidecar.tls.contexts import client_context, first_contact_context, server_context
+from sidecar.tls.handshake import HandshakeFailed, secure_client, secure_server
+from sidecar.tls.tls_socket import TlsFailure, TlsSocket
 from tests.proxy.sealedpeer import readable, taken_over
 from tests.support.sealing import DATA
 
@@ -67,13 +67,13 @@ class Pair:
         near, far = trio.run(self._shake)
         self.near, self.far = cast(TlsSocket, near.sock), cast(TlsSocket, far.sock)
 
-    async def _shake(self) -> tuple[Channel, Channel]:
+    async def _shake(self) -> tuple[Connection, Connection]:
         (caller_key, caller), (web_key, web) = _issued("caller"), _issued("web")
         roots = [_ROOT.certificate]
         client = client_context([caller], caller_key, roots)
         server = server_context([web], web_key, roots, (b"istio",), certificate_needed=True)
-        near, far = (Channel(sock, "the other end", set()) for sock in _connected())
-        secured: list[Channel] = []
+        near, far = (Connection(sock, "the other end", set()) for sock in _connected())
+        secured: list[Connection] = []
 
         async def serve() -> None:
             secured.append(await secure_server(far, server, _anyone, 30.0))
@@ -171,8 +171,8 @@ async def test_a_certificate_that_only_openssl_can_read_is_refused(tmp_path: Pat
     file = tmp_path / "web.der"
     file.write_bytes(der)
     near, far = _connected()
-    channels: set[Channel] = set()
-    channel = Channel(near, "control", channels)
+    connections: set[Connection] = set()
+    connection = Connection(near, "control", connections)
 
     def serve() -> None:
         context = SSL.Context(SSL.TLS_METHOD)
@@ -187,8 +187,8 @@ async def test_a_certificate_that_only_openssl_can_read_is_refused(tmp_path: Pat
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.to_thread.run_sync, serve)
         with pytest.raises(HandshakeFailed) as failed:
-            await secure_client(channel, first_contact_context(), _never, sni=b"", alpn=(b"http/1.1",), seconds=5.0)
-    channel.close()
+            await secure_client(connection, first_contact_context(), _never, sni=b"", alpn=(b"http/1.1",), seconds=5.0)
+    connection.close()
     far.close()
     assert failed.value.rule == "unreadable"
 
@@ -200,21 +200,23 @@ def _never(chain: Sequence[x509.Certificate]) -> Peer:
 async def test_a_server_that_leaves_a_silent_client_is_no_reason_to_look_again_and_again() -> None:
     pair = await trio.to_thread.run_sync(Pair)
     near, far = _connected()
-    channels: set[Channel] = set()
-    client = Channel(near, "client", channels)
-    server = Channel(pair.near, "server", channels, Secured(None, b"", b"", "", ""))
+    connections: set[Connection] = set()
+    client = Connection(near, "client", connections)
+    server = Connection(pair.near, "server", connections, Secured(None, b"", b"", "", ""))
     pair.far.close()
 
     async def connect() -> Lease:
         return Lease(pool, server)
 
-    async def dial(seconds: float) -> Channel:
+    async def dial(seconds: float) -> Connection:
         raise AssertionError("there is a connection")
 
     pool = Pool(dial, Limits(1, 1, 1.0, 1.0), Counters())
-    habits = SimpleNamespace(server_first=True)  # it is dialed at once
+    server_first_cache = SimpleNamespace(server_first=True)  # it is dialed at once
     with trio.fail_after(5):
-        found = await sniff(client, b"", connect, habits, lease=None, head_timeout=60.0, idle=60.0)
+        found = await detect_protocol(
+            client, b"", connect, server_first_cache, lease=None, head_timeout=60.0, idle=60.0
+        )
     assert found.kind is Detected.OPAQUE and not found.server_first and not found.data
     for each in (client, server):
         each.close()
@@ -224,14 +226,14 @@ async def test_a_server_that_leaves_a_silent_client_is_no_reason_to_look_again_a
 async def test_a_connection_on_which_a_part_of_a_record_has_come_is_not_used_again() -> None:
     """The rest of it would be taken for the begin of an answer."""
     with taken_over(serves=False) as (near, peer):
-        server = Channel(near, "server", set(), Secured(None, b"", b"", "", ""))
+        server = Connection(near, "server", set(), Secured(None, b"", b"", "", ""))
         late = peer.sealed((DATA, b"HTTP/1.1 408 Request Timeout\r\n\r\n"))
 
-        async def dial(seconds: float) -> Channel:
+        async def dial(seconds: float) -> Connection:
             return server
 
         pool = Pool(dial, Limits(1, 1, 1.0, 60.0), Counters())
-        lease, line = await pool.acquire(), Line(server, None)
+        lease, line = await pool.acquire(), KeepAliveConnection(server, None)
         line.rests_since = monotonic()
         assert lease.quiet() and line.is_good(monotonic())
         peer.write(late[:10])

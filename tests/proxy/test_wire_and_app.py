@@ -11,7 +11,7 @@ from types import TracebackType
 
 import pytest
 
-from sidecar.proxy.gate import AT_ONCE
+from sidecar.tls.acceptor import AT_ONCE
 from tests.support.member import SNI, Shop
 from tests.support.raw import Reply, ask
 from tests.support.upstream import wait_until

@@ -21,12 +21,12 @@ def deny(asked: Asked) -> str:
 
 
 def main() -> None:
-    made = app._shared
+    made = app._context
 
-    def shared(*words: Any) -> Any:
+    def context(*words: Any) -> Any:
         return dataclasses.replace(made(*words), rules=deny)
 
-    setattr(app, "_shared", shared)  # noqa: B010 - where ``app`` looks for it
+    setattr(app, "_shared", context)  # noqa: B010 - where ``app`` looks for it
     sys.exit(cli.main())
 
 

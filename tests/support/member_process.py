@@ -25,11 +25,11 @@ from certs.keys import key_from_pem
 from certs.pem import from_pem
 from certs.revocation import RevocationList, Revocations
 from certs.spiffe import parse
-from sidecar import cli, membership
+from sidecar import cli, mesh_runtime
 from sidecar.identity import Credentials, Identity
-from sidecar.net.channel import Channel
-from sidecar.resources.slices import Compiled, compile_slices
-from sidecar.resources.snapshot import Me
+from sidecar.net.connection import Connection
+from sidecar.resources.incremental_compile import Compiled, compile_slices
+from sidecar.resources.snapshot import Node
 from sidecar.settings import Settings
 
 
@@ -59,9 +59,9 @@ def credentials(key: str, chain: str, roots: Sequence[str]) -> Credentials:
 def install(given: Credentials, socket: str) -> None:
     """From now on a proxy of this process begins with these, and takes orders at ``socket``."""
 
-    class Told(membership.Membership):
-        def __init__(self, settings: Settings, channels: set[Channel]) -> None:
-            super().__init__(settings, channels)
+    class Told(mesh_runtime.MeshRuntime):
+        def __init__(self, settings: Settings, connections: set[Connection]) -> None:
+            super().__init__(settings, connections)
             self.identity.install(given)
 
         async def run(self) -> None:
@@ -69,12 +69,12 @@ def install(given: Credentials, socket: str) -> None:
                 nursery.start_soon(super().run)
                 nursery.start_soon(_listen, socket, self)
 
-    # Where ``membership`` and ``app`` look for them.
-    setattr(membership, "Identity", lambda channels: Identity(channels, CLOCK))  # noqa: B010
-    setattr(membership, "Membership", Told)  # noqa: B010
+    # Where ``mesh_runtime`` and ``app`` look for them.
+    setattr(mesh_runtime, "Identity", lambda connections: Identity(connections, CLOCK))  # noqa: B010
+    setattr(mesh_runtime, "MeshRuntime", Told)  # noqa: B010
 
 
-async def _listen(path: str, told: membership.Membership) -> None:
+async def _listen(path: str, told: mesh_runtime.MeshRuntime) -> None:
     listener = trio.socket.socket(trio.socket.AF_UNIX)
     with listener:
         await listener.bind(path)
@@ -85,7 +85,7 @@ async def _listen(path: str, told: membership.Membership) -> None:
                 await _obey(trio.SocketStream(sock), told)
 
 
-async def _obey(stream: trio.SocketStream, told: membership.Membership) -> None:
+async def _obey(stream: trio.SocketStream, told: mesh_runtime.MeshRuntime) -> None:
     pending = b""
     async for data in stream:
         *lines, pending = (pending + data).split(b"\n")
@@ -95,11 +95,11 @@ async def _obey(stream: trio.SocketStream, told: membership.Membership) -> None:
             await stream.send_all(json.dumps(answer).encode() + b"\n")
 
 
-def _install(told: membership.Membership, key: str, chain: str, roots: list[str]) -> None:
+def _install(told: mesh_runtime.MeshRuntime, key: str, chain: str, roots: list[str]) -> None:
     told.identity.install(credentials(key, chain, roots))
 
 
-def _revoke(told: membership.Membership, serials: list[tuple[str, int]]) -> None:
+def _revoke(told: mesh_runtime.MeshRuntime, serials: list[tuple[str, int]]) -> None:
     """``serials`` are pairs: whose key signed it (SHA-256 of it, in hex), and its number."""
     lists = {key: frozenset(serial for signer, serial in serials if signer == key) for key, _ in serials}
     told.identity.revoke(
@@ -107,9 +107,9 @@ def _revoke(told: membership.Membership, serials: list[tuple[str, int]]) -> None
     )
 
 
-def _take(told: membership.Membership, document: dict[str, object]) -> list[str]:
+def _take(told: mesh_runtime.MeshRuntime, document: dict[str, object]) -> list[str]:
     """Takes a mesh as the control plane would have sent it; returns what is wrong with it."""
-    steps = compile_slices(json.dumps(document).encode(), Me(namespace="shop"), "control")
+    steps = compile_slices(json.dumps(document).encode(), Node(namespace="shop"), "control")
     while True:
         try:
             next(steps)
@@ -121,11 +121,11 @@ def _take(told: membership.Membership, document: dict[str, object]) -> list[str]
     return list(compiled.problems)
 
 
-def _clock(told: membership.Membership, ahead: float) -> None:
+def _clock(told: mesh_runtime.MeshRuntime, ahead: float) -> None:
     CLOCK.ahead = ahead
 
 
-def _breaks(told: membership.Membership, where: str) -> None:
+def _breaks(told: mesh_runtime.MeshRuntime, where: str) -> None:
     """From now on a callback of the TLS library's raises."""
 
     def broken(*_: object) -> bool:
@@ -141,14 +141,14 @@ def _breaks(told: membership.Membership, where: str) -> None:
         server.set_alpn_select_callback(broken)  # type: ignore[arg-type]
 
 
-def _look(told: membership.Membership) -> dict[str, object]:
+def _look(told: mesh_runtime.MeshRuntime) -> dict[str, object]:
     gc.collect()
     generation = told.identity.generation
     return {
-        "outcomes": told.gate.outcomes,
-        "groups": told.gate.groups,
+        "outcomes": told.acceptor.outcomes,
+        "groups": told.acceptor.groups,
         "cut": {reason.word: times for reason, times in told.identity.cut.items()},
-        "under_way": told.gate.under_way,
+        "under_way": told.acceptor.under_way,
         "generation": 0 if generation is None else generation.number,
         "contexts": sum(type(each) is SSL.Context for each in gc.get_objects()),
     }
@@ -163,7 +163,7 @@ def main(words: Sequence[str]) -> int:
     """Runs the sidecar with the FLAGS; returns its exit code."""
     socket, key, chain, roots, *flags = words
     install(credentials(key, chain, roots.split(",")), socket)
-    # Nobody is asked at that URL; without one there is no membership.
+    # Nobody is asked at that URL; without one there is no mesh_runtime.
     return cli.main(["--control", "http://127.0.0.1:9", "--token-file", key, *flags])
 
 

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 import sidecar
-from sidecar import applog, cli, machine
+from sidecar import applog, cli, os_limits
 from sidecar.errors import StartError
 from sidecar.options import OPTIONS
 from sidecar.settings import Settings
@@ -206,7 +206,7 @@ def test_a_typo_in_the_environment_is_a_warning(ran, capsys, monkeypatch) -> Non
 
 
 def test_more_connections_than_descriptors_is_a_warning(ran, capsys) -> None:
-    assert cli.main([*UPSTREAM, f"--max-connections={machine.descriptor_limit()}"]) == 0
+    assert cli.main([*UPSTREAM, f"--max-connections={os_limits.descriptor_limit()}"]) == 0
     assert only_line(capsys).startswith("sidecar: warning: --max-connections: ")
     assert len(ran) == 1
 

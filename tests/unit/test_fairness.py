@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from sidecar.policy.fairness import AROUND, FLOWING_SECONDS, SLACK_SECONDS, ByPeer, Flow, Pace, peer_of
+from sidecar.policy.fairness import AROUND, FLOWING_SECONDS, SLACK_SECONDS, Activity, PerPeerQueue, RateShare, peer_of
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_peer_is_an_address_or_a_network(host: str, peer: str) -> None:
 def test_who_was_idle_may_do_a_few_steps_and_then_keeps_to_its_share() -> None:
     """A step of 10 ms each time that it may: the rest is not owed before the slack is used up."""
     share, step, now = 0.1, 0.01, 100.0
-    pace, began = Pace(share), list[float]()
+    pace, began = RateShare(share), list[float]()
     for _ in range(50):
         now += pace.rest(now)
         began.append(now)
@@ -42,7 +42,7 @@ def test_who_was_idle_may_do_a_few_steps_and_then_keeps_to_its_share() -> None:
 
 
 def test_what_was_done_while_nobody_else_was_at_work_is_no_debt() -> None:
-    pace, now = Pace(0.1), 100.0
+    pace, now = RateShare(0.1), 100.0
     for _ in range(1000):  # without a rest
         pace.spent(now, 0.01)
         now += 0.01
@@ -50,7 +50,7 @@ def test_what_was_done_while_nobody_else_was_at_work_is_no_debt() -> None:
 
 
 def test_a_rest_ends() -> None:
-    pace = Pace(0.5)
+    pace = RateShare(0.5)
     for _ in range(100):
         pace.spent(100.0, 0.01)
     assert pace.rest(100.0) > 0.0
@@ -58,13 +58,13 @@ def test_a_rest_ends() -> None:
 
 
 def test_others_are_at_work_for_a_moment_after_the_number_changed() -> None:
-    flow = Flow()
+    flow = Activity()
     told = [(100.0, 0), (100.0, 7), (100.0 + FLOWING_SECONDS / 2, 7), (100.1 + FLOWING_SECONDS, 7), (200.0, 0)]
     assert [flow.goes_on(now, forwarded) for now, forwarded in told] == [False, True, True, False, True]
 
 
 def test_room_is_made_by_the_oldest_of_whoever_has_most() -> None:
-    things: ByPeer[int] = ByPeer()
+    things: PerPeerQueue[int] = PerPeerQueue()
     for peer, thing in (("b", 1), ("a", 2), ("a", 3), ("a", 4), ("b", 5), ("c", 6)):
         things.add(peer, thing)
     assert [things.take_from_largest() for _ in range(2)] == [2, 1]

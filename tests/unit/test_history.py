@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from sidecar.errors import Reason
-from sidecar.telemetry.history import KEPT, Glance, History
-from sidecar.telemetry.record import Origin, Record, Try
+from sidecar.telemetry.history import KEPT, History, RecordSummary
+from sidecar.telemetry.record import Attempt, ConnectionInfo, Record
 
 
 def ended(number: int) -> Record:
     record = Record("inbound", "HTTP/1.1", f"10.0.0.9:{number}", 1_700_000_000.5, 100.25)
-    record.origin = Origin(1_700_000_000.0, "HTTP/1, by its first bytes", 0.001, "10.0.0.1:80", "spiffe://a/ns/b/sa/c")
+    record.origin = ConnectionInfo(
+        1_700_000_000.0, "HTTP/1, by its first bytes", 0.001, "10.0.0.1:80", "spiffe://a/ns/b/sa/c"
+    )
     record.duration, record.method, record.status, record.upstream = 0.125, b"GET", 200, "127.0.0.1:8080"
     record.path, record.request_id, record.stripped = b"/\xff", b"id-%d" % number, ("connection",)
     return record
@@ -27,7 +29,7 @@ def test_those_that_failed_or_were_tried_again_are_kept_whole() -> None:
     history = History()
     failed, again = ended(1), ended(2)
     failed.reason = Reason.CONNECT_FAILED
-    again.tries = (Try("127.0.0.1:8080", "", True, 0.0, 0.0, 0.1, 0, Reason.UPSTREAM_CLOSED, "it went away"),)
+    again.tries = (Attempt("127.0.0.1:8080", "", True, 0.0, 0.0, 0.1, 0, Reason.UPSTREAM_CLOSED, "it went away"),)
     for record in (failed, again):
         history.add(record)
     assert history.newest_first() == [again, failed] and history.newest_first()[1] is failed
@@ -35,12 +37,12 @@ def test_those_that_failed_or_were_tried_again_are_kept_whole() -> None:
 
 
 def test_a_glance_says_what_the_record_does() -> None:
-    assert Record.__struct_fields__[: len(Glance.__struct_fields__)] == Glance.__struct_fields__
+    assert Record.__struct_fields__[: len(RecordSummary.__struct_fields__)] == RecordSummary.__struct_fields__
     history = History()
     for number in range(KEPT + 5):
         history.add(ended(number))
     glances, whole = history.glances(), history.newest_first()
     assert len(glances) == len(whole) == KEPT
     for glance, record in zip(glances, whole, strict=True):
-        assert isinstance(glance, Glance)
-        assert all(getattr(glance, name) == getattr(record, name) for name in Glance.__struct_fields__)
+        assert isinstance(glance, RecordSummary)
+        assert all(getattr(glance, name) == getattr(record, name) for name in RecordSummary.__struct_fields__)

@@ -79,7 +79,7 @@ def module_name(path: Path) -> str:
 def test_no_module_imports_itself_by_way_of_others() -> None:
     imports = imports_of(sources())
     assert {"certs.verify", "control.app", "init.plan", "sidecar.app"} <= imports.keys()
-    assert "sidecar.net.channel" in imports["sidecar.net.tls"]
+    assert "sidecar.net.connection" in imports["sidecar.tls.handshake"]
     assert circles(imports) == []
 
 

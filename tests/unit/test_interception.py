@@ -7,12 +7,12 @@ import json
 import pytest
 
 from sidecar.errors import Reason
-from sidecar.telemetry.accesslog import AccessLog
+from sidecar.telemetry.access_log import AccessLog
 from sidecar.telemetry.explain import explain
 from sidecar.telemetry.interception import cluster, difference
-from sidecar.telemetry.logwriter import LogWriter
+from sidecar.telemetry.log_writer import LogWriter
 from sidecar.telemetry.metrics import Counters
-from sidecar.telemetry.record import Origin, Record
+from sidecar.telemetry.record import ConnectionInfo, Record
 
 
 def record(
@@ -23,7 +23,7 @@ def record(
     reason: Reason | None = None,
 ) -> Record:
     made = Record(direction, "HTTP/1.1", "10.0.0.9:4444", 1_700_000_000.25, 100.0)
-    made.origin = Origin(made.start, "HTTP/1, by its first bytes", 0.0, original)
+    made.origin = ConnectionInfo(made.start, "HTTP/1, by its first bytes", 0.0, original)
     made.method, made.path, made.authority, made.upstream, made.reason = b"GET", b"/", authority, upstream, reason
     return made
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.wire.paths import forwarded, judged
+from sidecar.http.paths import forwarded, judged
 
 # path as sent -> forwarded, judged
 ROWS = [

@@ -13,7 +13,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import Channel
+from sidecar.net.connection import Connection
 from sidecar.net.pool import Lease, Limits, Pool
 
 
@@ -29,17 +29,17 @@ class Peers:
 
     def __init__(self) -> None:
         self.ends: list[socket.socket] = []
-        self.registry: set[Channel] = set()
+        self.registry: set[Connection] = set()
         self.failure: Exception | None = None
 
-    async def dial(self, seconds: float) -> Channel:
+    async def dial(self, seconds: float) -> Connection:
         await trio.lowlevel.checkpoint()
         if self.failure is not None:
             raise self.failure
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self.ends.append(theirs)
-        return Channel(ours, f"peer-{len(self.ends)}", self.registry)
+        return Connection(ours, f"peer-{len(self.ends)}", self.registry)
 
 
 class Bed:
@@ -64,8 +64,8 @@ async def bed(limit: int = 2, max_waiting: int = 2, wait: float = 5.0, idle: flo
     with trio.fail_after(5):
         yield made
     made.pool.close()
-    for channel in list(made.peers.registry):
-        channel.close()
+    for connection in list(made.peers.registry):
+        connection.close()
     for end in made.peers.ends:
         end.close()
 
@@ -93,7 +93,7 @@ async def test_a_connection_whose_peer_has_spoken_is_not_handed_out(event: str) 
         assert not lease.quiet()
         other = await b.pool.acquire()
         assert other is not lease
-        assert lease.channel.closed
+        assert lease.connection.closed
         assert (b.pool.open, b.counters.pool_hits) == (1, 0)
 
 
@@ -101,16 +101,16 @@ async def test_what_is_not_reusable_is_closed() -> None:
     async with bed() as b:
         lease = await b.pool.acquire()
         lease.release(reusable=False)
-        assert lease.channel.closed
+        assert lease.connection.closed
         assert b.pool.unused
 
 
 async def test_what_is_overdue_is_closed() -> None:
     async with bed() as b:
         lease = await b.pool.acquire()
-        lease.channel.expire(Reason.CLIENT_CLOSED)
+        lease.connection.expire(Reason.CLIENT_CLOSED)
         lease.release(reusable=True)
-        assert lease.channel.closed
+        assert lease.connection.closed
         assert b.pool.take_idle() is None
 
 
@@ -127,8 +127,8 @@ async def test_fresh_at_the_limit_takes_the_place_of_the_oldest_idle_one() -> No
     async with bed() as b:
         one, two = await b.idle(2)
         await b.pool.acquire(fresh=True)
-        assert one.channel.closed
-        assert not two.channel.closed
+        assert one.connection.closed
+        assert not two.connection.closed
         assert b.pool.open == 2
 
 
@@ -240,10 +240,10 @@ async def test_idle_time() -> None:
         one, two = await b.idle(2)
         two.idle_until = one.idle_until + 5
         b.pool.sweep(one.idle_until - 1)
-        assert not one.channel.closed
+        assert not one.connection.closed
         b.pool.sweep(one.idle_until + 1)
-        assert one.channel.closed
-        assert not two.channel.closed
+        assert one.connection.closed
+        assert not two.connection.closed
         assert b.pool.open == 1
 
 
@@ -252,17 +252,17 @@ async def test_closing() -> None:
         one = await b.pool.acquire()
         (two,) = await b.idle(1)
         b.pool.close()
-        assert two.channel.closed
-        assert not one.channel.closed
+        assert two.connection.closed
+        assert not one.connection.closed
         one.release(reusable=True)
-        assert one.channel.closed
+        assert one.connection.closed
         assert b.pool.unused
 
 
 async def test_a_pool_that_failed_goes_at_once_when_nobody_has_it() -> None:
     """Whoever tries all ports of a pod makes thousands of them; the collector comes by too seldom for that."""
 
-    async def dial(seconds: float) -> Channel:
+    async def dial(seconds: float) -> Connection:
         raise ProxyError(Reason.CONNECT_FAILED, "nobody is there")
 
     gc.collect()

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from sidecar.proxy.ids import RequestIds, sane
+from sidecar.proxy.request_ids import RequestIds, sane
 
 
 def test_an_id_is_a_random_uuid() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.errors import Reason
-from sidecar.feed.sliced import Slices
+from sidecar.feed.time_slicer import TimeSlicer
 from sidecar.telemetry import catalog
 from sidecar.telemetry.catalog import Metric
 from sidecar.telemetry.exposition import render
@@ -26,13 +26,13 @@ class Told:
     def __init__(self) -> None:
         self.telemetry = Telemetry(mesh=True)
         self.events = 0
-        self.slices = Slices()
+        self.slices = TimeSlicer()
         gauges = self.telemetry.gauges
         for metric in catalog.READ:
             if metric.kind == "counter":
                 labels = tuple("x" for _ in metric.labels)
                 gauges.add_labelled(metric.name, lambda labels=labels: [(labels, float(self.events))])  # type: ignore[misc]
-        # As ``sidecar.gauges`` and ``feed.shown_mesh`` have them.
+        # As ``sidecar.gauges`` and ``feed.mesh_status`` have them.
         gauges.add("sidecar_loop_lag_max_seconds", lambda: self.telemetry.lag.max)
         gauges.add_labelled("sidecar_gc_pause_max_seconds", self.telemetry.pauses.longest)
         gauges.add_peak("sidecar_snapshot_slice_max_seconds", lambda: self.slices.longest, self.slices.forget_longest)

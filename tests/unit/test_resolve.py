@@ -20,7 +20,7 @@ import trio.testing
 
 from sidecar.addresses import Address
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.hosts import parse_hosts
+from sidecar.net.hosts_file import parse_hosts
 from sidecar.net.resolve import CACHED_NAMES, Resolver, interleave
 
 Answers = dict[tuple[str, str], list[str]]  # (name, type) -> lines of records

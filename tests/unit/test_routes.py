@@ -11,15 +11,15 @@ import trio
 
 from sidecar.addresses import OriginalDst
 from sidecar.errors import ProxyError, Reason
-from sidecar.feed.sliced import at_once
-from sidecar.net.channel import Channel
+from sidecar.feed.time_slicer import at_once
+from sidecar.net.connection import Connection
 from sidecar.net.pool import Limits
 from sidecar.net.resolve import Resolver
 from sidecar.policy.authorize import Asked, Rules, allow_all
 from sidecar.policy.egress import OPEN, AllowedHost, Egress
 from sidecar.proxy.routes import Routes
-from sidecar.resources.slices import compile_slices
-from sidecar.resources.snapshot import Endpoint, Me, Snapshot
+from sidecar.resources.incremental_compile import compile_slices
+from sidecar.resources.snapshot import Endpoint, Node, Snapshot
 from sidecar.telemetry.metrics import Counters
 from sidecar.upstream.clusters import Clusters
 from sidecar.upstream.plaintext import PlaintextConnector
@@ -46,7 +46,7 @@ class Mesh:
     def snapshot(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
 
-    async def connect(self, endpoint: Endpoint, transport: Mtls, seconds: float, *, opaque: bool) -> Channel:
+    async def connect(self, endpoint: Endpoint, transport: Mtls, seconds: float, *, opaque: bool) -> Connection:
         self.dialed.append((str(endpoint), transport))
         raise ProxyError(Reason.CONNECT_FAILED, "nothing listens in this test")
 
@@ -63,7 +63,7 @@ def snapshot(
         "schema": "1.1", "version": "1.1", "proxy": "spiffe://cluster.local/ns/shop/sa/x", "issued": 1.0,
         "trustDomain": "cluster.local", "services": [service], "serviceEntries": list(entries),
     }  # fmt: skip
-    found = at_once(compile_slices(json.dumps(document).encode(), Me(), cast(Any, source)))
+    found = at_once(compile_slices(json.dumps(document).encode(), Node(), cast(Any, source)))
     assert found.snapshot is not None, found.problems
     return found.snapshot
 

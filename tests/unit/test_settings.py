@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import machine, settings, values
+from sidecar import os_limits, settings, values
 from sidecar.addresses import Address
 from sidecar.errors import StartError
 from sidecar.options import OPTIONS
-from sidecar.resources.snapshot import Me, Mode
+from sidecar.resources.snapshot import Mode, Node
 
 UPSTREAM = {"upstream": "127.0.0.1:8080"}
 
@@ -36,8 +36,8 @@ def test_the_defaults_are_those_of_the_reference() -> None:
     assert (told.request_head_timeout, told.idle_timeout, told.stream_idle_timeout) == (10.0, 3600.0, 300.0)
     assert (told.connect_timeout, told.pool_idle_timeout) == (5.0, 55.0)
     assert (told.log_level, told.log_format, told.interception) == ("info", "text", "none")
-    assert told.max_connections == machine.descriptor_limit() // 2
-    assert told.memory_limit == machine.memory_limit()
+    assert told.max_connections == os_limits.descriptor_limit() // 2
+    assert told.memory_limit == os_limits.memory_limit()
 
 
 def test_dns_is_on_where_look_ups_are_redirected_unless_it_is_said_otherwise() -> None:
@@ -118,9 +118,9 @@ def test_a_control_plane_wants_a_token_and_roots_are_for_tls() -> None:
 
 
 def test_whom_a_snapshot_is_made_for() -> None:
-    assert load().me == Me("default", "", "default", None)
+    assert load().me == Node("default", "", "default", None)
     told = load(**JOINED, namespace="shop", service="web", service_account="app", mtls="permissive")
-    assert told.me == Me("shop", "web", "app", Mode.PERMISSIVE)
+    assert told.me == Node("shop", "web", "app", Mode.PERMISSIVE)
     assert load(**JOINED, mtls="strict").me.mtls is Mode.STRICT
     (shown,) = [each for each in settings.in_force({}, {}) if each.flag == "--mtls"]
     assert (shown.text, shown.source) == ("strict, or as documents say", "default")
@@ -272,4 +272,4 @@ def test_the_memory_limit_of_the_cgroup(tmp_path: Path, membership: str, files: 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     (tmp_path / "cgroup").write_text(membership)
-    assert machine.memory_limit(str(tmp_path / "cgroup"), str(tmp_path)) == limit
+    assert os_limits.memory_limit(str(tmp_path / "cgroup"), str(tmp_path)) == limit

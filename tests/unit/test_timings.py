@@ -8,8 +8,8 @@ import pytest
 
 from sidecar.errors import Reason
 from sidecar.telemetry import catalog
+from sidecar.telemetry.gc_pauses import GENERATIONS, GcPauses
 from sidecar.telemetry.metrics import METERS
-from sidecar.telemetry.pauses import GENERATIONS, Pauses
 from sidecar.telemetry.record import Record
 from sidecar.telemetry.telemetry import Telemetry
 from sidecar.telemetry.timings import BOUNDS, Seconds
@@ -24,7 +24,7 @@ def test_a_duration_is_in_the_first_bucket_that_holds_it(seconds: float, at: int
 
 
 def test_the_collectors_runs_are_timed_by_generation() -> None:
-    pauses = Pauses()
+    pauses = GcPauses()
     pauses.install()
     try:
         gc.collect(2)
@@ -39,7 +39,7 @@ def test_the_collectors_runs_are_timed_by_generation() -> None:
 
 
 def test_a_collection_that_had_begun_before_is_not_timed() -> None:
-    pauses = Pauses()
+    pauses = GcPauses()
     pauses.note("stop", {"generation": 2})
     assert [sum(each.counts) for each in pauses.by_generation] == [0] * GENERATIONS
 

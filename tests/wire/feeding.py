@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import TypeVar
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.wire.body import BodyReader
-from sidecar.wire.grammar import HEAD_BYTES, VERSION_BYTES
-from sidecar.wire.head import RequestHead, ResponseHead, parse_request, parse_response
-from sidecar.wire.headers import Field
+from sidecar.http.h1.body import BodyReader
+from sidecar.http.h1.grammar import HEAD_BYTES, VERSION_BYTES
+from sidecar.http.h1.head import RequestHead, ResponseHead, parse_request, parse_response
+from sidecar.http.headers import Field
 
 Head = TypeVar("Head")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from sidecar.wire.body import chunk
+from sidecar.http.h1.body import chunk
 
 
 def mostly(good: list[bytes], odd: list[bytes], often: int = 30) -> SearchStrategy[bytes]:

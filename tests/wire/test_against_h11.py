@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidecar.errors import Reason
-from sidecar.wire.body import ChunkReader
-from sidecar.wire.head import RequestHead, ResponseHead
-from sidecar.wire.headers import Field
-from sidecar.wire.message import UNKNOWN
-from sidecar.wire.paths import forwarded
+from sidecar.http.h1.body import ChunkReader
+from sidecar.http.h1.head import RequestHead, ResponseHead
+from sidecar.http.headers import Field
+from sidecar.http.message import UNKNOWN
+from sidecar.http.paths import forwarded
 from tests.wire import near_valid
 from tests.wire.feeding import SPLITS, cut_at, read_body, read_request, read_response
 from tests.wire.oracle import Read, client_reads, server_reads

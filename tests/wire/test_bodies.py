@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.wire import grammar
-from sidecar.wire.body import (
+from sidecar.http.h1 import grammar
+from sidecar.http.h1.body import (
     CHUNK_LINE_BYTES,
     CHUNKS_PER_FEED,
     EXTENSION_BYTES,
@@ -17,8 +17,8 @@ from sidecar.wire.body import (
     last_chunk,
     reader_for,
 )
-from sidecar.wire.message import UNKNOWN
-from sidecar.wire.message import Body as Length
+from sidecar.http.message import UNKNOWN
+from sidecar.http.message import Body as Length
 from tests.wire.feeding import SPLITS, Body, read_body
 
 AFTER = b"GET /smuggled HTTP/1.1\r\nHost: app\r\n\r\n"

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from sidecar.errors import Reason
-from sidecar.wire.head import RequestHead, canonical_authority, parse_request
-from sidecar.wire.message import UNKNOWN
+from sidecar.http.h1.head import RequestHead, canonical_authority, parse_request
+from sidecar.http.message import UNKNOWN
 from tests.wire.feeding import SPLITS, read_request
 
 BAD, FRAMING, CODING = Reason.BAD_REQUEST, Reason.BAD_FRAMING, Reason.UNKNOWN_CODING

@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from sidecar.net.records import (
+from sidecar.tls.records import (
     ALERT,
     APPLICATION,
     HANDSHAKE,

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from sidecar.errors import Reason
-from sidecar.wire.head import ResponseHead, parse_response
-from sidecar.wire.message import UNKNOWN
+from sidecar.http.h1.head import ResponseHead, parse_response
+from sidecar.http.message import UNKNOWN
 from tests.wire.feeding import SPLITS, read_response
 
 BAD, FRAMING, CODING, LARGE = (

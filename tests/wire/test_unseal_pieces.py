@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.net.records import PLAIN_BYTES
-from sidecar.net.unseal import BLANK_RECORDS
+from sidecar.tls.decryptor import BLANK_RECORDS
+from sidecar.tls.records import PLAIN_BYTES
 from tests.support.sealing import ALERT, CLOSE_NOTIFY, DATA, HANDSHAKE, UPDATE, UPDATE_ASKING, ticket
 from tests.wire.feeding import SPLITS, cut_at
 from tests.wire.unsealing import FULL, Part, hear, wire_of

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.net.channel import NEVER, Channel
+from sidecar.http.h1.client import H1ClientStream
+from sidecar.http.h1.head import RequestHead, ResponseHead
+from sidecar.http.h1.server_stream import H1ServerStream, Timeouts
+from sidecar.http.headers import Field
+from sidecar.http.message import UNKNOWN
+from sidecar.net.connection import NEVER, Connection
 from sidecar.net.pool import Lease
-from sidecar.proxy.client import HttpStream, Timeouts
-from sidecar.proxy.upstream import UpstreamStream
-from sidecar.wire.head import RequestHead, ResponseHead
-from sidecar.wire.headers import Field
-from sidecar.wire.message import UNKNOWN
 from tests.wire import near_valid
 from tests.wire.feeding import read_request, read_response
 from tests.wire.oracle import client_reads, server_reads
@@ -30,14 +30,14 @@ SUMS = st.lists(st.tuples(st.sampled_from([b"X-Sum", b"y"]), st.sampled_from([b"
 
 
 class Paper:
-    """A channel whose kernel takes everything."""
+    """A connection whose kernel takes everything."""
 
     peer = "192.0.2.1:80"
     deadline = NEVER
 
     def __init__(self) -> None:
         self.written = b""
-        self.channel = self  # it is its own lease, too
+        self.connection = self  # it is its own lease, too
         self.reused = False
         self.principal = ""
         self.secured = None
@@ -56,7 +56,7 @@ def run(step: Coroutine[object, object, None]) -> None:
 def request_written(head: RequestHead, pieces: list[bytes], trailers: list[Field]) -> bytes:
     """The bytes that an upstream is sent."""
     paper = Paper()
-    stream = UpstreamStream(cast(Lease, paper), 1.0)
+    stream = H1ClientStream(cast(Lease, paper), 1.0)
     first = pieces[0] if pieces else b""
     whole = len(pieces) < 2 and not trailers
     assert stream.begin(head, head.fields, first, done=whole)
@@ -71,7 +71,7 @@ def answer_written(
 ) -> tuple[bytes, bool]:
     """The bytes that a client is sent, and whether the connection ends then."""
     paper = Paper()
-    stream = HttpStream(cast(Channel, paper), b"", TIMEOUTS, b"127.0.0.1", trusted=False)
+    stream = H1ServerStream(cast(Connection, paper), b"", TIMEOUTS, b"127.0.0.1", trusted=False)
     stream.request = request
     stream.closing = not request.keep_alive
     if head.status < 200:

@@ -10,8 +10,8 @@ import click
 
 from certs import jointoken
 from control.ctl import settings, tables
-from control.ctl.exits import Exit, Failed
-from control.ctl.framing import Command, Group, output, with_session, yes
+from control.ctl.command_base import Command, Group, output, with_session, yes
+from control.ctl.exit_codes import Exit, Failed
 from control.ctl.session import Session
 
 SETTLED_SECONDS: Final = 30.0  # a control plane shows a root that it issues from well before that

@@ -8,9 +8,9 @@ from typing import Final
 import click
 
 from control.ctl import contexts, settings, tables
+from control.ctl.command_base import Command, Group, output, with_session
 from control.ctl.contexts import Config, Context
-from control.ctl.exits import Exit, Failed
-from control.ctl.framing import Command, Group, output, with_session
+from control.ctl.exit_codes import Exit, Failed
 from control.ctl.session import Session
 from control.ctl.settings import Target
 

@@ -9,8 +9,8 @@ from typing import Final
 import click
 
 from control.ctl import settings
-from control.ctl.exits import Exit, Failed
-from control.ctl.framing import Command, with_session
+from control.ctl.command_base import Command, with_session
+from control.ctl.exit_codes import Exit, Failed
 from control.ctl.session import Session
 
 BYTES: Final = 1 << 32  # of a store; a hundred thousand generations have some hundred MB

@@ -8,8 +8,8 @@ from typing import Any, Final
 import click
 
 from control.ctl import settings, tables
-from control.ctl.exits import Exit
-from control.ctl.framing import Group, output, with_session
+from control.ctl.command_base import Group, output, with_session
+from control.ctl.exit_codes import Exit
 from control.ctl.session import Session
 
 

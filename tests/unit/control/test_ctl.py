@@ -12,8 +12,8 @@ import pytest
 
 from control.ctl import bundle, contexts, kinds, tables
 from control.ctl.command import SECTIONS, command
-from control.ctl.exits import MEANINGS, Exit, Failed
-from control.ctl.printing import as_yaml, printable
+from control.ctl.exit_codes import MEANINGS, Exit, Failed
+from control.ctl.output import as_yaml, printable
 from sidecar.resources.kinds import KINDS
 
 

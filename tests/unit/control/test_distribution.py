@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certs.spiffe import workload
-from control.distribution.affected import affected
-from control.distribution.audience import Audience, Member
-from control.distribution.bodies import Status
 from control.distribution.content import PART_BYTES, SCHEMA, Content, Snapshot, rules_of, schema_for
+from control.distribution.invalidation import affected
 from control.distribution.proxies import GONE_SECONDS, PROBLEM_CHARS, Proxies, Proxy, Seen
-from control.published import Published
+from control.distribution.schemas import Status
+from control.distribution.subscriptions import Member, Subscriptions
 from control.version import Version
+from control.watchable import Watchable
 from sidecar.resources import snapshot
 from sidecar.resources.documents import Document, Key
 from sidecar.resources.kinds import (
@@ -31,9 +31,9 @@ from sidecar.resources.kinds import (
     WorkloadSelector,
 )
 from sidecar.resources.mesh import Mesh
+from sidecar.resources.proxy_config import EntrySpec, ProxyConfig, RegisteredSpec, ResolvedService
 from sidecar.resources.schema import MutualTls, PeerAuthenticationSpec, PortSpec, ServiceSpec
-from sidecar.resources.scope import Scope, entry_spec, scope_of, scoped_mesh, service_spec
-from sidecar.resources.scoped import EntrySpec, RegisteredSpec, ScopedMesh, ToldService
+from sidecar.resources.visibility import Visibility, entry_spec, scope_of, scoped_mesh, service_spec
 
 # -- whom a change concerns: nobody who would see something else is left out ------------------------------------------
 
@@ -121,9 +121,9 @@ def test_a_change_of_what_a_service_has_concerns_nobodys_scope() -> None:
 # -- what is sent ------------------------------------------------------------------------------------------------------
 
 
-def snapshot_of(mesh: Mesh, namespace: str, account: str) -> tuple[Snapshot, Audience]:
+def snapshot_of(mesh: Mesh, namespace: str, account: str) -> tuple[Snapshot, Subscriptions]:
     """As a round makes it."""
-    audience = Audience(lambda key: msgspec.json.encode(piece(mesh, key)))
+    audience = Subscriptions(lambda key: msgspec.json.encode(piece(mesh, key)))
     scope = scope_of(mesh, namespace, account)
     view, steps = audience.view(scope)
     list(steps)
@@ -140,7 +140,7 @@ def test_the_pieces_together_are_the_whole_mesh(found: list[Document], who: tupl
     made, _ = snapshot_of(mesh, *who)
     body = b"".join(made.parts("1.2"))
     whole = scoped_mesh(mesh, workload("cluster.local", *who), version="1.2", issued=17.5)
-    assert msgspec.json.decode(body, type=ScopedMesh) == whole
+    assert msgspec.json.decode(body, type=ProxyConfig) == whole
     assert len(body) == made.length("1.2")
 
 
@@ -167,19 +167,19 @@ def test_to_a_proxy_of_1_0_each_address_is_an_endpoint_and_the_unwell_are_none()
         RegisteredSpec("10.0.0.2", unwell=True),
         RegisteredSpec("10.0.0.3"),
     ]
-    dual = ToldService(name="dual", ports=ports, service_accounts=["dual"], endpoints=endpoints)
-    plain = ToldService(name="plain", ports=ports, service_accounts=["plain"], endpoints=endpoints[2:])
+    dual = ResolvedService(name="dual", ports=ports, service_accounts=["dual"], endpoints=endpoints)
+    plain = ResolvedService(name="plain", ports=ports, service_accounts=["plain"], endpoints=endpoints[2:])
     made = Snapshot(
         "spiffe://a/ns/b/sa/c", "a", 1.0,
         Content(tuple(map(msgspec.json.encode, (dual, plain))), (), rules_of(PeerAuthenticationSpec(), None)),
     )  # fmt: skip
     for schema in ((1, 1), (1, 0)):
         assert len(b"".join(made.parts("1.2", schema))) == made.length("1.2", schema)
-    new = msgspec.json.decode(b"".join(made.parts("1.2")), type=ScopedMesh)
+    new = msgspec.json.decode(b"".join(made.parts("1.2")), type=ProxyConfig)
     assert list(new.services) == [dual, plain]
     body = b"".join(made.parts("1.2", (1, 0)))
     assert b"alsoAt" not in body and b"unwell" not in body
-    old = msgspec.json.decode(body, type=ScopedMesh)
+    old = msgspec.json.decode(body, type=ProxyConfig)
     assert [(each.address, each.labels, each.since) for each in old.services[0].endpoints] == [
         ("10.0.0.1", {"version": "v2"}, 7.0), ("fd00::1", {"version": "v2"}, 7.0), ("10.0.0.3", {}, 0.0),
     ]  # fmt: skip
@@ -189,28 +189,28 @@ def test_to_a_proxy_of_1_0_each_address_is_an_endpoint_and_the_unwell_are_none()
 def test_members_are_in_the_order_of_the_struct() -> None:
     made = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, Content(rules=rules_of(PeerAuthenticationSpec(), None)))
     members = list(msgspec.json.decode(b"".join(made.parts("1.2"))))
-    assert members == list(ScopedMesh.__struct_encode_fields__)
+    assert members == list(ProxyConfig.__struct_encode_fields__)
 
 
 # -- who sees what -----------------------------------------------------------------------------------------------------
 
 
-def member(audience: Audience, name: str, scope: Scope) -> Member:
+def member(audience: Subscriptions, name: str, scope: Visibility) -> Member:
     view, steps = audience.view(scope)
     list(steps)
-    published = Published(Snapshot(name, "a", 1.0, Content()), Version(1, 1))
+    published = Watchable(Snapshot(name, "a", 1.0, Content()), Version(1, 1))
     found = Member(name, "a", name, view, b"", published, 0.0)
     audience.add(found)
     return found
 
 
-def seeing(*names: str) -> Scope:
-    return Scope(tuple(("a", name) for name in names), (), PeerAuthenticationSpec(), None)
+def seeing(*names: str) -> Visibility:
+    return Visibility(tuple(("a", name) for name in names), (), PeerAuthenticationSpec(), None)
 
 
 def test_pieces_live_as_long_as_a_view_that_has_them() -> None:
     texts = {("Service", "a", name): name.encode() for name in "xyz"}
-    audience = Audience(texts.__getitem__)
+    audience = Subscriptions(texts.__getitem__)
     one, two = member(audience, "one", seeing("x", "y")), member(audience, "two", seeing("x", "y"))
     three = member(audience, "three", seeing("y", "z"))
     assert one.view is two.view and audience.pieces == 3 and audience.bytes == 3
@@ -225,7 +225,7 @@ def test_pieces_live_as_long_as_a_view_that_has_them() -> None:
 
 
 def test_a_view_that_was_not_filled_leaves_nothing_behind() -> None:
-    audience = Audience(lambda key: b"x")
+    audience = Subscriptions(lambda key: b"x")
     view, steps = audience.view(seeing("x", "y"))
     next(steps)
     audience.abandon(view)

@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from control import pages
-from control.documents import conditions, standins, stored, text
-from control.documents.stored import Held
+from control import pagination
+from control.documents import parse, placeholders, preconditions, stored_document
+from control.documents.stored_document import Held
 from control.problems import Invalid
 from control.store import Entry
 from sidecar.resources.mesh import Mesh
-from sidecar.resources.scope import scope_of, service_spec
+from sidecar.resources.visibility import scope_of, service_spec
 
 
 def document(kind: str, name: str, spec: object, namespace: str = "shop", **labels: str) -> dict[str, Any]:
@@ -34,7 +34,9 @@ def held(value: dict[str, Any], version: int = 1) -> Held:
     """As the table holds what was stored."""
     key = value["kind"], value["metadata"]["namespace"], value["metadata"]["name"]
     raw = msgspec.json.encode(value)
-    return stored.held(Entry(stored.name_of(key), stored.encode(raw, 1, "token:x", 1.0), version))
+    return stored_document.held(
+        Entry(stored_document.name_of(key), stored_document.encode(raw, 1, "token:x", 1.0), version)
+    )
 
 
 # -- entries ----------------------------------------------------------------------------------------------------------
@@ -52,36 +54,40 @@ def test_an_entry_is_what_was_written() -> None:
     [
         ("Service/shop/web", b"not json", "not stored as this version does"),
         ("Service/shop/web", b'{"document": 3}', "not stored as this version does"),
-        ("Service/shop/web", stored.encode(b"[]", 3, "x", 1.0), "a list is not a document"),
-        ("Service/shop/web", stored.encode(b"null", 3, "x", 1.0), "nothing is not a document"),
-        ("Lantern/shop/web", stored.encode(msgspec.json.encode(document("Lantern", "web", {})), 3, "x", 1.0), "kind"),
+        ("Service/shop/web", stored_document.encode(b"[]", 3, "x", 1.0), "a list is not a document"),
+        ("Service/shop/web", stored_document.encode(b"null", 3, "x", 1.0), "nothing is not a document"),
+        (
+            "Lantern/shop/web",
+            stored_document.encode(msgspec.json.encode(document("Lantern", "web", {})), 3, "x", 1.0),
+            "kind",
+        ),
         (
             "Service/shop/web",
-            stored.encode(msgspec.json.encode(document("Service", "other", WEB)), 3, "x", 1.0),
+            stored_document.encode(msgspec.json.encode(document("Service", "other", WEB)), 3, "x", 1.0),
             "it says that it is Service shop/other",
         ),
-        ("odd", stored.encode(b"{}", 3, "x", 1.0), "apiVersion"),
+        ("odd", stored_document.encode(b"{}", 3, "x", 1.0), "apiVersion"),
     ],
 )
 def test_an_entry_that_a_newer_version_wrote_says_why_it_can_not_be_read(name: str, value: bytes, why: str) -> None:
-    found = stored.held(Entry(name, value, 1))
+    found = stored_document.held(Entry(name, value, 1))
     assert found.document is None and why in found.why
-    assert stored.name_of(found.key).endswith(name.rpartition("/")[2])
+    assert stored_document.name_of(found.key).endswith(name.rpartition("/")[2])
 
 
 def test_names_of_generations_are_in_their_order() -> None:
     key = "Service", "shop", "web"
-    names = [stored.history_name(key, number) for number in (1, 2, 10, 999, 1_000_000)]
+    names = [stored_document.history_name(key, number) for number in (1, 2, 10, 999, 1_000_000)]
     assert names == sorted(names)
-    assert [stored.generation_of(name) for name in names] == [1, 2, 10, 999, 1_000_000]
-    assert stored.generation_of("Service/shop/web/x") == 0
+    assert [stored_document.generation_of(name) for name in names] == [1, 2, 10, 999, 1_000_000]
+    assert stored_document.generation_of("Service/shop/web/x") == 0
 
 
 # -- what stands for what can't be read -------------------------------------------------------------------------------
 
 
 def mesh_of(*values: dict[str, Any]) -> Mesh:
-    return Mesh(standins.effective(map(held, values)).values())
+    return Mesh(placeholders.effective(map(held, values)).values())
 
 
 def test_a_peer_authentication_that_can_not_be_read_is_strict_for_its_namespace() -> None:
@@ -119,7 +125,7 @@ def test_a_service_that_can_not_be_read_stays_known_and_nobody_serves_it() -> No
     "spec", [None, [], {"ports": "x"}, {"ports": [{"port": "80"}]}, {"ports": [3], "addresses": 3}]
 )
 def test_a_service_of_which_nothing_can_be_read_is_left_out(spec: object) -> None:
-    assert list(standins.effective([held(document("Service", "web", spec))])) == [
+    assert list(placeholders.effective([held(document("Service", "web", spec))])) == [
         ("PeerAuthentication", "shop", "stands-for-what-can-not-be-read"),
         ("Sidecar", "shop", "stands-for-what-can-not-be-read"),
     ]
@@ -127,7 +133,7 @@ def test_a_service_of_which_nothing_can_be_read_is_left_out(spec: object) -> Non
 
 @pytest.mark.parametrize("kind", ["ServiceEntry", "WorkloadEntry", "Lantern"])
 def test_what_only_opens_is_left_out(kind: str) -> None:
-    assert standins.effective([held(document(kind, "x", {"new": 1}))]) == {}
+    assert placeholders.effective([held(document(kind, "x", {"new": 1}))]) == {}
 
 
 # -- bodies -----------------------------------------------------------------------------------------------------------
@@ -144,8 +150,8 @@ spec:
 
 
 def test_yaml_and_json_say_the_same() -> None:
-    by_yaml = text.read(GOOD, "application/yaml")
-    by_json = text.read(msgspec.json.encode(document("Service", "web", WEB)), "application/json")
+    by_yaml = parse.read(GOOD, "application/yaml")
+    by_json = parse.read(msgspec.json.encode(document("Service", "web", WEB)), "application/json")
     assert by_yaml.problems == by_json.problems == ()
     assert by_yaml.wanted[0].document == by_json.wanted[0].document
     assert by_yaml.wanted[0].raw == by_json.wanted[0].raw
@@ -154,7 +160,7 @@ def test_yaml_and_json_say_the_same() -> None:
 
 def test_all_problems_are_told_with_document_line_and_path() -> None:
     body = GOOD.replace(b"80", b"0") + b"---\n" + GOOD.replace(b"name: web", b"name: Web") + b"---\nkind: Lantern\n"
-    found = text.read(body, "application/yaml")
+    found = parse.read(body, "application/yaml")
     assert found.wanted == () and not found.broken
     assert [(each.document, each.line, each.path) for each in found.problems] == [
         ("Service shop/web", 6, "spec.ports[0].port"),
@@ -182,30 +188,30 @@ def test_all_problems_are_told_with_document_line_and_path() -> None:
     ],
 )
 def test_what_is_no_text_is_told_as_that(body: bytes, content_type: str, why: str) -> None:
-    found = text.read(body, content_type)
+    found = parse.read(body, content_type)
     assert found.wanted == () and len(found.problems) == 1 and why in found.problems[0].why
     assert found.broken == ("no document" not in why)
 
 
 def test_a_document_is_there_once_and_no_longer_than_it_may_be() -> None:
-    twice = text.read(GOOD + b"---\n" + GOOD, "application/yaml")
+    twice = parse.read(GOOD + b"---\n" + GOOD, "application/yaml")
     assert [(each.why, each.line) for each in twice.problems] == [("it is there twice", 9)]
     long = document("Service", "web", WEB | {"serviceAccounts": [f"a{n}" for n in range(9000)]})
-    found = text.read(msgspec.json.encode(long), "application/json")
+    found = parse.read(msgspec.json.encode(long), "application/json")
     assert [each.why for each in found.problems] == ["it is longer than 64 KiB as JSON"]
 
 
 def test_no_more_problems_are_told_than_anyone_reads() -> None:
-    found = text.read(msgspec.json.encode([3] * 500), "application/json")
-    assert len(found.problems) == text.MAX_PROBLEMS + 1 and found.problems[-1].why == "and 400 more problems"
+    found = parse.read(msgspec.json.encode([3] * 500), "application/json")
+    assert len(found.problems) == parse.MAX_PROBLEMS + 1 and found.problems[-1].why == "and 400 more problems"
 
 
 def test_a_namespace_that_is_not_said_is_that_of_the_path() -> None:
     body = (
         b"apiVersion: sidecar/v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 1}], serviceAccounts: [a]}"
     )
-    assert text.read(body, "application/yaml").wanted[0].document.metadata.namespace == "default"
-    assert text.read(body, "application/yaml", "shop").wanted[0].document.metadata.namespace == "shop"
+    assert parse.read(body, "application/yaml").wanted[0].document.metadata.namespace == "default"
+    assert parse.read(body, "application/yaml", "shop").wanted[0].document.metadata.namespace == "shop"
 
 
 # -- conditions -------------------------------------------------------------------------------------------------------
@@ -231,7 +237,7 @@ def test_a_namespace_that_is_not_said_is_that_of_the_path() -> None:
     ],
 )
 def test_conditions_are_those_of_http(match: list[str], none_match: list[str], tag: str, holds: bool) -> None:
-    found = conditions.read(match, none_match)
+    found = preconditions.read(match, none_match)
     if holds:
         found.check(tag)
         return
@@ -243,7 +249,7 @@ def test_conditions_are_those_of_http(match: list[str], none_match: list[str], t
 @pytest.mark.parametrize("field", ["", " ", "3", '"3', "W/3", '"3" "4"', 'w/"3"'])
 def test_a_condition_that_can_not_be_read_is_an_error_and_not_none(field: str) -> None:
     with pytest.raises(Invalid) as raised:
-        conditions.read([field], [])
+        preconditions.read([field], [])
     assert raised.value.status == 400 and "if-match" in raised.value.detail
 
 
@@ -252,34 +258,34 @@ def test_a_condition_that_can_not_be_read_is_an_error_and_not_none(field: str) -
 
 def test_pages_have_each_item_once_whatever_comes_and_goes_meanwhile() -> None:
     items, seen = [f"n{number:02d}" for number in range(10)], []
-    wanted = pages.Wanted(limit=3)
+    wanted = pagination.Wanted(limit=3)
     for turn in range(10):
-        found, after = pages.page(items, str, wanted)
+        found, after = pagination.page(items, str, wanted)
         seen += found
         if not after:
             break
-        wanted = pages.Wanted(3, pages.Mark.parse(str(pages.Mark(after))))
+        wanted = pagination.Wanted(3, pagination.Mark.parse(str(pagination.Mark(after))))
         if turn == 0:
             items = [item for item in items if item not in ("n00", "n02", "n05")] + ["m99", "n99"]
     assert seen == ["n00", "n01", "n02", "n03", "n04", "n06", "n07", "n08", "n09", "n99"]
 
 
 def test_a_last_page_says_that_it_is_the_last() -> None:
-    assert pages.page("abc", str, pages.Wanted(3)) == (["a", "b", "c"], "")
-    assert pages.page("", str, pages.Wanted(3)) == ([], "")
+    assert pagination.page("abc", str, pagination.Wanted(3)) == (["a", "b", "c"], "")
+    assert pagination.page("", str, pagination.Wanted(3)) == ([], "")
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "x", "", "1.5", "٣"])
 def test_a_limit_is_a_number(limit: str) -> None:
     with pytest.raises(Invalid, match="limit"):
-        pages.Wanted.read({"limit": limit})
+        pagination.Wanted.read({"limit": limit})
 
 
 @pytest.mark.parametrize("mark", ["!", "e30", "WzFd", "a", "\N{SNOWMAN}", "WyJhIiwxLDJd"])
 def test_a_mark_is_one_of_ours(mark: str) -> None:
     with pytest.raises(Invalid, match="continue"):
-        pages.Wanted.read({"continue": mark})
+        pagination.Wanted.read({"continue": mark})
 
 
 def test_a_limit_that_is_too_large_is_taken_for_the_largest() -> None:
-    assert pages.Wanted.read({"limit": "999999"}).limit == pages.MOST
+    assert pagination.Wanted.read({"limit": "999999"}).limit == pagination.MOST

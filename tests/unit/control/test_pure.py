@@ -8,9 +8,9 @@ from certs import jointoken
 from certs.jointoken import JoinToken
 from certs.spiffe import workload
 from control import problems
-from control.confirmations import LATELY, Confirmations
-from control.doors import stripped, told
-from control.limits import Buckets, Rate
+from control.bundle_acks import LATELY, BundleAcks
+from control.listener_trust import stripped, told
+from control.rate_limits import Buckets, Rate
 from control.version import Version
 
 TOKEN = JoinToken("0f1e", bytes(range(32)), (b"\x01" * 32, b"\xff" * 32), "spiffe://cluster.local/ns/a/sa/b")
@@ -68,7 +68,7 @@ def test_versions_are_pairs_of_which_the_epoch_counts_first() -> None:
 
 def test_who_has_not_confirmed_is_waited_for() -> None:
     old, new = Version(1, 1), Version(1, 2)
-    held = Confirmations()
+    held = BundleAcks()
     assert held.missing(new, ["a", "b"], 0.0) == ["a", "b"]
     held.note("a1", "a", new, 0.0)
     held.note("b1", "b", old, 0.0)
@@ -86,7 +86,7 @@ def test_who_has_not_confirmed_is_waited_for() -> None:
 
 def test_a_replica_with_another_certificate_is_the_same_replica() -> None:
     old, new = Version(1, 1), Version(1, 2)
-    held = Confirmations()
+    held = BundleAcks()
     held.note("before", "a", old, 0.0)
     held.renewed("before", "after", 1.0)
     assert held.missing(new, ["a"], 1.0) == ["a"]
@@ -99,7 +99,7 @@ def test_a_replica_with_another_certificate_is_the_same_replica() -> None:
 
 def test_what_was_asked_before_the_other_certificate_came_is_the_replicas_word_too() -> None:
     old, new = Version(1, 1), Version(1, 2)
-    held = Confirmations()
+    held = BundleAcks()
     held.renewed("first", "second", 0.0)
     held.renewed("second", "third", 0.0)
     held.note("third", "a", new, 1.0)
@@ -112,7 +112,7 @@ def test_what_was_asked_before_the_other_certificate_came_is_the_replicas_word_t
 
 def test_nobody_waits_for_a_certificate_that_has_ended() -> None:
     old, new = Version(1, 1), Version(1, 2)
-    held = Confirmations()
+    held = BundleAcks()
     held.note("taken back", "a", old, 0.0)
     held.note("other", "b", old, 0.0)
     assert held.missing(new, [], 1.0, "taken back".__eq__) == ["b"]
@@ -124,7 +124,7 @@ def test_nobody_waits_for_a_certificate_that_has_ended() -> None:
 
 def test_who_asked_by_a_token_is_waited_for_until_it_asks_by_its_certificate() -> None:
     old, new = Version(1, 1), Version(1, 2)
-    held = Confirmations()
+    held = BundleAcks()
     held.note("token:1", "a", old, 0.0, by_certificate=False)
     held.note("of-b", "b", new, 1.0)
     assert held.missing(new, ["a"], 1.0) == ["a"], "another identity's certificate says nothing of it"

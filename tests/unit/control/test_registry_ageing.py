@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 import pytest
 
-from control.registry.ageing import (
+from control.registry.liveness import (
     FORGOTTEN,
-    Hearing,
     Lateness,
+    Liveness,
     anew,
     gone,
     heard,
@@ -137,7 +137,7 @@ def test_the_longer_ttl_of_two_counts_for_both() -> None:
 
 
 def test_after_a_day_the_last_one_goes_too_if_the_mesh_was_heard() -> None:
-    silent = {"a": Hearing(0.0, 0.0, TTL)}
+    silent = {"a": Liveness(0.0, 0.0, TTL)}
     assert gone(silent, FORGOTTEN + 1, mesh_heard=True) == ["a"]
     assert gone(silent, FORGOTTEN - 1, mesh_heard=True) == []
     assert gone(silent, FORGOTTEN * 100, mesh_heard=False) == []
@@ -145,9 +145,9 @@ def test_after_a_day_the_last_one_goes_too_if_the_mesh_was_heard() -> None:
 
 def test_the_mesh_is_heard_by_one_that_has_been_there_for_ten_minutes() -> None:
     now = 100_000.0
-    there = Hearing(now - 5, now - 601, TTL)
-    back = Hearing(now - 5, now - 30, TTL)
-    silent = Hearing(now - 50, 0.0, TTL)
+    there = Liveness(now - 5, now - 601, TTL)
+    back = Liveness(now - 5, now - 30, TTL)
+    silent = Liveness(now - 50, 0.0, TTL)
     assert mesh_is_heard({"a": silent, "b": there}, now)
     assert not mesh_is_heard({"a": silent, "b": back, "c": unheard(now, TTL)}, now)
     assert not mesh_is_heard({}, now)
@@ -173,7 +173,7 @@ def test_a_round_knows_by_its_own_clock_whether_we_were_there(planned: float, no
 
 def test_what_was_heard_before_an_absence_answers_for_nobody_after_it() -> None:
     back = 1000.0
-    before = {"a": Hearing(499.0, 0.0, TTL), "b": Hearing(498.0, 0.0, TTL)}
+    before = {"a": Liveness(499.0, 0.0, TTL), "b": Liveness(498.0, 0.0, TTL)}
     hearings = {name: anew(each, back) for name, each in before.items()}
     assert gone(hearings, back + TTL + 1, False) == []
     for when in every(5.0, back, back + 28):
@@ -185,12 +185,12 @@ def test_what_was_heard_before_an_absence_answers_for_nobody_after_it() -> None:
 
 
 def test_stale_is_who_is_silent_for_longer_than_it_said() -> None:
-    assert not Hearing(10.0, 0.0, TTL).stale(25.0)
-    assert Hearing(10.0, 0.0, TTL).stale(25.1)
+    assert not Liveness(10.0, 0.0, TTL).stale(25.0)
+    assert Liveness(10.0, 0.0, TTL).stale(25.1)
 
 
-@pytest.mark.parametrize("make", [lambda now: unheard(now, TTL), lambda now: anew(Hearing(0.0, 0.0, TTL), now)])
-def test_a_heartbeat_after_a_start_begins_a_streak_and_does_not_reach_back(make: Callable[[float], Hearing]) -> None:
+@pytest.mark.parametrize("make", [lambda now: unheard(now, TTL), lambda now: anew(Liveness(0.0, 0.0, TTL), now)])
+def test_a_heartbeat_after_a_start_begins_a_streak_and_does_not_reach_back(make: Callable[[float], Liveness]) -> None:
     assert heard(make(100.0), 103.0, TTL).since == 103.0
     assert heard(heard(make(100.0), 103.0, TTL), 108.0, TTL).since == 103.0
     assert heard(heard(make(100.0), 103.0, TTL), 114.0, TTL).since == 114.0

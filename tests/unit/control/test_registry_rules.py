@@ -10,23 +10,23 @@ import pytest
 
 from certs.spiffe import SpiffeId, parse, workload
 from control.problems import Invalid
-from control.registry import permits, place, virtual
-from control.registry.registered import (
+from control.registry import address_check, serving_rights, virtual_allocation
+from control.registry.registration import (
     DETAIL_CHARS,
     LABELS,
-    Registered,
+    RegisteredEndpoint,
     Registration,
     check,
     check_id,
     printable,
 )
-from control.registry.virtual import FIRST, LAST, Freed, addresses, free, number_of
+from control.registry.virtual_allocation import FIRST, LAST, Freed, addresses, free, number_of
 from sidecar.resources.kinds import Service
 from sidecar.resources.schema import PortSpec
 
 ONE = [PortSpec(port=80)]
 TWO = [PortSpec(port=80, name="http"), PortSpec(port=9000, name="admin")]
-HOUR = virtual.KEPT_SECONDS
+HOUR = virtual_allocation.KEPT_SECONDS
 
 
 def registration(**told: Any) -> Registration:
@@ -103,8 +103,8 @@ def test_a_detail_is_kept_printable_and_bounded() -> None:
 
 
 def test_callers_are_told_which_are_known_to_be_unwell() -> None:
-    def with_health(healthy: bool | None) -> Registered:
-        return Registered(
+    def with_health(healthy: bool | None) -> RegisteredEndpoint:
+        return RegisteredEndpoint(
             id="a", identity="x", address="10.0.0.1", ttl=15.0, healthy=healthy, registered=0.0, changed=0.0
         )
 
@@ -136,9 +136,9 @@ def test_callers_are_told_which_are_known_to_be_unwell() -> None:
 def test_an_address_is_canonical_and_the_observed_one_needs_nobodys_word(
     wanted: str, peer: str, found: str, own: bool
 ) -> None:
-    address = place.address_of(wanted, peer)
+    address = address_check.address_of(wanted, peer)
     assert str(address) == found
-    assert place.is_own(address, peer) is own
+    assert address_check.is_own(address, peer) is own
 
 
 @pytest.mark.parametrize(
@@ -166,20 +166,20 @@ def test_each_address_is_taken_that_is_proven_or_allowed(
     found: list[str],
     refused: list[str],
 ) -> None:
-    placed = place.placed("", further, peer, proven, allowed)
+    placed = address_check.placed("", further, peer, proven, allowed)
     assert list(placed.addresses) == found
     assert [each.address for each in placed.refused] == refused
     assert all(each.why for each in placed.refused)
-    assert set(placed.proven) <= {*proven, str(place.observed(peer)), *placed.addresses}
+    assert set(placed.proven) <= {*proven, str(address_check.observed(peer)), *placed.addresses}
 
 
 def test_what_a_network_allows_is_not_proven_by_it() -> None:
     both = ("10.0.0.7", "fd00::7")
-    assert place.placed("", both, "10.0.0.7", (), ("fd00::/8",)).proven == ("10.0.0.7",)
-    assert place.placed("", both, "fd00::7", ("10.0.0.7",), ()).proven == both
-    assert place.placed("10.0.0.7", ("fd00::7",), "10.0.0.7", (), ()).addresses == ("10.0.0.7",)
+    assert address_check.placed("", both, "10.0.0.7", (), ("fd00::/8",)).proven == ("10.0.0.7",)
+    assert address_check.placed("", both, "fd00::7", ("10.0.0.7",), ()).proven == both
+    assert address_check.placed("10.0.0.7", ("fd00::7",), "10.0.0.7", (), ()).addresses == ("10.0.0.7",)
     with pytest.raises(Invalid, match="no token of this workload allows it"):
-        place.placed("10.0.0.8", both, "10.0.0.7", (), ())
+        address_check.placed("10.0.0.8", both, "10.0.0.7", (), ())
 
 
 @pytest.mark.parametrize(
@@ -211,28 +211,28 @@ def test_what_a_network_allows_is_not_proven_by_it() -> None:
 )
 def test_an_address_that_nobody_may_have_is_refused_by_name(wanted: str, peer: str, why: str) -> None:
     with pytest.raises(Invalid) as caught:
-        place.address_of(wanted, peer)
+        address_check.address_of(wanted, peer)
     assert why in caught.value.detail
 
 
 def test_a_tokens_networks_are_canonical_and_each_one_is_one() -> None:
-    assert place.networks(["10.0.0.0/8", "10.0.0.0/8", "fd00::/8", "192.0.2.1"]) == (
+    assert address_check.networks(["10.0.0.0/8", "10.0.0.0/8", "fd00::/8", "192.0.2.1"]) == (
         "10.0.0.0/8",
         "fd00::/8",
         "192.0.2.1/32",
     )
     for wrong in ("none", "10.0.0.0/8,10.0.0.0/9", "10.0.0.1/8", "shop", "", "10.0.0.0/33"):
         with pytest.raises(Invalid, match=r"addresses: .*10\.0\.0\.0/8"):
-            place.networks([wrong])
+            address_check.networks([wrong])
     with pytest.raises(Invalid, match="more than"):
-        place.networks([f"10.0.{n}.0/24" for n in range(place.NETWORKS + 1)])
+        address_check.networks([f"10.0.{n}.0/24" for n in range(address_check.NETWORKS + 1)])
 
 
 def test_an_address_is_allowed_by_a_network_of_its_own_family() -> None:
     address = ipaddress.ip_address("10.1.2.3")
-    assert place.is_allowed(address, ["fd00::/8", "10.0.0.0/8"])
-    assert not place.is_allowed(address, ["::/0", "10.2.0.0/16"])
-    assert not place.is_allowed(address, [])
+    assert address_check.is_allowed(address, ["fd00::/8", "10.0.0.0/8"])
+    assert not address_check.is_allowed(address, ["::/0", "10.2.0.0/16"])
+    assert not address_check.is_allowed(address, [])
 
 
 # -- virtual addresses -----------------------------------------------------------------------------------------------
@@ -293,8 +293,8 @@ SERVED = Service(ports=ONE, service_accounts=["billing"], subject_alt_names=["sp
     ],
 )
 def test_who_may_serve_is_said_by_the_service(identity: SpiffeId, may: bool) -> None:
-    assert permits.may_serve(SERVED, "shop", identity, DOMAIN) is may
+    assert serving_rights.may_serve(SERVED, "shop", identity, DOMAIN) is may
 
 
 def test_a_service_that_lists_nobody_is_served_by_nobody() -> None:
-    assert not permits.may_serve(Service(ports=ONE), "shop", workload(DOMAIN, "shop", "billing"), DOMAIN)
+    assert not serving_rights.may_serve(Service(ports=ONE), "shop", workload(DOMAIN, "shop", "billing"), DOMAIN)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from control.calls import ANYONE, CALLS
+from control.routes import ANYONE, CALLS
 
 PAGE = Path(__file__).parents[3] / "docs" / "control.md"
 _ROW = re.compile(r"^\| (`.*) \| ([a-z, -]+) \| .* \|$", re.MULTILINE)

@@ -14,7 +14,7 @@ import trio
 
 from control.store import Change, Entry, StoreFailed
 from control.store import schema as schemas
-from control.store.restoring import make_ready, put_in_place, renew_epoch
+from control.store.database_restore import make_ready, put_in_place, renew_epoch
 from control.store.sqlite import open_store
 from sidecar.errors import StartError
 

@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from control.store import Change, Event, StoreFailed, TooOld
-from control.store.commits import MOST_BYTES, MOST_WRITES, Commits, Written
-from control.store.recent import Recent
+from control.store.group_commit import MOST_BYTES, MOST_WRITES, GroupCommit, Written
+from control.store.watch_log import WatchLog
 
 
 def event(version: int, size: int, kind: str = "k") -> tuple[Event, ...]:
@@ -18,7 +18,7 @@ def event(version: int, size: int, kind: str = "k") -> tuple[Event, ...]:
 
 @pytest.mark.parametrize(("size", "kept"), [(10, 5), (25, 4), (60, 1), (1000, 1)])
 def test_what_is_kept_is_bounded_by_count_and_by_bytes(size: int, kept: int) -> None:
-    recent = Recent(7, most_events=5, most_bytes=100)
+    recent = WatchLog(7, most_events=5, most_bytes=100)
     for version in range(8, 28):
         recent.add(version, event(version, size))
         recent.next(version - min(kept, version - 7), {"k"})
@@ -38,7 +38,7 @@ class Disk:
         self.fails: BaseException | None = None
         self.version = 0
         self.told: list[int] = []
-        self.commits = Commits(self.commit, lambda written: self.told.append(written.version))
+        self.commits = GroupCommit(self.commit, lambda written: self.told.append(written.version))
 
     async def commit(self, writes: Sequence[Sequence[Change]]) -> list[Written]:
         self.sizes.append(len(writes))

@@ -10,18 +10,18 @@ import pytest
 from sidecar.errors import StartError
 from sidecar.feed import config_files
 from sidecar.feed.config_files import ConfigFiles, check
-from sidecar.feed.current import Current
-from sidecar.resources.snapshot import Me
+from sidecar.feed.snapshot_holder import SnapshotHolder
+from sidecar.resources.snapshot import Node
 from tests.unit.resources.docs import entry, service
 
-ME = Me(namespace="a", service="x", service_account="x")
+ME = Node(namespace="a", service="x", service_account="x")
 
 
 class Fed:
     """What is at ``path``, and what it feeds."""
 
     def __init__(self, path: Path, trust_domain: str = "cluster.local") -> None:
-        self.current = Current()
+        self.current = SnapshotHolder()
         self.files = ConfigFiles(str(path), ME, trust_domain, self.current, lambda: 1000.0)
         self.files.start()
 

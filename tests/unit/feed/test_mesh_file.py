@@ -11,9 +11,9 @@ import trio
 from trio.testing import MockClock
 
 from sidecar.errors import StartError
-from sidecar.feed.current import Current
 from sidecar.feed.mesh_file import LOOK_SECONDS, MeshFile, check
-from sidecar.resources.snapshot import Me, Snapshot
+from sidecar.feed.snapshot_holder import SnapshotHolder
+from sidecar.resources.snapshot import Node, Snapshot
 
 
 def services(*names: str) -> str:
@@ -28,10 +28,10 @@ class Fed:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.write_text(services("a"))
-        self.current = Current()
+        self.current = SnapshotHolder()
         self.followed: list[Snapshot] = []
         self.current.follow(self.followed.append)
-        self.file = MeshFile(str(path), Me(), self.current, lambda: 1000.0)
+        self.file = MeshFile(str(path), Node(), self.current, lambda: 1000.0)
         self.file.start()
 
     @property
@@ -153,8 +153,8 @@ async def test_a_link_that_is_turned_elsewhere_is_followed(tmp_path: Path) -> No
         (tmp_path / name).mkdir()
         (tmp_path / name / "mesh.yaml").write_text(services(name))
     (tmp_path / "data").symlink_to("one")
-    current = Current()
-    file = MeshFile(str(tmp_path / "data" / "mesh.yaml"), Me(), current)
+    current = SnapshotHolder()
+    file = MeshFile(str(tmp_path / "data" / "mesh.yaml"), Node(), current)
     file.start()
     (tmp_path / "new").symlink_to("two")
     (tmp_path / "new").rename(tmp_path / "data")
@@ -189,18 +189,18 @@ def test_a_start_with_a_bad_file_names_file_and_line(
     path = tmp_path / "mesh.yaml"
     if content is not None:
         path.write_text(content)
-    current = Current()
+    current = SnapshotHolder()
     with pytest.raises(StartError) as raised:
-        MeshFile(str(path), Me(), current).start()
+        MeshFile(str(path), Node(), current).start()
     assert str(raised.value) == f"--mesh: {path}{problem}"
     others = [record.getMessage() for record in caplog.records]
     assert others == ([f"--mesh: {path}:2: services[0]: name is missing"] if content else [])
     assert current.accepted == 0
-    assert check(str(path), Me()).problems[-1] == f"{path}{problem}"
+    assert check(str(path), Node()).problems[-1] == f"{path}{problem}"
 
 
 def test_what_is_no_file_does_not_hold_the_start(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", "."):
         path = str(tmp_path / name)
-        assert check(path, Me()).problems == (f"{path}: is not a regular file",)
+        assert check(path, Node()).problems == (f"{path}: is not a regular file",)

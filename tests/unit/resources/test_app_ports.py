@@ -6,10 +6,10 @@ import pytest
 
 from sidecar.resources.app_ports import port_lines
 from sidecar.resources.protocols import Protocol, of_one_port, protocol_in_force, strictest
-from sidecar.resources.snapshot import UNDECLARED, Declared, Me, Snapshot
+from sidecar.resources.snapshot import UNDECLARED, Declared, Node, Snapshot
 from tests.unit.resources.written import snapshot
 
-ME = Me("shop", "web")
+ME = Node("shop", "web")
 
 
 @pytest.mark.parametrize(

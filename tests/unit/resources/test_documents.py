@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sidecar.resources import documents
 from sidecar.resources.documents import parse, plain, read_documents
 from sidecar.resources.kinds import API_VERSIONS, KINDS
-from sidecar.resources.known import KNOWN, OTHER_KINDS
-from sidecar.resources.shape import shape
+from sidecar.resources.unsupported import KNOWN, OTHER_KINDS
+from sidecar.resources.validation import shape
 from tests.unit.resources.docs import entry, read, service
 
 WEB: dict[str, Any] = {

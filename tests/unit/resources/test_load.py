@@ -7,7 +7,7 @@ import pytest
 from sidecar.resources import load as load_module
 from sidecar.resources import yamltext
 from sidecar.resources.load import load_mesh
-from sidecar.resources.snapshot import Me, Mode, Version
+from sidecar.resources.snapshot import Mode, Node, Version
 from tests.support.modules import among, loaded_by
 from tests.unit.resources.written import SHOP, loaded, problems, snapshot
 
@@ -164,9 +164,9 @@ def test_what_is_no_yaml_is_told_in_the_parsers_words(text: str, problem: str) -
 
 
 def test_bytes_that_are_no_text_and_files_that_are_too_long() -> None:
-    found = load_mesh(b"schema: '1.0'\n# \xff\n", "mesh.yaml", Me(), Version())
+    found = load_mesh(b"schema: '1.0'\n# \xff\n", "mesh.yaml", Node(), Version())
     assert found.problems == ("mesh.yaml:2: this is no UTF-8",)
-    found = load_mesh(b"#" * (load_module.MAX_BYTES + 1), "mesh.yaml", Me(), Version())
+    found = load_mesh(b"#" * (load_module.MAX_BYTES + 1), "mesh.yaml", Node(), Version())
     assert found.problems == ("mesh.yaml: is longer than 8 MiB",)
 
 
@@ -213,15 +213,15 @@ def test_a_long_value_is_cut_and_stays_on_its_line() -> None:
 
 
 def test_what_is_odd_is_told_and_taken() -> None:
-    found = loaded(SHOP, Me(namespace="shop", service="billing", service_account="other", mtls=Mode.PERMISSIVE))
+    found = loaded(SHOP, Node(namespace="shop", service="billing", service_account="other", mtls=Mode.PERMISSIVE))
     assert found.snapshot is not None
     assert found.notes == (
         "mesh.yaml: spiffe://cluster.local/ns/shop/sa/other, as which this sidecar runs, is not among those who may "
         "serve billing",
         "mesh.yaml: mode DISABLE is looser than --mtls permissive, which stays in force",
     )
-    assert loaded(SHOP, Me(service="web", service_account="web")).notes == ()
-    (note,) = loaded("services: []", Me(service="web")).notes
+    assert loaded(SHOP, Node(service="web", service_account="web")).notes == ()
+    (note,) = loaded("services: []", Node(service="web")).notes
     assert note == "mesh.yaml: there is no service web in namespace default, which --service names"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from sidecar.resources.dump import dump
 from sidecar.resources.protocols import protocol_of
-from sidecar.resources.snapshot import NOTHING, Endpoint, Me, Mode, Version, effective, sni
+from sidecar.resources.snapshot import NOTHING, Endpoint, Mode, Node, Version, effective, sni
 from sidecar.resources.sni import Sni, parse_sni
 from tests.unit.resources.written import SHOP, snapshot
 
@@ -49,7 +49,7 @@ def test_no_other_name_is_one(host: bytes | str) -> None:
 
 def test_the_bare_name_is_for_callers_of_the_same_namespace() -> None:
     for namespace, found in (("shop", True), ("default", False)):
-        seen = snapshot(me=Me(namespace=namespace))
+        seen = snapshot(me=Node(namespace=namespace))
         assert (seen.by_name(b"billing") is not None) is found
         assert (seen.by_name(b"web") is not None) is not found
         assert seen.by_name(b"billing.shop") is not None
@@ -93,7 +93,7 @@ def test_who_may_serve_is_what_the_service_says() -> None:
 
 def test_the_apps_own_service() -> None:
     assert snapshot().own is None  # web is in namespace default
-    own = snapshot(me=Me(namespace="default", service="web")).own
+    own = snapshot(me=Node(namespace="default", service="web")).own
     assert own is not None and own.name == "web"
     assert NOTHING.own is None
 
@@ -117,7 +117,7 @@ def test_a_document_tightens_what_the_command_line_says_and_never_loosens_it(
 
 def test_modes_per_port() -> None:
     def modes(mtls: Mode | None) -> list[Mode]:
-        at = snapshot(me=Me(namespace="shop", mtls=mtls))
+        at = snapshot(me=Node(namespace="shop", mtls=mtls))
         return [at.mode_for(port) for port in (1, 9090, 9091)]
 
     assert modes(None) == [PERMISSIVE, DISABLE, PERMISSIVE]
@@ -164,7 +164,7 @@ def test_what_a_port_speaks(port: int, name: str, app_protocol: str, protocol: s
 
 
 def test_it_can_be_shown() -> None:
-    shown = dump(snapshot(me=Me(namespace="shop", mtls=STRICT)))
+    shown = dump(snapshot(me=Node(namespace="shop", mtls=STRICT)))
     assert (shown["source"], shown["version"], shown["schema"]) == ("file", "0.1", "1.1")
     assert shown["mtls"] == {"mode": "STRICT", "portLevelMtls": {"9090": "STRICT", "9091": "STRICT"}}
     services = shown["services"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from textwrap import dedent
 
 from sidecar.resources.load import Loaded, load_mesh
-from sidecar.resources.snapshot import Me, Snapshot, Version
+from sidecar.resources.snapshot import Node, Snapshot, Version
 
-ME = Me(namespace="shop", service="web", service_account="web")
+ME = Node(namespace="shop", service="web", service_account="web")
 
 SHOP = """\
     services:
@@ -34,11 +34,11 @@ SHOP = """\
 """
 
 
-def loaded(text: str, me: Me = ME) -> Loaded:
+def loaded(text: str, me: Node = ME) -> Loaded:
     return load_mesh(dedent(text).encode(), "mesh.yaml", me, Version(0, 1))
 
 
-def snapshot(text: str = SHOP, me: Me = ME) -> Snapshot:
+def snapshot(text: str = SHOP, me: Node = ME) -> Snapshot:
     found = loaded(text, me)
     assert found.problems == ()
     assert found.snapshot is not None

@@ -12,12 +12,12 @@ import pytest
 import trio
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.net.channel import Channel
+from sidecar.net.connection import Connection
 from sidecar.net.pool import Lease, Limits
 from sidecar.policy.authorize import Asked, Permit, allow_all, authorize_inbound, authorize_outbound
 from sidecar.telemetry.metrics import Counters
+from sidecar.upstream.bounded_table import MOST, ROOM
 from sidecar.upstream.cluster import ATTEMPT_SECONDS, MOST_TRIED, Cluster, Terms
-from sidecar.upstream.table import MOST, ROOM
 
 LIMITS = Limits(8, 8, 1.0, 60.0)
 NEXT = frozenset({Reason.CONNECT_FAILED})
@@ -30,24 +30,24 @@ class Bed:
         self.dialed: list[tuple[str, float]] = []
         self.down: set[str] = set()
         self.ends: list[socket.socket] = []
-        self.channels: set[Channel] = set()
+        self.connections: set[Connection] = set()
         terms = Terms("outbound|80||web", "web:80", limits, 3.0, NEXT)
         self.cluster: Cluster[str] = Cluster(terms, self._dial, Counters(), places=places)
         self.permit = permit(self.cluster.name)
 
-    async def _dial(self, place: str, seconds: float) -> Channel:
+    async def _dial(self, place: str, seconds: float) -> Connection:
         self.dialed.append((place, seconds))
         if place in self.down:
             raise ProxyError(Reason.CONNECT_FAILED, f"{place} is down")
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self.ends.append(theirs)
-        return Channel(ours, place, self.channels)
+        return Connection(ours, place, self.connections)
 
     async def ask(self) -> str:
         """One request after the other: the endpoint that had it."""
         lease = await self.cluster.lease(self.permit)
-        place = lease.channel.peer
+        place = lease.connection.peer
         lease.release(reusable=True)
         return place
 
@@ -56,8 +56,8 @@ class Bed:
 
     def __exit__(self, *_: object) -> None:
         self.cluster.close()
-        for channel in list(self.channels):
-            channel.close()
+        for connection in list(self.connections):
+            connection.close()
         for end in self.ends:
             end.close()
 
@@ -77,14 +77,14 @@ async def test_requests_one_after_the_other_spread_over_all_endpoints() -> None:
 async def test_the_busy_endpoint_is_passed_over() -> None:
     with Bed("a", "b") as bed:
         held: list[Lease] = []
-        while not any(lease.channel.peer == "a" for lease in held):
+        while not any(lease.connection.peer == "a" for lease in held):
             held.append(await bed.cluster.lease(bed.permit))
         for lease in held:
-            if lease.channel.peer != "a":
+            if lease.connection.peer != "a":
                 lease.release(reusable=True)
         assert {await bed.ask() for _ in range(50)} == {"b"}
         for lease in held:
-            if lease.channel.peer == "a":
+            if lease.connection.peer == "a":
                 lease.release(reusable=True)
 
 
@@ -153,11 +153,11 @@ async def test_an_endpoint_that_is_gone_ends_what_it_carries_and_is_not_asked_ag
         bed.cluster.take(("b",))
         assert {await bed.ask() for _ in range(20)} == {"b"}
         assert bed.cluster.shown().open >= 6
-        on_a = [lease for lease in held if lease.channel.peer == "a"]
-        assert on_a and not any(lease.channel.closed for lease in on_a)
+        on_a = [lease for lease in held if lease.connection.peer == "a"]
+        assert on_a and not any(lease.connection.closed for lease in on_a)
         for lease in held:
             lease.release(reusable=True)
-        assert all(lease.channel.closed for lease in on_a)
+        assert all(lease.connection.closed for lease in on_a)
         bed.cluster.sweep(0.0)
         assert [each.name for each in bed.cluster.endpoints] == ["b"]
         bed.cluster.take(("a", "b"))
@@ -194,7 +194,7 @@ async def test_a_permit_is_good_for_its_own_cluster_and_place_alone() -> None:
             await bed.cluster.lease(bed.permit, "b")
         assert not bed.dialed
         lease = await bed.cluster.lease(permit(bed.cluster.name, "b"), "b")
-        assert lease.channel.peer == "b"
+        assert lease.connection.peer == "b"
         lease.release(reusable=False)
 
 
@@ -240,7 +240,7 @@ async def test_an_attempt_that_fails_amid_the_end_of_its_cluster_makes_no_other_
     with Bed("a", "b") as bed, trio.fail_after(5):
         going = trio.Event()
 
-        async def fail_late(place: str, seconds: float) -> Channel:
+        async def fail_late(place: str, seconds: float) -> Connection:
             bed.dialed.append((place, seconds))
             await going.wait()
             raise ProxyError(Reason.CONNECT_FAILED, f"{place} is down")

@@ -1,0 +1,361 @@
+"""A connection whose destination is known before its first byte: what does it speak? Then HTTP, or a relay.
+
+Called by ``inbound``, whose destination is the app, and by ``outbound`` for what was captured. Each hands in a
+``Target``: where it leads, who may go there, and what to do with a request.
+"""
+
+from __future__ import annotations
+
+import typing
+from functools import partial
+from time import monotonic, time
+
+from sidecar.errors import ProxyError, Reason
+from sidecar.http.detect import Detected
+from sidecar.http.h1.server import H1ServerConnection
+from sidecar.http.message import Request
+from sidecar.http.streams import ServerStream
+from sidecar.net.connection import NEVER, Connection, ConnectionClosed, DeadlineExceeded
+from sidecar.net.pool import Lease
+from sidecar.policy.authorize import Permit
+from sidecar.proxy.context import ProxyContext
+from sidecar.proxy.protocol_detection import (
+    Detection,
+    ServerFirstCache,
+    begins_handshake,
+    detect_protocol,
+    first_of,
+    greets,
+    note_detected,
+)
+from sidecar.proxy.serve import serve_http
+from sidecar.proxy.tcp_proxy import tunnel
+from sidecar.resources.protocols import Protocol
+from sidecar.telemetry.record import ConnectionInfo, Record
+from sidecar.tls.security import AS_IT_CAME, ConnectionSecurity
+
+_PROTOCOL = {Detected.TLS: "TLS", Detected.HTTP2: "HTTP/2", Detected.OPAQUE: "TCP"}
+
+
+class Target(typing.Protocol):
+    """Where a connection leads, and what goes for all that come there."""
+
+    @property
+    def direction(self) -> str:
+        """ "inbound" or "outbound"."""
+        ...
+
+    @property
+    def protocol(self) -> Protocol:
+        """What the destination takes, by declaration; see ``resources.protocols``."""
+        ...
+
+    @property
+    def vouches(self) -> bool:
+        """Whether the app there may believe what HTTP's fields say of its caller. HTTP that can't be served as HTTP,
+        whose fields are the client's own, is refused then."""
+        ...
+
+    @property
+    def original(self) -> str:
+        """Where captured connections wanted to go; empty where nothing is captured."""
+        ...
+
+    @property
+    def cluster(self) -> str:
+        """What a service of the mesh is called in records; empty for all others."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What a record says of the upstream before there is a connection to it."""
+        ...
+
+    @property
+    def server_first_cache(self) -> ServerFirstCache: ...
+
+    def trusts(self, host: str) -> bool:
+        """Whether what this client says of callers before it is believed."""
+        ...
+
+    async def permit(self, found: Detection, peer: str) -> Permit:
+        """Return leave to relay what was found, from the peer with this SPIFFE id (empty: none). Raises ProxyError."""
+        ...
+
+    async def dial(self, permit: Permit) -> Lease:
+        """Return a connection for bytes that are relayed. Raises ProxyError."""
+        ...
+
+    async def dial_early(self, peer: str) -> Lease:
+        """Authorize a client that is silent, and return a connection for it.
+
+        Raises ProxyError, also where nothing may be dialed for a client that has said nothing.
+        """
+        ...
+
+    def led_by(self, name: bytes) -> Target:
+        """Where opaque bytes go that begin with a handshake for this server name; itself, unless the name leads
+        elsewhere."""
+        ...
+
+    async def handle(self, stream: ServerStream, request: Request, record: Record) -> None:
+        """One HTTP request. Raises ProxyError."""
+        ...
+
+
+async def serve_target(
+    connection: Connection,
+    host: str,
+    target: Target,
+    context: ProxyContext,
+    security: ConnectionSecurity = AS_IT_CAME,
+    protocol: Protocol | None = None,
+) -> bool:
+    """Serve a connection from ``host`` until it ends. Cancelling resets it; the caller closes it.
+
+    ``protocol`` is the target's own unless it is given. What the peer's ALPN says of the protocol inside narrows what
+    is taken there, and never widens it.
+
+    Return True at once, with nothing read, if the acceptor has let a silent client through and that begins a TLS
+    handshake: the acceptor has to look at it again. Otherwise return False.
+    """
+    protocol = protocol or target.protocol
+    if protocol == "tcp":
+        origin = _origin("opaque bytes, as the port is declared", 0.0, target, security)
+        found = Detection(Detected.OPAQUE, b"", None)
+        if security.silent:
+            found = await _after_silence(connection, target, context, security)
+            if found.begins_handshake:
+                return True
+        await _relay(connection, found, origin, target, context)
+    elif protocol == "http" and security.inside == "tcp":
+        origin = _origin("opaque bytes, as its ALPN says", 0.0, target, security)
+        error = ProxyError(Reason.PROTOCOL_REFUSED, "opaque bytes (ALPN sidecar-tcp), and this port is declared HTTP")
+        _refuse(connection, Detected.OPAQUE, error, origin, target, context)
+    elif protocol == "http" or security.inside == "http":
+        if security.silent and await _handshake_for_http(connection, context):
+            return True
+        said = "the port is declared" if protocol == "http" else "its ALPN says"
+        origin = _origin(f"HTTP, as {said}", 0.0, target, security)
+        await _http(connection, host, b"", origin, target, context, security)
+    else:
+        return await _detect(connection, host, target, context, security, protocol)
+    return False
+
+
+async def _after_silence(
+    connection: Connection, target: Target, context: ProxyContext, security: ConnectionSecurity
+) -> Detection:
+    """Dial for a silent client, and wait until it or the app sends something. Raises ProxyError, ConnectionClosed."""
+    lease = await target.dial_early(security.principal)
+    try:
+        first = await first_of(connection, lease.connection, b"", NEVER, context.timeouts.idle, look=True)
+    except BaseException:
+        lease.release(reusable=False)
+        raise
+    finally:
+        connection.deadline = NEVER
+    if begins_handshake(first):
+        lease.release(reusable=False)
+        return Detection(Detected.TLS, b"", None, begins_handshake=True)
+    return Detection(Detected.OPAQUE, b"", lease)
+
+
+async def _handshake_for_http(connection: Connection, context: ProxyContext) -> bool:
+    """Wait for the first byte of a silent client; return whether a handshake begins. What ends the wait otherwise ends
+    the first read of a request, too."""
+    connection.limit(context.timeouts.request_head, Reason.CONNECTION_IDLE)
+    try:
+        return begins_handshake(await connection.peek(1))
+    except (ConnectionClosed, DeadlineExceeded):
+        return False
+
+
+def _origin(words: str, after: float, target: Target, security: ConnectionSecurity) -> ConnectionInfo:
+    if security.words:
+        words = f"{words}; within {security.words}"
+    return ConnectionInfo(time() - after, words, after, target.original, security.principal)
+
+
+async def _detect(
+    connection: Connection,
+    host: str,
+    target: Target,
+    context: ProxyContext,
+    security: ConnectionSecurity,
+    protocol: Protocol,
+) -> bool:
+    began = monotonic()
+    counters = context.telemetry.counters
+    try:
+        found = await detect_protocol(
+            connection,
+            b"",
+            partial(target.dial_early, security.principal),
+            target.server_first_cache,
+            lease=None,
+            head_timeout=context.timeouts.request_head,
+            idle=context.timeouts.idle,
+            announced=security.inside == "tcp",
+            look=security.silent,
+        )
+    except ConnectionClosed:
+        counters.detect_nothing += 1
+        return False
+    except DeadlineExceeded as overdue:
+        if overdue.reason is not Reason.HEAD_TIMEOUT:
+            counters.detect_nothing += 1
+        else:
+            counters.detect_undecided += 1
+            words = "undecided: the beginning of a method, and no more"
+            origin = _origin(words, monotonic() - began, target, security)
+            await _http_error(connection, host, overdue, origin, target, context)
+        return False
+    except ProxyError as error:
+        counters.detect_undecided += 1
+        origin = _origin("undecided: the client was silent", monotonic() - began, target, security)
+        _refuse(connection, Detected.OPAQUE, error, origin, target, context)
+        return False
+    if found.begins_handshake:
+        return True
+    lease = found.lease
+    origin = _origin(found.words, monotonic() - began, target, security)
+    is_http = found.kind is Detected.HTTP1 and (lease is None or not greets(lease.connection))
+    refused = _refusal(found, is_http, protocol, security) if target.vouches else None
+    if refused is not None:
+        note_detected(found, origin.after, context.telemetry)
+        if lease is not None:
+            lease.release(reusable=False)
+        if found.kind is Detected.PROXY or found.server_first:
+            _refuse(connection, found.kind, refused, origin, target, context)
+        else:
+            await _http_error(connection, host, refused, origin, target, context)
+    elif is_http:
+        note_detected(found, origin.after, context.telemetry)
+        if lease is not None:
+            lease.release(reusable=False)
+        await _http(connection, host, found.data, origin, target, context, security)
+    elif found.kind is Detected.MORE:
+        counters.detect_nothing += 1
+        if lease is not None:
+            lease.release(reusable=False)
+    else:
+        note_detected(found, origin.after, context.telemetry)
+        if found.sni and lease is None:
+            target = target.led_by(found.sni)
+        await _relay(connection, found, origin, target, context)
+    return False
+
+
+def _refusal(found: Detection, is_http: bool, protocol: Protocol, security: ConnectionSecurity) -> ProxyError | None:
+    """Why what was found may not go on to an app that believes its fields; None where it may."""
+    if found.kind is Detected.HTTP2 and protocol != "http2":
+        return ProxyError(Reason.BAD_VERSION, http2_refused(protocol))
+    if found.kind is Detected.PROXY:
+        return ProxyError(
+            Reason.PROTOCOL_REFUSED, "a PROXY protocol header, which only ports take that are declared tcp"
+        )
+    if is_http and security.inside == "tcp":
+        return ProxyError(Reason.PROTOCOL_REFUSED, "HTTP, and the peer has announced opaque bytes (ALPN sidecar-tcp)")
+    return None
+
+
+def http2_refused(protocol: Protocol) -> str:
+    """Return why HTTP/2 is refused on a port that takes ``protocol``, and what to change."""
+    return (
+        f"HTTP/2 is not served yet, and this port ({protocol}) is not declared for it: with appProtocol http2 or grpc, "
+        "or a port name such as grpc-api, in its Service document, or with --protocol http2, its bytes are relayed"
+    )
+
+
+def _refuse(
+    connection: Connection,
+    kind: Detected,
+    error: ProxyError,
+    origin: ConnectionInfo,
+    target: Target,
+    context: ProxyContext,
+) -> None:
+    """Reset a connection that is not relayed, and leave a record of why."""
+    record = _record(connection, kind, target)
+    record.origin = origin
+    record.upstream = target.name
+    _blame(record, error, context)
+    context.telemetry.begin_opaque(record)
+    context.telemetry.finish(record)
+    connection.reset()
+
+
+async def _http(
+    connection: Connection,
+    host: str,
+    data: bytes,
+    origin: ConnectionInfo,
+    target: Target,
+    context: ProxyContext,
+    security: ConnectionSecurity,
+) -> None:
+    trusted = security.peer is not None or target.trusts(host)
+    timeouts = context.timeouts
+    http_connection = H1ServerConnection(
+        connection, data, timeouts, host, trusted=trusted, origin=origin, xfcc=security.xfcc
+    )
+    http_connection.leaves_with(security.leaving or context.drain)
+    await serve_http(http_connection, target.direction, target.handle, context)
+
+
+async def _http_error(
+    connection: Connection, host: str, error: ProxyError, origin: ConnectionInfo, target: Target, context: ProxyContext
+) -> None:
+    """A head that began and did not go on: answered as HTTP, since nothing else can be said of it."""
+    http_connection = H1ServerConnection(connection, b"", context.timeouts, host, trusted=False, origin=origin)
+    http_connection.leaves_with(context.drain)
+    http_connection.fail_next(error)
+    await serve_http(http_connection, target.direction, target.handle, context)
+
+
+async def _relay(
+    connection: Connection, found: Detection, origin: ConnectionInfo, target: Target, context: ProxyContext
+) -> None:
+    lease = found.lease
+    record = _record(connection, found.kind, target)
+    record.sni = found.sni
+    record.origin = origin
+    record.bytes_received = found.sent
+    counted = False
+    try:
+        permit = await target.permit(found, origin.principal)
+        if not context.overload.admits(context.telemetry.counters.connections_active - 1):
+            raise ProxyError(Reason.MEMORY, "the proxy is near its memory limit")
+        record.attempts = 1
+        record.upstream = target.name
+        record.cluster = target.cluster
+        if lease is not None and lease.stale and not found.sent:
+            lease.release(reusable=False)  # it was made for a silent client, and may lead elsewhere by now
+            lease = None
+        if lease is None:
+            lease = await target.dial(permit)
+        record.upstream = lease.connection.peer
+        record.upstream_principal = lease.principal
+        context.telemetry.begin_opaque(record)
+        counted = True
+        await tunnel(connection, lease.connection, record, context, to_upstream=found.data[found.sent :])
+    except ProxyError as error:
+        _blame(record, error, context)
+        connection.reset()
+    finally:
+        if lease is not None:
+            lease.release(reusable=False)
+        if not counted:  # nobody was reached
+            context.telemetry.begin_opaque(record)
+        context.telemetry.finish(record)
+
+
+def _record(connection: Connection, kind: Detected, target: Target) -> Record:
+    return Record(target.direction, _PROTOCOL.get(kind, "TCP"), connection.peer, time(), monotonic())
+
+
+def _blame(record: Record, error: ProxyError, context: ProxyContext) -> None:
+    """A connection that could not be relayed leaves a record with an id to be explained by."""
+    record.request_id = context.ids.new()
+    record.blame(error)

@@ -1,0 +1,74 @@
+"""What every connection of the process has in common: settings, telemetry, overload and drain.
+
+Built once by ``app`` and handed down; nothing here is global.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING, Protocol
+
+from sidecar.addresses import parse_ip
+from sidecar.http.h1.server_stream import Timeouts
+from sidecar.net.connection import Connection
+from sidecar.net.drain import DrainState
+from sidecar.net.listener import Listener
+from sidecar.net.pipes import Pipes
+from sidecar.net.resolve import Resolver
+from sidecar.policy.authorize import Rules, allow_all
+from sidecar.policy.egress import OPEN, Egress
+from sidecar.proxy.deadlines import Deadlines
+from sidecar.proxy.request_ids import RequestIds
+from sidecar.telemetry.telemetry import Telemetry
+from sidecar.tls.security import Acceptor
+
+if TYPE_CHECKING:
+    from sidecar.upstream.mtls import Mesh
+
+HALF_CLOSE_IDLE = 300.0  # seconds that one direction may be silent once the other has ended
+
+
+class Overload(Protocol):
+    """Whether there is memory left (F11)."""
+
+    @property
+    def keepalive(self) -> bool:
+        """Whether connections may be kept for further requests."""
+        ...
+
+    def admits(self, active: int) -> bool:
+        """Whether a further request or connection may begin while ``active`` are under way."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyContext:
+    """See the module's text. ``listeners`` is complete before the first connection is accepted."""
+
+    timeouts: Timeouts
+    connect_timeout: float
+    pool_idle: float
+    max_pool: int
+    max_waiting: int
+    trusted_proxies: Sequence[IPv4Network | IPv6Network]
+    via: bool
+    telemetry: Telemetry
+    overload: Overload
+    resolver: Resolver
+    pipes: Pipes
+    egress: Egress = OPEN
+    rules: Rules = allow_all  # asked before anything is dialed, for both directions
+    acceptor: Acceptor | None = None  # where the proxy has an identity
+    mesh: Mesh | None = None  # likewise
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    drain: DrainState = field(default_factory=DrainState)
+    connections: set[Connection] = field(default_factory=set)
+    listeners: list[Listener] = field(default_factory=list)
+    ids: RequestIds = field(default_factory=RequestIds)
+
+    def trusts(self, host: str) -> bool:
+        """Whether what ``host`` says of callers before it is believed."""
+        address = parse_ip(host)
+        return address is not None and any(address in network for network in self.trusted_proxies)

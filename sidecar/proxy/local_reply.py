@@ -1,0 +1,120 @@
+"""Errors to replies: the only place where a reason becomes a status.
+
+A reply says what went wrong, whose word for it is used in logs and metrics, and the request's id; never what a peer
+sent. The body is RFC 9457's problem document.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+
+from sidecar.errors import Fault, ProxyError, Reason
+from sidecar.http.message import LocalReply
+from sidecar.http.streams import ServerStream
+from sidecar.telemetry.record import Record
+
+RETRY_AFTER_SECONDS: Final = 1
+STATUS: Final = {
+    Reason.BAD_REQUEST: 400,
+    Reason.BAD_FRAMING: 400,
+    Reason.UNKNOWN_CODING: 501,
+    Reason.BAD_VERSION: 505,
+    Reason.METHOD_REFUSED: 405,
+    Reason.HEAD_TOO_LARGE: 431,
+    Reason.REQUEST_LINE_TOO_LONG: 414,
+    Reason.PROTOCOL_REFUSED: 400,
+    Reason.HEAD_TIMEOUT: 408,
+    Reason.BODY_TOO_LARGE: 413,
+    Reason.BODY_TOO_SLOW: 408,
+    Reason.CLIENT_IDLE: 408,
+    Reason.CONNECTION_IDLE: 408,
+    Reason.CLIENT_CLOSED: 0,
+    Reason.NO_ROUTE: 404,
+    Reason.CALLER_REFUSED: 403,
+    Reason.OWN_LISTENER: 403,
+    Reason.NOT_REDIRECTED: 403,
+    Reason.NOT_THIS_POD: 403,
+    Reason.BLACK_HOLE: 502,
+    Reason.PEER_REFUSED: 403,
+    Reason.PLAINTEXT_REFUSED: 403,
+    Reason.HANDSHAKE_FAILED: 400,
+    Reason.HANDSHAKE_TIMEOUT: 408,
+    Reason.REVOKED: 403,
+    Reason.CERTIFICATE_EXPIRED: 403,
+    Reason.ROOT_WITHDRAWN: 403,
+    Reason.NO_IDENTITY: 503,
+    Reason.NO_ENDPOINT: 503,
+    Reason.UPSTREAM_HANDSHAKE: 503,
+    Reason.UPSTREAM_IDENTITY: 503,
+    Reason.NO_CONFIGURATION: 503,
+    Reason.DNS_FAILED: 503,
+    Reason.CONNECT_FAILED: 503,
+    Reason.CONNECT_TIMEOUT: 503,
+    Reason.UPSTREAM_CLOSED: 503,
+    Reason.UPSTREAM_PROTOCOL: 502,
+    Reason.UPSTREAM_TIMEOUT: 504,
+    Reason.UPSTREAM_IDLE: 504,
+    Reason.POOL_FULL: 503,
+    Reason.POOL_TIMEOUT: 503,
+    Reason.MEMORY: 503,
+    Reason.TOO_MANY_CONNECTIONS: 503,
+    Reason.DRAIN_DEADLINE: 503,
+    Reason.INTERNAL: 500,
+}
+_RETRY_LATER: Final = frozenset({Fault.OVERLOAD, Fault.DRAIN})
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """RFC 9457, with ours beside its members: the response flag, the reason's word, the request's id."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    flag: str
+    reason: str
+    request_id: str
+
+
+async def rescue(stream: ServerStream, error: ProxyError, record: Record) -> None:
+    """Tells the client, if it can still be told, and fills ``record``. Never raises ProxyError.
+
+    A reply that had begun can't be taken back: then the stream is reset, so that it does not look complete.
+    """
+    cut = stream.cut_off()  # then nothing can be sent
+    error = cut or error
+    record.blame(error)
+    if cut is not None or stream.reply_begun:
+        stream.reset()
+        return
+    status = record.status = STATUS[error.reason]
+    if not status:
+        stream.drop()
+        return
+    try:
+        in_doubt = error.reason.fault is Fault.CLIENT
+        await stream.send_local(local_reply(status, error, record.request_id), in_doubt=in_doubt)
+    except ProxyError:
+        stream.drop()
+
+
+def local_reply(status: int, error: ProxyError, request_id: bytes) -> LocalReply:
+    """Return the answer with ``status`` that says why there is no other."""
+    problem = Problem(
+        "about:blank",
+        HTTPStatus(status).phrase,
+        status,
+        error.detail,
+        error.reason.flag,
+        error.reason.word,
+        request_id.decode("ascii", "replace"),
+    )
+    fields = [(b"content-type", b"application/problem+json")]
+    if error.reason.fault in _RETRY_LATER:
+        fields.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
+    if status == 405:
+        fields.append((b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
+    return LocalReply(status, fields, msgspec.json.encode(problem))

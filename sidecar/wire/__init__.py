@@ -1,1 +1,0 @@
-"""Bytes to messages and back: no I/O, no clock, no randomness."""
