@@ -29,9 +29,9 @@ from control.store import StoreFailed
 from sidecar.addresses import Address
 from sidecar.errors import Fault, ProxyError, Reason, StartError
 from sidecar.http import headers
-from sidecar.http.h1.server_stream import Timeouts
 from sidecar.http.message import Request
 from sidecar.http.streams import ServerStream
+from sidecar.http.timeouts import Timeouts
 from sidecar.identity import Identity
 from sidecar.net.connection import Connection, ConnectionClosed
 from sidecar.net.dial import dial_unix
@@ -43,14 +43,15 @@ from sidecar.net.resolve import Resolver
 from sidecar.net.timers import Sweeper
 from sidecar.os_limits import descriptor_limit
 from sidecar.policy.authorize import Asked, Permit, authorize_inbound
+from sidecar.proxy.cluster_client import ClusterClient
 from sidecar.proxy.connection_handler import serve_target
 from sidecar.proxy.context import ProxyContext
-from sidecar.proxy.exchange import exchange
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
-from sidecar.proxy.origin import ClusterOrigin
 from sidecar.proxy.protocol_detection import Detection
 from sidecar.proxy.redirected import refuse
+from sidecar.proxy.route import Route
 from sidecar.resources.protocols import Protocol
+from sidecar.resources.snapshot import NOTHING, Snapshot
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.record import Record
 from sidecar.telemetry.telemetry import Telemetry
@@ -200,48 +201,51 @@ class ApiPort:
     protocol: Protocol = "http"
     vouches = True
     original = ""
-    cluster = ""
     name = "api"
 
     def __init__(self, private: str, context: ProxyContext) -> None:
         self._context = context
-        self._forwarder = HeaderSanitizer(context, appends_caller=True)
+        self.sanitizer = HeaderSanitizer(context, appends_caller=True)
         limits = Limits(context.max_pool, context.max_waiting, WAIT_SECONDS, context.pool_idle)
         terms = Terms("inbound|api||", "api", limits, WAIT_SECONDS)
         self.api: Cluster[str] = Cluster(terms, self._connect, context.telemetry.counters, places=(private,))
         self.server_first_cache = self.api
-        self._origin = ClusterOrigin(self.api, None, "api", context.timeouts.stream_idle)
+        client = ClusterClient(self.api, None, "api", context.timeouts.stream_idle)
+        self._route = Route("app", self.api, client, None, Address("api", 0), "api")
 
     def trusts(self, host: str) -> bool:
-        """See ``Target``: nobody stands before it whose word would count."""
+        """See ``Target``: there is no proxy before it."""
         return False
 
-    async def permit(self, found: Detection, peer: str) -> Permit:
-        """See ``Target``."""
+    def current(self) -> Snapshot:
+        """See ``Routing``: it has no configuration."""
+        return NOTHING
+
+    def route(self, snapshot: Snapshot, request: Request) -> Route:
+        """See ``Routing``."""
+        if request.method == b"CONNECT":
+            raise ProxyError(Reason.METHOD_REFUSED, "nothing is tunnelled here")
+        if headers.UPGRADE in request.known:
+            raise ProxyError(Reason.BAD_REQUEST, "only HTTP/1.1 is spoken here, to the end of a connection: no Upgrade")
+        return self._route
+
+    async def authorize(
+        self, snapshot: Snapshot, route: Route, stream: ServerStream, request: Request, peer: str
+    ) -> Permit:
+        """See ``Routing``: the API itself judges each call."""
+        return authorize_inbound(self._context.rules, Asked("inbound", peer, "", self.api.name, "HTTP"))
+
+    def route_bytes(self, snapshot: Snapshot, found: Detection) -> Route:
+        """See ``BytesRouting``."""
         raise ProxyError(Reason.BAD_REQUEST, "only HTTP/1.1 is served here")
 
-    async def dial(self, permit: Permit) -> Lease:
-        """See ``Target``."""
+    async def authorize_bytes(self, snapshot: Snapshot, route: Route, found: Detection, peer: str) -> Permit:
+        """See ``BytesRouting``."""
         raise ProxyError(Reason.BAD_REQUEST, "only HTTP/1.1 is served here")
 
     async def dial_early(self, peer: str) -> Lease:
         """See ``Target``."""
         raise ProxyError(Reason.BAD_REQUEST, "only HTTP/1.1 is served here")
-
-    def led_by(self, name: bytes) -> ApiPort:
-        """See ``Target``: there is nothing but the API here."""
-        return self
-
-    async def handle(self, stream: ServerStream, request: Request, record: Record) -> None:
-        """See ``Target``."""
-        record.request_id = self._context.ids.new()  # by which the audit log is searched: not for callers to choose
-        if request.method == b"CONNECT":
-            raise ProxyError(Reason.METHOD_REFUSED, "nothing is tunnelled here")
-        if headers.UPGRADE in request.known:
-            raise ProxyError(Reason.BAD_REQUEST, "only HTTP/1.1 is spoken here, to the end of a connection: no Upgrade")
-        fields = self._forwarder.fields(stream, request, record)
-        permit = authorize_inbound(self._context.rules, Asked("inbound", record.principal, "", self.api.name, "HTTP"))
-        await exchange(stream, request, fields, self._origin, permit, record)
 
     async def _connect(self, private: str, seconds: float) -> Connection:
         return dial_unix(private, "api", self._context.connections)
@@ -282,6 +286,7 @@ def _context(telemetry: Telemetry, acceptor: TlsAcceptor, connections: set[Conne
         max_waiting=most,
         trusted_proxies=(),
         via=False,
+        keeps_request_ids=False,  # the audit log is searched by them: not for callers to choose
         telemetry=telemetry,
         overload=MemoryGuard(0),
         resolver=Resolver(own=()),

@@ -27,7 +27,7 @@ from sidecar.admin.tokens import Token
 from sidecar.data_plane import DataPlane, Serve
 from sidecar.errors import Reason, StartError
 from sidecar.gauges import add_gauges
-from sidecar.http.h1.server_stream import Timeouts
+from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import Connection
 from sidecar.net.drain import ConnectionTracker
 from sidecar.net.listener import HANDSHAKE_SECONDS, Listener, bind, is_own

@@ -7,13 +7,13 @@ with the fault of the side that it belongs to.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.headers import Field
 from sidecar.http.message import LocalReply, Request, Response
 from sidecar.policy.authorize import Permit
-from sidecar.telemetry.record import ConnectionInfo as ConnectionOrigin
+from sidecar.telemetry.record import ConnectionInfo
 
 if TYPE_CHECKING:  # tests have streams that no socket carries
     from sidecar.net.connection import Connection
@@ -57,6 +57,10 @@ class ClientStream(Protocol):
 
     async def read_body(self) -> bytes:
         """The next piece of the answer's body, b"" when it is complete."""
+        ...
+
+    def take_over(self) -> tuple[Connection, bytes]:
+        """After a 101: hand out what carries the stream, a tunnel from then on, with the bytes that came already."""
         ...
 
     def abort(self, reason: Reason) -> None:
@@ -165,7 +169,7 @@ class ServerConnection(Protocol):
         ...
 
     @property
-    def origin(self) -> ConnectionOrigin | None:
+    def origin(self) -> ConnectionInfo | None:
         """How it came to be served as it is, for the record."""
         ...
 
@@ -186,14 +190,11 @@ class ServerConnection(Protocol):
         ...
 
 
-U_co = TypeVar("U_co", bound=ClientStream, covariant=True)
-
-
-class StreamOpener(Protocol[U_co]):
-    """Where requests go: opens exchanges with one destination."""
+class StreamOpener(Protocol):
+    """Opens streams to one destination."""
 
     name: str  # what it is called in a record while it is not connected to
 
-    async def open(self, permit: Permit, *, fresh: bool) -> U_co:
-        """An exchange on a connection that is there already, or (``fresh``) on a new one."""
+    async def open(self, permit: Permit, *, fresh: bool) -> ClientStream:
+        """Return a stream on a connection that is there already, or (``fresh``) on a new one."""
         ...

@@ -13,12 +13,10 @@ from time import monotonic, time
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.detect import Detected
 from sidecar.http.h1.server import H1ServerConnection
-from sidecar.http.message import Request
-from sidecar.http.streams import ServerStream
 from sidecar.net.connection import NEVER, Connection, ConnectionClosed, DeadlineExceeded
 from sidecar.net.pool import Lease
-from sidecar.policy.authorize import Permit
 from sidecar.proxy.context import ProxyContext
+from sidecar.proxy.pipeline import BytesRouting, Routing, serve_bytes, serve_request
 from sidecar.proxy.protocol_detection import (
     Detection,
     ServerFirstCache,
@@ -29,7 +27,6 @@ from sidecar.proxy.protocol_detection import (
     note_detected,
 )
 from sidecar.proxy.serve import serve_http
-from sidecar.proxy.tcp_proxy import tunnel
 from sidecar.resources.protocols import Protocol
 from sidecar.telemetry.record import ConnectionInfo, Record
 from sidecar.tls.security import AS_IT_CAME, ConnectionSecurity
@@ -37,7 +34,7 @@ from sidecar.tls.security import AS_IT_CAME, ConnectionSecurity
 _PROTOCOL = {Detected.TLS: "TLS", Detected.HTTP2: "HTTP/2", Detected.OPAQUE: "TCP"}
 
 
-class Target(typing.Protocol):
+class Target(Routing, BytesRouting, typing.Protocol):
     """Where a connection leads, and what goes for all that come there."""
 
     @property
@@ -62,28 +59,17 @@ class Target(typing.Protocol):
         ...
 
     @property
-    def cluster(self) -> str:
-        """What a service of the mesh is called in records; empty for all others."""
-        ...
-
-    @property
     def name(self) -> str:
         """What a record says of the upstream before there is a connection to it."""
         ...
 
     @property
-    def server_first_cache(self) -> ServerFirstCache: ...
+    def server_first_cache(self) -> ServerFirstCache:
+        """What remembers whether the server speaks first there."""
+        ...
 
     def trusts(self, host: str) -> bool:
         """Whether what this client says of callers before it is believed."""
-        ...
-
-    async def permit(self, found: Detection, peer: str) -> Permit:
-        """Return leave to relay what was found, from the peer with this SPIFFE id (empty: none). Raises ProxyError."""
-        ...
-
-    async def dial(self, permit: Permit) -> Lease:
-        """Return a connection for bytes that are relayed. Raises ProxyError."""
         ...
 
     async def dial_early(self, peer: str) -> Lease:
@@ -91,15 +77,6 @@ class Target(typing.Protocol):
 
         Raises ProxyError, also where nothing may be dialed for a client that has said nothing.
         """
-        ...
-
-    def led_by(self, name: bytes) -> Target:
-        """Where opaque bytes go that begin with a handshake for this server name; itself, unless the name leads
-        elsewhere."""
-        ...
-
-    async def handle(self, stream: ServerStream, request: Request, record: Record) -> None:
-        """One HTTP request. Raises ProxyError."""
         ...
 
 
@@ -241,8 +218,6 @@ async def _detect(
             lease.release(reusable=False)
     else:
         note_detected(found, origin.after, context.telemetry)
-        if found.sni and lease is None:
-            target = target.led_by(found.sni)
         await _relay(connection, found, origin, target, context)
     return False
 
@@ -301,7 +276,7 @@ async def _http(
         connection, data, timeouts, host, trusted=trusted, origin=origin, xfcc=security.xfcc
     )
     http_connection.leaves_with(security.leaving or context.drain)
-    await serve_http(http_connection, target.direction, target.handle, context)
+    await serve_http(http_connection, target.direction, partial(serve_request, target, context), context)
 
 
 async def _http_error(
@@ -311,43 +286,22 @@ async def _http_error(
     http_connection = H1ServerConnection(connection, b"", context.timeouts, host, trusted=False, origin=origin)
     http_connection.leaves_with(context.drain)
     http_connection.fail_next(error)
-    await serve_http(http_connection, target.direction, target.handle, context)
+    await serve_http(http_connection, target.direction, partial(serve_request, target, context), context)
 
 
 async def _relay(
     connection: Connection, found: Detection, origin: ConnectionInfo, target: Target, context: ProxyContext
 ) -> None:
-    lease = found.lease
     record = _record(connection, found.kind, target)
     record.sni = found.sni
     record.origin = origin
     record.bytes_received = found.sent
-    counted = False
     try:
-        permit = await target.permit(found, origin.principal)
-        if not context.overload.admits(context.telemetry.counters.connections_active - 1):
-            raise ProxyError(Reason.MEMORY, "the proxy is near its memory limit")
-        record.attempts = 1
-        record.upstream = target.name
-        record.cluster = target.cluster
-        if lease is not None and lease.stale and not found.sent:
-            lease.release(reusable=False)  # it was made for a silent client, and may lead elsewhere by now
-            lease = None
-        if lease is None:
-            lease = await target.dial(permit)
-        record.upstream = lease.connection.peer
-        record.upstream_principal = lease.principal
-        context.telemetry.begin_opaque(record)
-        counted = True
-        await tunnel(connection, lease.connection, record, context, to_upstream=found.data[found.sent :])
+        await serve_bytes(target, context, connection, found, record)
     except ProxyError as error:
         _blame(record, error, context)
         connection.reset()
     finally:
-        if lease is not None:
-            lease.release(reusable=False)
-        if not counted:  # nobody was reached
-            context.telemetry.begin_opaque(record)
         context.telemetry.finish(record)
 
 

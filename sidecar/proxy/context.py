@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar.addresses import parse_ip
-from sidecar.http.h1.server_stream import Timeouts
+from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import Connection
 from sidecar.net.drain import DrainState
 from sidecar.net.listener import Listener
@@ -59,6 +59,7 @@ class ProxyContext:
     resolver: Resolver
     pipes: Pipes
     egress: Egress = OPEN
+    keeps_request_ids: bool = True  # those that callers sent, where they are sane
     rules: Rules = allow_all  # asked before anything is dialed, for both directions
     acceptor: Acceptor | None = None  # where the proxy has an identity
     mesh: Mesh | None = None  # likewise

@@ -11,15 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import TypeVar
 
 import trio
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.streams import ClientStream, ServerStream, StreamOpener
 from sidecar.policy.authorize import Permit
-
-U = TypeVar("U", bound=ClientStream)
 
 
 class Deadline:
@@ -74,7 +71,7 @@ class Limits:
     per_try: float = float("inf")
 
 
-class Allotted:
+class TimeBudget:
     """The time that one exchange has by its limits; ``over`` ends it."""
 
     __slots__ = ("_limits", "_opening", "_stream", "_total", "_try", "_upstream")
@@ -92,19 +89,19 @@ class Allotted:
         """Whether there is no time for another attempt."""
         return self._total.passed
 
-    async def open(self, origin: StreamOpener[U], permit: Permit, *, fresh: bool) -> U:
+    async def open(self, client: StreamOpener, permit: Permit, *, fresh: bool) -> ClientStream:
         """Begin an attempt: as ``StreamOpener.open``. Raises ProxyError(UPSTREAM_TIMEOUT) as well."""
         self._upstream = None
         self._try = self._limits.deadlines.arm(self._limits.per_try, self._abort)
         with trio.CancelScope() as scope:
             self._opening = scope
-            upstream = await origin.open(permit, fresh=fresh)
+            upstream = await client.open(permit, fresh=fresh)
             self._opening = None
             if not scope.cancel_called:
                 self._upstream = upstream
                 return upstream
             upstream.close()  # it came in the moment in which the time was over
-        raise ProxyError(Reason.UPSTREAM_TIMEOUT, f"no connection to {origin.name} within the time of the attempt")
+        raise ProxyError(Reason.UPSTREAM_TIMEOUT, f"no connection to {client.name} within the time of the attempt")
 
     def end_try(self) -> None:
         """The head of the answer is there, or the attempt has failed: the rest has what is left of the total."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import monotonic
-from typing import Generic, TypeVar
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.headers import Field
@@ -22,17 +21,15 @@ from sidecar.http.streams import ClientStream, ServerStream, StreamOpener
 from sidecar.policy.authorize import Permit
 from sidecar.policy.retry import REPLACE_STALE, RetryPolicy
 from sidecar.proxy.attempt import Kept, Upload, try_once
-from sidecar.proxy.deadlines import Allotted, Limits
+from sidecar.proxy.deadlines import Limits, TimeBudget
 from sidecar.telemetry.record import Record
-
-U = TypeVar("U", bound=ClientStream)
 
 
 @dataclass(frozen=True, slots=True)
-class Upgraded(Generic[U]):
+class Upgraded:
     """The upstream agreed to speak another protocol from here on."""
 
-    upstream: U
+    upstream: ClientStream
     head: Response
 
 
@@ -40,12 +37,12 @@ async def exchange(
     stream: ServerStream,
     request: Request,
     fields: list[Field],
-    origin: StreamOpener[U],
+    client: StreamOpener,
     permit: Permit,
     record: Record,
     retry: RetryPolicy = REPLACE_STALE,
     limits: Limits | None = None,
-) -> Upgraded[U] | None:
+) -> Upgraded | None:
     """Forwards ``request`` with ``fields`` and replies with the answer; fills ``record``.
 
     Returns None when reply and record are complete, or the 101 that the caller has to make a tunnel of (it closes the
@@ -54,22 +51,22 @@ async def exchange(
     body = stream.first_piece()
     kept = None if stream.body_done else Kept(body)
     fresh = False
-    allotted = None if limits is None else Allotted(limits, stream)
+    allotted = None if limits is None else TimeBudget(limits, stream)
     try:
         while True:
             record.attempts += 1
-            record.upstream = origin.name
+            record.upstream = client.name
             record.upstream_principal = ""
             record.reused = False
             record.tried = monotonic()
-            upstream: U | None = None
+            upstream: ClientStream | None = None
             upload: Upload | None = None
             switched = False
             try:
                 if allotted is None:
-                    upstream = await origin.open(permit, fresh=fresh)
+                    upstream = await client.open(permit, fresh=fresh)
                 else:
-                    upstream = await allotted.open(origin, permit, fresh=fresh)
+                    upstream = await allotted.open(client, permit, fresh=fresh)
                 record.upstream = upstream.name
                 record.upstream_principal = upstream.principal
                 record.reused = upstream.reused

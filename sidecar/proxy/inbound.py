@@ -19,16 +19,15 @@ from sidecar.http.streams import ServerStream
 from sidecar.net.connection import Connection, ConnectionClosed
 from sidecar.net.pool import Lease, Limits, PoolUse, pool_use
 from sidecar.policy.authorize import Asked, Permit, authorize_inbound
+from sidecar.proxy.cluster_client import ClusterClient
 from sidecar.proxy.connection_handler import serve_target
 from sidecar.proxy.context import ProxyContext
-from sidecar.proxy.exchange import exchange
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
-from sidecar.proxy.origin import ClusterOrigin
-from sidecar.proxy.protocol_detection import Detection
+from sidecar.proxy.protocol_detection import Detection, ServerFirstCache
 from sidecar.proxy.redirected import refuse
-from sidecar.proxy.tcp_proxy import switch
+from sidecar.proxy.route import Route
 from sidecar.resources.protocols import Protocol, protocol_in_force
-from sidecar.telemetry.record import Record
+from sidecar.resources.snapshot import NOTHING, Snapshot
 from sidecar.upstream.bounded_table import MOST, BoundedTable
 from sidecar.upstream.cluster import Cluster, Connect, Terms
 from sidecar.upstream.plaintext import PlaintextConnector
@@ -52,22 +51,21 @@ class AppPort:
 
     direction = "inbound"
     original = ""
-    cluster = ""
     vouches = True
 
     def __init__(self, address: Address, told: Protocol, context: ProxyContext, connect: Connect[Address]) -> None:
         self.address = address
         self._told = told
         self._context = context
-        self._forwarder = HeaderSanitizer(context, appends_caller=True)
+        self.sanitizer = HeaderSanitizer(context, appends_caller=True)
         self.trusts = context.trusts
         self.name = str(address)
         limits = Limits(context.max_pool, context.max_waiting, WAIT_SECONDS, context.pool_idle)
         terms = Terms(f"inbound|{address.port}||", self.name, limits, context.connect_timeout)
         self.app = Cluster(terms, connect, context.telemetry.counters, connect_opaque=connect, places=(address,))
-        self.server_first_cache = self.app
+        client = ClusterClient(self.app, None, self.name, context.timeouts.stream_idle)
+        self._route = Route("app", self.app, client, None, address, self.name)
         self.users = 0  # captured connections that are open here, whether or not they have a request in progress
-        self._origin = ClusterOrigin(self.app, None, self.name, context.timeouts.stream_idle)
 
     @property
     def at_rest(self) -> bool:
@@ -92,8 +90,37 @@ class AppPort:
         protocol = protocol_in_force(told, declared.protocol)
         return Taken(protocol, declared.mixed or declared.protocol not in (None, "auto", protocol))
 
-    async def permit(self, found: Detection, peer: str) -> Permit:
+    @property
+    def server_first_cache(self) -> ServerFirstCache:
         """See ``Target``."""
+        return self.app
+
+    def current(self) -> Snapshot:
+        """See ``Routing``."""
+        mesh = self._context.mesh
+        return NOTHING if mesh is None else mesh.snapshot
+
+    def route(self, snapshot: Snapshot, request: Request) -> Route:
+        """See ``Routing``."""
+        if request.method == b"CONNECT":
+            raise ProxyError(Reason.METHOD_REFUSED, "CONNECT is for the outbound proxy; nothing is tunnelled inbound")
+        return self._route
+
+    async def authorize(
+        self, snapshot: Snapshot, route: Route, stream: ServerStream, request: Request, peer: str
+    ) -> Permit:
+        """See ``Routing``."""
+        asked = Asked(
+            "inbound", peer, stream.peer, self.app.name, "HTTP", request.method, request.target, request.authority
+        )
+        return authorize_inbound(self._context.rules, asked)
+
+    def route_bytes(self, snapshot: Snapshot, found: Detection) -> Route:
+        """See ``BytesRouting``."""
+        return self._route
+
+    async def authorize_bytes(self, snapshot: Snapshot, route: Route, found: Detection, peer: str) -> Permit:
+        """See ``BytesRouting``."""
         protocol = "TLS" if found.kind is Detected.TLS else "TCP"
         asked = Asked("inbound", peer, "", self.app.name, protocol, sni=found.sni)
         return authorize_inbound(self._context.rules, asked)
@@ -102,36 +129,6 @@ class AppPort:
         """See ``Target``."""
         permit = authorize_inbound(self._context.rules, Asked("inbound", peer, "", self.app.name, "TCP"))
         return await self.app.lease(permit, opaque=True, at_once=True)
-
-    async def dial(self, permit: Permit) -> Lease:
-        """See ``Target``."""
-        return await self.app.lease(permit, opaque=True)
-
-    def led_by(self, name: bytes) -> AppPort:
-        """See ``Target``."""
-        return self
-
-    async def handle(self, stream: ServerStream, request: Request, record: Record) -> None:
-        """See ``Target``."""
-        if request.method == b"CONNECT":
-            raise ProxyError(Reason.METHOD_REFUSED, "CONNECT is for the outbound proxy; nothing is tunnelled inbound")
-        permit = authorize_inbound(
-            self._context.rules,
-            Asked(
-                "inbound",
-                record.principal,
-                stream.peer,
-                self.app.name,
-                "HTTP",
-                request.method,
-                request.target,
-                request.authority,
-            ),
-        )
-        fields = self._forwarder.fields(stream, request, record)
-        switched = await exchange(stream, request, fields, self._origin, permit, record)
-        if switched is not None:
-            await switch(stream, switched.upstream, switched.head, record, self._context)
 
 
 class CapturedPort(AppPort):

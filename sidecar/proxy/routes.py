@@ -8,59 +8,23 @@ elsewhere; the rest goes where the app sent it, if the outbound policy lets it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal, Protocol
-
-import msgspec
+from typing import Any, Final, Protocol
 
 from sidecar.addresses import Address, OriginalDst, parse_ip
 from sidecar.errors import ProxyError, Reason
-from sidecar.http.h1.head import authority_parts
+from sidecar.http.authority import authority_parts
 from sidecar.net.listener import Listener, is_own
 from sidecar.net.resolve import Resolver
 from sidecar.policy.authorize import Asked, Permit, Rules, allow_all, authorize_outbound, authorize_service
 from sidecar.policy.egress import Egress, effective
-from sidecar.proxy.origin import ClusterOrigin
-from sidecar.resources import protocols
+from sidecar.proxy.cluster_client import ClusterClient
+from sidecar.proxy.route import Route
 from sidecar.resources.snapshot import NOTHING, EntryPort, ServicePort, Snapshot
 from sidecar.resources.virtual_addresses import is_virtual
 from sidecar.upstream.cluster import Cluster
 from sidecar.upstream.clusters import Clusters
-from sidecar.upstream.endpoint import Endpoint
 
 _MOST: Final = 4096  # routes that are remembered, by what was called; a service has a handful of names
-
-Kind = Literal["service", "entry", "outside"]
-
-
-class Route(msgspec.Struct, gc=False):
-    """Where a request or a connection goes. ``at`` is the endpoint that it names itself, None: one that is picked.
-
-    ``called`` is what the app called; ``allowed`` whether the outbound policy lets it go there by that alone, and
-    ``own`` whether a listener of this proxy is there. ``chosen``: the app chose the address, and a service entry has
-    only a name, which has to lead there. ``permit`` is there once it was given, where nothing can change it.
-    """
-
-    kind: Kind
-    cluster: Cluster[Any]
-    at: Address | None
-    called: Address
-    shown: str  # in a record, before an endpoint is picked
-    protocol: protocols.Protocol = "auto"
-    allowed: bool = True
-    own: bool = False
-    chosen: bool = False
-    permit: Permit | None = None
-    origin: ClusterOrigin | None = None  # likewise
-
-    @property
-    def label(self) -> str:
-        """What records call the cluster; empty for what is known by where it is."""
-        return "" if self.kind == "outside" else self.cluster.name
-
-    @property
-    def server_first_cache(self) -> Cluster[Any] | Endpoint:
-        """What remembers whether the server speaks first there."""
-        return self.cluster if self.at is None else self.cluster.at(self.at)
 
 
 class Snapshots(Protocol):
@@ -71,7 +35,8 @@ class Snapshots(Protocol):
 
 
 class Routes:
-    """``told`` is the outbound policy of the command line; ``mesh`` None outside of one."""
+    """``told`` is the outbound policy of the command line; ``mesh`` None outside of one. ``stream_idle`` seconds of
+    silence end an attempt."""
 
     def __init__(
         self,
@@ -81,6 +46,7 @@ class Routes:
         resolver: Resolver,
         listeners: Sequence[Listener],
         rules: Rules,
+        stream_idle: float,
     ) -> None:
         self._clusters = clusters
         self._mesh = mesh
@@ -90,6 +56,7 @@ class Routes:
         self._resolver = resolver
         self._listeners = listeners
         self._rules = rules
+        self._stream_idle = stream_idle
         self._seen: Snapshot = NOTHING
         self._by_name: dict[tuple[str, int], Route] = {}
         self._by_address: dict[OriginalDst, Route] = {}
@@ -196,20 +163,24 @@ class Routes:
         return None
 
     def _of_service(self, port: ServicePort, called: Address) -> Route:
-        return Route("service", self._clusters.of_service(port), None, called, str(port), port.protocol)
+        cluster = self._clusters.of_service(port)
+        return Route("service", cluster, self._client(cluster, None, str(port)), None, called, str(port), port.protocol)
 
     def _entry(self, port: EntryPort, called: Address, *, chosen: bool = False) -> Route:
         own = self._is_own(called)
         allowed = not chosen or self._egress.allows(called.host, called.port)
-        cluster = self._clusters.of_entry(port)
-        return Route(
-            "entry", cluster, _named_place(port, called), called, str(port), port.protocol, allowed, own, chosen
-        )
+        cluster, at = self._clusters.of_entry(port), _named_place(port, called)
+        client = self._client(cluster, at, str(port))
+        return Route("entry", cluster, client, at, called, str(port), port.protocol, allowed, own, chosen)
 
     def _outside(self, called: Address) -> Route:
         allowed = self._egress.allows(called.host, called.port)
         cluster = self._clusters.passthrough
-        return Route("outside", cluster, called, called, str(called), "auto", allowed, self._is_own(called))
+        client = self._client(cluster, called, str(called))
+        return Route("outside", cluster, client, called, called, str(called), "auto", allowed, self._is_own(called))
+
+    def _client(self, cluster: Cluster[Any], at: Address | None, shown: str) -> ClusterClient:
+        return ClusterClient(cluster, at, shown, self._stream_idle)
 
     def _is_own(self, called: Address) -> bool:
         return is_own(self._listeners, called.host, called.port)

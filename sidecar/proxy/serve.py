@@ -85,5 +85,7 @@ def _describe(record: Record, request: Request) -> None:
 
 
 def _request_id(request: Request | None, context: ProxyContext) -> bytes:
-    sent = request.known.get(headers.REQUEST_ID) if request is not None else None
+    if request is None or not context.keeps_request_ids:
+        return context.ids.new()
+    sent = request.known.get(headers.REQUEST_ID)
     return sent if sent is not None and sane(sent) else context.ids.new()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from sidecar.errors import CUTS, Reason
-from sidecar.http.h1.client import H1ClientStream
 from sidecar.http.message import Response
-from sidecar.http.streams import ServerStream
+from sidecar.http.streams import ClientStream, ServerStream
 from sidecar.net.connection import Connection
 from sidecar.net.relay import relay
 from sidecar.proxy.context import HALF_CLOSE_IDLE, ProxyContext
@@ -45,14 +44,13 @@ async def tunnel(
         record.detail = client.cut_for or upstream.cut_for
 
 
-async def switch(
-    stream: ServerStream, upstream: H1ClientStream, head: Response, record: Record, context: ProxyContext
+async def tunnel_upgraded(
+    stream: ServerStream, upstream: ClientStream, head: Response, record: Record, context: ProxyContext
 ) -> None:
-    """After ``head``, a 101: passes it on, and then what either side sends. Closes the upstream."""
+    """Pass on ``head``, a 101, and then what either side sends. Close the upstream."""
     try:
-        connection, data = await stream.take_over(head)
-        await tunnel(
-            connection, upstream.connection, record, context, to_upstream=data, to_client=upstream.take_buffer()
-        )
+        client, from_client = await stream.take_over(head)
+        server, from_server = upstream.take_over()
+        await tunnel(client, server, record, context, to_upstream=from_client, to_client=from_server)
     finally:
         upstream.close()

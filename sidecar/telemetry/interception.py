@@ -10,7 +10,7 @@ from typing import Final
 
 from sidecar.addresses import parse_host_port, parse_ip
 from sidecar.errors import Reason
-from sidecar.http.h1.head import authority_parts
+from sidecar.http.authority import authority_parts
 from sidecar.telemetry.record import Record
 
 PASSTHROUGH: Final = "PassthroughCluster"

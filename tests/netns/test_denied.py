@@ -20,11 +20,11 @@ _DENYING = """
 import dataclasses, sys
 from sidecar import app, cli
 from sidecar.errors import ProxyError, Reason
-made = app._shared
+made = app._context
 def deny(asked):
     print(f"denied: {asked.direction} {asked.protocol}", file=sys.stderr, flush=True)
     raise ProxyError(Reason.CALLER_REFUSED, "the policy of the test denies everything")
-app._shared = lambda *words: dataclasses.replace(made(*words), rules=deny)
+app._context = lambda *words: dataclasses.replace(made(*words), rules=deny)
 sys.exit(cli.main())
 """
 

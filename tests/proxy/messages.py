@@ -244,6 +244,9 @@ class MemoryUpstream:
         self.done = not piece
         return piece
 
+    def take_over(self) -> tuple[Connection, bytes]:
+        raise NotImplementedError("no connection carries it")
+
     def abort(self, reason: Reason) -> None:
         self.aborted = reason
         self.said.say(ProxyError(reason, "aborted"))
@@ -265,7 +268,7 @@ class MemoryOrigin:
         self.opens = trio.Event()
         self.opens.set()
 
-    async def open(self, permit: Permit, *, fresh: bool) -> MemoryUpstream:
+    async def open(self, permit: Permit, *, fresh: bool) -> ClientStream:
         await trio.lowlevel.checkpoint()
         assert isinstance(permit, Permit)
         await self.opens.wait()
@@ -308,7 +311,7 @@ class Run:
         self.retry = REPLACE_STALE
         self.limits: Limits | None = None
 
-    async def go(self) -> Upgraded[MemoryUpstream] | None:
+    async def go(self) -> Upgraded | None:
         with trio.fail_after(5):
             return await exchange(
                 self.client, self._request, FIELDS, self.origin, PERMIT, self.record, self.retry, self.limits

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import trio
 
-from sidecar.http.h1.server_stream import Timeouts
+from sidecar.addresses import Address
+from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import Connection
 from sidecar.net.pipes import Pipes
 from sidecar.net.pool import Lease, Limits, Pool
@@ -18,6 +20,8 @@ from sidecar.policy.authorize import Asked, Permit, allow_all, authorize_inbound
 from sidecar.proxy.connection_handler import Target, serve_target
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.protocol_detection import Detection
+from sidecar.proxy.route import Route
+from sidecar.resources.snapshot import NOTHING, Snapshot
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.telemetry import Telemetry
 from tests.proxy.ends import tcp_pair
@@ -46,7 +50,7 @@ class Place:
 class Captured:
     """A target that led to ``before`` until the client spoke, and leads to ``after`` when its permit is asked for."""
 
-    direction, protocol, original, cluster, name = "outbound", "auto", "", "", "a place"
+    direction, protocol, original, name = "outbound", "auto", "", "a place"
     vouches = False
     server_first_cache = Habits()
 
@@ -58,10 +62,14 @@ class Captured:
     def trusts(self, host: str) -> bool:
         return False
 
-    def led_by(self, name: bytes) -> Captured:
-        return self
+    def current(self) -> Snapshot:
+        return NOTHING
 
-    async def permit(self, found: Detection, peer: str) -> Permit:
+    def route_bytes(self, snapshot: Snapshot, found: Detection) -> Route:
+        cluster = cast(Any, SimpleNamespace(name="a place", lease=self._lease))
+        return Route("outside", cluster, cast(Any, None), None, Address("a place", 80), "a place")
+
+    async def authorize_bytes(self, snapshot: Snapshot, route: Route, found: Detection, peer: str) -> Permit:
         if self._changes:
             self._before.pool.renew()
         return authorize_inbound(allow_all, Asked("inbound", peer, "", "a place", "TCP"))
@@ -69,7 +77,7 @@ class Captured:
     async def dial_early(self, peer: str) -> Lease:
         return await self._before.pool.acquire(fresh=True, seconds=1.0)
 
-    async def dial(self, permit: Permit) -> Lease:
+    async def _lease(self, permit: Permit, at: object, *, opaque: bool) -> Lease:
         return await self._after.pool.acquire(fresh=True, seconds=1.0)
 
 

@@ -6,8 +6,9 @@ import pytest
 import trio
 
 from sidecar.http.h1.server import H1ServerConnection
-from sidecar.http.h1.server_stream import SETTLED_BYTES, Timeouts
+from sidecar.http.h1.server_stream import SETTLED_BYTES
 from sidecar.http.message import EMPTY, UNKNOWN, LocalReply, Response
+from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import Connection
 from tests.proxy.ends import tcp_pair
 

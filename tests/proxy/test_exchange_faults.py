@@ -8,8 +8,9 @@ import trio.testing
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.h1.server import H1ServerConnection
-from sidecar.http.h1.server_stream import Timeouts
 from sidecar.http.message import EMPTY, UNKNOWN
+from sidecar.http.streams import ClientStream
+from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import Connection
 from sidecar.policy.authorize import Permit
 from sidecar.policy.retry import RetryPolicy
@@ -132,7 +133,7 @@ async def test_an_attempt_that_opens_nothing_is_recorded_without_the_last_ones_p
     class Origin:
         name = "memory"
 
-        async def open(self, permit: Permit, *, fresh: bool) -> MemoryUpstream:
+        async def open(self, permit: Permit, *, fresh: bool) -> ClientStream:
             nonlocal opened
             opened += 1
             if opened == 2:

@@ -11,7 +11,8 @@ import trio
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.h1.head import ResponseHead, parse_response
 from sidecar.http.h1.server import H1ServerConnection
-from sidecar.http.h1.server_stream import H1ServerStream, Timeouts
+from sidecar.http.h1.server_stream import H1ServerStream
+from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import Connection
 from sidecar.proxy.local_reply import rescue
 from sidecar.telemetry.record import Record

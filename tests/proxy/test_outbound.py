@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from sidecar.http.h1.server_stream import Timeouts
+from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import Connection
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver

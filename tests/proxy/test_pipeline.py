@@ -4,19 +4,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
+
 import trio
 
+from sidecar.addresses import Address
 from sidecar.errors import ProxyError, Reason
-from sidecar.http.h1.server_stream import Timeouts
 from sidecar.http.message import EMPTY, Request
 from sidecar.http.streams import ServerStream
+from sidecar.http.timeouts import Timeouts
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
+from sidecar.policy.authorize import Permit
 from sidecar.policy.retry import REPLACE_STALE, RetryPolicy
 from sidecar.proxy.context import ProxyContext
-from sidecar.proxy.exchange import exchange
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
+from sidecar.proxy.pipeline import serve_request
+from sidecar.proxy.route import Route
 from sidecar.proxy.serve import serve_http
+from sidecar.resources.snapshot import NOTHING, Snapshot
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.record import Record
 from sidecar.telemetry.telemetry import Telemetry
@@ -38,27 +47,49 @@ def asking(request: Request) -> MemoryClient:
     return client
 
 
+class MemoryRouting:
+    """Leads all requests to ``upstreams``, or refuses them with ``refusal``; ``passed`` is the order of the stages."""
+
+    def __init__(self, context: ProxyContext, upstreams: Sequence[MemoryUpstream], retry: RetryPolicy) -> None:
+        self.sanitizer = HeaderSanitizer(context, appends_caller=True)
+        self.client = MemoryOrigin(*upstreams)
+        self.refusal: ProxyError | None = None
+        self.passed: list[str] = []
+        cluster = cast(Any, SimpleNamespace(name=PERMIT.cluster))
+        self._route = Route("service", cluster, self.client, None, Address("app", 80), "app", retry=retry)
+
+    def current(self) -> Snapshot:
+        self.passed.append("snapshot")
+        return NOTHING
+
+    def route(self, snapshot: Snapshot, request: Request) -> Route:
+        self.passed.append("route")
+        return self._route
+
+    async def authorize(
+        self, snapshot: Snapshot, route: Route, stream: ServerStream, request: Request, peer: str
+    ) -> Permit:
+        self.passed.append("authorize")
+        if self.refusal is not None:
+            raise self.refusal
+        return PERMIT
+
+
 class Pipeline:
-    """What is served, and how it is told of."""
+    """What is served, and how it is recorded."""
 
     def __init__(self, *upstreams: MemoryUpstream, retry: RetryPolicy = REPLACE_STALE) -> None:
         timeouts, telemetry = Timeouts(5.0, 5.0, 5.0, 1, 5.0, 1 << 20), Telemetry("off", "/dev/null")
         self.context = ProxyContext(timeouts, 5.0, 5.0, 8, 8, (), False, telemetry, MemoryGuard(0), Resolver(), Pipes())
         self.upstreams = upstreams
-        self._origin = MemoryOrigin(*upstreams)
-        self._forwarder = HeaderSanitizer(self.context, appends_caller=True)
-        self._retry = retry
+        self.routing = MemoryRouting(self.context, upstreams, retry)
 
     async def serve(self, *clients: MemoryClient) -> str:
         """How the connection ends."""
         connection = MemoryConnection(*clients)
         with trio.fail_after(5):
-            await serve_http(connection, "inbound", self._handle, self.context)
+            await serve_http(connection, "inbound", partial(serve_request, self.routing, self.context), self.context)
         return connection.ended
-
-    async def _handle(self, stream: ServerStream, request: Request, record: Record) -> None:
-        fields = self._forwarder.fields(stream, request, record)
-        await exchange(stream, request, fields, self._origin, PERMIT, record, self._retry)
 
     @property
     def records(self) -> list[Record]:
@@ -86,6 +117,23 @@ async def test_two_requests_on_one_connection() -> None:
     ]
     assert records[0].request_id == fields[b"x-request-id"]
     assert pipeline.context.telemetry.counters.requests_active == 0
+
+
+async def test_each_stage_runs_once_and_in_order() -> None:
+    pipeline = Pipeline(MemoryUpstream(answer(body=EMPTY)))
+    await pipeline.serve(asking(question()))
+    assert pipeline.routing.passed == ["snapshot", "route", "authorize"]
+    (record,) = pipeline.records
+    assert (record.cluster, record.upstream) == (PERMIT.cluster, pipeline.upstreams[0].name)
+
+
+async def test_what_is_refused_opens_no_stream() -> None:
+    pipeline = Pipeline(MemoryUpstream(answer(body=EMPTY)))
+    pipeline.routing.refusal = ProxyError(Reason.CALLER_REFUSED, "refused")
+    client = asking(question())
+    assert await pipeline.serve(client) == "closed"
+    assert client.heard == [("local", 403)]
+    assert (pipeline.routing.client.opened, pipeline.records[0].attempts) == ([], 0)
 
 
 async def test_a_503_is_tried_again_where_the_policy_says_so() -> None:

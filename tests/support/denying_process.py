@@ -26,7 +26,7 @@ def main() -> None:
     def context(*words: Any) -> Any:
         return dataclasses.replace(made(*words), rules=deny)
 
-    setattr(app, "_shared", context)  # noqa: B010 - where ``app`` looks for it
+    setattr(app, "_context", context)  # noqa: B010 - where ``app`` looks for it
     sys.exit(cli.main())
 
 

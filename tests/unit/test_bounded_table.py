@@ -6,7 +6,7 @@ import gc
 import weakref
 
 from sidecar.addresses import OriginalDst
-from sidecar.http.h1.server_stream import Timeouts
+from sidecar.http.timeouts import Timeouts
 from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
 from sidecar.proxy.context import ProxyContext

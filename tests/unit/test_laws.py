@@ -43,6 +43,7 @@ BREACHES = {
     "http": ("sidecar/http/paths.py", "def later():\n    from sidecar.proxy import context\n"),
     "hello": ("sidecar/tls/client_hello.py", "def later():\n    import time\n"),
     "directions": ("sidecar/proxy/local_reply.py", "from sidecar.proxy import inbound, outbound\n"),
+    "pipeline": ("sidecar/proxy/route.py", "def later():\n    from sidecar.http.h1 import head\n"),
     "routes": ("sidecar/proxy/inbound.py", "def later():\n    from sidecar.proxy import routes\n"),
     "upstream": ("sidecar/upstream/endpoint.py", "def later():\n    from sidecar.http import headers\n"),
     "app": ("sidecar/proxy/inbound.py", "import sidecar.app\n"),

@@ -38,7 +38,7 @@ DONE = (
     "sidecar/tls/security.py",
     "sidecar/proxy/redirected.py",
     "sidecar/tls/acceptor.py",
-    "sidecar/proxy/origin.py",
+    "sidecar/proxy/cluster_client.py",
     "sidecar/proxy/outbound.py",
     "sidecar/proxy/routes.py",
     "sidecar/proxy/context.py",

@@ -71,7 +71,7 @@ def snapshot(
 def routes(mesh: Mesh | None, told: Egress = OPEN, rules: Rules = allow_all) -> tuple[Routes, Clusters]:
     plaintext = PlaintextConnector(Resolver(), [], set(), None if mesh is None else lambda: mesh.snapshot)
     clusters = Clusters(Limits(8, 8, 1.0, 60.0), 1.0, Counters(), plaintext, mesh)
-    return Routes(clusters, mesh, told, Resolver(), [], rules), clusters
+    return Routes(clusters, mesh, told, Resolver(), [], rules, 60.0), clusters
 
 
 def test_one_service_port_is_one_cluster_however_it_is_called() -> None:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from sidecar.errors import Reason
-from sidecar.http.h1.head import RequestHead, canonical_authority, parse_request
+from sidecar.http.authority import canonical_authority
+from sidecar.http.h1.head import RequestHead, parse_request
 from sidecar.http.message import UNKNOWN
 from tests.wire.feeding import SPLITS, read_request
 

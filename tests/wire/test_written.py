@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from sidecar.http.h1.client import H1ClientStream
 from sidecar.http.h1.head import RequestHead, ResponseHead
-from sidecar.http.h1.server_stream import H1ServerStream, Timeouts
+from sidecar.http.h1.server_stream import H1ServerStream
 from sidecar.http.headers import Field
 from sidecar.http.message import UNKNOWN
+from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import NEVER, Connection
 from sidecar.net.pool import Lease
 from tests.wire import near_valid

@@ -17,7 +17,7 @@ from sidecar.http.h1.grammar import HEAD_BYTES, VERSION_BYTES, field_lines
 from sidecar.http.h1.head import parse_response
 from sidecar.http.headers import Field
 from sidecar.http.message import UNKNOWN, Request, Response
-from sidecar.net.connection import NEVER, ConnectionClosed, DeadlineExceeded
+from sidecar.net.connection import NEVER, Connection, ConnectionClosed, DeadlineExceeded
 from sidecar.net.pool import Lease
 
 
@@ -277,11 +277,10 @@ class H1ClientStream:
     def abort(self, reason: Reason) -> None:
         self.connection.expire(reason)
 
-    def take_buffer(self) -> bytes:
-        """What was read past a 101: the tunnel's first bytes."""
+    def take_over(self) -> tuple[Connection, bytes]:
         data = self._buffer
         self._buffer = b""
-        return data
+        return self.connection, data
 
     def close(self) -> None:
         if not self._closed:

@@ -10,22 +10,19 @@ target.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from http import HTTPStatus
 from typing import Final
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.http import headers, paths
+from sidecar.http.authority import canonical_authority, check_authority
 from sidecar.http.h1 import grammar
 from sidecar.http.h1.grammar import HEAD_BYTES, HEAD_FIELDS
 from sidecar.http.headers import Field
 from sidecar.http.message import EMPTY, UNKNOWN, Body, LocalReply, Request, Response
 
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
-_AUTHORITY: Final = re.compile(
-    rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.~-]{0,254})|\[([0-9A-Fa-f:.]{2,45})\])(?::([1-9][0-9]{0,4}))?"
-)
 _WITH_PORT: Final = re.compile(rb":[0-9]+\Z")
 _ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]*)([/?].*)?")
 
@@ -168,8 +165,6 @@ def response_head(status: int, phrase: bytes, minor: int, fields: list[Field], m
 
 
 _ONLY_USUAL: Final = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})
-_KNOWN_GOOD: Final = 1024  # bound of the memo below, which peers can fill: of 256 bytes at most, by the pattern
-_GOOD: set[bytes] = set()
 _LENGTH_ONLY: Final = frozenset({headers.CONTENT_LENGTH})
 _ONCE: Final = frozenset({headers.HOST, headers.CONTENT_LENGTH, headers.TRANSFER_ENCODING, headers.EXPECT})
 
@@ -214,42 +209,6 @@ def _body(known: dict[bytes, bytes], minor: int) -> Body:
     if not _LENGTH.fullmatch(length):
         raise ProxyError(Reason.BAD_FRAMING, "Content-Length is not one decimal number")
     return int(length)
-
-
-def check_authority(authority: bytes) -> None:
-    """Raises ProxyError(BAD_REQUEST) unless it is host[:port] as RFC 3986 section 3.2 has it, without user info."""
-    if authority in _GOOD:
-        return
-    match = _AUTHORITY.fullmatch(authority)
-    if match is None:
-        raise ProxyError(Reason.BAD_REQUEST, "Host is not HOST or HOST:PORT")
-    literal, port = match.groups()
-    if port is not None and int(port) > 65_535:
-        raise ProxyError(Reason.BAD_REQUEST, "Host has a port that is none")
-    if literal is not None:
-        try:
-            ipaddress.IPv6Address(literal.decode("ascii"))
-        except ValueError:
-            raise ProxyError(Reason.BAD_REQUEST, "Host has brackets without an IPv6 address") from None
-    if len(_GOOD) < _KNOWN_GOOD:
-        _GOOD.add(authority)
-
-
-def canonical_authority(authority: bytes) -> bytes:
-    """Lower case, no trailing dot, no default port: what routes and policy compare."""
-    host = authority.lower().removesuffix(b":80")
-    name, colon, port = host.rpartition(b":") if not host.endswith(b"]") else (host, b"", b"")
-    if not colon:
-        name, port = host, b""
-    return name.removesuffix(b".") + colon + port
-
-
-def authority_parts(authority: bytes) -> tuple[str, int]:
-    """The host, without brackets, and the port, 0 where none is named. For an authority that was checked."""
-    host, colon, port = authority.rpartition(b":") if not authority.endswith(b"]") else (authority, b"", b"")
-    if not colon:
-        host, port = authority, b""
-    return host.decode("ascii", "replace").removeprefix("[").removesuffix("]"), int(port or b"0")
 
 
 def _other_form(method: bytes, target: bytes, authority: bytes, body: Body, minor: int) -> tuple[bytes, bytes, bool]:

@@ -12,7 +12,8 @@ from sidecar.addresses import parse_ip
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.h1.grammar import HEAD_BYTES
 from sidecar.http.h1.head import RequestHead, parse_request
-from sidecar.http.h1.server_stream import VERSIONS, H1ServerStream, Timeouts
+from sidecar.http.h1.server_stream import VERSIONS, H1ServerStream
+from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import NEVER, Connection, ConnectionClosed
 from sidecar.net.drain import DrainState
 from sidecar.telemetry.record import ConnectionInfo

@@ -9,7 +9,6 @@ from __future__ import annotations
 from time import monotonic
 from typing import Final
 
-import msgspec
 import trio
 
 from sidecar.errors import CUTS, ProxyError, Reason
@@ -20,24 +19,13 @@ from sidecar.http.h1.head import RequestHead, ResponseHead, local_reply_head, ph
 from sidecar.http.headers import Field
 from sidecar.http.message import LocalReply, Response
 from sidecar.http.streams import ClientStream
+from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import NEVER, Connection, ConnectionClosed, DeadlineExceeded
 from sidecar.net.drain import NOT_DRAINING
 
 VERSIONS: Final = "HTTP/1.0", "HTTP/1.1"
 CLIENT_ERROR: Final = 400  # after statuses from here on, an app reads no more of the body
 SETTLED_BYTES: Final = 65_536  # of an unwanted body, read so that its connection can be kept
-
-
-class Timeouts(msgspec.Struct, frozen=True):
-    """Seconds; ``body_min_rate`` in bytes per second, asked of every ``body_min_window`` seconds of waiting for a
-    client; ``max_body`` in bytes, 0 for none."""
-
-    request_head: float
-    idle: float
-    stream_idle: float
-    body_min_rate: int
-    body_min_window: float
-    max_body: int
 
 
 class H1ServerStream:

@@ -1,4 +1,4 @@
-"""Origins over HTTP/1: an exchange on a connection of a cluster."""
+"""HTTP/1 requests to a cluster: each attempt on a connection that the cluster picks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from sidecar.policy.authorize import Permit
 from sidecar.upstream.cluster import Cluster
 
 
-class ClusterOrigin:
-    """Opens exchanges with ``cluster``, at one place of it or (None) at an endpoint that is picked for each.
+class ClusterClient:
+    """Opens streams to ``cluster``, at one place of it or (None) at an endpoint that is picked for each.
 
-    ``name`` is for records; ``stream_idle`` seconds of silence end an exchange.
+    ``name`` is for records; ``stream_idle`` seconds of silence end an attempt.
     """
 
     __slots__ = ("_at", "_cluster", "_stream_idle", "name")
@@ -24,5 +24,6 @@ class ClusterOrigin:
         self._stream_idle = stream_idle
 
     async def open(self, permit: Permit, *, fresh: bool) -> H1ClientStream:
-        """See ``streams.Origin``. Raises ProxyError; TypeError for what is no Permit for this cluster and place."""
+        """See ``streams.StreamOpener``. Raises ProxyError; TypeError for what is no Permit for this cluster and
+        place."""
         return H1ClientStream(await self._cluster.lease(permit, self._at, fresh=fresh), self._stream_idle)

@@ -1,0 +1,208 @@
+"""The explicit HTTP proxy on port 15001: requests in absolute form, and CONNECT. From loopback only.
+
+Called by ``outbound``. A CONNECT is a capture whose original destination is its authority: what comes through it is
+looked at as if it had been redirected here. Each request, and each connection that is relayed, reads the Snapshot
+once, and is routed and judged by that one.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from time import monotonic, time
+
+from sidecar.addresses import Address, parse_host_port, parse_ip
+from sidecar.errors import ProxyError, Reason
+from sidecar.http.authority import canonical_authority
+from sidecar.http.detect import Detected
+from sidecar.http.h1.server import H1ServerConnection
+from sidecar.http.message import EMPTY, Request, Response
+from sidecar.http.streams import ServerStream
+from sidecar.net.connection import Connection, ConnectionClosed
+from sidecar.net.pool import Lease
+from sidecar.policy.authorize import Permit, authorize_caller
+from sidecar.proxy.connection_handler import http2_refused
+from sidecar.proxy.context import ProxyContext
+from sidecar.proxy.header_sanitizer import HeaderSanitizer
+from sidecar.proxy.pipeline import serve_request
+from sidecar.proxy.protocol_detection import Detection, detect_protocol, greets, note_detected
+from sidecar.proxy.route import Route
+from sidecar.proxy.routes import Routes
+from sidecar.proxy.serve import serve_http
+from sidecar.proxy.tcp_proxy import tunnel
+from sidecar.resources.snapshot import Snapshot
+from sidecar.telemetry.record import ConnectionInfo, Record
+
+_DECLARED = {"http": Detected.HTTP1, "tcp": Detected.OPAQUE}  # such a port takes nothing else, and is not looked into
+_ESTABLISHED = Response(200, [], {}, EMPTY)
+
+
+class ExplicitProxy:
+    """Serves connections that were made to the outbound port itself."""
+
+    def __init__(self, routes: Routes, sanitizer: HeaderSanitizer, context: ProxyContext) -> None:
+        self._routes = routes
+        self._sanitizer = sanitizer
+        self._context = context
+        self._absolute = _Absolute(routes, sanitizer)
+
+    async def serve(self, connection: Connection, host: str) -> None:
+        """Serve one connection from ``host`` until it ends, and close it."""
+        info = ConnectionInfo(time(), "HTTP, as the explicit proxy's port is for", 0.0)
+        http_connection = H1ServerConnection(connection, b"", self._context.timeouts, host, trusted=False, origin=info)
+        http_connection.leaves_with(self._context.drain)
+        address = parse_ip(host)
+        try:
+            if address is None or not address.is_loopback:
+                try:
+                    authorize_caller(loopback=False)
+                except ProxyError as refused:
+                    http_connection.fail_next(refused)
+            await serve_http(http_connection, "outbound", self._handle, self._context)
+        finally:
+            connection.close()
+
+    async def _handle(self, stream: ServerStream, request: Request, record: Record) -> None:
+        if request.method == b"CONNECT":
+            await self._connect(stream, request, record)
+        else:
+            await serve_request(self._absolute, self._context, stream, request, record)
+
+    async def _connect(self, stream: ServerStream, request: Request, record: Record) -> None:
+        """Dial before the reply, which says whether there is a connection; then look at what comes through it."""
+        snapshot = self._routes.current()
+        route = named_route(self._routes, snapshot, request.authority, default_port=0)
+        http = route.protocol == "http"
+        permit = self._routes.permit(
+            route, stream.peer, protocol="HTTP" if http else "TCP", authority=request.authority
+        )
+        record.attempts = 1
+        record.upstream = route.shown
+        record.cluster = route.label
+        lease = await route.cluster.lease(permit, route.at, opaque=not http)
+        record.upstream = lease.connection.peer
+        record.upstream_principal = lease.principal
+        record.status = 200
+        try:
+            connection, data = await stream.take_over(_ESTABLISHED)
+        except BaseException:
+            lease.release(reusable=False)
+            raise
+        began = monotonic()
+        found = await self._look_inside(connection, data, route, permit, lease)
+        if found.kind is Detected.HTTP1 and (http or not greets(lease.connection)):
+            # Each tunnel dials: were all of these kept, the pool would fill with connections that nothing needs.
+            one_pool = http or not route.cluster.apart
+            lease.release(reusable=one_pool and lease.quiet() and not lease.pool.has_idle)
+            words = "HTTP, as the service's port says" if http else found.words
+            info = ConnectionInfo(time(), f"{words}, within CONNECT", monotonic() - began)
+            await self._http_within(connection, stream.peer_ip.decode(), found.data, request.authority, info)
+        else:
+            snapshot = self._routes.current()
+            if lease.stale and not found.sent:
+                lease.release(reusable=False)  # the client was silent meanwhile: this may lead elsewhere by now
+                route = named_route(self._routes, snapshot, request.authority, default_port=0)
+                permit = self._routes.permit(route, stream.peer, protocol="TCP", authority=request.authority)
+                lease = await route.cluster.lease(permit, route.at, opaque=True)
+            record.sni = found.sni
+            try:
+                record.bytes_received += found.sent
+                to_upstream = found.data[found.sent :]
+                await tunnel(connection, lease.connection, record, self._context, to_upstream=to_upstream)
+            finally:
+                lease.release(reusable=False)
+
+    async def _look_inside(
+        self, connection: Connection, data: bytes, route: Route, permit: Permit, lease: Lease
+    ) -> Detection:
+        """What the tunnel carries: as it is declared, otherwise by its first bytes."""
+        if route.protocol in _DECLARED:
+            return Detection(_DECLARED[route.protocol], data, None)
+        timeouts, began = self._context.timeouts, monotonic()
+
+        async def again() -> Lease:
+            return await route.cluster.lease(permit, route.at, opaque=True)
+
+        try:
+            found = await detect_protocol(
+                connection,
+                data,
+                again,
+                route.server_first_cache,
+                lease=lease,
+                head_timeout=timeouts.request_head,
+                idle=timeouts.idle,
+            )
+        except ConnectionClosed as gone:
+            raise ProxyError(Reason.CLIENT_CLOSED, f"the tunnel's client went away: {gone.detail}") from None
+        note_detected(found, monotonic() - began, self._context.telemetry)
+        if found.kind is Detected.HTTP2 and route.kind == "service" and route.protocol != "http2":
+            if found.lease is not None:
+                found.lease.release(reusable=False)
+            raise ProxyError(Reason.BAD_VERSION, http2_refused(route.protocol))
+        return found
+
+    async def _http_within(
+        self, connection: Connection, host: str, data: bytes, authority: bytes, info: ConnectionInfo
+    ) -> None:
+        context = self._context
+        http_connection = H1ServerConnection(connection, data, context.timeouts, host, trusted=False, origin=info)
+        http_connection.leaves_with(context.drain)
+        within = _WithinTunnel(self._routes, self._sanitizer, authority)
+        await serve_http(http_connection, "outbound", partial(serve_request, within, context), context)
+
+
+class _Absolute:
+    """Routing of requests that name their destination themselves: a ``pipeline.Routing``."""
+
+    def __init__(self, routes: Routes, sanitizer: HeaderSanitizer) -> None:
+        self._routes = routes
+        self.sanitizer = sanitizer
+        self.current = routes.current
+
+    def route(self, snapshot: Snapshot, request: Request) -> Route:
+        if not request.absolute:
+            raise ProxyError(
+                Reason.NO_ROUTE, "this port is an explicit proxy: send an absolute URL or CONNECT (curl -x, HTTP_PROXY)"
+            )
+        return named_route(self._routes, snapshot, request.authority, default_port=80)
+
+    async def authorize(
+        self, snapshot: Snapshot, route: Route, stream: ServerStream, request: Request, peer: str
+    ) -> Permit:
+        return route.permit or self._routes.permit(
+            route,
+            stream.peer,
+            protocol="HTTP",
+            method=request.method,
+            path=request.target,
+            authority=request.authority,
+        )
+
+
+class _WithinTunnel(_Absolute):
+    """Routing of requests within a CONNECT to ``authority``: all of them go there."""
+
+    def __init__(self, routes: Routes, sanitizer: HeaderSanitizer, authority: bytes) -> None:
+        super().__init__(routes, sanitizer)
+        self._authority = authority
+
+    def route(self, snapshot: Snapshot, request: Request) -> Route:
+        if request.method == b"CONNECT" or request.absolute:
+            raise ProxyError(Reason.METHOD_REFUSED, "a proxy request inside a tunnel")
+        return named_route(self._routes, snapshot, self._authority, default_port=0)
+
+
+def named_route(routes: Routes, snapshot: Snapshot, authority: bytes, *, default_port: int) -> Route:
+    """Return the route for an authority; ``default_port`` 0: it has to name its port. Raises ProxyError(BAD_REQUEST,
+    NO_ROUTE)."""
+    canonical = canonical_authority(authority).decode("ascii")
+    bare = canonical.endswith("]") or ":" not in canonical
+    if bare and authority.endswith(b":80"):
+        default_port = 80
+    try:
+        if bare and not default_port:
+            raise ValueError("CONNECT needs HOST:PORT")
+        found: Address = parse_host_port(f"{canonical}:{default_port}" if bare else canonical)
+    except ValueError:
+        raise ProxyError(Reason.BAD_REQUEST, "the destination is not HOST:PORT") from None
+    return routes.named(snapshot, found.host, found.port)
