@@ -15,14 +15,14 @@ from starlette.requests import Request
 
 from certs import facts, spiffe
 from certs.errors import IdentityError
-from control import long_poll, metrics, pagination, rotation, schemas
-from control.authority import Authority
-from control.ledger import Ledger, Revocation
+from control import ca_rotation, long_poll, metrics, pagination, schemas
+from control.ca_rotation import Generation
+from control.certificate_authority import Authority
+from control.issued_certificates import Ledger, Revocation
 from control.middleware import CallRequest, CallResponse
 from control.operator_token import OperatorToken
 from control.problems import Invalid, Refused
 from control.registry import address_check
-from control.rotation import Generation
 from control.routes import Role
 from control.schemas import moment
 from control.token_store import Token, TokenStore
@@ -175,7 +175,7 @@ class Api:
 
     def _ca(self) -> schemas.Ca:
         authority = self._authority
-        waits = rotation.coming(authority.generations) is not None
+        waits = ca_rotation.coming(authority.generations) is not None
         return schemas.Ca(
             authority.control_id.trust_domain,
             str(authority.bundle.version),

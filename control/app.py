@@ -27,12 +27,13 @@ from starlette.routing import Route, Router
 from certs import issue, keys, spiffe
 from certs.errors import IdentityError
 from certs.spiffe import SpiffeId
-from control import authority, keyring
+from control import certificate_authority, keyring
 from control.api import Api
 from control.audit import AuditLog
 from control.authentication import Callers
-from control.authority import Authority
 from control.backup import Backups
+from control.ca_rotation import Generations
+from control.certificate_authority import Authority
 from control.distribution.api import DistributionApi
 from control.distribution.metrics import RoundFigures, add_gauges
 from control.distribution.proxies import Proxies
@@ -40,9 +41,9 @@ from control.distribution.push import SnapshotPush
 from control.documents.api import DocumentCalls
 from control.documents.table import Documents
 from control.documents.writer import Writer
-from control.fetch import Fetcher
+from control.https_fetch import Fetcher
+from control.issued_certificates import Ledger
 from control.kubernetes_tokens import Jwks, Reviewer, TokenReview
-from control.ledger import Ledger
 from control.listener_trust import App as AsgiApp
 from control.listener_trust import PlainDoor, SocketDoor
 from control.metrics import Figures
@@ -50,8 +51,7 @@ from control.middleware import CallRequest, CallResponse, Guards, Handler, Middl
 from control.openapi.api import OpenApi
 from control.operator_token import NAME, OperatorToken
 from control.problems import Refused
-from control.registry.composition import RegistryParts
-from control.rotation import Generations
+from control.registry.wiring import RegistryParts
 from control.routes import ANYONE, CALLS, Call
 from control.secret_files import open_directory
 from control.serve import Listening, Server, most_on_loopback
@@ -236,11 +236,11 @@ class ControlPlane:
         generations: Generations
         if settings.ca_cert:
             issuer, extra = keyring.brought(settings.ca_cert, settings.ca_key, settings.trust_domain, now)
-            generations = (authority.generation_of(issuer, now),)
+            generations = (certificate_authority.generation_of(issuer, now),)
         else:
             if settings.ca == "dir":
                 ring = keyring.DirectoryKeyring(self._directory, settings.trust_domain)
-            generations = authority.first(ring, settings.trust_domain, now)
+            generations = certificate_authority.first(ring, settings.trust_domain, now)
         made = Authority(self.control_id, store, ledger, ring, generations, settings.leaf_ttl, self._clock, extra)
         check_authority(made, self.control_id, now)
         return made

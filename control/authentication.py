@@ -16,8 +16,8 @@ from certs import spiffe
 from certs.errors import IdentityError
 from certs.spiffe import SpiffeId
 from control import token_store
+from control.issued_certificates import Ledger
 from control.kubernetes_tokens import Reviewer
-from control.ledger import Ledger
 from control.listener_trust import Peer
 from control.problems import unauthenticated
 from control.routes import Role

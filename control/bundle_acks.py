@@ -1,9 +1,10 @@
 """Which proxies have said that they hold a bundle. Pure.
 
-Who calls it: ``control.authority``, while a new root waits to be used. A proxy says so by asking for what is newer than
-the version that it holds. Everyone whose certificate is good is waited for, by identity; and every replica that was
-heard of lately, by its certificate, as two of one identity may hold different versions. A replica whose certificate was
-taken back or has ended is not waited for: it is nobody until it has another, which comes with the bundle of then.
+Who calls it: ``control.certificate_authority``, while a new root waits to be used. A proxy says so by asking for what
+is newer than the version that it holds. Everyone whose certificate is good is waited for, by identity; and every
+replica that was heard of lately, by its certificate, as two of one identity may hold different versions. A replica
+whose certificate was taken back or has ended is not waited for: it is nobody until it has another, which comes with the
+bundle of then.
 """
 
 from __future__ import annotations

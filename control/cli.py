@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from control import flags, log, settings
+from control import flag_parser, logging_setup, settings
 from control.commands import COMMANDS, Task
 from sidecar import __version__
 from sidecar.errors import StartError
@@ -23,21 +23,21 @@ _log = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command with the arguments given (default: the process's own); returns the exit code."""
-    log.configure("info", "text")
+    logging_setup.configure("info", "text")
     words = list(sys.argv[1:] if argv is None else argv)
     task, wrong = None, list[str]()
     if words and words[0] in COMMANDS:
         task, words, wrong = COMMANDS[words[0]](words[1:])
-    given = flags.split(words)
+    given = flag_parser.split(words)
     if (given.help or given.version) and not given.problems:
-        sys.stdout.write(flags.help_text() if given.help else f"sidecar-control {__version__}\n")
+        sys.stdout.write(flag_parser.help_text() if given.help else f"sidecar-control {__version__}\n")
         return 0
     told, problems = settings.examine(given.flags, earlier=[*wrong, *given.problems])
     if told is None:
         for problem in problems:
             _log.error("%s", problem)
         return EXIT_CANNOT_START
-    log.configure(told.log_level, told.log_format)
+    logging_setup.configure(told.log_level, told.log_format)
     for sentence in settings.unknown_twins():
         _log.warning("%s", sentence)
     try:

@@ -25,9 +25,9 @@ def restore(words: Sequence[str]) -> tuple[Task | None, list[str], list[str]]:
     copy = Path(left.pop(0))
 
     def run(told: Settings) -> None:
-        from control import recovery
+        from control import store_recovery
 
-        recovery.restore(told, copy, VOID_TOKENS in words, time.time())
+        store_recovery.restore(told, copy, VOID_TOKENS in words, time.time())
 
     return run, left, []
 
@@ -36,9 +36,9 @@ def new_epoch(words: Sequence[str]) -> tuple[Task | None, list[str], list[str]]:
     """Likewise."""
 
     def run(told: Settings) -> None:
-        from control import recovery
+        from control import store_recovery
 
-        recovery.new_epoch(told, time.time())
+        store_recovery.new_epoch(told, time.time())
 
     return run, list(words), []
 

@@ -1,9 +1,9 @@
 """Where the authority's keys lie: one file, ``authority.json`` in ``--ca-dir``, or files that were brought, or nowhere.
 
-Who calls it: the composition root and ``control.authority``. One file holds roots, keys and how far a rotation is, and
-is replaced as a whole: whenever the process dies, what is there is one
-state or the next, and keys and certificates fit. The directory is for this user alone, 0700, the file 0600, and what is
-found in another condition is refused rather than mended: somebody may have read it (``control.secret_files``).
+Who calls it: the composition root and ``control.certificate_authority``. One file holds roots, keys and how far a
+rotation is, and is replaced as a whole: whenever the process dies, what is there is one state or the next, and keys and
+certificates fit. The directory is for this user alone, 0700, the file 0600, and what is found in another condition is
+refused rather than mended: somebody may have read it (``control.secret_files``).
 
 ``root.pem`` beside it has the roots alone, for whoever has to be told them by hand (``--control-ca``).
 """
@@ -20,8 +20,8 @@ from cryptography import x509
 from certs import facts, keys, pem, rules
 from certs.errors import IdentityError
 from certs.issue import Issuer, open_issuer
-from control import rotation
-from control.rotation import Generation, Generations, Phase
+from control import ca_rotation
+from control.ca_rotation import Generation, Generations, Phase
 from control.secret_files import read_private, replace_file
 from sidecar.errors import StartError
 
@@ -91,7 +91,7 @@ class DirectoryKeyring:
                     "name that, or another --ca-dir"
                 )
             generations = tuple(_open(one, stored.trust_domain, now) for one in _still_needed(stored, now))
-            rotation.check(generations)
+            ca_rotation.check(generations)
         except (msgspec.DecodeError, IdentityError, ValueError) as error:
             raise StartError(
                 f"--ca-dir: {path} is not an authority that can be used ({_why(error)}); put back a copy, or name an "

@@ -21,7 +21,7 @@ import jwt
 import msgspec
 import trio
 
-from control.fetch import Fetcher, FetchFailed
+from control.https_fetch import Fetcher, FetchFailed
 from control.problems import Refused, unauthenticated
 from control.token_reviews import Reviews
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from control.problems import Invalid
 from control.version import Version
 from control.watchable import Waiters, Watchable
-from sidecar import values
+from sidecar import value_parsers
 
 LONGEST_WAIT: Final = 60.0
 
@@ -32,7 +32,7 @@ def version_of(request: Request) -> Version | None:
 def wait_of(request: Request) -> float:
     """Seconds; none where it is not said. More than LONGEST_WAIT is taken for that."""
     try:
-        return min(LONGEST_WAIT, values.duration(request.query_params.get("wait", "0")))
+        return min(LONGEST_WAIT, value_parsers.duration(request.query_params.get("wait", "0")))
     except ValueError as error:
         raise Invalid(f"wait: {error}; write for example 30s") from None
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from control.problems import Invalid
-from sidecar import values
+from sidecar import value_parsers
 
 _T = TypeVar("_T")
 
@@ -150,7 +150,7 @@ def read(body: bytes, kind: type[_T]) -> _T:
 def seconds(text: str, member: str) -> float:
     """A duration, above zero; Invalid where it is none."""
     try:
-        return values.positive_duration(text)
+        return value_parsers.positive_duration(text)
     except ValueError as error:
         raise Invalid(f"{member}: {error}; write for example 24h") from None
 

@@ -19,7 +19,7 @@ from certs import keys, pem
 from certs.bundle import Bundle, Bundles
 from certs.errors import IdentityError
 from certs.revocation import Revocations, read_crl
-from control.authority import RETRY_SECONDS, Authority
+from control.certificate_authority import RETRY_SECONDS, Authority
 from control.store import StoreFailed
 from sidecar.identity import Credentials, Identity
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from control.options import OPTIONS, Option
+from control.option_table import OPTIONS, Option
 from sidecar.addresses import Address
-from sidecar.values import Networks
+from sidecar.value_parsers import Networks
 
 SHORTEST_LEAF = 10.0  # seconds: a certificate that is renewed at half of what is left has to be issued in between
 LONGEST_LEAF = 90 * 86400.0  # revoked serials are kept as long as a leaf lives

@@ -21,7 +21,7 @@ import trio
 
 from certs.errors import IdentityError
 from control import rate_limits
-from control.authority import Authority
+from control.certificate_authority import Authority
 from control.metrics import Figures
 from control.serve import CONNECTIONS, IDLE_SECONDS
 from control.server_certificate import ServerCertificate
@@ -34,12 +34,12 @@ from sidecar.http.streams import ServerStream
 from sidecar.http.timeouts import Timeouts
 from sidecar.identity import Identity
 from sidecar.net.connection import Connection, ConnectionClosed
+from sidecar.net.connection_pool import Lease, Limits
 from sidecar.net.dial import dial_unix
-from sidecar.net.drain import ConnectionTracker
+from sidecar.net.graceful_drain import ConnectionTracker
 from sidecar.net.listener import HANDSHAKE_SECONDS, bind
-from sidecar.net.pipes import Pipes
-from sidecar.net.pool import Lease, Limits
 from sidecar.net.resolve import Resolver
+from sidecar.net.splice_pipes import Pipes
 from sidecar.net.timers import Sweeper
 from sidecar.os_limits import descriptor_limit
 from sidecar.policy.authorize import Asked, Permit, authorize_inbound
@@ -47,8 +47,8 @@ from sidecar.proxy.cluster_client import ClusterClient
 from sidecar.proxy.connection_handler import serve_target
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
+from sidecar.proxy.intercepted import refuse
 from sidecar.proxy.protocol_detection import Detection
-from sidecar.proxy.redirected import refuse
 from sidecar.proxy.route import Route
 from sidecar.resources.protocols import Protocol
 from sidecar.resources.snapshot import NOTHING, Snapshot

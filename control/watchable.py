@@ -1,8 +1,8 @@
 """A value that has a version and that others wait for: the bundle, the lists of what is revoked, a snapshot.
 
-Who calls it: ``control.authority`` and ``control.distribution`` set, ``control.long_poll`` waits. A waiter is woken by
-the change itself; nothing is asked again and again. Waiters are bounded together, since each holds a connection and a
-task; who comes when there are too many is told to come later, and still has what it holds.
+Who calls it: ``control.certificate_authority`` and ``control.distribution`` set, ``control.long_poll`` waits. A waiter
+is woken by the change itself; nothing is asked again and again. Waiters are bounded together, since each holds a
+connection and a task; who comes when there are too many is told to come later, and still has what it holds.
 """
 
 from __future__ import annotations

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sidecar.flags import COMMANDS, form
-from sidecar.options import OPTIONS, TIMEOUT, Option
+from sidecar.flag_parser import COMMANDS, form
+from sidecar.option_table import OPTIONS, TIMEOUT, Option
 
 _HEAD = """\
 # Command line
 
-<!-- Made from sidecar/options.py and sidecar/flags.py by make docs; change those, not this. -->
+<!-- Made from sidecar/option_table.py and sidecar/flag_parser.py by make docs; change those, not this. -->
 
 ```
 sidecar --upstream HOST:PORT [FLAG ...]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from control.options import OPTIONS, Option
+from control.option_table import OPTIONS, Option
 
 _HEAD = """\
 # Command line of the control plane
 
-<!-- Made from control/options.py by make docs; change that, not this. -->
+<!-- Made from control/option_table.py by make docs; change that, not this. -->
 
 ```
 sidecar-control [FLAG ...]

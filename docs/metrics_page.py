@@ -1,17 +1,17 @@
-"""The page on metrics, made from the table in ``sidecar/telemetry/catalog.py``."""
+"""The page on metrics, made from the table in ``sidecar/telemetry/metric_catalog.py``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sidecar.telemetry.catalog import HTTP_LABELS, ISTIO, OURS, PARTIES, PROCESS, TCP_LABELS, Metric
+from sidecar.telemetry.metric_catalog import HTTP_LABELS, ISTIO, OURS, PARTIES, PROCESS, TCP_LABELS, Metric
 from sidecar.telemetry.metrics import BUCKETS
 from sidecar.telemetry.timings import BOUNDS
 
 _HEAD = """\
 # Metrics
 
-<!-- Made from the table in `sidecar/telemetry/catalog.py` by `make docs`; change that, not this. -->
+<!-- Made from the table in `sidecar/telemetry/metric_catalog.py` by `make docs`; change that, not this. -->
 
 `GET /metrics` on port 15020 is for Prometheus, which may come from anywhere; the admin port (15000, this machine only)
 has the same page under `/metrics` and `/stats/prometheus`. The format follows `Accept`: OpenMetrics for whoever prefers

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sidecar import applog
+from sidecar import logging_setup
 from sidecar.admin.context import AdminContext, Listening
 from sidecar.admin.health import standing
 from sidecar.admin.server import serve_admin, serve_scrape
@@ -29,11 +29,11 @@ from sidecar.errors import Reason, StartError
 from sidecar.gauges import add_gauges
 from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import Connection
-from sidecar.net.drain import ConnectionTracker
+from sidecar.net.graceful_drain import ConnectionTracker
 from sidecar.net.listener import HANDSHAKE_SECONDS, Listener, bind, is_own
-from sidecar.net.pipes import Pipes
 from sidecar.net.relay_reactor import RelayReactor
 from sidecar.net.resolve import Resolver
+from sidecar.net.splice_pipes import Pipes
 from sidecar.net.timers import Sweeper
 from sidecar.os_limits import descriptor_limit
 from sidecar.policy.egress import Egress
@@ -115,7 +115,7 @@ class App:
     async def main(self) -> int:
         """See :func:`run`."""
         self._bind()
-        with applog.in_background() as log:  # from here on nobody waits for standard error
+        with logging_setup.in_background() as log:  # from here on nobody waits for standard error
             self._log = log
             await self._run()
         return 0

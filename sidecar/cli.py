@@ -14,7 +14,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from sidecar import __version__, applog, flags, settings
+from sidecar import __version__, flag_parser, logging_setup, settings
 from sidecar.errors import StartError
 
 EXIT_CANNOT_START = 2
@@ -24,10 +24,10 @@ _log = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command with the arguments given (default: the process's own); returns the exit code."""
-    applog.configure("info", "text")
+    logging_setup.configure("info", "text")
     words = sys.argv[1:] if argv is None else argv
     try:
-        return _command(words[0])(words[1:]) if words and words[0] in flags.COMMANDS else _serve(words)
+        return _command(words[0])(words[1:]) if words and words[0] in flag_parser.COMMANDS else _serve(words)
     except StartError as error:
         _log.error("%s", error)
         return EXIT_CANNOT_START
@@ -39,16 +39,16 @@ def _command(name: str) -> Callable[[Sequence[str]], int]:
 
 
 def _serve(words: Sequence[str]) -> int:
-    given = flags.split(words)
+    given = flag_parser.split(words)
     if (given.help or given.version) and not given.problems:
-        sys.stdout.write(flags.help_text() if given.help else f"sidecar {__version__}\n")
+        sys.stdout.write(flag_parser.help_text() if given.help else f"sidecar {__version__}\n")
         return 0
     told, problems = settings.examine(given.flags, earlier=given.problems)
     if told is None:
         for problem in problems:
             _log.error("%s", problem)
         return EXIT_CANNOT_START
-    applog.configure(told.log_level, told.log_format)
+    logging_setup.configure(told.log_level, told.log_format)
     for sentence in settings.oddities(told):
         _log.warning("%s", sentence)
     from sidecar import app  # not before: neither --help nor a wrong flag needs an event loop

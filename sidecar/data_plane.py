@@ -15,12 +15,12 @@ import trio
 from sidecar import ports
 from sidecar.addresses import ClientAddr
 from sidecar.net.connection import Connection
+from sidecar.net.interception_monitor import InterceptionMonitor
 from sidecar.net.local_addresses import outward_addresses
-from sidecar.net.redirect_monitor import RedirectMonitor
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.inbound import CapturedInbound, Inbound
+from sidecar.proxy.intercepted import InterceptedInbound, InterceptedOutbound
 from sidecar.proxy.outbound import Outbound
-from sidecar.proxy.redirected import RedirectedInbound, RedirectedOutbound
 from sidecar.settings import Settings
 from sidecar.upstream.pool_stats import PoolsShown
 
@@ -39,33 +39,33 @@ class DataPlane:
         self._watching = trio.CancelScope()
         self.inbound: Inbound | CapturedInbound
         self.captured: CapturedInbound | None = None
-        self.redirected_inbound: RedirectedInbound | None = None
-        self.redirect_monitor: RedirectMonitor | None = None
+        self.intercepted_inbound: InterceptedInbound | None = None
+        self.interception_monitor: InterceptionMonitor | None = None
         if settings.upstream is not None:
             self.inbound = inbound = Inbound(settings.upstream, settings.protocol, context)
             self.serve_inbound: Serve = inbound.serve
             self.serve_outbound: Serve = self.outbound.serve
         else:
             self.inbound = self.captured = captured = CapturedInbound(settings.protocol, context)
-            self.redirected_inbound = RedirectedInbound(captured.serve_captured, captured.knows, context)
-            self.redirect_monitor = RedirectMonitor(ports.DRIFT, outward_addresses, _tell)
-            self.serve_inbound = self.redirected_inbound.serve
-            self.serve_outbound = RedirectedOutbound(self.outbound.serve, self.outbound.serve_captured, context).serve
+            self.intercepted_inbound = InterceptedInbound(captured.serve_captured, captured.knows, context)
+            self.interception_monitor = InterceptionMonitor(ports.DRIFT, outward_addresses, _tell)
+            self.serve_inbound = self.intercepted_inbound.serve
+            self.serve_outbound = InterceptedOutbound(self.outbound.serve, self.outbound.serve_captured, context).serve
 
     def drift_words(self) -> str:
         """What is wrong with the rules that redirect connections here, in a sentence; empty where nothing is."""
-        return "" if self.redirect_monitor is None else self.redirect_monitor.words
+        return "" if self.interception_monitor is None else self.interception_monitor.words
 
     async def watch_rules(self) -> None:
         """With interception: looks after the rules until ``stop_watching``."""
         with self._watching:
-            if self.redirect_monitor is not None:
-                await self.redirect_monitor.run()
+            if self.interception_monitor is not None:
+                await self.interception_monitor.run()
 
     async def wait_looked(self) -> None:
         """With interception: until it is known whether the rules are there, which takes a moment, or 3 s where not."""
-        if self.redirect_monitor is not None:
-            await self.redirect_monitor.looked.wait()
+        if self.interception_monitor is not None:
+            await self.interception_monitor.looked.wait()
 
     def stop_watching(self) -> None:
         """Before the outbound port closes: nobody would be met there."""
@@ -73,12 +73,12 @@ class DataPlane:
 
     def outbound_taker(self, take: Take) -> Take:
         """What the outbound listener hands its connections to, in front of ``take``."""
-        redirect_monitor = self.redirect_monitor
-        if redirect_monitor is None:
+        interception_monitor = self.interception_monitor
+        if interception_monitor is None:
             return take
 
         def meet_or_take(sock: socket.socket, client: ClientAddr) -> None:
-            if not redirect_monitor.meets(sock, client):
+            if not interception_monitor.meets(sock, client):
                 take(sock, client)
 
         return meet_or_take

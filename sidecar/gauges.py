@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sidecar.admin.context import AdminContext
 from sidecar.admin.health import standing
 from sidecar.data_plane import DataPlane
-from sidecar.net.pool import PoolUse
+from sidecar.net.connection_pool import PoolUse
 from sidecar.settings import Settings
 from sidecar.telemetry.memory import MemoryGuard, MemoryState
 from sidecar.telemetry.metric_snapshot import Readings
@@ -47,13 +47,13 @@ def add_gauges(
     gauges.add("sidecar_taps_open", lambda: len(telemetry.taps))
     gauges.add("sidecar_taps_dropped", lambda: telemetry.taps.dropped)
 
-    redirect_monitor, redirected_inbound = directions.redirect_monitor, directions.redirected_inbound
-    if redirect_monitor is not None and redirected_inbound is not None:
+    interception_monitor, intercepted_inbound = directions.interception_monitor, directions.intercepted_inbound
+    if interception_monitor is not None and intercepted_inbound is not None:
         gauges.add_labelled(
             "sidecar_interception_in_force",
-            lambda: [((family,), float(met)) for family, met in redirect_monitor.in_force.items()],
+            lambda: [((family,), float(met)) for family, met in interception_monitor.in_force.items()],
         )
-        gauges.add("sidecar_interception_inbound_last_seen_timestamp_seconds", lambda: redirected_inbound.last_seen)
+        gauges.add("sidecar_interception_inbound_last_seen_timestamp_seconds", lambda: intercepted_inbound.last_seen)
 
     if admin.membership is not None:
         _add_handshakes(telemetry, admin.membership)

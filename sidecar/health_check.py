@@ -1,7 +1,7 @@
 """A look at the app: does its port take a connection, does it answer over HTTP, does a command end well?
 
-Who calls it: ``admin.probes`` for orchestrators, ``feed.health`` for what callers are told. Nothing of it is part of
-the data path. What is found wrong is a word or a clause, never anything that the app has said; empty: nothing is.
+Who calls it: ``admin.probes`` for orchestrators, ``feed.app_health`` for what callers are told. Nothing of it is part
+of the data path. What is found wrong is a word or a clause, never anything that the app has said; empty: nothing is.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from certs.verify import Peer, recheck, verify_handshake
 from sidecar.errors import CUTS, ProxyError, Reason
 from sidecar.net.byte_stream import Secured
 from sidecar.net.connection import Connection
-from sidecar.net.drain import DrainState
+from sidecar.net.graceful_drain import DrainState
 from sidecar.tls.contexts import client_context, server_context
 
 ALPN_HTTP1: Final = b"istio-http/1.1"

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from sidecar.errors import ProxyError
-from sidecar.feed.factories import control_caller, identity_feed, instance_of, registration_of, snapshot_feed
+from sidecar.feed.config_status import add_mesh_gauges, standing
 from sidecar.feed.identity_status import add_gauges, certificates
-from sidecar.feed.mesh_status import add_mesh_gauges, standing
 from sidecar.feed.snapshot_feed import SnapshotFeed
 from sidecar.feed.snapshot_holder import SnapshotHolder
+from sidecar.feed.wiring import control_caller, identity_feed, instance_of, registration_of, snapshot_feed
 from sidecar.identity import Identity
 from sidecar.net.connection import Connection
 from sidecar.os_limits import keep_memory_private

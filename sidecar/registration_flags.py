@@ -1,8 +1,8 @@
 """What the flags on registration say: under which name and where this sidecar is reached, and how to find out whether
 its app is well. Pure.
 
-Who calls it: the table in ``sidecar.options``. Every function takes the text of a flag, and raises ValueError with a
-clause that says what is wrong with it.
+Who calls it: the table in ``sidecar.option_table``. Every function takes the text of a flag, and raises ValueError with
+a clause that says what is wrong with it.
 """
 
 from __future__ import annotations

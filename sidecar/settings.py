@@ -15,17 +15,17 @@ import msgspec
 
 from certs.spiffe import parse
 from sidecar.addresses import Address, parse_ip
+from sidecar.app_probe import Probe
 from sidecar.control_url import ControlUrl
 from sidecar.dns_host import DnsHost
 from sidecar.errors import StartError
-from sidecar.options import OPTIONS, Option
+from sidecar.option_table import OPTIONS, Option
 from sidecar.os_limits import descriptor_limit
 from sidecar.policy.egress import AllowedHost
-from sidecar.probe import Probe
 from sidecar.registration_flags import Advertise, HealthCheck, Labels
 from sidecar.resources.protocols import Protocol
 from sidecar.resources.snapshot import Mode, Node
-from sidecar.values import Networks
+from sidecar.value_parsers import Networks
 
 _WILDCARDS = {"0.0.0.0", "::"}
 

@@ -84,7 +84,7 @@ _SLICE = (
     "tests/proxy/test_listener.py",
     "tests/proxy/test_tcp_proxy.py",
     "tests/proxy/test_outbound.py",
-    "tests/proxy/test_pool.py",
+    "tests/proxy/test_connection_pool.py",
     "tests/proxy/test_relay.py",
     "tests/proxy/test_secured_connection.py",
     "tests/proxy/test_upgrade.py",

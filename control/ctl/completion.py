@@ -39,7 +39,7 @@ def complete_name(context: click.Context, _: click.Parameter, begun: str) -> lis
 
 
 def _asked(context: click.Context, query: dict[str, str]) -> list[Any]:
-    from control.ctl.server import Server
+    from control.ctl.api_client import Server
 
     session = session_of(context)
     server = Server(target(session.flags, session.config_path), PATIENCE)

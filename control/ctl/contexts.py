@@ -39,11 +39,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def parse(data: bytes, path: str) -> Config:
     """The inverse of ``text``. Failed where it can't be read."""
-    from sidecar.resources import yamltext
+    from sidecar.resources import yaml_reader
 
     try:
-        return msgspec.convert(yamltext.read(data.decode("utf-8")).root, Config)
-    except yamltext.BadText as error:
+        return msgspec.convert(yaml_reader.read(data.decode("utf-8")).root, Config)
+    except yaml_reader.BadText as error:
         why = f"{path}:{error.line}: {error.why}"
     except (UnicodeDecodeError, msgspec.ValidationError) as error:
         why = f"{path}: {error}"

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from control.ctl.exit_codes import Exit, Failed
 from control.rate_limits import APPLY_BODY_BYTES
-from sidecar.resources import yamltext
+from sidecar.resources import yaml_reader
 from sidecar.resources.validation import path_text
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
@@ -27,7 +27,7 @@ Where = tuple[str | int, ...]
 class Source:
     """One document as it was written. ``value`` is what it says."""
 
-    def __init__(self, file: str, text: yamltext.Text, namespace: str) -> None:
+    def __init__(self, file: str, text: yaml_reader.Text, namespace: str) -> None:
         self.file = file
         self.value: Any = text.root
         self._text = text
@@ -109,11 +109,11 @@ def documents(files: Sequence[tuple[str, bytes]], namespace: str = "") -> list[S
     problems: list[str] = []
     for file, content in files:
         try:
-            found += [Source(file, text, namespace) for text in yamltext.read_all(content.decode("utf-8"))]
+            found += [Source(file, text, namespace) for text in yaml_reader.read_all(content.decode("utf-8"))]
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
             problems.append(f"{file}:{line}: this is no UTF-8")
-        except yamltext.BadText as error:
+        except yaml_reader.BadText as error:
             problems.append(f"{file}:{error.line}: {error.why}" if error.line else f"{file}: {error.why}")
     if problems:
         raise Failed(Exit.NOT, *problems)

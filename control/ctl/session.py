@@ -19,7 +19,7 @@ from control.ctl.output import Printer
 from control.ctl.settings import Flags, Target
 
 if TYPE_CHECKING:
-    from control.ctl.server import Server
+    from control.ctl.api_client import Server
 
 
 class Session:
@@ -45,7 +45,7 @@ class Session:
     @cached_property
     def server(self) -> Server:
         """The control plane, called at the first use only."""
-        from control.ctl.server import Server  # and with it the event loop and TLS, which `check` does not need
+        from control.ctl.api_client import Server  # and with it the event loop and TLS, which `check` does not need
 
         return Server(self.target)
 

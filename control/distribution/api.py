@@ -21,7 +21,7 @@ from control.distribution.proxies import STATES, Proxies, Proxy, Refusal, Seen
 from control.distribution.push import SnapshotPush
 from control.distribution.schemas import ProxiesShown, ProxyShown, RefusedShown, Status
 from control.distribution.subscriptions import Member
-from control.ledger import Ledger
+from control.issued_certificates import Ledger
 from control.listener_trust import PEER, Peer
 from control.middleware import CallRequest, CallResponse
 from control.problems import Invalid

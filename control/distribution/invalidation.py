@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from sidecar.resources.documents import Document, Key
 from sidecar.resources.kinds import ROOT_NAMESPACE, Service, ServiceEntry
-from sidecar.resources.mesh import Mesh
+from sidecar.resources.mesh_documents import Mesh
 
 
 @dataclass(slots=True)

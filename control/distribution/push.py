@@ -27,7 +27,7 @@ from control.store import Store, StoreFailed
 from control.version import Version
 from control.watchable import Watchable
 from sidecar.resources.documents import Key
-from sidecar.resources.mesh import Mesh
+from sidecar.resources.mesh_documents import Mesh
 from sidecar.resources.visibility import Visibility, entry_spec, scope_of, service_spec
 
 BATCH_SECONDS: Final = 0.1  # from the first change to the round

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from control.distribution.content import Content, Snapshot
 from control.watchable import Watchable
 from sidecar.resources.documents import Key
-from sidecar.resources.mesh import Place
+from sidecar.resources.mesh_documents import Place
 from sidecar.resources.visibility import Visibility
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from sidecar.resources.documents import Key
-from sidecar.resources.mesh import Mesh
+from sidecar.resources.mesh_documents import Mesh
 from sidecar.resources.schema import EndpointSpec
 
 

@@ -21,7 +21,7 @@ from control.store import Change
 from sidecar.resources.conflicts import Finding, problems_of
 from sidecar.resources.documents import Document, Key
 from sidecar.resources.lint import lint
-from sidecar.resources.mesh import Mesh
+from sidecar.resources.mesh_documents import Mesh
 from sidecar.resources.validation import path_text
 
 DOCUMENTS: Final = 20_000  # in all: ten times the services that the figures are for, and as much of other kinds

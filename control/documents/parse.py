@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sidecar.resources import yamltext
+from sidecar.resources import yaml_reader
 from sidecar.resources.documents import Document, Key, parse, plain
 from sidecar.resources.validation import Path, path_text
 
@@ -72,7 +72,7 @@ class _Unreadable(Exception):
 class _Value:
     """A plain value, and the text that it is from, if that has lines."""
 
-    def __init__(self, value: object, text: yamltext.Text | None) -> None:
+    def __init__(self, value: object, text: yaml_reader.Text | None) -> None:
         self.value = value
         self._text = text
 
@@ -90,10 +90,10 @@ def _json(body: bytes) -> list[_Value]:
 
 def _yaml(body: bytes) -> list[_Value]:
     try:
-        return [_Value(text.root, text) for text in yamltext.read_all(body.decode("utf-8"))]
+        return [_Value(text.root, text) for text in yaml_reader.read_all(body.decode("utf-8"))]
     except UnicodeDecodeError as error:
         raise _Unreadable("this is no UTF-8", body.count(b"\n", 0, error.start) + 1) from None
-    except yamltext.BadText as error:
+    except yaml_reader.BadText as error:
         raise _Unreadable(error.why, error.line) from None
 
 

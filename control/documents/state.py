@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from control.documents.stored_document import Held
 from sidecar.resources.documents import Document, Key
-from sidecar.resources.mesh import Mesh
+from sidecar.resources.mesh_documents import Mesh
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from control.documents.state import State
 from control.documents.stored_document import KIND, Held, key_of
 from control.store import Entry, Event, Store, TooOld
 from sidecar.resources.documents import Document, Key
-from sidecar.resources.mesh import Mesh
+from sidecar.resources.mesh_documents import Mesh
 
 Follower = Callable[[frozenset[Key], int], None]
 AT_ONCE = 50  # entries read between two turns of everybody else: some milliseconds

@@ -2,7 +2,7 @@
 a service.
 
 ``registration`` (what an endpoint is, and what a registration may say; pure), ``address_check`` (whose address; pure),
-``liveness`` (who goes; pure), ``virtual_allocation`` (which address is free; pure), ``serving_rights`` (who may serve;
-pure), ``endpoint_table`` (the view that others read), ``endpoints`` (registered and taken back), ``reconciler`` and
-``virtual_addresses`` (what runs), ``api`` with ``views`` (what sidecars and people ask), ``composition`` (all of it).
+``liveness`` (who goes; pure), ``virtual_address_allocator`` (which address is free; pure), ``serving_rights`` (who may
+serve; pure), ``endpoint_table`` (the view that others read), ``endpoints`` (registered and taken back), ``reconciler``
+and ``virtual_addresses`` (what runs), ``api`` with ``views`` (what sidecars and people ask), ``wiring`` (all of it).
 """

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from control.problems import Invalid
-from sidecar import values
+from sidecar import value_parsers
 from sidecar.addresses import parse_ip
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -43,7 +43,7 @@ def networks(texts: Iterable[str]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for text in texts:
         try:
-            (network,) = values.networks(text)
+            (network,) = value_parsers.networks(text)
         except ValueError as error:
             why = str(error) if "," not in text and text != "none" else f"{text[:63]!r} is not one network"
             raise Invalid(f"addresses: {why}; write for example 10.0.0.0/8") from None

@@ -1,9 +1,9 @@
 """The endpoints that there are, in memory: a view of the store, and when each of them was heard.
 
-Who reads it: what sends configuration to proxies (``endpoints``, ``live``, ``virtual_allocation``, ``follow``), and the
-registry's own calls. Who feeds it: its own ``run``, from the store alone; nobody else writes, so that what is seen here
-is what a restart would find. Who has just written and wants to see it here waits for its version (``reached``). When
-each was heard stands in no store: after a start all are as if they had been heard then.
+Who reads it: what sends configuration to proxies (``endpoints``, ``live``, ``virtual_address_allocator``, ``follow``),
+and the registry's own calls. Who feeds it: its own ``run``, from the store alone; nobody else writes, so that what is
+seen here is what a restart would find. Who has just written and wants to see it here waits for its version
+(``reached``). When each was heard stands in no store: after a start all are as if they had been heard then.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import trio
 
 from control.registry.liveness import Liveness, anew, heard, unheard
 from control.registry.registration import RegisteredEndpoint
-from control.registry.virtual_allocation import Virtual
+from control.registry.virtual_address_allocator import Virtual
 from control.store import Event, Store, TooOld
 from sidecar.resources.proxy_config import RegisteredSpec
 

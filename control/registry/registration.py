@@ -16,7 +16,7 @@ from typing import Annotated, Final
 import msgspec
 
 from control.problems import Invalid
-from sidecar import values
+from sidecar import value_parsers
 from sidecar.resources.proxy_config import RegisteredSpec
 from sidecar.resources.schema import Port, PortSpec
 from sidecar.resources.snapshot import Reach
@@ -162,7 +162,7 @@ def check(wanted: Registration, ports: Collection[PortSpec]) -> float:
     _check_ports(wanted, ports)
     _check_labels(wanted.labels)
     try:
-        ttl = values.positive_duration(wanted.ttl)
+        ttl = value_parsers.positive_duration(wanted.ttl)
     except ValueError as error:
         raise Invalid(f"ttl: {error}; write for example 15s") from None
     if not SHORTEST_TTL <= ttl <= LONGEST_TTL:

@@ -12,9 +12,9 @@ from typing import Final
 
 import msgspec
 
-from control.registry import serving_rights, virtual_allocation
+from control.registry import serving_rights, virtual_address_allocator
 from control.registry.endpoint_table import VIRTUAL, Key, Registry
-from control.registry.virtual_allocation import KEPT_SECONDS, Freed
+from control.registry.virtual_address_allocator import KEPT_SECONDS, Freed
 from control.store import Change, Store
 from sidecar.resources.documents import Document
 from sidecar.resources.documents import Key as DocumentKey
@@ -45,7 +45,7 @@ class Addresses:
 
     def _load(self) -> None:
         for key, found in self._registry.virtuals().items():
-            number = virtual_allocation.number_of(found.v4)
+            number = virtual_address_allocator.number_of(found.v4)
             if number is not None:
                 self._numbers[number] = key
 
@@ -60,7 +60,7 @@ class Addresses:
             wants = service is not None and not service.addresses
             has = bool(self._registry.virtual(*key))
             if wants and not has:
-                number = virtual_allocation.free(key, taken, self._freed, self._monotonic())
+                number = virtual_address_allocator.free(key, taken, self._freed, self._monotonic())
                 if number is None:
                     lacking.add(key)
                 else:
@@ -77,11 +77,11 @@ class Addresses:
             Change(
                 VIRTUAL,
                 "/".join(key),
-                None if number is None else msgspec.json.encode(virtual_allocation.addresses(number)),
+                None if number is None else msgspec.json.encode(virtual_address_allocator.addresses(number)),
             )
             for key, number in wanted
         ]
-        before = {key: virtual_allocation.number_of((*self._registry.virtual(*key), "")[0]) for key, _ in wanted}
+        before = {key: virtual_address_allocator.number_of((*self._registry.virtual(*key), "")[0]) for key, _ in wanted}
         reached = await self._store.write(changes)
         await self._registry.reached(reached)
         for key, number in wanted:

@@ -1,6 +1,6 @@
 """A copy put in the place of a store, and a new epoch for one.
 
-Who calls it: ``control.recovery``, for an operator. Nothing else uses the store meanwhile; its lock is held.
+Who calls it: ``control.store_recovery``, for an operator. Nothing else uses the store meanwhile; its lock is held.
 
 The copy is checked and made ready under another name beside the place where it goes: so a copy that can't be used, a
 full disk or a process that was killed leaves what was there. That is kept: it gets another name, and the copy takes the

@@ -10,9 +10,9 @@ from sidecar import __version__
 from sidecar.addresses import Address
 from sidecar.admin.tokens import Token
 from sidecar.admin.totals import Latest
+from sidecar.app_probe import Probe
 from sidecar.errors import Reason
 from sidecar.net.connection import Connection
-from sidecar.probe import Probe
 from sidecar.settings import EffectiveOption
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.telemetry import Telemetry

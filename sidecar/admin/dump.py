@@ -11,7 +11,7 @@ from time import monotonic
 from sidecar.admin.context import AdminContext
 from sidecar.admin.health import standing
 from sidecar.admin.responses import Reply, Request, as_json
-from sidecar.options import LIMITS, LISTENERS, OPTIONS, TIMEOUTS
+from sidecar.option_table import LIMITS, LISTENERS, OPTIONS, TIMEOUTS
 from sidecar.resources.dump import dump
 from sidecar.upstream.pool_stats import PoolsShown
 

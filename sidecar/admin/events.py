@@ -15,7 +15,7 @@ import trio
 
 from sidecar.admin.context import AdminContext
 from sidecar.admin.responses import EVENTS, Request, Send, Stream
-from sidecar.admin.summary import summarize
+from sidecar.admin.status_summary import summarize
 from sidecar.admin.totals import Latest, totals
 
 EVERY: Final = 1.0  # seconds

@@ -10,9 +10,9 @@ import trio
 
 from sidecar.admin.context import AdminContext
 from sidecar.admin.responses import Reply, Request
+from sidecar.app_probe import Probe
 from sidecar.health_check import look_at_port
 from sidecar.net.connection import Connection
-from sidecar.probe import Probe
 
 SECONDS = 1.0  # for all of it, as the kubelet's default
 AT_ONCE = 8

@@ -8,6 +8,7 @@ value but two, no value of a query, no key or token ever comes near one of them 
 from __future__ import annotations
 
 from sidecar.admin.context import AdminContext
+from sidecar.admin.dashboard import page, part
 from sidecar.admin.dump import certificates, clusters, config_dump, listeners, server_info
 from sidecar.admin.events import events
 from sidecar.admin.health import live, ready
@@ -20,9 +21,8 @@ from sidecar.admin.mutations import (
     reset_counters,
     restore_health,
 )
-from sidecar.admin.page import page, part
 from sidecar.admin.probes import app_health
-from sidecar.admin.requests import explanation, requests
+from sidecar.admin.recent_requests import explanation, requests
 from sidecar.admin.responses import Reply, Request, Route, Routes, help_text
 from sidecar.admin.stats import stats
 from sidecar.admin.tap import tap

@@ -2,7 +2,7 @@
 
 Who calls it: the composition root, which spawns one task per accepted connection with ``serve_admin`` or
 ``serve_scrape``. h11 reads and writes the bytes here, whole; nothing is forwarded from here, so what h11 lets through
-ends with us. What may be asked is judged in ``admin.guard``, answered in ``admin.routes``.
+ends with us. What may be asked is judged in ``admin.access_guard``, answered in ``admin.routes``.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from http import HTTPStatus
 import h11
 import trio
 
+from sidecar.admin.access_guard import judge
 from sidecar.admin.context import STREAMS, AdminContext, ConnectionSlots
-from sidecar.admin.guard import judge
 from sidecar.admin.responses import Answer, Reply, Request, Routes, Stream, dispatch
 from sidecar.admin.routes import ADMIN, SCRAPE
 from sidecar.admin.tokens import bearer

@@ -10,7 +10,7 @@ import json
 
 from sidecar.admin import record_filters
 from sidecar.admin.context import AdminContext
-from sidecar.admin.requests import row
+from sidecar.admin.recent_requests import row
 from sidecar.admin.responses import EVENTS, Reply, Request, Send, Stream
 from sidecar.telemetry.history import TAP_BUFFER
 

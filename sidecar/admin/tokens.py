@@ -11,7 +11,7 @@ import stat
 
 import trio
 
-from sidecar.admin.guard import Refusal
+from sidecar.admin.access_guard import Refusal
 
 LONGEST = 4096  # bytes of the file
 

@@ -1,6 +1,6 @@
 """What has been counted so far, by direction and by reason: two of these make a rate. Pure.
 
-Who calls it: ``admin.events``; ``admin.summary`` takes the differences.
+Who calls it: ``admin.events``; ``admin.status_summary`` takes the differences.
 """
 
 from __future__ import annotations

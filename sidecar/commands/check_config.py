@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from sidecar import settings
-from sidecar.flags import split
+from sidecar.flag_parser import split
 
 _USAGE = "usage: sidecar check-config [FLAG ...]\n\nTakes the flags of sidecar itself; see sidecar --help.\n"
 _log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 
 from sidecar.errors import StartError
-from sidecar.flags import COMMANDS
-from sidecar.options import OPTIONS, TIMEOUT, Option
+from sidecar.flag_parser import COMMANDS
+from sidecar.option_table import OPTIONS, TIMEOUT, Option
 
 _WAIT = (*(option for option in OPTIONS if option.field in ("admin", "scrape")), TIMEOUT)
 _ABOUT = (("--help", "print help and end"), ("--version", "print the version and end"))

@@ -17,8 +17,8 @@ from typing import cast
 from sidecar import settings
 from sidecar.addresses import Address
 from sidecar.errors import StartError
-from sidecar.flags import split
-from sidecar.options import OPTIONS, TIMEOUT
+from sidecar.flag_parser import split
+from sidecar.option_table import OPTIONS, TIMEOUT
 
 POLL_SECONDS = 0.1
 ANSWER_SECONDS = 2.0  # a sidecar answers at once; whoever takes longer is something else, or stands still

@@ -15,7 +15,7 @@ from typing import Final
 
 from sidecar.feed.file_watcher import FileWatcher, Mark, Reading, mark_of, read_file
 from sidecar.feed.snapshot_holder import SnapshotHolder
-from sidecar.resources.config import load_config
+from sidecar.resources.document_files import load_config
 from sidecar.resources.load import Loaded
 from sidecar.resources.snapshot import Node, Version
 

@@ -1,6 +1,6 @@
 """Whom to trust at the control plane, and what to show there: a certificate once there is one, a token before.
 
-Who calls it: ``feed.identity``, before each call. What a token says of whom to trust is read in
+Who calls it: ``feed.certificate_renewal``, before each call. What a token says of whom to trust is read in
 ``feed.bootstrap_trust``, at each use, so that it can be replaced while the process runs.
 """
 

@@ -1,8 +1,9 @@
 """``--identity-dir``: what a restart keeps of an identity, in memory that the kernel calls a file.
 
-Who calls it: ``feed.identity``, after each change, and once at the start. The directory must lie on tmpfs: a key never
-touches a disk. It and the one file in it are for this user alone, and the file is replaced as a whole. What can't be
-read, belongs to others, has ended or is somebody else's is not used; only what names the directory wrongly is an error.
+Who calls it: ``feed.certificate_renewal``, after each change, and once at the start. The directory must lie on tmpfs: a
+key never touches a disk. It and the one file in it are for this user alone, and the file is replaced as a whole. What
+can't be read, belongs to others, has ended or is somebody else's is not used; only what names the directory wrongly is
+an error.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Final
 import msgspec
 
 from sidecar.errors import StartError
-from sidecar.feed.control_answers import ListText
+from sidecar.feed.control_responses import ListText
 
 NAME: Final = "identity.json"
 MOST: Final = 16 * 1024 * 1024

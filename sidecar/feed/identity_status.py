@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from certs.bundle import Bundle
-from sidecar.feed.identity import FetchCounters, IdentityFeed
+from sidecar.feed.certificate_renewal import FetchCounters, IdentityFeed
 from sidecar.feed.retrying_client import RetryingClient
 from sidecar.identity import CredentialEpoch, Identity
 from sidecar.telemetry.metric_snapshot import Gauges

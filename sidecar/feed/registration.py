@@ -21,11 +21,11 @@ from typing import Final, Literal
 import msgspec
 import trio
 
-from sidecar import values
-from sidecar.feed import control_answers
-from sidecar.feed.control_answers import Malformed
+from sidecar import value_parsers
+from sidecar.feed import control_responses
+from sidecar.feed.app_health import Health, HealthState
 from sidecar.feed.control_client import ControlError
-from sidecar.feed.health import Health, HealthState
+from sidecar.feed.control_responses import Malformed
 from sidecar.feed.retrying_client import RetryingClient
 from sidecar.registration_flags import Advertise, Labels
 
@@ -218,9 +218,9 @@ class Registration:
             standing.detail, place.process,
         )  # fmt: skip
         answer, _ = await self._caller.ask("PUT", place.path, msgspec.json.encode(told), most=MOST, source=source)
-        taken = control_answers.decode(answer.body, _Answer)
+        taken = control_responses.decode(answer.body, _Answer)
         try:
-            self._ttl = max(SHORTEST, values.positive_duration(taken.ttl))
+            self._ttl = max(SHORTEST, value_parsers.positive_duration(taken.ttl))
         except ValueError:
             raise Malformed("bad_answer", "its time to live is no duration") from None
         return taken

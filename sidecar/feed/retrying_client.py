@@ -1,8 +1,8 @@
 """Asks the control plane, and goes on through whatever it does. What all tasks that speak with it share.
 
-Who calls it: ``feed.identity``, ``feed.snapshot_feed``, ``feed.registration``. What is shown is our certificate, and
-where that is refused or missing the token. A failure is counted by its word, told at ever longer distances, and
-followed by another try within 10 s: all is well within 20 s of its return.
+Who calls it: ``feed.certificate_renewal``, ``feed.snapshot_feed``, ``feed.registration``. What is shown is our
+certificate, and where that is refused or missing the token. A failure is counted by its word, told at ever longer
+distances, and followed by another try within 10 s: all is well within 20 s of its return.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import trio
 
 from certs.errors import IdentityError
 from certs.renew import retry_after
-from sidecar.feed.control_answers import Malformed
 from sidecar.feed.control_auth import ControlAuth
 from sidecar.feed.control_client import Answer, ControlClient, ControlError, Way
+from sidecar.feed.control_responses import Malformed
 from sidecar.identity import Identity
 
 WAIT: Final = 30.0  # s of a long poll, at most

@@ -26,8 +26,8 @@ import trio
 
 from certs.errors import IdentityError
 from sidecar import __version__
-from sidecar.feed import control_answers
-from sidecar.feed.control_answers import Malformed, Version
+from sidecar.feed import control_responses
+from sidecar.feed.control_responses import Malformed, Version
 from sidecar.feed.retrying_client import RetryingClient
 from sidecar.feed.snapshot_holder import SnapshotHolder
 from sidecar.feed.state_dir import MOST, StateDir, Unusable
@@ -116,8 +116,8 @@ class SnapshotFeed:
 
     async def _judge(self, body: bytes, etag: str) -> None:
         head = self._head(body, etag)
-        version = control_answers.version(head.version)
-        if control_answers.older(version, self.judged):
+        version = control_responses.version(head.version)
+        if control_responses.older(version, self.judged):
             raise Malformed("older_version", "a Snapshot that is older than the one that was judged last")
         if version == self.judged:
             return
@@ -142,7 +142,7 @@ class SnapshotFeed:
 
     def _told(self, version: str) -> str:
         try:
-            control_answers.version(version)
+            control_responses.version(version)
         except Malformed:
             self._current.refuse(("it is no Snapshot, and has no version",), self._caller.clock())
             raise
@@ -231,7 +231,7 @@ class SnapshotFeed:
             ours = self._caller.contact.ours()
             if head.proxy != str(ours):
                 raise Unusable(f"it is for another workload than {ours}")
-            version = control_answers.version(head.version)
+            version = control_responses.version(head.version)
             compiled = at_once(compile_slices(body, self._me, "last good"))
             if compiled.snapshot is None:
                 raise Unusable(compiled.problems[0])

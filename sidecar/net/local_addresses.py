@@ -1,6 +1,6 @@
 """Addresses of this machine, or of the network namespace that it is to us.
 
-Called by ``listener`` (is a destination ours?), ``redirect_monitor`` (what can be dialed here?) and
+Called by ``listener`` (is a destination ours?), ``interception_monitor`` (what can be dialed here?) and
 ``feed.registration`` (where do callers reach us?). The kernel is asked each time, since addresses come and go, by ways
 that need neither a capability nor a library.
 """

@@ -26,8 +26,8 @@ import trio
 
 from sidecar.errors import Reason
 from sidecar.net.connection import BULK_SIZE, NEVER, READ_SIZE, Connection, ConnectionClosed, DeadlineExceeded
-from sidecar.net.pipes import Pipe, Pipes
 from sidecar.net.relay_reactor import ReactorEntry, RelayReactor
+from sidecar.net.splice_pipes import Pipe, Pipes
 
 SPLICE_AFTER = 262_144  # bytes; a shorter transfer is not worth a pipe
 YIELD_AFTER = 524_288  # bytes moved without a wait before the others get their turn: well under 1 ms

@@ -11,10 +11,10 @@ from functools import partial
 from time import monotonic, time
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.http.detect import Detected
+from sidecar.http.first_bytes import Detected
 from sidecar.http.h1.server import H1ServerConnection
 from sidecar.net.connection import NEVER, Connection, ConnectionClosed, DeadlineExceeded
-from sidecar.net.pool import Lease
+from sidecar.net.connection_pool import Lease
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.pipeline import BytesRouting, Routing, serve_bytes, serve_request
 from sidecar.proxy.protocol_detection import (
@@ -26,10 +26,10 @@ from sidecar.proxy.protocol_detection import (
     greets,
     note_detected,
 )
-from sidecar.proxy.serve import serve_http
+from sidecar.proxy.request_loop import serve_http
 from sidecar.resources.protocols import Protocol
 from sidecar.telemetry.record import ConnectionInfo, Record
-from sidecar.tls.security import AS_IT_CAME, ConnectionSecurity
+from sidecar.tls.connection_security import AS_IT_CAME, ConnectionSecurity
 
 _PROTOCOL = {Detected.TLS: "TLS", Detected.HTTP2: "HTTP/2", Detected.OPAQUE: "TCP"}
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Protocol
 from sidecar.addresses import parse_ip
 from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import Connection
-from sidecar.net.drain import DrainState
+from sidecar.net.graceful_drain import DrainState
 from sidecar.net.listener import Listener
-from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
+from sidecar.net.splice_pipes import Pipes
 from sidecar.policy.authorize import Rules, allow_all
 from sidecar.policy.egress import OPEN, Egress
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.request_ids import RequestIds
 from sidecar.telemetry.telemetry import Telemetry
-from sidecar.tls.security import Acceptor
+from sidecar.tls.connection_security import Acceptor
 
 if TYPE_CHECKING:
     from sidecar.upstream.mtls import Mesh

@@ -13,21 +13,21 @@ from time import monotonic, time
 from sidecar.addresses import Address, parse_host_port, parse_ip
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.authority import canonical_authority
-from sidecar.http.detect import Detected
+from sidecar.http.first_bytes import Detected
 from sidecar.http.h1.server import H1ServerConnection
 from sidecar.http.message import EMPTY, Request, Response
 from sidecar.http.streams import ServerStream
 from sidecar.net.connection import Connection, ConnectionClosed
-from sidecar.net.pool import Lease
+from sidecar.net.connection_pool import Lease
 from sidecar.policy.authorize import Permit, authorize_caller
 from sidecar.proxy.connection_handler import http2_refused
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
 from sidecar.proxy.pipeline import serve_request
 from sidecar.proxy.protocol_detection import Detection, detect_protocol, greets, note_detected
+from sidecar.proxy.request_loop import serve_http
 from sidecar.proxy.route import Route
-from sidecar.proxy.routes import Routes
-from sidecar.proxy.serve import serve_http
+from sidecar.proxy.route_table import RouteTable
 from sidecar.proxy.tcp_proxy import tunnel
 from sidecar.resources.snapshot import Snapshot
 from sidecar.telemetry.record import ConnectionInfo, Record
@@ -39,7 +39,7 @@ _ESTABLISHED = Response(200, [], {}, EMPTY)
 class ExplicitProxy:
     """Serves connections that were made to the outbound port itself."""
 
-    def __init__(self, routes: Routes, sanitizer: HeaderSanitizer, context: ProxyContext) -> None:
+    def __init__(self, routes: RouteTable, sanitizer: HeaderSanitizer, context: ProxyContext) -> None:
         self._routes = routes
         self._sanitizer = sanitizer
         self._context = context
@@ -154,7 +154,7 @@ class ExplicitProxy:
 class _Absolute:
     """Routing of requests that name their destination themselves: a ``pipeline.Routing``."""
 
-    def __init__(self, routes: Routes, sanitizer: HeaderSanitizer) -> None:
+    def __init__(self, routes: RouteTable, sanitizer: HeaderSanitizer) -> None:
         self._routes = routes
         self.sanitizer = sanitizer
         self.current = routes.current
@@ -182,7 +182,7 @@ class _Absolute:
 class _WithinTunnel(_Absolute):
     """Routing of requests within a CONNECT to ``authority``: all of them go there."""
 
-    def __init__(self, routes: Routes, sanitizer: HeaderSanitizer, authority: bytes) -> None:
+    def __init__(self, routes: RouteTable, sanitizer: HeaderSanitizer, authority: bytes) -> None:
         super().__init__(routes, sanitizer)
         self._authority = authority
 
@@ -192,7 +192,7 @@ class _WithinTunnel(_Absolute):
         return named_route(self._routes, snapshot, self._authority, default_port=0)
 
 
-def named_route(routes: Routes, snapshot: Snapshot, authority: bytes, *, default_port: int) -> Route:
+def named_route(routes: RouteTable, snapshot: Snapshot, authority: bytes, *, default_port: int) -> Route:
     """Return the route for an authority; ``default_port`` 0: it has to name its port. Raises ProxyError(BAD_REQUEST,
     NO_ROUTE)."""
     canonical = canonical_authority(authority).decode("ascii")

@@ -13,18 +13,18 @@ import msgspec
 
 from sidecar.addresses import Address, OriginalDst
 from sidecar.errors import ProxyError, Reason
-from sidecar.http.detect import Detected
+from sidecar.http.first_bytes import Detected
 from sidecar.http.message import Request
 from sidecar.http.streams import ServerStream
 from sidecar.net.connection import Connection, ConnectionClosed
-from sidecar.net.pool import Lease, Limits, PoolUse, pool_use
+from sidecar.net.connection_pool import Lease, Limits, PoolUse, pool_use
 from sidecar.policy.authorize import Asked, Permit, authorize_inbound
 from sidecar.proxy.cluster_client import ClusterClient
 from sidecar.proxy.connection_handler import serve_target
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
+from sidecar.proxy.intercepted import refuse
 from sidecar.proxy.protocol_detection import Detection, ServerFirstCache
-from sidecar.proxy.redirected import refuse
 from sidecar.proxy.route import Route
 from sidecar.resources.protocols import Protocol, protocol_in_force
 from sidecar.resources.snapshot import NOTHING, Snapshot

@@ -9,11 +9,11 @@ from __future__ import annotations
 from sidecar.addresses import OriginalDst
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.authority import authority_parts
-from sidecar.http.detect import Detected
+from sidecar.http.first_bytes import Detected
 from sidecar.http.message import Request
 from sidecar.http.streams import ServerStream
 from sidecar.net.connection import Connection
-from sidecar.net.pool import Lease, Limits, PoolUse, pool_use
+from sidecar.net.connection_pool import Lease, Limits, PoolUse, pool_use
 from sidecar.policy.authorize import Permit, refuse_own_listener
 from sidecar.proxy.connection_handler import serve_target
 from sidecar.proxy.context import ProxyContext
@@ -21,7 +21,7 @@ from sidecar.proxy.explicit import ExplicitProxy
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
 from sidecar.proxy.protocol_detection import Detection, ServerFirstCache
 from sidecar.proxy.route import Route
-from sidecar.proxy.routes import Routes
+from sidecar.proxy.route_table import RouteTable
 from sidecar.resources.protocols import Protocol
 from sidecar.resources.snapshot import Snapshot
 from sidecar.upstream.clusters import Clusters
@@ -49,7 +49,7 @@ class Outbound:
             plaintext,
             None if mesh is None else mesh.connector,
         )
-        self._routes = Routes(
+        self._routes = RouteTable(
             self._clusters,
             mesh,
             context.egress,
@@ -114,7 +114,7 @@ class _Captured:
 
     def __init__(
         self,
-        routes: Routes,
+        routes: RouteTable,
         sanitizer: HeaderSanitizer,
         snapshot: Snapshot,
         route: Route,

@@ -3,8 +3,8 @@
     Snapshot, read once -> route -> authorize -> what goes on of the head -> attempts -> reply        (a request)
     Snapshot, read once -> route -> authorize -> a connection to the endpoint -> relay                (bytes)
 
-``serve`` calls it with a request, ``connection_handler`` and ``explicit`` with bytes. What a direction decides (its
-routes, and what its rules are asked) is behind ``Routing``; this module imports no direction and no codec. A stage
+``request_loop`` calls it with a request, ``connection_handler`` and ``explicit`` with bytes. What a direction decides
+(its routes, and what its rules are asked) is behind ``Routing``; this module imports no direction and no codec. A stage
 that refuses raises ProxyError, and nothing has been dialed then.
 """
 
@@ -16,7 +16,7 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.http.message import Request
 from sidecar.http.streams import ServerStream
 from sidecar.net.connection import Connection
-from sidecar.net.pool import Lease
+from sidecar.net.connection_pool import Lease
 from sidecar.policy.authorize import Permit
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.exchange import exchange

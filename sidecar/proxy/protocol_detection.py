@@ -1,6 +1,6 @@
 """What a connection speaks, found out by waiting as briefly as can be: for the client, then also for the server.
 
-Called by ``inbound`` and by tunnels of ``outbound``. The judging is ``http.detect``'s; here is the waiting.
+Called by ``inbound`` and by tunnels of ``outbound``. The judging is ``http.first_bytes``'s; here is the waiting.
 
 A client that is silent for 50 ms may be waiting for the server's greeting (MySQL, SMTP): the upstream is dialed, and
 detection goes on. Who speaks first decides. That a destination has spoken first is remembered only to dial it sooner:
@@ -17,9 +17,9 @@ import msgspec
 import trio
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.http.detect import Detected, detect
+from sidecar.http.first_bytes import Detected, detect
 from sidecar.net.connection import NEVER, Connection, ConnectionClosed, DeadlineExceeded
-from sidecar.net.pool import Lease
+from sidecar.net.connection_pool import Lease
 from sidecar.telemetry.telemetry import Telemetry
 from sidecar.tls.client_hello import HANDSHAKE, NoHello, read_hello
 

@@ -1,6 +1,6 @@
 """A route: where a request, or the bytes of an opaque connection, goes, and how it is tried there.
 
-Made by ``routes`` (outbound) and ``inbound``; ``pipeline`` follows it.
+Made by ``route_table`` (outbound) and ``inbound``; ``pipeline`` follows it.
 """
 
 from __future__ import annotations

@@ -5,23 +5,23 @@ Who calls it: ``sidecar.feed`` (which reads and watches), ``sidecar check-config
 :class:`~sidecar.resources.snapshot.Snapshot` that comes out. Texts and values are handed in; nothing here opens a file,
 knows the time, or takes a chance. A module each:
 
-==============  ======================================================================================================
-``yamltext``             text -> plain values, each with its line; strict, with bounds on size, depth and aliases
+=======================  =============================================================================================
+``yaml_reader``          text -> plain values, each with its line; strict, with bounds on size, depth and aliases
 ``schema``               what may be written, as frozen structs, and which fields are known but not supported
 ``validation``           plain values -> those structs, or every problem at once
 ``kinds``                the kinds of documents as structs, by the field's names
 ``unsupported``          what is known of them, and not supported
 ``field_rules``          what stands in the fields of one document, judged
 ``documents``            plain values or text -> documents, or every problem at once
-``mesh``                 all documents as one value, and tables of who may see what
+``mesh_documents``       all documents as one value, and tables of who may see what
 ``visibility``           what a proxy is to see of it, by who it is
 ``proxy_config``         that, as the control plane sends it
 ``conflicts``            documents that contradict each other
 ``lint``                 what is only odd
-``config``               files of documents -> all of that in a row, down to a Snapshot
+``document_files``       files of documents -> all of that in a row, down to a Snapshot
 ``snapshot_builder``     the tables of a Snapshot in the making, and what was found wrong
 ``services``             a service -> its rows there
-``entries``              a service entry, whose hosts are spoken to in plaintext -> its rows there
+``service_entries``      a service entry, whose hosts are spoken to in plaintext -> its rows there
 ``compile``              a mesh file and "who am I" -> Snapshot, or every problem at once
 ``incremental_compile``  the same of what the control plane sends, in steps of less than a millisecond
 ``virtual_addresses``    addresses that stand for services, where no control plane gives them
@@ -30,5 +30,5 @@ knows the time, or takes a chance. A module each:
 ``sni``                  the name that says which service port a connection is for
 ``protocols``            what a port speaks, from its name
 ``dump``                 a Snapshot as JSON, for people
-==============  ======================================================================================================
+=======================  =============================================================================================
 """

@@ -25,7 +25,7 @@ import msgspec
 from sidecar.addresses import parse_ip
 from sidecar.resources.documents import Document, Key
 from sidecar.resources.kinds import Service, ServiceEntry
-from sidecar.resources.mesh import Mesh, Place
+from sidecar.resources.mesh_documents import Mesh, Place
 from sidecar.resources.snapshot import Reach
 from sidecar.resources.validation import Path, path_text
 

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from sidecar.resources import yamltext
+from sidecar.resources import yaml_reader
 from sidecar.resources.field_rules import check
 from sidecar.resources.kinds import API_VERSIONS, KINDS, Kind, Metadata, Spec
 from sidecar.resources.unsupported import KNOWN, OTHER_KINDS, SET_BY_SERVERS
@@ -51,7 +51,7 @@ class Placed(msgspec.Struct, frozen=True):
 
     document: Document
     file: str
-    text: yamltext.Text
+    text: yaml_reader.Text
 
     def at(self, path: Path = ()) -> str:
         """``file:line`` of a field of it."""
@@ -109,11 +109,11 @@ def placed_documents(content: bytes, file: str) -> tuple[list[Placed], list[str]
     if len(content) > MAX_BYTES:
         return [], [f"{file}: is longer than {MAX_BYTES >> 20} MiB"]
     try:
-        texts = yamltext.read_all(content.decode("utf-8"))
+        texts = yaml_reader.read_all(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         return [], [f"{file}:{line}: this is no UTF-8"]
-    except yamltext.BadText as error:
+    except yaml_reader.BadText as error:
         return [], [f"{file}:{error.line}: {error.why}" if error.line else f"{file}: {error.why}"]
     placed: list[Placed] = []
     problems: list[tuple[int, Problem]] = []

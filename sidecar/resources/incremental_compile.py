@@ -16,9 +16,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from sidecar.resources.entries import add_entry
 from sidecar.resources.proxy_config import EntrySpec, ProxyConfig, RegisteredSpec, ResolvedService
 from sidecar.resources.schema import EndpointSpec
+from sidecar.resources.service_entries import add_entry
 from sidecar.resources.services import add_service
 from sidecar.resources.snapshot import Node, Snapshot, Source, Version
 from sidecar.resources.snapshot_builder import SnapshotBuilder

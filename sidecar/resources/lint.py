@@ -20,7 +20,7 @@ from sidecar.resources.kinds import (
     Sidecar,
     WorkloadEntry,
 )
-from sidecar.resources.mesh import Mesh
+from sidecar.resources.mesh_documents import Mesh
 from sidecar.resources.validation import Path, shown
 from sidecar.resources.visibility import asked, matches, selector_of
 

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from certs.spiffe import workload
-from sidecar.resources import yamltext
+from sidecar.resources import yaml_reader
 from sidecar.resources.compile import compile_mesh
 from sidecar.resources.schema import MeshFile, PeerAuthenticationSpec
 from sidecar.resources.snapshot import Mode, Node, Snapshot, Version, effective
@@ -33,11 +33,11 @@ def load_mesh(content: bytes, file: str, me: Node, version: Version) -> Loaded:
     if len(content) > MAX_BYTES:
         return Loaded(problems=(f"{file}: is longer than {MAX_BYTES >> 20} MiB",))
     try:
-        text = yamltext.read(content.decode("utf-8"))
+        text = yaml_reader.read(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         return Loaded(problems=(f"{file}:{line}: this is no UTF-8",))
-    except yamltext.BadText as error:
+    except yaml_reader.BadText as error:
         return Loaded(problems=(f"{file}:{error.line}: {error.why}" if error.line else f"{file}: {error.why}",))
     mesh, problems = shape(MeshFile, text.root)
     if mesh is None:
@@ -48,7 +48,7 @@ def load_mesh(content: bytes, file: str, me: Node, version: Version) -> Loaded:
     return Loaded(snapshot, notes=tuple(f"{file}: {note}" for note in notes_of(snapshot, mesh.peer_authentication)))
 
 
-def _refused(problems: list[Problem], text: yamltext.Text, file: str) -> Loaded:
+def _refused(problems: list[Problem], text: yaml_reader.Text, file: str) -> Loaded:
     """The problems in the order of their lines."""
     placed = sorted(((text.line(each.path), each) for each in problems), key=lambda pair: pair[0])
     lines = [f"{file}:{line}: {each}" for line, each in placed[:MAX_PROBLEMS]]

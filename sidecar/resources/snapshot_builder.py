@@ -1,7 +1,8 @@
 """The tables of a Snapshot in the making, and what was found wrong on the way. Pure.
 
-Who calls it: ``services`` and ``entries`` fill the tables, step by step; ``compile`` and ``incremental_compile`` make a
-Snapshot of them, which costs next to nothing then, since the tables are handed over as they are.
+Who calls it: ``services`` and ``service_entries`` fill the tables, step by step; ``compile`` and
+``incremental_compile`` make a Snapshot of them, which costs next to nothing then, since the tables are handed over as
+they are.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from sidecar.resources.kinds import (
     Sidecar,
     WorkloadEntry,
 )
-from sidecar.resources.mesh import Exports, Mesh, Place
+from sidecar.resources.mesh_documents import Exports, Mesh, Place
 from sidecar.resources.proxy_config import EntrySpec, ProxyConfig, RegisteredSpec, ResolvedService, told
 from sidecar.resources.schema import EndpointSpec, MutualTls, PeerAuthenticationSpec, PortSpec
 from sidecar.resources.snapshot import SCHEMA, Policy
@@ -41,8 +41,8 @@ Labels = Mapping[str, str]
 
 
 class Visibility(msgspec.Struct, frozen=True):
-    """What an identity is to see, by documents alone. ``services`` and ``entries`` are (namespace, name), sorted; of
-    entries those of the own namespace first, since the first one counts where two have the same host."""
+    """What an identity is to see, by documents alone. ``services`` and ``entries`` are (namespace, name),
+    sorted; of entries those of the own namespace first, since the first one counts where two have the same host."""
 
     services: tuple[Place, ...]
     entries: tuple[Place, ...]

@@ -15,7 +15,7 @@ import re
 from time import gmtime, strftime
 from typing import Protocol
 
-from sidecar.telemetry import interception
+from sidecar.telemetry import interception_labels
 from sidecar.telemetry.log_writer import LogWriter
 from sidecar.telemetry.record import Record
 
@@ -190,11 +190,11 @@ class AccessLog:
 
     def captured_text_line(self, record: Record) -> bytes:
         """As ``text_line``, then the original destination, the cluster, and whether the request named another place."""
-        return self.text_line(record)[:-1] + interception.ending(record, "text")
+        return self.text_line(record)[:-1] + interception_labels.ending(record, "text")
 
     def captured_json_line(self, record: Record) -> bytes:
         """As ``json_line``, with the same three at its end."""
-        return self.json_line(record)[:-2] + interception.ending(record, "json")
+        return self.json_line(record)[:-2] + interception_labels.ending(record, "json")
 
     def mesh_text_line(self, record: Record) -> bytes:
         """As without a mesh, then the SPIFFE ids of client and upstream, and the rule that was broken."""

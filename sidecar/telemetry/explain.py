@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.http import paths
-from sidecar.telemetry import interception
+from sidecar.telemetry import interception_labels
 from sidecar.telemetry.reason_help import APP_ERROR, MEANINGS
 from sidecar.telemetry.record import Attempt, Record
 
@@ -51,7 +51,7 @@ def _request(record: Record) -> Explanation:
     if not record.method:
         return {}
     told: Explanation = {"method": _text(record.method), "authority": _text(record.authority)}
-    if words := interception.difference(record):
+    if words := interception_labels.difference(record):
         told["authority_differs"] = words
     return told | {
         "path_as_sent": _text(record.sent_target),
@@ -72,7 +72,7 @@ def _upstream(record: Record) -> Explanation:
     tries = [_try(record, attempt) for attempt in record.all_tries]
     for told, attempt in zip(tries, record.tries, strict=False):  # the last one's are the outcome's
         told.update({"detail": attempt.detail} if attempt.reason else {"status": attempt.status})
-    return {"cluster": interception.cluster(record) or None, "tries": tries}
+    return {"cluster": interception_labels.cluster(record) or None, "tries": tries}
 
 
 def _try(record: Record, attempt: Attempt) -> Explanation:

@@ -17,8 +17,8 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.registry import Collector
 
 from sidecar.errors import Reason
-from sidecar.telemetry import catalog, timings
-from sidecar.telemetry.catalog import MUTUAL_TLS, PARTIES, SECURITY, UNKNOWN, Metric
+from sidecar.telemetry import metric_catalog, timings
+from sidecar.telemetry.metric_catalog import MUTUAL_TLS, PARTIES, SECURITY, UNKNOWN, Metric
 from sidecar.telemetry.metric_snapshot import MetricSnapshot
 from sidecar.telemetry.metrics import (
     BUCKETS,
@@ -78,7 +78,7 @@ class _Page(Collector):
         figures = self._figures
         yield from _http(figures.requests, figures.principal)
         yield from _tcp(figures.requests, figures.principal)
-        errors = _counter(catalog.ERRORS)
+        errors = _counter(metric_catalog.ERRORS)
         found = dict(figures.requests.errors)
         for reason in Reason:  # from the start: of a series that begins at 1 a scraper never sees the first increase
             for direction in REPORTERS:
@@ -87,13 +87,13 @@ class _Page(Collector):
         yield from _counted(figures.counters)
         yield from _timings(figures)
         yield from _read(figures)
-        build = catalog.BUILD
+        build = metric_catalog.BUILD
         yield InfoMetricFamily(build.name, build.help, value={"version": self._version})
 
 
 def _http(requests: RequestFigures, ours: str) -> Iterator[Family]:
-    total = _counter(catalog.REQUESTS)
-    histograms = [_histogram(metric) for metric in catalog.REQUEST_HISTOGRAMS]
+    total = _counter(metric_catalog.REQUESTS)
+    histograms = [_histogram(metric) for metric in metric_catalog.REQUEST_HISTOGRAMS]
     for key, at in requests.series:
         if key[1] == OPAQUE_CODE:
             continue
@@ -109,11 +109,11 @@ def _http(requests: RequestFigures, ours: str) -> Iterator[Family]:
 
 
 def _tcp(requests: RequestFigures, ours: str) -> Iterator[Family]:
-    opened = _counter(catalog.OPENED)
+    opened = _counter(metric_catalog.OPENED)
     for (direction, peer), count in requests.opened:
         opened.add_metric(_tcp_labels(direction, "-", peer, ours), count)
     yield opened
-    for number, metric in enumerate(catalog.TCP_COUNTERS):
+    for number, metric in enumerate(metric_catalog.TCP_COUNTERS):
         family = _counter(metric)
         for (direction, code, flag, peer), at in requests.series:
             if code == OPAQUE_CODE:
@@ -122,7 +122,7 @@ def _tcp(requests: RequestFigures, ours: str) -> Iterator[Family]:
 
 
 def _counted(values: Iterable[int]) -> Iterator[Family]:
-    families = {metric.name: _family(metric) for metric in catalog.COUNTED}
+    families = {metric.name: _family(metric) for metric in metric_catalog.COUNTED}
     for meter, value in zip(METERS, values, strict=True):
         families[meter.name].add_metric([label for _, label in meter.labels], value)
     yield from families.values()
@@ -130,7 +130,7 @@ def _counted(values: Iterable[int]) -> Iterator[Family]:
 
 def _timings(figures: MetricSnapshot) -> Iterator[Family]:
     found = dict(figures.timings)
-    for metric in catalog.TIMINGS:
+    for metric in metric_catalog.TIMINGS:
         family = _histogram(metric)
         for labels, seconds in found.get(metric.name, ()):
             family.add_metric(labels, _cumulated(_SECONDS_BOUNDS, seconds.counts)[0], seconds.total)
@@ -139,7 +139,7 @@ def _timings(figures: MetricSnapshot) -> Iterator[Family]:
 
 def _read(figures: MetricSnapshot) -> Iterator[Family]:
     found = dict(figures.read)
-    for metric in catalog.READ:
+    for metric in metric_catalog.READ:
         family = _family(metric)
         for labels, value in found.get(metric.name, ()):
             family.add_metric(labels, value)

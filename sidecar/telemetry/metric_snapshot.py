@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from sidecar.telemetry.catalog import READ
+from sidecar.telemetry.metric_catalog import READ
 from sidecar.telemetry.metrics import RequestFigures
 from sidecar.telemetry.timings import SecondsFigures
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from sidecar.errors import Fault
-from sidecar.telemetry import catalog
+from sidecar.telemetry import metric_catalog
 from sidecar.telemetry.access_log import AccessLog
 from sidecar.telemetry.gc_pauses import GcPauses
 from sidecar.telemetry.history import History, Taps
@@ -98,10 +98,10 @@ class Telemetry:
             counters=self.counters.read(),
             requests=self.requests.read(),
             timings=(
-                (catalog.DETECTION.name, (((), self.detection.read()),)),
-                (catalog.LAG.name, (((), self.lag.times.read()),)),
+                (metric_catalog.DETECTION.name, (((), self.detection.read()),)),
+                (metric_catalog.LAG.name, (((), self.lag.times.read()),)),
                 (
-                    catalog.PAUSES.name,
+                    metric_catalog.PAUSES.name,
                     tuple(((str(number),), each.read()) for number, each in enumerate(self.pauses.by_generation)),
                 ),
             ),

@@ -29,9 +29,9 @@ from sidecar.net.byte_stream import Secured
 from sidecar.net.connection import NEVER, Connection, ConnectionClosed, DeadlineExceeded
 from sidecar.policy.fairness import PerPeerQueue, peer_of
 from sidecar.tls.client_hello import HANDSHAKE, HELLO_BYTES, NoHello, read_hello
+from sidecar.tls.connection_security import AS_IT_CAME, SILENT, ConnectionSecurity
 from sidecar.tls.handshake import HANDSHAKE_SECONDS, HandshakeFailed, Ours, secure_server
 from sidecar.tls.handshake_scheduler import HandshakeScheduler
-from sidecar.tls.security import AS_IT_CAME, SILENT, ConnectionSecurity
 
 AT_ONCE: Final = 512  # handshakes under way; one more ends the oldest of the peer that has most of them
 SILENCE_SECONDS: Final = 0.05

@@ -21,7 +21,7 @@ import msgspec
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.connection import NEVER, Connection
-from sidecar.net.pool import Lease, Limits, Pool, PoolCounters
+from sidecar.net.connection_pool import Lease, Limits, Pool, PoolCounters
 from sidecar.policy.authorize import Permit
 from sidecar.policy.balance import least_request
 from sidecar.upstream.bounded_table import MOST, make_room

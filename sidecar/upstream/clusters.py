@@ -1,8 +1,8 @@
 """The clusters that the app calls: one for each port of a service, one for each port of a service entry, and one for
 what is neither. Kept in step with the Snapshot.
 
-Called by ``proxy.routes``, which finds what a request is for. A cluster is made when it is called first, and follows
-the Snapshot from then on: ten thousand services that the app does not call cost it nothing.
+Called by ``proxy.route_table``, which finds what a request is for. A cluster is made when it is called first, and
+follows the Snapshot from then on: ten thousand services that the app does not call cost it nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from sidecar.addresses import Address
 from sidecar.errors import Reason
 from sidecar.net.connection import Connection
-from sidecar.net.pool import Limits, PoolCounters
+from sidecar.net.connection_pool import Limits, PoolCounters
 from sidecar.resources.snapshot import Endpoint, EntryPort, ServicePort, Snapshot
 from sidecar.upstream.cluster import Cluster, Terms
 from sidecar.upstream.plaintext import PlaintextConnector

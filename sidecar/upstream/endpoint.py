@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from sidecar.net.connection import Connection
-from sidecar.net.pool import Limits, Pool, PoolCounters
+from sidecar.net.connection_pool import Limits, Pool, PoolCounters
 from sidecar.upstream.pool_stats import PoolsShown, shown
 
 COOL_DOWN_SECONDS: Final = 10.0  # for which an endpoint that could not be reached is picked last

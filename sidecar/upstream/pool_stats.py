@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sidecar.errors import ProxyError
-from sidecar.net.pool import Limits, Pool
+from sidecar.net.connection_pool import Limits, Pool
 
 
 class EndpointShown(msgspec.Struct, frozen=True):

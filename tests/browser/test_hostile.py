@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.admin.page import POLICY
+from sidecar.admin.dashboard import POLICY
 from tests.browser.chromium import Chromium
 from tests.support.ports import held_port
 from tests.support.process import SidecarProcess

@@ -15,10 +15,10 @@ from certs.spiffe import SpiffeId, workload
 from control.documents import stored_document
 from control.documents.table import Documents
 from control.metrics import Figures
-from control.registry.composition import RegistryParts
 from control.registry.endpoint_table import Key, Registry
 from control.registry.endpoints import Outcome
 from control.registry.registration import Heartbeat, RegisteredEndpoint, Registration
+from control.registry.wiring import RegistryParts
 from control.store import Change, Store
 from control.store.sqlite import open_store
 from control.token_store import TokenStore

@@ -172,7 +172,7 @@ async def test_long_bodies_wait_for_each_other(tmp_path: Path, monkeypatch: pyte
 async def test_one_identity_has_so_many_good_certificates_and_others_have_theirs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("control.authority.MOST_CERTIFICATES", 3)
+    monkeypatch.setattr("control.certificate_authority.MOST_CERTIFICATES", 3)
     async with running(tmp_path) as plane:
         token = await plane.token()
 

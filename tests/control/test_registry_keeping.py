@@ -182,7 +182,7 @@ async def test_every_service_without_addresses_has_its_own_for_as_long_as_it_exi
 async def test_where_no_number_is_left_the_service_goes_without_and_gets_one_later(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("control.registry.virtual_allocation.LAST", 2)
+    monkeypatch.setattr("control.registry.virtual_address_allocator.LAST", 2)
     async with registering() as room:
         for name in ("a", "b"):
             await room.write(("shop", name))

@@ -11,7 +11,7 @@ import pytest
 
 from certs import jointoken
 from certs.keys import key_to_pem
-from control.ledger import Ledger
+from control.issued_certificates import Ledger
 from tests.control import kubeapi
 from tests.control.plane import BILLING, SOCKET, Plane, csr, running
 

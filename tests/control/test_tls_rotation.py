@@ -12,13 +12,13 @@ from certs import jointoken, pem
 from certs.errors import IdentityError, Refusal
 from certs.facts import key_id_of
 from certs.keys import PublicKey
-from control.authority import Granted
+from control.certificate_authority import Granted
 from control.store import StoreFailed
 from sidecar.addresses import Address
 from sidecar.errors import StartError
 from tests.control.overtls import ask, enrol, front, port, s_client, secured
 from tests.control.plane import Plane, csr, exchange, running
-from tests.control.test_rotation import eventually
+from tests.control.test_ca_rotation import eventually
 
 
 async def shown(plane: Plane) -> tuple[int, bytes]:

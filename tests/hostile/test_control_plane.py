@@ -90,7 +90,11 @@ def test_without_a_control_plane_at_first_it_is_not_ready() -> None:
 
 @covers("CTL-2")
 def test_with_a_certificate_and_no_configuration_it_is_not_ready() -> None:
-    with PlaneThread() as control, RecordingUpstream() as app, SidecarProcess(app.port, *control.flags) as sidecar:
+    with (
+        PlaneThread() as control,
+        RecordingUpstream() as app,
+        SidecarProcess(app.port, *control.flags) as sidecar,
+    ):
         wait_until(lambda: "no configuration" in sidecar.admin_get("/ready")[1], "a certificate")
         assert sidecar.admin_get("/ready")[0] == 503
         assert all(status >= 500 for status in called(sidecar))
@@ -133,7 +137,11 @@ def _heard(control: PlaneThread, version: str) -> bool:
 
 @covers("CTL-3")
 def test_what_cant_be_taken_whole_is_refused_whole_and_told() -> None:
-    with PlaneThread() as control, RecordingUpstream() as app, SidecarProcess(app.port, *control.flags) as sidecar:
+    with (
+        PlaneThread() as control,
+        RecordingUpstream() as app,
+        SidecarProcess(app.port, *control.flags) as sidecar,
+    ):
         control.plane.etag = f'"{EPOCH}.1"'
         control.send(f"{EPOCH}.1", mesh(1, "web"))
         wait_until(lambda: told(sidecar)["source"] == "control", "a first one")

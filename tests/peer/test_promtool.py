@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from sidecar.telemetry import catalog
+from sidecar.telemetry import metric_catalog
 from tests.peer.programs import program
 from tests.support.process import SidecarProcess
 from tests.support.raw import Client, ask
@@ -84,7 +84,7 @@ def test_the_page_is_what_the_catalog_says(sidecar: SidecarProcess, headers: dic
     """Every metric of the table is there, under its kind, and no other; what is off has no number."""
     _, page = sidecar.admin_get("/metrics", headers=headers)
     families = {each.name: each for each in (parse_openmetrics if headers else parse_text)(page)}
-    wanted = {each.name: each for each in catalog.METRICS}
+    wanted = {each.name: each for each in metric_catalog.METRICS}
     if not headers:  # the text format has no kind "info", and shows it as a gauge
         families["sidecar_build"] = families.pop("sidecar_build_info")
     assert set(families) == set(wanted)
@@ -274,6 +274,6 @@ def test_prometheus_understands_what_the_dashboard_asks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["alerts.yaml", "alerts-test.yaml", "dashboard.json"])
 def test_every_metric_that_is_asked_for_exists(file: str) -> None:
-    shown = {name for metric in catalog.METRICS for name in metric.shown}
+    shown = {name for metric in metric_catalog.METRICS for name in metric.shown}
     asked = set(_NAME.findall((MONITORING / file).read_text()))
     assert asked and asked <= shown, asked - shown

@@ -19,9 +19,9 @@ from certs.jointoken import JoinToken
 from certs.keys import PublicKey, new_key, new_serial
 from certs.spiffe import SpiffeId, workload
 from sidecar.control_url import CONTROL_ID
-from sidecar.feed.factories import control_caller, identity_feed
-from sidecar.feed.identity import IdentityFeed
+from sidecar.feed.certificate_renewal import IdentityFeed
 from sidecar.feed.retrying_client import RetryingClient
+from sidecar.feed.wiring import control_caller, identity_feed
 from sidecar.identity import Identity
 from sidecar.net.connection import Connection
 from sidecar.settings import load

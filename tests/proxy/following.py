@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import trio
 
-from sidecar.feed.factories import control_caller, identity_feed, snapshot_feed
 from sidecar.feed.retrying_client import RetryingClient
 from sidecar.feed.snapshot_feed import SnapshotFeed
 from sidecar.feed.snapshot_holder import SnapshotHolder
+from sidecar.feed.wiring import control_caller, identity_feed, snapshot_feed
 from sidecar.identity import Identity
 from sidecar.net.connection import Connection
 from sidecar.settings import load

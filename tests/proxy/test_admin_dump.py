@@ -11,8 +11,8 @@ from sidecar.addresses import Address
 from sidecar.admin.context import Listening
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.connection import Connection
-from sidecar.net.pool import Limits, Pool
-from sidecar.options import OPTIONS
+from sidecar.net.connection_pool import Limits, Pool
+from sidecar.option_table import OPTIONS
 from sidecar.settings import in_force
 from sidecar.telemetry.metrics import Counters
 from sidecar.upstream.pool_stats import PoolsShown

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from sidecar.admin import events, page
+from sidecar.admin import dashboard, events
 from sidecar.errors import Reason
 from sidecar.telemetry.record import Record
 from tests.proxy.adminport import Port, get, port
@@ -124,7 +124,7 @@ async def test_each_file_of_the_page_is_served_under_its_policy(name: str) -> No
     kind = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
     assert reply.status == 200 and reply.body == (ROOT / "sidecar" / "admin" / "pages" / name).read_bytes()
     assert reply.headers["content-type"].startswith(kind[name.rpartition(".")[2]])
-    assert reply.headers["content-security-policy"] == page.POLICY
+    assert reply.headers["content-security-policy"] == dashboard.POLICY
     assert reply.headers["x-content-type-options"] == "nosniff"
 
 

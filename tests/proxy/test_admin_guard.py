@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.admin.guard import is_loopback_host, is_loopback_peer
+from sidecar.admin.access_guard import is_loopback_host, is_loopback_peer
 from tests.proxy.adminport import get, port
 
 

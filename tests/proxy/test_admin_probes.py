@@ -11,7 +11,7 @@ import trio
 
 from sidecar.admin import probes
 from sidecar.admin.server import serve_admin, serve_scrape
-from sidecar.probe import Probe, parse_probes
+from sidecar.app_probe import Probe, parse_probes
 from tests.proxy.adminport import get, port
 from tests.support.ports import held_port
 

@@ -15,7 +15,7 @@ from sidecar.addresses import ClientAddr
 from sidecar.errors import Reason
 from sidecar.net.byte_stream import Secured
 from sidecar.net.connection import Connection, ConnectionClosed, DeadlineExceeded
-from sidecar.net.drain import ConnectionTracker
+from sidecar.net.graceful_drain import ConnectionTracker
 from sidecar.telemetry.metrics import Counters
 from sidecar.tls.records import SUITES, Keys
 from sidecar.tls.tls_socket import TlsSocket

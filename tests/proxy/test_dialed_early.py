@@ -11,10 +11,10 @@ import trio
 from sidecar.addresses import Address
 from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import Connection
-from sidecar.net.pipes import Pipes
-from sidecar.net.pool import Lease, Limits, Pool
+from sidecar.net.connection_pool import Lease, Limits, Pool
 from sidecar.net.relay_reactor import RelayReactor
 from sidecar.net.resolve import Resolver
+from sidecar.net.splice_pipes import Pipes
 from sidecar.net.timers import Sweeper
 from sidecar.policy.authorize import Asked, Permit, allow_all, authorize_inbound
 from sidecar.proxy.connection_handler import Target, serve_target

@@ -27,7 +27,7 @@ def test_imports_no_codec_and_no_socket() -> None:
         "sidecar.http.h1.server_stream",
         "sidecar.http.h1.client",
         "sidecar.http.h1.body",
-        "sidecar.http.detect",
+        "sidecar.http.first_bytes",
         "h11",
         "h2",
     )

@@ -12,7 +12,7 @@ import trio
 
 from certs import jointoken
 from sidecar.control_url import CONTROL_ID
-from sidecar.feed.factories import control_caller, identity_feed
+from sidecar.feed.wiring import control_caller, identity_feed
 from sidecar.identity import Identity
 from sidecar.settings import load
 from tests.control.overtls import front, port, roots

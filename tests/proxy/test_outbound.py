@@ -12,8 +12,8 @@ import trio
 
 from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import Connection
-from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
+from sidecar.net.splice_pipes import Pipes
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.outbound import Outbound
 from sidecar.telemetry.memory import MemoryGuard

@@ -16,15 +16,15 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.http.message import EMPTY, Request
 from sidecar.http.streams import ServerStream
 from sidecar.http.timeouts import Timeouts
-from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
+from sidecar.net.splice_pipes import Pipes
 from sidecar.policy.authorize import Permit
 from sidecar.policy.retry import REPLACE_STALE, RetryPolicy
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
 from sidecar.proxy.pipeline import serve_request
+from sidecar.proxy.request_loop import serve_http
 from sidecar.proxy.route import Route
-from sidecar.proxy.serve import serve_http
 from sidecar.resources.snapshot import NOTHING, Snapshot
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.record import Record

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from sidecar.feed.factories import control_caller, identity_feed, registration_of
-from sidecar.feed.health import HealthState, judged
+from sidecar.feed.app_health import HealthState, judged
 from sidecar.feed.registration import BEATS, LEAVE_SECONDS, SHORTEST, Registration
+from sidecar.feed.wiring import control_caller, identity_feed, registration_of
 from sidecar.health_check import look_by_command
 from sidecar.identity import Identity
 from sidecar.net.connection import Connection

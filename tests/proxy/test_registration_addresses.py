@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.feed import factories, registration
-from sidecar.feed.mesh_status import standing
+from sidecar.feed import registration, wiring
+from sidecar.feed.config_status import standing
 from sidecar.feed.snapshot_holder import SnapshotHolder
 from tests.proxy.fickle import plane_at
 from tests.proxy.test_registration import PATH, registered
@@ -20,7 +20,7 @@ CAPTURED = {"interception": "redirect"}
 def machine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The addresses of this machine, which a test may change."""
     addresses = ["127.0.0.2", "127.0.0.3"]
-    monkeypatch.setattr(factories, "every_outward_address", lambda: list(addresses))
+    monkeypatch.setattr(wiring, "every_outward_address", lambda: list(addresses))
     return addresses
 
 

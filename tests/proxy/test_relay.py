@@ -13,11 +13,11 @@ import trio
 import trio.testing
 
 from sidecar.errors import Reason
-from sidecar.net import pipes as pipes_module
+from sidecar.net import splice_pipes as pipes_module
 from sidecar.net.connection import Connection
-from sidecar.net.pipes import Pipes
 from sidecar.net.relay import Relayed, relay
 from sidecar.net.relay_reactor import ReactorEntry, RelayReactor
+from sidecar.net.splice_pipes import Pipes
 from tests.proxy.ends import descriptors, reset, tcp_pair
 
 MEBI = 1 << 20

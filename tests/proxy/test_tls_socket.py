@@ -25,10 +25,10 @@ from certs.keys import PrivateKey
 from certs.revocation import Revocations
 from certs.verify import Peer, verify_handshake
 from sidecar.feed.keepalive_pool import KeepAliveConnection
-from sidecar.http.detect import Detected
+from sidecar.http.first_bytes import Detected
 from sidecar.net.byte_stream import Secured
 from sidecar.net.connection import Connection
-from sidecar.net.pool import Lease, Limits, Pool
+from sidecar.net.connection_pool import Lease, Limits, Pool
 from sidecar.proxy.protocol_detection import detect_protocol
 from sidecar.telemetry.metrics import Counters
 from sidecar.tls.contexts import client_context, first_contact_context, server_context

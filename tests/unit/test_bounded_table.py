@@ -7,8 +7,8 @@ import weakref
 
 from sidecar.addresses import OriginalDst
 from sidecar.http.timeouts import Timeouts
-from sidecar.net.pipes import Pipes
 from sidecar.net.resolve import Resolver
+from sidecar.net.splice_pipes import Pipes
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.inbound import CapturedPort
 from sidecar.telemetry.memory import MemoryGuard

@@ -12,9 +12,9 @@ from types import ModuleType
 import pytest
 
 import sidecar
-from sidecar import applog, cli, os_limits
+from sidecar import cli, logging_setup, os_limits
 from sidecar.errors import StartError
-from sidecar.options import OPTIONS
+from sidecar.option_table import OPTIONS
 from sidecar.settings import Settings
 
 UPSTREAM = ["--upstream", "127.0.0.1:8080"]
@@ -212,7 +212,7 @@ def test_more_connections_than_descriptors_is_a_warning(ran, capsys) -> None:
 
 
 def test_the_log_as_text_is_a_line_per_record_whatever_is_in_it(capsys) -> None:
-    applog.configure("info", "text")
+    logging_setup.configure("info", "text")
     log = logging.getLogger("sidecar.test")
     log.debug("not shown")
     log.info("inbound listening on %s", "127.0.0.1:15006")
@@ -224,7 +224,7 @@ def test_the_log_as_text_is_a_line_per_record_whatever_is_in_it(capsys) -> None:
 
 
 def test_the_log_as_json_is_an_object_per_line(capsys) -> None:
-    applog.configure("warning", "json")
+    logging_setup.configure("warning", "json")
     log = logging.getLogger("sidecar.test")
     log.info("not shown")
     try:

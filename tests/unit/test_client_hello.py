@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.http.detect import Detected, detect
+from sidecar.http.first_bytes import Detected, detect
 from sidecar.tls.client_hello import HELLO_BYTES, RECORDS, Hello, NoHello, read_hello
 
 

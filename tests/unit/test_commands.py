@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from sidecar import cli
-from sidecar.flags import COMMANDS
-from sidecar.options import OPTIONS
+from sidecar.flag_parser import COMMANDS
+from sidecar.option_table import OPTIONS
 from tests.support.ports import held_port
 
 READY = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nLIVE\n"

@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from sidecar.errors import Reason
-from sidecar.telemetry import catalog
+from sidecar.telemetry import metric_catalog
 from sidecar.telemetry.exposition import OPENMETRICS, PLAIN, render, wants_openmetrics
 from sidecar.telemetry.metrics import (
     MAX_PEERS,
@@ -26,7 +26,7 @@ from sidecar.telemetry.record import Record
 from sidecar.telemetry.telemetry import Telemetry
 from tests.support.modules import among, loaded_by
 
-PARTIES = dict.fromkeys(catalog.PARTIES, "unknown")
+PARTIES = dict.fromkeys(metric_catalog.PARTIES, "unknown")
 HTTP = {**PARTIES, "request_protocol": "http", "connection_security_policy": "none", "reporter": "destination"}
 BY_SOURCE = {"connection_security_policy": "unknown", "reporter": "source"}
 

@@ -7,17 +7,17 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.errors import Reason
 from sidecar.feed.time_slicer import TimeSlicer
-from sidecar.telemetry import catalog
-from sidecar.telemetry.catalog import Metric
+from sidecar.telemetry import metric_catalog
 from sidecar.telemetry.exposition import render
+from sidecar.telemetry.metric_catalog import Metric
 from sidecar.telemetry.metrics import METERS
 from sidecar.telemetry.record import Record
 from sidecar.telemetry.telemetry import Telemetry
 
 # The kernel counts these, of the process.
-KEPT = {metric.name for metric in catalog.PROCESS}
-COUNTED = [each for each in catalog.METRICS if each.kind in ("counter", "histogram") and each.name not in KEPT]
-PEAKS = [each for each in catalog.METRICS if each.name.endswith("_max_seconds")]
+KEPT = {metric.name for metric in metric_catalog.PROCESS}
+COUNTED = [each for each in metric_catalog.METRICS if each.kind in ("counter", "histogram") and each.name not in KEPT]
+PEAKS = [each for each in metric_catalog.METRICS if each.name.endswith("_max_seconds")]
 
 
 class Told:
@@ -28,11 +28,11 @@ class Told:
         self.events = 0
         self.slices = TimeSlicer()
         gauges = self.telemetry.gauges
-        for metric in catalog.READ:
+        for metric in metric_catalog.READ:
             if metric.kind == "counter":
                 labels = tuple("x" for _ in metric.labels)
                 gauges.add_labelled(metric.name, lambda labels=labels: [(labels, float(self.events))])  # type: ignore[misc]
-        # As ``sidecar.gauges`` and ``feed.mesh_status`` have them.
+        # As ``sidecar.gauges`` and ``feed.config_status`` have them.
         gauges.add("sidecar_loop_lag_max_seconds", lambda: self.telemetry.lag.max)
         gauges.add_labelled("sidecar_gc_pause_max_seconds", self.telemetry.pauses.longest)
         gauges.add_peak("sidecar_snapshot_slice_max_seconds", lambda: self.slices.longest, self.slices.forget_longest)
@@ -57,10 +57,10 @@ class Told:
     def sums(self) -> dict[str, float]:
         """Of each metric by its name: the sum of all samples of a page."""
         _, page = render(self.telemetry.read(), "1.2.3", "")
-        found = dict.fromkeys((each.name for each in catalog.METRICS), 0.0)
+        found = dict.fromkeys((each.name for each in metric_catalog.METRICS), 0.0)
         for family in text_string_to_metric_families(page.decode()):
             for sample in family.samples:
-                name = next(each.name for each in catalog.METRICS if sample.name in each.shown)
+                name = next(each.name for each in metric_catalog.METRICS if sample.name in each.shown)
                 found[name] += sample.value
         return found
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import os_limits, settings, values
+from sidecar import os_limits, settings, value_parsers
 from sidecar.addresses import Address
 from sidecar.errors import StartError
-from sidecar.options import OPTIONS
+from sidecar.option_table import OPTIONS
 from sidecar.resources.snapshot import Mode, Node
 
 UPSTREAM = {"upstream": "127.0.0.1:8080"}
@@ -140,7 +140,7 @@ def test_a_wrong_twin_under_a_right_flag_does_no_harm() -> None:
     [("10", 10), ("10s", 10), ("250ms", 0.25), ("5m", 300), ("1h", 3600), ("0", 0), ("1.5", 1.5), ("0.5h", 1800)],
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert values.duration(text) == pytest.approx(seconds)
+    assert value_parsers.duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_durations(text: str, seconds: float) -> None:
 )
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
-        values.duration(text)
+        value_parsers.duration(text)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_what_is_no_duration(text: str) -> None:
     + [("2GiB", 2 << 30), ("7B", 7), ("1kB", 1000), ("1TiB", 1 << 40)],
 )
 def test_sizes(text: str, size: int) -> None:
-    assert values.size(text) == size
+    assert value_parsers.size(text) == size
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_sizes(text: str, size: int) -> None:
 )
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ValueError, match="is not"):
-        values.size(text)
+        value_parsers.size(text)
 
 
 @pytest.mark.parametrize(

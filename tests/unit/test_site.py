@@ -15,7 +15,7 @@ import pytest
 
 from docs.generate import DOCS, PAGES
 from sidecar.errors import Reason
-from sidecar.options import OPTIONS
+from sidecar.option_table import OPTIONS
 
 ROOT = Path(__file__).parents[2]
 

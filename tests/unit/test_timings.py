@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from sidecar.errors import Reason
-from sidecar.telemetry import catalog
+from sidecar.telemetry import metric_catalog
 from sidecar.telemetry.gc_pauses import GENERATIONS, GcPauses
 from sidecar.telemetry.metrics import METERS
 from sidecar.telemetry.record import Record
@@ -86,8 +86,8 @@ def test_a_reset_leaves_what_is_open_and_begins_the_rest_anew() -> None:
 
 
 def test_each_metric_stands_once_in_the_catalog() -> None:
-    names = [metric.name for metric in catalog.METRICS]
+    names = [metric.name for metric in metric_catalog.METRICS]
     assert len(names) == len(set(names))
-    for metric in catalog.METRICS:
+    for metric in metric_catalog.METRICS:
         assert metric.help.endswith(".") and metric.kind in ("counter", "gauge", "histogram", "info")
-    assert not set(catalog.HTTP_LABELS) & {"method", "path", "host", "authority", "user_agent"}
+    assert not set(metric_catalog.HTTP_LABELS) & {"method", "path", "host", "authority", "user_agent"}

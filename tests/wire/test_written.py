@@ -17,7 +17,7 @@ from sidecar.http.headers import Field
 from sidecar.http.message import UNKNOWN
 from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import NEVER, Connection
-from sidecar.net.pool import Lease
+from sidecar.net.connection_pool import Lease
 from tests.wire import near_valid
 from tests.wire.feeding import read_request, read_response
 from tests.wire.oracle import client_reads, server_reads

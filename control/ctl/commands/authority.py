@@ -169,10 +169,10 @@ def _until(root: Any) -> str:
 
 
 def _duration(text: str, flag: str) -> float:
-    from sidecar import values
+    from sidecar import value_parsers
 
     try:
-        return values.positive_duration(text)
+        return value_parsers.positive_duration(text)
     except ValueError as error:
         raise Failed(Exit.USAGE, f"{flag}: {error}; write for example 10m") from None
 
@@ -206,7 +206,7 @@ def revoke(session: Session, what: str, lift: bool) -> int:
 
 
 def _lift(session: Session, what: str) -> int:
-    from control.ctl.server import segment
+    from control.ctl.api_client import segment
 
     for one in session.server.pages("/v1/revocations", "revocations"):
         if what in (one["id"], one.get("spiffeId"), one.get("serial")):

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 import click
 
-from control.ctl import bundle, settings
+from control.ctl import settings
+from control.ctl import support_bundle as archive
 from control.ctl.command_base import Command, with_session
 from control.ctl.exit_codes import Exit, Failed
 from control.ctl.output import printable
@@ -153,21 +154,21 @@ def support_bundle(session: Session, proxy: Proxy, file: str) -> int:
     parts: dict[str, bytes] = {}
     missing: dict[str, str] = {}
     with session.printer.waiting("asking ..."):
-        for name, path in bundle.PARTS.items():
+        for name, path in archive.PARTS.items():
             try:
-                parts[name] = bundle.clean(name, proxy.get(path))
+                parts[name] = archive.clean(name, proxy.get(path))
             except Failed as failed:
                 if failed.code is Exit.UNREACHED:
                     raise
-                missing[name] = bundle.clean(name, "; ".join(failed.lines).encode()).decode()
+                missing[name] = archive.clean(name, "; ".join(failed.lines).encode()).decode()
     now = time.time()
     manifest = {
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)), "by": f"sidecarctl {__version__}",
         "parts": sorted(parts), "missing": missing,
     }  # fmt: skip
-    archive = bundle.pack({"manifest.json": json.dumps(manifest, indent=1).encode(), **parts}, now)
-    settings.write_private(Path(file), archive)
-    session.says(f"{len(parts)} parts, {len(archive)} bytes, are in {file}; look at them before you hand them on")
+    packed = archive.pack({"manifest.json": json.dumps(manifest, indent=1).encode(), **parts}, now)
+    settings.write_private(Path(file), packed)
+    session.says(f"{len(parts)} parts, {len(packed)} bytes, are in {file}; look at them before you hand them on")
     return Exit.DONE
 
 

@@ -122,7 +122,7 @@ def _changed(found: Row) -> str:
 
 
 def _describe_service(session: Session, key: tuple[str, str, str]) -> None:
-    from control.ctl.server import segment
+    from control.ctl.api_client import segment
 
     found = session.server.get(f"/v1/services/{segment(key[1])}/{segment(key[2])}")
     where = ", ".join([*found["addresses"], *found["virtualAddresses"]]) or "-"

@@ -37,7 +37,7 @@ def backup(session: Session, file: str, force: bool) -> int:
     with session.printer.waiting("fetching the store ..."):
         reply = session.server.raw("GET", "/v1/backup", most=BYTES, wait=SECONDS)
     if reply.status != 200:
-        from control.ctl.server import refused
+        from control.ctl.api_client import refused
 
         raise refused(reply, session.target)
     if file == "-":

@@ -89,7 +89,7 @@ def revoke(session: Session, ids: tuple[str, ...]) -> int:
     A certificate that was issued with one stays good; take back the identity, if that is what is meant (sidecarctl
     revoke).
     """
-    from control.ctl.server import segment
+    from control.ctl.api_client import segment
 
     for each in ids:
         session.server.ask("DELETE", f"/v1/tokens/{segment(each)}")

@@ -105,7 +105,7 @@ def check(session: Session, names: tuple[str, ...], recursive: bool) -> int:
 
 
 def _check_here(session: Session, files: Sequence[tuple[str, bytes]]) -> None:
-    from sidecar.resources.config import read_config
+    from sidecar.resources.document_files import read_config
 
     found = read_config(files)
     if found.problems:
@@ -163,7 +163,7 @@ def _normal(source: Source) -> list[str]:
 
 def path_of(key: tuple[str, str, str]) -> str:
     """Where a document is."""
-    from control.ctl.server import segment
+    from control.ctl.api_client import segment
 
     return "/v1/resources/" + "/".join(map(segment, key))
 

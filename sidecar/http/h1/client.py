@@ -18,7 +18,7 @@ from sidecar.http.h1.head import parse_response
 from sidecar.http.headers import Field
 from sidecar.http.message import UNKNOWN, Request, Response
 from sidecar.net.connection import NEVER, Connection, ConnectionClosed, DeadlineExceeded
-from sidecar.net.pool import Lease
+from sidecar.net.connection_pool import Lease
 
 
 class H1ClientStream:

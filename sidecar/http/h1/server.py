@@ -1,7 +1,7 @@
 """A client's HTTP/1 connection: one ``ServerStream`` per request, one after the other.
 
-``proxy.connection_handler`` and ``proxy.outbound`` make one, ``proxy.serve`` takes the streams from it; nothing behind
-``proxy.serve`` sees it.
+``proxy.connection_handler`` and ``proxy.outbound`` make one, ``proxy.request_loop`` takes the streams from it; nothing
+behind ``proxy.request_loop`` sees it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sidecar.http.h1.head import RequestHead, parse_request
 from sidecar.http.h1.server_stream import VERSIONS, H1ServerStream
 from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import NEVER, Connection, ConnectionClosed
-from sidecar.net.drain import DrainState
+from sidecar.net.graceful_drain import DrainState
 from sidecar.telemetry.record import ConnectionInfo
 
 

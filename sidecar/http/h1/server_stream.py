@@ -21,7 +21,7 @@ from sidecar.http.message import LocalReply, Response
 from sidecar.http.streams import ClientStream
 from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import NEVER, Connection, ConnectionClosed, DeadlineExceeded
-from sidecar.net.drain import NOT_DRAINING
+from sidecar.net.graceful_drain import NOT_DRAINING
 
 VERSIONS: Final = "HTTP/1.0", "HTTP/1.1"
 CLIENT_ERROR: Final = 400  # after statuses from here on, an app reads no more of the body

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from control.ctl import bundle, contexts, kinds, tables
+from control.ctl import contexts, kinds, support_bundle, tables
 from control.ctl.command import SECTIONS, command
 from control.ctl.exit_codes import MEANINGS, Exit, Failed
 from control.ctl.output import as_yaml, printable
@@ -82,7 +82,7 @@ def test_rows_of_another_release_can_be_listed() -> None:
 )
 def test_what_has_the_form_of_a_credential_is_left_out(secret: bytes) -> None:
     last = secret.split()[-1] if b"-----" not in secret else b"MHcCAQ"
-    kept = bundle.clean("stats.txt", b"before " + secret + b"\nafter")
+    kept = support_bundle.clean("stats.txt", b"before " + secret + b"\nafter")
     assert last not in kept and kept.startswith(b"before ") and b"***" in kept
 
 
@@ -91,16 +91,16 @@ def test_what_callers_chose_freely_is_left_out() -> None:
         {"request_id": "a", "user_agent": "hunter2", "x_forwarded_for": "hunter2", "path": "/x"},
         {"user_agent": ""},
     ]
-    kept = json.loads(bundle.clean("requests.json", json.dumps(rows).encode()))
+    kept = json.loads(support_bundle.clean("requests.json", json.dumps(rows).encode()))
     assert kept == [
         {"request_id": "a", "user_agent": "***", "x_forwarded_for": "***", "path": "/x"},
         {"user_agent": ""},
     ]
-    assert bundle.clean("requests.json", b"no JSON: hunter2") == b"[]"
+    assert support_bundle.clean("requests.json", b"no JSON: hunter2") == b"[]"
 
 
 def test_an_archive_is_for_its_owner() -> None:
-    with tarfile.open(fileobj=io.BytesIO(bundle.pack({"a.txt": b"text"}, 1000.0))) as archive:
+    with tarfile.open(fileobj=io.BytesIO(support_bundle.pack({"a.txt": b"text"}, 1000.0))) as archive:
         (entry,) = archive.getmembers()
         found = archive.extractfile(entry)
         assert found is not None and found.read() == b"text"
@@ -117,8 +117,8 @@ def test_a_name_that_could_be_another_file_is_refused(name: str) -> None:
     "text", ["plain", "Zürich", "no", "1:30", "a\nb\n", "\x1b[2J", "\u202e", "\ud7ff\u0085", "- x: y", ""]
 )
 def test_yaml_is_printable_and_reads_the_same(text: str) -> None:
-    from sidecar.resources import yamltext
+    from sidecar.resources import yaml_reader
 
     written = as_yaml({"value": text, "list": [text]})
     assert printable(written) == written
-    assert yamltext.read(written).root == {"value": text, "list": [text]}
+    assert yaml_reader.read(written).root == {"value": text, "list": [text]}

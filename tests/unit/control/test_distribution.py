@@ -30,7 +30,7 @@ from sidecar.resources.kinds import (
     WorkloadEntry,
     WorkloadSelector,
 )
-from sidecar.resources.mesh import Mesh
+from sidecar.resources.mesh_documents import Mesh
 from sidecar.resources.proxy_config import EntrySpec, ProxyConfig, RegisteredSpec, ResolvedService
 from sidecar.resources.schema import MutualTls, PeerAuthenticationSpec, PortSpec, ServiceSpec
 from sidecar.resources.visibility import Visibility, entry_spec, scope_of, scoped_mesh, service_spec

@@ -12,7 +12,7 @@ from control.documents import parse, placeholders, preconditions, stored_documen
 from control.documents.stored_document import Held
 from control.problems import Invalid
 from control.store import Entry
-from sidecar.resources.mesh import Mesh
+from sidecar.resources.mesh_documents import Mesh
 from sidecar.resources.visibility import scope_of, service_spec
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from certs.spiffe import SpiffeId, parse, workload
 from control.problems import Invalid
-from control.registry import address_check, serving_rights, virtual_allocation
+from control.registry import address_check, serving_rights, virtual_address_allocator
 from control.registry.registration import (
     DETAIL_CHARS,
     LABELS,
@@ -20,13 +20,13 @@ from control.registry.registration import (
     check_id,
     printable,
 )
-from control.registry.virtual_allocation import FIRST, LAST, Freed, addresses, free, number_of
+from control.registry.virtual_address_allocator import FIRST, LAST, Freed, addresses, free, number_of
 from sidecar.resources.kinds import Service
 from sidecar.resources.schema import PortSpec
 
 ONE = [PortSpec(port=80)]
 TWO = [PortSpec(port=80, name="http"), PortSpec(port=9000, name="admin")]
-HOUR = virtual_allocation.KEPT_SECONDS
+HOUR = virtual_address_allocator.KEPT_SECONDS
 
 
 def registration(**told: Any) -> Registration:

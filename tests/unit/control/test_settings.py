@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from control import cli, flags, log
-from control.options import OPTIONS
+from control import cli, flag_parser, logging_setup
+from control.option_table import OPTIONS
 from control.settings import examine, unknown_twins
 
 
 def problems(*words: str, environ: dict[str, str] | None = None) -> list[str]:
-    given = flags.split(words)
+    given = flag_parser.split(words)
     return examine(given.flags, environ or {}, given.problems)[1]
 
 
@@ -30,7 +30,7 @@ def test_without_a_flag_it_starts() -> None:
 def test_every_option_takes_its_default_and_its_example(option) -> None:
     option.parse(option.default)
     option.parse(option.example)
-    assert option.twin in flags.help_text() and option.flag in flags.help_text()
+    assert option.twin in flag_parser.help_text() and option.flag in flag_parser.help_text()
 
 
 WRONG = [
@@ -84,8 +84,8 @@ def test_the_environment_says_the_same_and_the_flag_wins() -> None:
 
 def test_help_and_version_need_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
-    assert capsys.readouterr().out == flags.help_text()
-    assert max(map(len, flags.help_text().splitlines())) <= 120
+    assert capsys.readouterr().out == flag_parser.help_text()
+    assert max(map(len, flag_parser.help_text().splitlines())) <= 120
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("sidecar-control ")
 
@@ -96,4 +96,4 @@ def test_a_wrong_command_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_line_of_the_log_is_one_line() -> None:
-    assert log.one_line("a\nb\x1b[0m") == "a\\nb\\x1b[0m"
+    assert logging_setup.one_line("a\nb\x1b[0m") == "a\\nb\\x1b[0m"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.errors import StartError
-from sidecar.feed.control_answers import ListText
+from sidecar.feed.control_responses import ListText
 from sidecar.feed.identity_dir import NAME, IdentityDir, Kept, file_system
 
 KEPT = Kept("spiffe://td/c", "spiffe://td/a", "chain", "a secret", "roots", "1.2", "1.3", (ListText("crl", "chain"),))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from textwrap import dedent
 
-from sidecar.resources.config import Config, read_config
-from sidecar.resources.mesh import Mesh
+from sidecar.resources.document_files import Config, read_config
+from sidecar.resources.mesh_documents import Mesh
 
 ISTIO = {"PeerAuthentication": "security.istio.io/v1"}
 

@@ -13,7 +13,7 @@ from sidecar.resources.conflicts import problems_of
 from sidecar.resources.documents import Document
 from sidecar.resources.incremental_compile import compile_slices
 from sidecar.resources.kinds import EntryPort, Metadata, Service, ServiceEntry
-from sidecar.resources.mesh import Mesh
+from sidecar.resources.mesh_documents import Mesh
 from sidecar.resources.schema import EndpointSpec, MeshFile, PortSpec
 from sidecar.resources.snapshot import Node, Version
 from sidecar.resources.visibility import scoped_mesh

@@ -11,12 +11,12 @@ import msgspec
 import pytest
 
 from docs.generate import DOCS
-from sidecar.resources.config import read_config
+from sidecar.resources.document_files import read_config
 from sidecar.resources.field_docs import ABOUT
 from sidecar.resources.json_schemas import schema_of, schema_of_all
 from sidecar.resources.kinds import API_VERSIONS, KINDS
 from sidecar.resources.unsupported import KNOWN
-from sidecar.resources.yamltext import read_all
+from sidecar.resources.yaml_reader import read_all
 from tests.unit.resources.test_documents import value
 
 PAGE = (DOCS / "resources.md").read_text()

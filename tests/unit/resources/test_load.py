@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.resources import load as load_module
-from sidecar.resources import yamltext
+from sidecar.resources import yaml_reader
 from sidecar.resources.load import load_mesh
 from sidecar.resources.snapshot import Mode, Node, Version
 from tests.support.modules import among, loaded_by
@@ -179,7 +179,7 @@ def test_aliases_stand_for_what_they_name_and_can_not_grow_into_a_bomb(monkeypat
     assert at.services["default", "a"].identities == at.services["default", "b"].identities
     bomb = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
     assert problems(bomb) == ["mesh.yaml:7: it has more than 1000000 values, each use of an alias counted"]
-    monkeypatch.setattr(yamltext, "NODES", 10)
+    monkeypatch.setattr(yaml_reader, "NODES", 10)
     assert problems("services: [1, 2, 3, 4, 5, 6, 7, 8, 9]") == [
         "mesh.yaml:1: it has more than 10 values, each use of an alias counted"
     ]
@@ -194,11 +194,11 @@ def test_words_are_text_and_both_readers_agree(python: bool, monkeypatch: pytest
     text = (
         "[on, yes, 0x1f, 010, 1:30, 2001-01-01, 1_000, +1, .5, 1e3, '7', \"true\", =, <<, 7, -7, 0, 0.5, true, null, ~]"
     )
-    assert yamltext.read(text).root == [
+    assert yaml_reader.read(text).root == [
         "on", "yes", "0x1f", "010", "1:30", "2001-01-01", "1_000", "+1", ".5", "1e3", "7", "true", "=", "<<",
         7, -7, 0, 0.5, True, None, None,
     ]  # fmt: skip
-    assert yamltext.read("a: |\n  7\nb: 7\n").root == {"a": "7\n", "b": 7}
+    assert yaml_reader.read("a: |\n  7\nb: 7\n").root == {"a": "7\n", "b": 7}
 
 
 def test_many_problems_are_not_a_flood() -> None:

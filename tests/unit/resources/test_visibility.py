@@ -7,7 +7,7 @@ import pytest
 from certs.spiffe import parse, workload
 from sidecar.resources.documents import Document
 from sidecar.resources.kinds import Metadata, Service
-from sidecar.resources.mesh import Mesh
+from sidecar.resources.mesh_documents import Mesh
 from sidecar.resources.proxy_config import RegisteredSpec
 from sidecar.resources.schema import EndpointSpec, PortSpec
 from sidecar.resources.visibility import entry_spec, scope_of, scoped_mesh, service_spec

@@ -13,7 +13,7 @@ import trio
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.connection import Connection
-from sidecar.net.pool import Lease, Limits
+from sidecar.net.connection_pool import Lease, Limits
 from sidecar.policy.authorize import Asked, Permit, allow_all, authorize_inbound, authorize_outbound
 from sidecar.telemetry.metrics import Counters
 from sidecar.upstream.bounded_table import MOST, ROOM

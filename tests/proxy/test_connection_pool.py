@@ -7,7 +7,7 @@ import trio.testing
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.connection import Connection
-from sidecar.net.pool import Lease, Limits, Pool
+from sidecar.net.connection_pool import Lease, Limits, Pool
 from sidecar.telemetry.metrics import Counters
 from tests.proxy.ends import tcp_pair
 

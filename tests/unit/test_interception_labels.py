@@ -9,7 +9,7 @@ import pytest
 from sidecar.errors import Reason
 from sidecar.telemetry.access_log import AccessLog
 from sidecar.telemetry.explain import explain
-from sidecar.telemetry.interception import cluster, difference
+from sidecar.telemetry.interception_labels import cluster, difference
 from sidecar.telemetry.log_writer import LogWriter
 from sidecar.telemetry.metrics import Counters
 from sidecar.telemetry.record import ConnectionInfo, Record

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.http.detect import DETECT_BYTES, PREFACE, Detected, detect
+from sidecar.http.first_bytes import DETECT_BYTES, PREFACE, Detected, detect
 
 OPEN = {Detected.MORE, Detected.LIKELY_OPAQUE}  # more bytes may change these
 

@@ -17,7 +17,7 @@ from sidecar.resources.documents import Document, Key, Placed, bounded, placed_d
 from sidecar.resources.incremental_compile import Compiled, compile_slices
 from sidecar.resources.lint import lint
 from sidecar.resources.load import Loaded, notes_of
-from sidecar.resources.mesh import Mesh
+from sidecar.resources.mesh_documents import Mesh
 from sidecar.resources.snapshot import Node, Version
 from sidecar.resources.validation import path_text
 from sidecar.resources.virtual_addresses import virtual_addresses
@@ -25,8 +25,8 @@ from sidecar.resources.visibility import scope_of, scoped_mesh
 
 
 class Config(msgspec.Struct, frozen=True):
-    """The documents of a set, as ``mesh`` and in the order in which they stand; None and nothing where there are
-    problems. ``notes`` are what is only odd. Both are lines that begin with a file's name."""
+    """The documents of a set, as ``mesh`` and in the order in which they stand; None and nothing where there
+    are problems. ``notes`` are what is only odd. Both are lines that begin with a file's name."""
 
     mesh: Mesh | None = None
     documents: tuple[Document, ...] = ()

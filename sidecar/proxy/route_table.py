@@ -34,7 +34,7 @@ class Snapshots(Protocol):
     def snapshot(self) -> Snapshot: ...
 
 
-class Routes:
+class RouteTable:
     """``told`` is the outbound policy of the command line; ``mesh`` None outside of one. ``stream_idle`` seconds of
     silence end an attempt."""
 

@@ -1,7 +1,7 @@
 """Are the rules still there? They can't be read without a capability, so the proxy dials itself through them.
 
-Called by ``app`` with --interception redirect. It runs ``RedirectMonitor.run`` and asks ``RedirectMonitor.meets`` of
-each connection that the outbound listener accepts.
+Called by ``app`` with --interception redirect. It runs ``InterceptionMonitor.run`` and asks
+``InterceptionMonitor.meets`` of each connection that the outbound listener accepts.
 
 Theory of operation. The rules lead a reserved port of the pod's own addresses to the outbound listener, whoever dials
 it. So every 10 s, in each family that has an address to dial, we dial it, and the listener has to accept a connection
@@ -32,7 +32,7 @@ _GONE = {errno.EADDRNOTAVAIL, errno.EINVAL}  # the address was taken away since 
 _log = logging.getLogger(__name__)
 
 
-class RedirectMonitor:
+class InterceptionMonitor:
     """``port`` is the reserved one; ``addresses`` gives one address for each family, by its name; ``told`` gets a
     sentence at each change for the worse or the better."""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from control.options import OPTIONS, Option
+from control.option_table import OPTIONS, Option
 
 _ABOUT = ("--help", "-h", "--version")
 _WIDTH = 116

@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from sidecar.addresses import ClientAddr, OriginalDst
-from sidecar.net import redirect_monitor as module
-from sidecar.net.redirect_monitor import RedirectMonitor
+from sidecar.net import interception_monitor as module
+from sidecar.net.interception_monitor import InterceptionMonitor
 from tests.support.descriptors import no_descriptors
 from tests.support.ports import held_port
 
@@ -30,7 +30,7 @@ class Pod:
         self.asked = 0
         self.redirects = True
         self.original = OriginalDst(self.host, self.port)
-        self.drift = RedirectMonitor(self.port, self.look_up, self.told.append)
+        self.drift = InterceptionMonitor(self.port, self.look_up, self.told.append)
         self._listener = listener
         monkeypatch.setattr(module, "original_dst", lambda _: self.original)
         monkeypatch.setattr(module, "PATIENCE", 1.0)
@@ -88,7 +88,7 @@ async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pod]:
 
 
 def test_before_the_first_look_nobody_knows() -> None:
-    assert "not known yet" in RedirectMonitor(15005, dict, print).words
+    assert "not known yet" in InterceptionMonitor(15005, dict, print).words
 
 
 async def test_it_meets_itself_and_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ async def test_somebody_elses_connection_is_left_to_whoever_serves_it(monkeypatc
 async def test_nobody_listening_is_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 60.0)
     with held_port() as port, trio.fail_after(10):
-        drift = RedirectMonitor(port, lambda: {"ipv4": "127.0.0.1"}, lambda _: None)
+        drift = InterceptionMonitor(port, lambda: {"ipv4": "127.0.0.1"}, lambda _: None)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drift.run, FAST, FAST)
             await drift.looked.wait()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sidecar.net import pipes as pipes_module
-from sidecar.net.pipes import IDLE_PIPES, Pipes
+from sidecar.net import splice_pipes as pipes_module
+from sidecar.net.splice_pipes import IDLE_PIPES, Pipes
 from tests.proxy.ends import descriptors
 
 

@@ -16,7 +16,7 @@ import trio
 from sidecar.admin import record_filters
 from sidecar.admin.context import AdminContext
 from sidecar.admin.responses import Reply, Request, as_json
-from sidecar.telemetry import interception, redact
+from sidecar.telemetry import interception_labels, redact
 from sidecar.telemetry.explain import Explanation, explain
 from sidecar.telemetry.history import KEPT, History
 from sidecar.telemetry.record import Record
@@ -95,9 +95,9 @@ def row(record: Record) -> Row:
         "upstream": record.upstream,
         "downstream_peer": record.principal or None,
         "upstream_peer": record.upstream_principal or None,
-        "cluster": interception.cluster(record) or None,
-        "original_destination": interception.original(record) or None,
-        "authority_differs": bool(interception.difference(record)),
+        "cluster": interception_labels.cluster(record) or None,
+        "original_destination": interception_labels.original(record) or None,
+        "authority_differs": bool(interception_labels.difference(record)),
         "attempts": record.attempts,
         "user_agent": _text(record.user_agent),
         "x_forwarded_for": _text(record.forwarded_for),
@@ -121,7 +121,7 @@ def line(record: Record) -> str:
             record.client,
             record.upstream or "-",
             _text(record.request_id) or "-",
-            *([f"to {wanted}"] if (wanted := interception.original(record)) else []),
+            *([f"to {wanted}"] if (wanted := interception_labels.original(record)) else []),
             *([f"by {record.principal}"] if record.principal else []),
             *([f"at {record.upstream_principal}"] if record.upstream_principal else []),
         )

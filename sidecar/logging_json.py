@@ -1,6 +1,6 @@
 """The application log as JSON: an object per line, by python-json-logger.
 
-Imported by ``sidecar.applog`` where ``--log-format json`` asks for it, and by nobody else: a start without it is
+Imported by ``sidecar.logging_setup`` where ``--log-format json`` asks for it, and by nobody else: a start without it is
 smaller by the library.
 """
 

@@ -1,6 +1,6 @@
 """Keeps this proxy's identity: gets a certificate, renews it, and hears of new roots and of what was taken back.
 
-Who calls it: ``feed.factories``. Three tasks, each of which goes on through whatever the control plane does:
+Who calls it: ``feed.wiring``. Three tasks, each of which goes on through whatever the control plane does:
 
 - *renewal*. A key is made for each request, in this process, and leaves it only for ``--identity-dir``. An answer is
   taken when it is for our id and our key, under roots that we trust, and lasts; else what we have stays. The next one
@@ -30,10 +30,10 @@ from certs.renew import renew_at
 from certs.request import new_request
 from certs.spiffe import SpiffeId
 from certs.verify import Peer, check_own, recheck
-from sidecar.feed import control_answers
+from sidecar.feed import control_responses
 from sidecar.feed.bootstrap_trust import pinned
-from sidecar.feed.control_answers import BundleAnswer, CertificateAnswer, ListsAnswer, Malformed, Version
 from sidecar.feed.control_client import Way
+from sidecar.feed.control_responses import BundleAnswer, CertificateAnswer, ListsAnswer, Malformed, Version
 from sidecar.feed.identity_dir import IdentityDir, Kept
 from sidecar.feed.retrying_client import RetryingClient
 from sidecar.identity import Credentials, Identity
@@ -108,7 +108,7 @@ class IdentityFeed:
         ours, key = self._contact.ours(), new_key()
         body = msgspec.json.encode({"csr": new_request(key, ours)})
         answer, by = await self._caller.ask("POST", "/v1/certificates", body, most=BUNDLE_BYTES, once=True)
-        told = control_answers.decode(answer.body, CertificateAnswer)
+        told = control_responses.decode(answer.body, CertificateAnswer)
         bundle = self._bundle(ours.trust_domain, told.bundle, told.bundle_version, by)
         self._take(ours, pem.from_pem(told.chain), key, bundle)
         self._count("ok")
@@ -129,7 +129,7 @@ class IdentityFeed:
         now = self._clock()
         peer = check_own(chain, key.public_key(), ours, bundles, now)
         left = peer.not_after - now
-        if left < control_answers.SHORTEST_LEFT:
+        if left < control_responses.SHORTEST_LEFT:
             raise IdentityError(Refusal.EXPIRED, f"the new certificate lasts {left:.1f} s, which is too short")
         steady = self._steady()
         self._due = renew_at(steady, left, self._chance())
@@ -152,7 +152,7 @@ class IdentityFeed:
 
     def _bundle(self, trust_domain: str, text: str, version: str, way: Way) -> Bundle:
         """The bundle to go on with: this one, or ours where that is not older. Raises IdentityError, Malformed."""
-        held, told = self._held(), control_answers.version(version)
+        held, told = self._held(), control_responses.version(version)
         same_epoch = held is not None and held.trust_domain == trust_domain and held.version[0] == told[0]
         if held is not None and same_epoch and told <= held.version:
             return held
@@ -171,11 +171,11 @@ class IdentityFeed:
         held = self.tally.bundle_version
         answer, way = await self._caller.ask("GET", _since("/v1/bundle", held, wait), most=BUNDLE_BYTES, wait=wait)
         if answer.status == 200:
-            told = control_answers.decode(answer.body, BundleAnswer)
+            told = control_responses.decode(answer.body, BundleAnswer)
             ours = self._current()
             if told.trust_domain != ours.spiffe_id.trust_domain:
                 raise IdentityError(Refusal.UNKNOWN_TRUST_DOMAIN, "a bundle of another trust domain")
-            if control_answers.older(control_answers.version(told.version), held):
+            if control_responses.older(control_responses.version(told.version), held):
                 raise Malformed("older_version", "a bundle that is older than the one in use")
             bundle = self._bundle(told.trust_domain, told.bundle, told.version, way)
             if bundle is not self._held():
@@ -195,8 +195,8 @@ class IdentityFeed:
         held = self.tally.lists_version
         answer, _ = await self._caller.ask("GET", _since("/v1/crl", held, wait), most=LISTS_BYTES, wait=wait)
         if answer.status == 200:
-            told = control_answers.decode(answer.body, ListsAnswer)
-            if control_answers.older(control_answers.version(told.version), held):
+            told = control_responses.decode(answer.body, ListsAnswer)
+            if control_responses.older(control_responses.version(told.version), held):
                 raise Malformed("older_version", "revocation lists that are older than those in use")
             try:
                 self._take_lists(told)
@@ -212,8 +212,8 @@ class IdentityFeed:
     def _take_lists(self, told: ListsAnswer) -> None:
         bundle = self._held()
         assert bundle is not None
-        taken = control_answers.revocations(told, self._identity.revocations, bundle, self._clock())
-        self.tally.lists_version = control_answers.version(told.version)
+        taken = control_responses.revocations(told, self._identity.revocations, bundle, self._clock())
+        self.tally.lists_version = control_responses.version(told.version)
         self._lists = told
         if taken != self._identity.revocations:
             self._identity.revoke(taken)
@@ -268,7 +268,7 @@ class IdentityFeed:
             ours = self._contact.ours()
             if kept.spiffe_id != str(ours):
                 raise IdentityError(Refusal.WRONG_IDENTITY, "it is of another workload")
-            version = control_answers.version(kept.bundle_version)
+            version = control_responses.version(kept.bundle_version)
             bundle = Bundle.from_pem(ours.trust_domain, kept.bundle, version)
             self._take(ours, pem.from_pem(kept.chain), key_from_pem(kept.key.encode()), bundle)
             if kept.lists_version:

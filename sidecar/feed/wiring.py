@@ -8,9 +8,9 @@ from socket import gethostname
 from time import time
 from typing import TYPE_CHECKING, Final
 
+from sidecar.feed.certificate_renewal import IdentityFeed
 from sidecar.feed.control_auth import ControlAuth
 from sidecar.feed.control_client import ControlClient
-from sidecar.feed.identity import IdentityFeed
 from sidecar.feed.identity_dir import IdentityDir
 from sidecar.feed.retrying_client import RetryingClient
 from sidecar.feed.snapshot_feed import SnapshotFeed
@@ -73,7 +73,7 @@ def registration_of(
     by_file = bool(settings.mesh or settings.config)  # then our service may be in no document, and nobody asks for us
     if not settings.service or settings.advertise is None or (by_file and settings.advertise == Advertise()):
         return None
-    from sidecar.feed.health import Health, look_of  # not before: many a sidecar has nobody to tell of
+    from sidecar.feed.app_health import Health, look_of  # not before: many a sidecar has nobody to tell of
     from sidecar.feed.registration import Place, Registration
 
     place = Place(

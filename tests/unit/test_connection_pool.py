@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.connection import Connection
-from sidecar.net.pool import Lease, Limits, Pool
+from sidecar.net.connection_pool import Lease, Limits, Pool
 
 
 class Counted:

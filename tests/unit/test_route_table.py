@@ -13,11 +13,11 @@ from sidecar.addresses import OriginalDst
 from sidecar.errors import ProxyError, Reason
 from sidecar.feed.time_slicer import at_once
 from sidecar.net.connection import Connection
-from sidecar.net.pool import Limits
+from sidecar.net.connection_pool import Limits
 from sidecar.net.resolve import Resolver
 from sidecar.policy.authorize import Asked, Rules, allow_all
 from sidecar.policy.egress import OPEN, AllowedHost, Egress
-from sidecar.proxy.routes import Routes
+from sidecar.proxy.route_table import RouteTable
 from sidecar.resources.incremental_compile import compile_slices
 from sidecar.resources.snapshot import Endpoint, Node, Snapshot
 from sidecar.telemetry.metrics import Counters
@@ -68,10 +68,10 @@ def snapshot(
     return found.snapshot
 
 
-def routes(mesh: Mesh | None, told: Egress = OPEN, rules: Rules = allow_all) -> tuple[Routes, Clusters]:
+def routes(mesh: Mesh | None, told: Egress = OPEN, rules: Rules = allow_all) -> tuple[RouteTable, Clusters]:
     plaintext = PlaintextConnector(Resolver(), [], set(), None if mesh is None else lambda: mesh.snapshot)
     clusters = Clusters(Limits(8, 8, 1.0, 60.0), 1.0, Counters(), plaintext, mesh)
-    return Routes(clusters, mesh, told, Resolver(), [], rules, 60.0), clusters
+    return RouteTable(clusters, mesh, told, Resolver(), [], rules, 60.0), clusters
 
 
 def test_one_service_port_is_one_cluster_however_it_is_called() -> None:

@@ -1,8 +1,8 @@
 """What the control plane answers, judged: JSON to certificates, roots and lists, or an error with a word. Pure.
 
-Who calls it: ``feed.identity`` and ``feed.identity_dir``. Nothing here is believed for having come over a good
-connection: a certificate is checked against our key, our id and the roots that we hold, a list against its signer, and
-within an epoch nothing older than what we hold is taken.
+Who calls it: ``feed.certificate_renewal`` and ``feed.identity_dir``. Nothing here is believed for having come over a
+good connection: a certificate is checked against our key, our id and the roots that we hold, a list against its signer,
+and within an epoch nothing older than what we hold is taken.
 """
 
 from __future__ import annotations

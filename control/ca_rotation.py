@@ -1,7 +1,7 @@
 """How one root replaces another, so that nobody meets a certificate whose root it does not know yet. Pure.
 
-Who drives it: ``control.authority``, which keeps the state, tells the time, and does what follows. Each root is a
-generation, and goes one way::
+Who drives it: ``control.certificate_authority``, which keeps the state, tells the time, and does what follows. Each
+root is a generation, and goes one way::
 
     PUBLISHED  in the bundle, and nothing is issued from it: proxies take the bundle up, and confirm it
        |       when all have confirmed, or at the deadline

@@ -10,7 +10,7 @@ import msgspec
 if TYPE_CHECKING:
     from certs.verify import Peer
     from sidecar.net.connection import Connection
-    from sidecar.net.drain import DrainState
+    from sidecar.net.graceful_drain import DrainState
 
 
 class ConnectionSecurity(msgspec.Struct, frozen=True):

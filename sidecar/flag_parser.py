@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from sidecar.options import OPTIONS, Option
+from sidecar.option_table import OPTIONS, Option
 
 _ABOUT = ("--help", "-h", "--version")
 _NUMBER = re.compile(r"-[0-9]", re.ASCII)

@@ -1,6 +1,6 @@
 """Text that a person writes -> a typed value: durations, sizes, listening addresses, networks, rates.
 
-Who calls it: the table in ``sidecar.options``; flags and environment alike come through here. Pure. Every function
+Who calls it: the table in ``sidecar.option_table``; flags and environment alike come through here. Pure. Every function
 takes the text, returns the value, and raises ValueError with a clause that says what is wrong with the text, and
 nothing of where it stood. Digits are ASCII digits: ``float`` and ``int`` would also take "nan", "1_000" and the digits
 of other scripts.

@@ -1,7 +1,7 @@
 """The table of options of ``sidecar-control``: each flag, its twin in the environment, its default and what it means.
 
-Who reads it: ``control.settings`` (values), ``control.flags`` (``--help``) and the generator of the reference page.
-A default is written as a user would write it and goes through the same parser.
+Who reads it: ``control.settings`` (values), ``control.flag_parser`` (``--help``) and the generator of the reference
+page. A default is written as a user would write it and goes through the same parser.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from certs import spiffe
 from certs.errors import IdentityError
-from sidecar import ports, values
+from sidecar import ports, value_parsers
 
 LISTENERS = "Where it listens"
 AUTHORITY = "The authority"
@@ -68,12 +68,12 @@ def key_file(text: str) -> str:
     """The path of a PEM file with a key; empty for ``none``."""
     if text.startswith("pkcs11:"):
         raise ValueError("a PKCS#11 URI names a key in a token or an HSM, which can't be used; name a PEM file")
-    return values.path_or_none(text)
+    return value_parsers.path_or_none(text)
 
 
 def file_or_url(text: str) -> str:
     """A path, or a URL as ``url`` takes it; empty for ``none``."""
-    return url(text) if "://" in text else values.path_or_none(text)
+    return url(text) if "://" in text else value_parsers.path_or_none(text)
 
 
 def url(text: str) -> str:
@@ -104,17 +104,17 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-_LOCAL = values.listen("127.0.0.1", "::1")
-_ANYWHERE = values.listen("0.0.0.0", "::")
+_LOCAL = value_parsers.listen("127.0.0.1", "::1")
+_ANYWHERE = value_parsers.listen("0.0.0.0", "::")
 
 OPTIONS: tuple[Option, ...] = (
     Option(
         "listen", LISTENERS, "[ADDR:]PORT|off", f"127.0.0.1:{ports.CONTROL}", f"127.0.0.1:{ports.CONTROL}",
-        "the API as plain HTTP, on loopback only; port 0 takes any free one", values.or_off(_LOCAL),
+        "the API as plain HTTP, on loopback only; port 0 takes any free one", value_parsers.or_off(_LOCAL),
     ),
     Option(
         "tls_listen", LISTENERS, "[ADDR:]PORT|off", "off", str(ports.CONTROL_TLS),
-        "the API over mTLS, for sidecars", values.or_off(_ANYWHERE),
+        "the API over mTLS, for sidecars", value_parsers.or_off(_ANYWHERE),
     ),
     Option(
         "trust_domain", AUTHORITY, "NAME", "cluster.local", "cluster.local",
@@ -123,24 +123,24 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "ca", AUTHORITY, "dir|memory", "dir", "dir",
         "where the authority's own key lives: in a file in --ca-dir, or in memory, to be gone with the process",
-        values.choice("dir", "memory"),
+        value_parsers.choice("dir", "memory"),
     ),
     Option(
         "ca_dir", AUTHORITY, "PATH", "sidecar-control.d", "/var/lib/sidecar-control/ca",
         "a directory that only this user can read (made so at the first start), for the authority and the operator's "
         "token",
-        values.path,
+        value_parsers.path,
     ),
     Option(
         "ca_cert", AUTHORITY, "FILE|none", "none", "/etc/ca/ca.pem",
         "a CA of your own in place of one that is made: its certificate, then those above it, the last of which is "
         "the root (PEM)",
-        values.path_or_none,
+        value_parsers.path_or_none,
     ),
     Option("ca_key", AUTHORITY, "FILE|none", "none", "/etc/ca/ca.key", "the key of the first of those (PEM)", key_file),
     Option(
         "leaf_ttl", AUTHORITY, "S", "24h", "24h", "how long a workload's certificate is good for",
-        values.positive_duration,
+        value_parsers.positive_duration,
     ),
     Option(
         "kube_jwks", ACCESS, "FILE|URL|none", "none", "/etc/kube/jwks.json",
@@ -157,17 +157,17 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "kube_api_ca", ACCESS, "FILE|none", "none", "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
         "the only CA that is believed of --kube-api and of a URL in --kube-jwks; none: those of the machine",
-        values.path_or_none,
+        value_parsers.path_or_none,
     ),
     Option(
         "kube_api_token_file", ACCESS, "FILE|none", "none", "/var/run/secrets/kubernetes.io/serviceaccount/token",
-        "what this process shows to both; read at each use", values.path_or_none,
+        "what this process shows to both; read at each use", value_parsers.path_or_none,
     ),
     Option(
         "workload_networks", ACCESS, "CIDR,...|none", "none", "10.0.0.0/8,fd00::/8",
         "where workloads are: a sidecar may register at any address in these networks, also at one from which it never "
         "called; name the networks of the pods alone",
-        values.networks,
+        value_parsers.networks,
     ),
     Option(
         "store", STORE, "dir|sqlite:///PATH|memory", "dir", "sqlite:////var/lib/sidecar-control/store.db",
@@ -177,13 +177,14 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "audit_log", STORE, "FILE|none", "none", "/var/log/sidecar-control/audit.jsonl",
-        "who did what, and what came of it, an object of JSON per line; none: in the log below", values.path_or_none,
+        "who did what, and what came of it, an object of JSON per line; none: in the log below",
+        value_parsers.path_or_none,
     ),
     Option(
         "log_level", LOGS, "debug|info|warning|error", "info", "info",
-        "what the process says of itself, on standard error", values.choice("debug", "info", "warning", "error"),
+        "what the process says of itself, on standard error", value_parsers.choice("debug", "info", "warning", "error"),
     ),
     Option(
-        "log_format", LOGS, "text|json", "text", "text", "the form of that", values.choice("text", "json"),
+        "log_format", LOGS, "text|json", "text", "text", "the form of that", value_parsers.choice("text", "json"),
     ),
 )  # fmt: skip

@@ -193,7 +193,7 @@ ELSEWHERE = {
     Reason.NOT_REDIRECTED: "tests/netns/test_capture_proxy.py",
     Reason.NOT_THIS_POD: "tests/netns/test_capture_proxy.py",
     Reason.PEER_REFUSED: "tests/mesh/test_cut.py",
-    Reason.PLAINTEXT_REFUSED: "tests/netns/test_mesh.py",
+    Reason.PLAINTEXT_REFUSED: "tests/netns/test_mesh_documents.py",
     Reason.REVOKED: "tests/mesh/test_cut.py",
     Reason.CERTIFICATE_EXPIRED: "tests/mesh/test_cut.py",
     Reason.ROOT_WITHDRAWN: "tests/mesh/test_cut.py",
@@ -203,7 +203,7 @@ ELSEWHERE = {
     Reason.HANDSHAKE_TIMEOUT: "tests/mesh/test_reasons.py",
     Reason.UPSTREAM_HANDSHAKE: "tests/mesh/test_reasons.py",
     Reason.NO_ENDPOINT: "tests/mesh/test_reasons.py",
-    Reason.NO_CONFIGURATION: "tests/mesh/test_entries.py",
+    Reason.NO_CONFIGURATION: "tests/mesh/test_service_entries.py",
 }
 
 

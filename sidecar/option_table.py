@@ -1,7 +1,7 @@
 """The table of options: each flag, its twin in the environment, its default and what it means, once.
 
-Who reads it: ``sidecar.settings`` (values), ``sidecar.flags`` (``--help``), ``sidecar.commands`` (completion) and the
-generator of the reference page. A default is written as a user would write it and goes through the same parser.
+Who reads it: ``sidecar.settings`` (values), ``sidecar.flag_parser`` (``--help``), ``sidecar.commands`` (completion) and
+the generator of the reference page. A default is written as a user would write it and goes through the same parser.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sidecar import control_url, os_limits, ports, registration_flags, values
+from sidecar import control_url, os_limits, ports, registration_flags, value_parsers
+from sidecar.app_probe import parse_probes
 from sidecar.dns_host import parse_dns_hosts
 from sidecar.policy.egress import parse_allowed
-from sidecar.probe import parse_probes
 
 LISTENERS = "Where it listens"
 APP = "The app"
@@ -67,20 +67,20 @@ class Option:
 
 
 def _choice(field: str, group: str, default: str, help: str, *words: str) -> Option:
-    return Option(field, group, "|".join(words), default, default, help, values.choice(*words), choices=words)
+    return Option(field, group, "|".join(words), default, default, help, value_parsers.choice(*words), choices=words)
 
 
 def _timeout(field: str, default: str, help: str) -> Option:
-    return Option(field, TIMEOUTS, DURATION, default, "10s", help, values.positive_duration)
+    return Option(field, TIMEOUTS, DURATION, default, "10s", help, value_parsers.positive_duration)
 
 
-_ANYWHERE = values.listen("0.0.0.0", "::")
-_LOCAL = values.listen("127.0.0.1", "::1")
+_ANYWHERE = value_parsers.listen("0.0.0.0", "::")
+_LOCAL = value_parsers.listen("127.0.0.1", "::1")
 
 OPTIONS: tuple[Option, ...] = (
     Option(
         "upstream", APP, "HOST:PORT", "", "127.0.0.1:8080", "the app; needed while --interception is none, only then",
-        values.destination, computed=lambda: None,
+        value_parsers.destination, computed=lambda: None,
     ),
     _choice(
         "protocol", APP, "auto", "what the app speaks; auto looks at the first bytes",
@@ -88,11 +88,11 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "max_app_connections", APP, "N", "1024", "1024", "connections to the app at once",
-        values.number(1),
+        value_parsers.number(1),
     ),
     Option(
         "max_waiting", APP, "N", "1024", "1024", "requests that may wait for one of those; more get 503",
-        values.number(0),
+        value_parsers.number(0),
     ),
     Option(
         "inbound", LISTENERS, LISTEN, str(ports.INBOUND), "15006",
@@ -104,16 +104,16 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "admin", LISTENERS, LISTEN + "|off", str(ports.ADMIN), "15000",
-        "for whoever looks after it, on loopback", values.or_off(_LOCAL),
+        "for whoever looks after it, on loopback", value_parsers.or_off(_LOCAL),
     ),
     Option(
         "scrape", LISTENERS, LISTEN + "|off", str(ports.SCRAPE), "15020",
-        "for Prometheus and probes, on all addresses", values.or_off(_ANYWHERE),
+        "for Prometheus and probes, on all addresses", value_parsers.or_off(_ANYWHERE),
     ),
     Option(
         "dns", LISTENERS, LISTEN + "|off", "off", str(ports.DNS),
         f"for the app's look-ups of names, by UDP and TCP on loopback; {ports.DNS} with --interception redirect",
-        values.or_off(_LOCAL), redirected=str(ports.DNS),
+        value_parsers.or_off(_LOCAL), redirected=str(ports.DNS),
     ),
     Option(
         "dns_host", LISTENERS, "NAME=ADDR|none", "none", "web.internal=10.0.0.7",
@@ -122,7 +122,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "admin_token_file", LISTENERS, "PATH|none", "none", "/run/secrets/sidecar-admin-token",
-        "what a POST to --admin has to bring as Authorization: Bearer; read at each use", values.path_or_none,
+        "what a POST to --admin has to bring as Authorization: Bearer; read at each use", value_parsers.path_or_none,
     ),
     Option(
         "probe", LISTENERS, "NAME=http:PORT/PATH|NAME=tcp:PORT|none", "none", "web=http:8080/healthz",
@@ -148,11 +148,11 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "token_file", IDENTITY, "PATH|none", "none", "/var/run/secrets/tokens/sidecar",
-        "the token that says who this proxy is; read at each use", values.path_or_none,
+        "the token that says who this proxy is; read at each use", value_parsers.path_or_none,
     ),
     Option(
         "control_ca", IDENTITY, "PATH|none", "none", "/etc/sidecar/root.pem",
-        "the roots that --control is trusted by, for tokens that do not say it themselves", values.path_or_none,
+        "the roots that --control is trusted by, for tokens that do not say it themselves", value_parsers.path_or_none,
     ),
     Option(
         "control_id", IDENTITY, "SPIFFE-ID", control_url.CONTROL_ID, control_url.CONTROL_ID,
@@ -161,21 +161,21 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "identity_dir", IDENTITY, "PATH|none", "none", "/dev/shm/sidecar",
         "a directory on tmpfs that keeps certificate and key over a restart; none keeps them in memory alone",
-        values.path_or_none,
+        value_parsers.path_or_none,
     ),
     Option(
         "mesh", IDENTITY, "PATH|none", "none", "mesh.yaml",
-        "a file with the services of the mesh, read again when it changes", values.path_or_none,
+        "a file with the services of the mesh, read again when it changes", value_parsers.path_or_none,
     ),
     Option(
         "config", IDENTITY, "PATH|none", "none", "documents/",
         "documents of the mesh, a file or a directory of them, read again when one changes; instead of --mesh",
-        values.path_or_none,
+        value_parsers.path_or_none,
     ),
     Option(
         "mtls", IDENTITY, "strict|permissive|disable", "strict, or as documents say", "strict",
         "what callers of the app have to bring; a document may tighten what is said here, never loosen it",
-        values.choice("strict", "permissive", "disable"), computed=lambda: "",
+        value_parsers.choice("strict", "permissive", "disable"), computed=lambda: "",
     ),
     Option(
         "service", IDENTITY, "NAME|none", "none", "web", "the service that the app belongs to",
@@ -188,7 +188,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "state_dir", IDENTITY, "PATH|none", "none", "/var/lib/sidecar",
         "a directory that keeps the last good configuration from --control, for a start while that is away",
-        values.path_or_none,
+        value_parsers.path_or_none,
     ),
     Option(
         "advertise", REGISTRATION, "[ADDR][:PORT]|auto|none", "auto", "10.0.0.7:15006",
@@ -213,43 +213,47 @@ OPTIONS: tuple[Option, ...] = (
         registration_flags.parse_health,
     ),
     Option(
-        "health_interval", REGISTRATION, DURATION, "5s", "5s", "from one look to the next", values.positive_duration,
+        "health_interval", REGISTRATION, DURATION, "5s", "5s", "from one look to the next",
+        value_parsers.positive_duration,
     ),
     Option(
-        "health_timeout", REGISTRATION, DURATION, "1s", "1s", "how long a look may take", values.positive_duration,
+        "health_timeout", REGISTRATION, DURATION, "1s", "1s", "how long a look may take",
+        value_parsers.positive_duration,
     ),
     Option(
         "health_healthy", REGISTRATION, "N", "1", "1", "looks in a row that find it well before it counts as that",
-        values.number(1),
+        value_parsers.number(1),
     ),
     Option(
         "health_unhealthy", REGISTRATION, "N", "3", "3", "looks in a row that don't before it counts as unwell",
-        values.number(1),
+        value_parsers.number(1),
     ),
     Option(
         "trusted_proxies", HTTP, "CIDR,...", "none", "10.0.0.0/8",
-        "senders whose x-forwarded-* headers are believed and added to; those of others are replaced", values.networks,
+        "senders whose x-forwarded-* headers are believed and added to; those of others are replaced",
+        value_parsers.networks,
     ),
     Option(
         "via", HTTP, "on|off", "off", "on", "add a Via header to what is passed on",
-        values.switch, bare="on",
+        value_parsers.switch, bare="on",
     ),
     Option(
         "max_body", HTTP, "SIZE|none", "none", "10MB", "the longest request body; a longer one gets 413",
-        values.size_or_none,
+        value_parsers.size_or_none,
     ),
     Option(
         "body_min_rate", HTTP, "BYTES/SECONDS", "240/30", "240/30",
         "the slowest request body: so many bytes per second, measured over so many seconds; a slower one gets 408",
-        values.rate,
+        value_parsers.rate,
     ),
     Option(
         "max_connections", LIMITS, "N", "half of RLIMIT_NOFILE", "1000", "connections from clients at once",
-        values.number(1), computed=os_limits.default_max_connections,
+        value_parsers.number(1), computed=os_limits.default_max_connections,
     ),
     Option(
         "memory_limit", LIMITS, "SIZE|none", "the cgroup's, or none", "64MiB",
-        "memory of this process, near which new work is refused", values.size_or_none, computed=os_limits.memory_limit,
+        "memory of this process, near which new work is refused",
+        value_parsers.size_or_none, computed=os_limits.memory_limit,
     ),
     _timeout("request_head_timeout", "10s", "from a request's first byte to the end of its head"),
     _timeout("idle_timeout", "1h", "a client's connection on which nothing happens"),
@@ -258,16 +262,16 @@ OPTIONS: tuple[Option, ...] = (
     _timeout("pool_idle_timeout", "55s", "an unused connection to an upstream, kept for the next request"),
     Option(
         "drain_seconds", STOPPING, DURATION, "30s", "30s",
-        "from the signal to the end: what is under way may finish within that time", values.duration,
+        "from the signal to the end: what is under way may finish within that time", value_parsers.duration,
     ),
     Option(
         "drain_delay", STOPPING, DURATION, "0s", "5s",
-        "how much of that time new connections are still accepted", values.duration,
+        "how much of that time new connections are still accepted", value_parsers.duration,
     ),
     _choice("access_log", LOGS, "text", "the form of the line per request and connection", "text", "json", "off"),
     Option(
         "access_log_file", LOGS, "PATH|-", "-", "/var/log/sidecar.log", "where those lines go; - is standard output",
-        values.path,
+        value_parsers.path,
     ),
     _choice(
         "log_level", LOGS, "info", "what the process says of itself, on standard error",
@@ -278,6 +282,6 @@ OPTIONS: tuple[Option, ...] = (
 
 TIMEOUT = Option(
     "timeout", "", DURATION, "60s", "60s", "how long to wait before it is given up, with exit code 1",
-    values.positive_duration,
+    value_parsers.positive_duration,
 )  # fmt: skip
 """The one flag that only the command ``wait`` has; it has no twin."""

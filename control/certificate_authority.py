@@ -2,7 +2,7 @@
 
 Who calls it: ``control.api`` for callers, the composition root for the control plane's own certificate. What is decided
 is decided elsewhere: who somebody is (``control.authentication``), what a request may say (``certs.request``), when a
-root is used (``control.rotation``); here it is brought together, written down, and then done.
+root is used (``control.ca_rotation``); here it is brought together, written down, and then done.
 
 **Order.** A certificate is in the ledger before it is handed out, so that it can be revoked with its identity; a
 revocation is in the store before anyone is told that it holds; a generation is on the disk before the bundle shows it.
@@ -28,12 +28,12 @@ from certs.issue import Issuer
 from certs.keys import PublicKey
 from certs.request import read_request
 from certs.spiffe import SpiffeId
-from control import rotation
+from control import ca_rotation
 from control.bundle_acks import BundleAcks
+from control.ca_rotation import Generation, Generations, Phase, RotationRefused
+from control.issued_certificates import Issued, Ledger, Revocation, identity_entry, serial_entry
 from control.keyring import Keyring
-from control.ledger import Issued, Ledger, Revocation, identity_entry, serial_entry
 from control.problems import Invalid, Refused, unauthenticated
-from control.rotation import Generation, Generations, Phase, RotationRefused
 from control.store import Store, StoreFailed
 from control.version import Version
 from control.watchable import Watchable
@@ -136,7 +136,7 @@ class Authority:
         now, serial = self._clock(), keys.new_serial()
         leaf = issue.leaf(self.issuer, key, identity, serial, now, self.leaf_ttl)
         expires = leaf.not_valid_after_utc.timestamp()
-        generation, fingerprint = rotation.issuing(self.generations).id, facts.digest_of(leaf).hex()
+        generation, fingerprint = ca_rotation.issuing(self.generations).id, facts.digest_of(leaf).hex()
         await self._ledger.note(Issued(f"{serial:x}", str(identity), now, expires, generation, fingerprint))
         chain = pem.to_pem([leaf, *self.issuer.intermediates])
         return Granted(chain, self.bundle.value, self.bundle.version, expires, f"{serial:x}", fingerprint)
@@ -144,7 +144,7 @@ class Authority:
     @property
     def issuer(self) -> Issuer:
         """Who signs now."""
-        return rotation.issuing(self.generations).issuer
+        return ca_rotation.issuing(self.generations).issuer
 
     def pins(self) -> tuple[bytes, ...]:
         """SHA-256 of the public keys of the roots that the control plane proves itself by, now and next."""
@@ -218,7 +218,7 @@ class Authority:
             now = self._clock()
             fresh = made(self.control_id.trust_domain, now)
             try:
-                changed = rotation.begin(self.generations, fresh, now, deadline)
+                changed = ca_rotation.begin(self.generations, fresh, now, deadline)
             except RotationRefused as error:
                 raise Invalid(str(error), 409) from None
             await self._become(changed)
@@ -228,7 +228,7 @@ class Authority:
     def confirm(self, key: str, identity: SpiffeId, version: Version, *, by_certificate: bool = True) -> None:
         """Notes which bundle a proxy says that it holds."""
         self._confirmations.note(key, str(identity), version, self._clock(), by_certificate=by_certificate)
-        if rotation.coming(self.generations) is not None:
+        if ca_rotation.coming(self.generations) is not None:
             self._look.set()
 
     def unconfirmed(self) -> list[str]:
@@ -272,7 +272,7 @@ class Authority:
                 await self._step()
                 if self._clock() - self._signed >= LIST_SECONDS:
                     await self._refresh()
-                due = min(self._signed + LIST_SECONDS, rotation.next_step(self.generations) or float("inf"))
+                due = min(self._signed + LIST_SECONDS, ca_rotation.next_step(self.generations) or float("inf"))
             except (StoreFailed, OSError) as error:
                 _log.error("the authority can't go on, and tries again in %g s: %s", RETRY_SECONDS, error)
                 due = self._clock() + RETRY_SECONDS
@@ -284,13 +284,13 @@ class Authority:
             if not self._published:
                 await self._publish()
             now = self._clock()
-            waiting = rotation.coming(self.generations)
+            waiting = ca_rotation.coming(self.generations)
             confirmed = waiting is not None and not self.unconfirmed()
-            last = max(self._ledger.last_expiry(rotation.issuing(self.generations).id), now + self.leaf_ttl)
-            changed = rotation.step(self.generations, now, confirmed, last)
+            last = max(self._ledger.last_expiry(ca_rotation.issuing(self.generations).id), now + self.leaf_ttl)
+            changed = ca_rotation.step(self.generations, now, confirmed, last)
             if changed is self.generations:
                 return
-            if waiting is not None and rotation.issuing(changed).id == waiting.id:
+            if waiting is not None and ca_rotation.issuing(changed).id == waiting.id:
                 late = "" if confirmed else f"; not confirmed by {len(self.unconfirmed())} identities"
                 _log.warning("certificates are issued from the root %s now%s", waiting.id, late)
             await self._become(changed)

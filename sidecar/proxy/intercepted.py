@@ -24,7 +24,7 @@ Serve = Callable[[Connection, str], Awaitable[None]]
 ServeCaptured = Callable[[Connection, str, OriginalDst], Awaitable[None]]
 
 
-class RedirectedInbound:
+class InterceptedInbound:
     """Of port 15006. ``knows``: whether this destination was found good before, and so need not be looked at again."""
 
     def __init__(self, serve: ServeCaptured, knows: Callable[[OriginalDst], bool], context: ProxyContext) -> None:
@@ -58,7 +58,7 @@ class RedirectedInbound:
         )
 
 
-class RedirectedOutbound:
+class InterceptedOutbound:
     """Of port 15001: what is not captured is the explicit proxy's."""
 
     def __init__(self, explicit: Serve, captured: ServeCaptured, context: ProxyContext) -> None:
