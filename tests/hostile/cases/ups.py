@@ -99,7 +99,8 @@ ANSWERS: list[Answer] = [
     *[Answer("UPS-1", f"chunk-{data.hex()[:24]}", _CHUNKED + data, (502, 200), cut=True) for data in _BAD_CHUNKS],
     Answer("UPS-1", "chunk-fin", _CHUNKED + b"2\r\nok\r\n", (502, 200), "close", cut=True),
     Answer("UPS-1", "length-fin", _OK + b"Content-Length: 10\r\n\r\nok", (502, 200), "close", cut=True),
-    Answer("UPS-1", "length-reset", _OK + b"Content-Length: 10\r\n\r\nok", (502, 200), "reset", cut=True),
+    # 503: a reset also destroys what the kernel had taken and the proxy had not read yet, the head with it.
+    Answer("UPS-1", "length-reset", _OK + b"Content-Length: 10\r\n\r\nok", (502, 503, 200), "reset", cut=True),
     Answer("UPS-1", "head-fin", _OK + b"Content-Le", (502, 503), "close"),
     Answer("UPS-1", "good", _OK + b"Content-Length: 2\r\n\r\nok", (200,), body=b"ok", reused=True),
     Answer("UPS-1", "good-chunked", _CHUNKED + b"2\r\nok\r\n0\r\n\r\n", (200,), body=b"ok", reused=True),
