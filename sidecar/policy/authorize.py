@@ -7,7 +7,7 @@ cluster that forwards holds it against its own name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -38,8 +38,10 @@ class Permit(msgspec.Struct, frozen=True, gc=False):
 class Asked(msgspec.Struct, frozen=True, gc=False):
     """What a peer wants, as far as it is known: all that rules decide by.
 
-    ``protocol`` is HTTP, TLS or TCP. ``client`` is its address. The last four are empty where they do not apply, and
-    for a client that is silent.
+    ``peer`` is its SPIFFE id, empty for one that has shown none; ``client`` the address that the connection comes
+    from, ``remote`` the one that trusted proxies report (the same where none does). ``protocol`` is HTTP, TLS or TCP.
+    ``place`` is the address and port at which the app is reached. The rest is empty where it does not apply, and for a
+    client that is silent; ``path`` is the target as it was sent, ``fields`` are all that may go on.
     """
 
     direction: str
@@ -51,6 +53,9 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     path: bytes = b""
     authority: bytes = b""
     sni: bytes = b""
+    remote: str = ""
+    place: tuple[str, int] = ("", 0)
+    fields: Sequence[tuple[bytes, bytes]] = ()
 
 
 Rules = Callable[[Asked], str]
