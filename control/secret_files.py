@@ -1,6 +1,6 @@
 """Files that are secret: read only where nobody else could, and replaced as a whole.
 
-Who calls it: ``control.keyring`` for the authority, ``control.firststart`` for the operator's token.
+Who calls it: ``control.keyring`` for the authority, ``control.operator_token`` for the operator's token.
 """
 
 from __future__ import annotations

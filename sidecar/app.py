@@ -95,7 +95,7 @@ class App:
             in_force=in_force,
             probes=settings.probe,
             drift=self._directions.drift_words,
-            membership=self._membership,
+            mesh_runtime=self._membership,
             token=Token(settings.admin_token_file),
         )
         if self._membership is not None:
@@ -326,7 +326,7 @@ def _context(
     telemetry: Telemetry,
     memory: MemoryGuard,
     connections: set[Connection],
-    membership: MeshRuntime | None,
+    mesh_runtime: MeshRuntime | None,
 ) -> ProxyContext:
     timeouts = Timeouts(
         request_head=settings.request_head_timeout,
@@ -349,7 +349,7 @@ def _context(
         resolver=Resolver(own=settings.dns),
         pipes=Pipes(),
         connections=connections,
-        acceptor=None if membership is None else membership.acceptor,
-        mesh=membership,
+        acceptor=None if mesh_runtime is None else mesh_runtime.acceptor,
+        mesh=mesh_runtime,
         egress=Egress(settings.outbound_policy == "REGISTRY_ONLY", settings.allow_host),
     )

@@ -55,11 +55,11 @@ def add_gauges(
         )
         gauges.add("sidecar_interception_inbound_last_seen_timestamp_seconds", lambda: intercepted_inbound.last_seen)
 
-    if admin.membership is not None:
-        _add_handshakes(telemetry, admin.membership)
+    if admin.mesh_runtime is not None:
+        _add_handshakes(telemetry, admin.mesh_runtime)
 
-    if admin.membership is not None:
-        admin.membership.add_gauges(gauges)
+    if admin.mesh_runtime is not None:
+        admin.mesh_runtime.add_gauges(gauges)
 
     def pools(number: Callable[[PoolUse], int]) -> Callable[[], Readings]:
         return lambda: [((name,), number(use)) for name, use in (inbound.uses() | outbound.uses()).items()]
@@ -71,8 +71,8 @@ def add_gauges(
     gauges.add_labelled("sidecar_pool_upstreams", pools(lambda use: use.upstreams))
 
 
-def _add_handshakes(telemetry: Telemetry, membership: MeshRuntime) -> None:
-    gauges, acceptor = telemetry.gauges, membership.acceptor
+def _add_handshakes(telemetry: Telemetry, mesh_runtime: MeshRuntime) -> None:
+    gauges, acceptor = telemetry.gauges, mesh_runtime.acceptor
     gauges.add_labelled(
         "sidecar_tls_handshakes",
         lambda: [((outcome,), float(times)) for outcome, times in ({"ok": 0} | acceptor.outcomes).items()],
@@ -83,6 +83,6 @@ def _add_handshakes(telemetry: Telemetry, membership: MeshRuntime) -> None:
     gauges.add("sidecar_tls_handshakes_open", lambda: acceptor.under_way)
     gauges.add_labelled(
         "sidecar_tls_connections_cut",
-        lambda: [((reason.word,), float(times)) for reason, times in membership.identity.cut.items()],
+        lambda: [((reason.word,), float(times)) for reason, times in mesh_runtime.identity.cut.items()],
     )
-    telemetry.who = lambda: str(membership.identity.spiffe_id or "")
+    telemetry.who = lambda: str(mesh_runtime.identity.spiffe_id or "")

@@ -1,7 +1,8 @@
 """Who this proxy is, now: its certificate, whom it trusts, and the TLS contexts made of both.
 
 Who calls it: ``feed`` installs what it was given; ``tls.acceptor`` (inbound) and ``upstream.mtls`` (outbound) take
-contexts and judgements from it; ``admin`` shows it. One per process, made by ``app`` where an identity was asked for.
+contexts and judgements from it; ``admin`` shows it. One per process, made by ``mesh_runtime`` where an identity was
+asked for.
 
 Theory of operation. Credentials never change; a renewal or a new bundle makes a new *generation*, with new contexts,
 since a context that was used can't be changed. New connections use the newest generation at once. Connections of an

@@ -1,8 +1,8 @@
-"""What one identity is told, and its form on the wire: ``ScopedMesh`` as JSON, of pieces that are encoded already.
+"""What one identity is told, and its form on the wire: ``ProxyConfig`` as JSON, of pieces that are encoded already.
 Pure.
 
 Who calls it: ``control.distribution.push`` makes contents and compares them, ``api`` sends them. It says what a
-``ScopedMesh`` that is encoded whole would say (a test holds it to that), but a service is encoded once per change and
+``ProxyConfig`` that is encoded whole would say (a test holds it to that), but a service is encoded once per change and
 not once per proxy.
 
 **Schema.** ``1.1``. Within a major, a minor may add members that a proxy can do without, and they are

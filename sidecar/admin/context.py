@@ -114,7 +114,7 @@ class AdminContext:
     in_force: Sequence[EffectiveOption] = ()
     probes: Sequence[Probe] = ()
     drift: Callable[[], str] = str  # what is wrong with the rules that redirect connections here; empty: nothing
-    membership: MeshRuntime | None = None  # in a mesh
+    mesh_runtime: MeshRuntime | None = None  # in a mesh
     token: Token = field(default_factory=Token)
     health: Health = field(default_factory=Health)
     streams: set[Connection] = field(default_factory=set)  # those of the admin port that carry a stream now

@@ -68,22 +68,22 @@ async def config_dump(context: AdminContext, _: Request) -> Reply:
 
 def _mesh(context: AdminContext) -> dict[str, object] | None:
     """What this proxy was told of its mesh: where from, how old, what was refused; None where it is in none."""
-    if context.membership is None:
+    if context.mesh_runtime is None:
         return None
-    membership = context.membership
-    return {**membership.shown, "snapshot": dump(membership.current.snapshot)}
+    mesh_runtime = context.mesh_runtime
+    return {**mesh_runtime.shown, "snapshot": dump(mesh_runtime.current.snapshot)}
 
 
 async def certificates(context: AdminContext, _: Request) -> Reply:
     """Ours, and whom we trust; never a key."""
-    return as_json({"certificates": []} if context.membership is None else context.membership.certificates)
+    return as_json({"certificates": []} if context.mesh_runtime is None else context.mesh_runtime.certificates)
 
 
 def _identity(context: AdminContext) -> dict[str, object]:
     """Who we are, in a mesh; null before the first certificate."""
-    if context.membership is None:
+    if context.mesh_runtime is None:
         return {}
-    ours = context.membership.identity.spiffe_id
+    ours = context.mesh_runtime.identity.spiffe_id
     return {"spiffe_id": None if ours is None else str(ours)}
 
 

@@ -17,9 +17,9 @@ def standing(context: AdminContext) -> str:
         return "listeners_drained"
     if context.drift():
         return "not_intercepting"
-    if context.membership is not None and context.membership.problem:
+    if context.mesh_runtime is not None and context.mesh_runtime.problem:
         return "no_certificate"
-    if context.membership is not None and context.membership.unconfigured:
+    if context.mesh_runtime is not None and context.mesh_runtime.unconfigured:
         return "no_configuration"
     return "live"
 
@@ -29,10 +29,10 @@ async def ready(context: AdminContext, _: Request) -> Reply:
     words = ""
     if state == "not_intercepting":
         words = f"{context.drift()}\n"
-    elif state == "no_certificate" and context.membership is not None:
-        words = f"{context.membership.problem}\n"
-    elif state == "no_configuration" and context.membership is not None:
-        words = f"{context.membership.unconfigured}\n"
+    elif state == "no_certificate" and context.mesh_runtime is not None:
+        words = f"{context.mesh_runtime.problem}\n"
+    elif state == "no_configuration" and context.mesh_runtime is not None:
+        words = f"{context.mesh_runtime.unconfigured}\n"
     return Reply(200 if state == "live" else 503, f"{state.upper()}\n{words}".encode())
 
 

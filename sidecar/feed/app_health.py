@@ -1,8 +1,8 @@
 """Is the app well? Looked at by the sidecar beside it, as ``--health`` says, and told by ``feed.registration``.
 
-Who calls it: ``membership``, where there is ``--health``. What becomes of looks is decided by :func:`judged`, which is
-pure: the first one counts at once, since a caller that is sent here meets what it found; from then on it takes as many
-in a row as the thresholds say.
+Who calls it: ``mesh_runtime``, where there is ``--health``. What becomes of looks is decided by :func:`judged`, which
+is pure: the first one counts at once, since a caller that is sent here meets what it found; from then on it takes as
+many in a row as the thresholds say.
 """
 
 from __future__ import annotations

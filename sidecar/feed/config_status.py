@@ -1,6 +1,6 @@
 """What is shown of the configuration and of the registration: a part of ``/config_dump``, and their figures.
 
-Who calls it: ``membership``.
+Who calls it: ``mesh_runtime``.
 """
 
 from __future__ import annotations

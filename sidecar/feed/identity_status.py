@@ -1,6 +1,6 @@
 """What is shown of the identity: ``/certs``, and the figures of its feed. Never a key.
 
-Who calls it: ``membership`` for the admin port, and ``gauges`` once at the start.
+Who calls it: ``mesh_runtime`` for the admin port, and ``gauges`` once at the start.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Snapshots from the control plane: waited for, judged, taken whole or refused whole, and told what became of them.
 
-Who calls it: ``membership``, where there is ``--control`` and no file says what to obey. Two tasks: one waits at
+Who calls it: ``mesh_runtime``, where there is ``--control`` and no file says what to obey. Two tasks: one waits at
 ``/v1/snapshot``, one tells ``/v1/snapshot/status`` what was judged last.
 
 Theory of operation. An answer is for us, of a version that is not older than what was judged before in its epoch, and

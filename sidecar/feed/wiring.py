@@ -1,4 +1,4 @@
-"""Makes what speaks with the control plane, from the settings. Called by ``membership`` with ``--control``."""
+"""Makes what speaks with the control plane, from the settings. Called by ``mesh_runtime`` with ``--control``."""
 
 from __future__ import annotations
 

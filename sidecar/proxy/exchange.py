@@ -1,6 +1,6 @@
 """One HTTP request from its head to its reply: messages in, messages out, whatever protocol carries them.
 
-Called by ``inbound`` and ``outbound`` with a request that was judged. It imports no codec and no socket.
+Called by ``pipeline`` with a request that was judged. It imports no codec and no socket.
 
 An exchange is a loop of attempts (``attempt``), each of which ends with the answer's head in hand, and then a reply.
 ``policy.retry`` decides whether there is another attempt. By default there is in one case: the connection was a reused

@@ -1,6 +1,6 @@
 """Redirected listeners (--interception redirect): where did this connection want to go, and may it be served?
 
-Made by ``directions``, which gives it the two directions' ways to serve; it imports neither. A connection that may not
+Made by ``data_plane``, which gives it the two directions' ways to serve; it imports neither. A connection that may not
 be served is reset before a byte of it was read, and leaves a record.
 """
 

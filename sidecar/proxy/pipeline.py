@@ -3,9 +3,10 @@
     Snapshot, read once -> route -> authorize -> what goes on of the head -> attempts -> reply        (a request)
     Snapshot, read once -> route -> authorize -> a connection to the endpoint -> relay                (bytes)
 
-``request_loop`` calls it with a request, ``connection_handler`` and ``explicit`` with bytes. What a direction decides
+``request_loop`` calls it with a request, ``connection_handler`` with bytes; CONNECT (``explicit``) dials before its
+reply, and goes through the same stages itself. What a direction decides
 (its routes, and what its rules are asked) is behind ``Routing``; this module imports no direction and no codec. A stage
-that refuses raises ProxyError, and nothing has been dialed then.
+that refuses raises ProxyError; what a request is for has not been dialed then, and no byte has gone on.
 """
 
 from __future__ import annotations

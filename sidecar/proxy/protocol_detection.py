@@ -1,6 +1,7 @@
 """What a connection speaks, found out by waiting as briefly as can be: for the client, then also for the server.
 
-Called by ``inbound`` and by tunnels of ``outbound``. The judging is ``http.first_bytes``'s; here is the waiting.
+Called by ``connection_handler``, and by ``explicit`` for tunnels. The judging is ``http.first_bytes``'s; here is the
+waiting.
 
 A client that is silent for 50 ms may be waiting for the server's greeting (MySQL, SMTP): the upstream is dialed, and
 detection goes on. Who speaks first decides. That a destination has spoken first is remembered only to dial it sooner:

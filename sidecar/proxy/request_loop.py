@@ -1,6 +1,6 @@
 """A client's HTTP connection: its requests, one after the other, each with its record.
 
-Called by ``inbound`` and ``outbound``, which hand in what to do with a request. Here is what both have in common: the
+Called by ``connection_handler`` and ``explicit``, which hand in what to do with a request (``pipeline``). Here is the
 order of things around a request, and that nothing which fails in one reaches anything else.
 """
 

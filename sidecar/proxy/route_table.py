@@ -1,8 +1,8 @@
 """What the app calls, and whether it may: a name or an address -> a route, and a Permit for it.
 
-Called by ``outbound``, once for each request and each opaque connection, with the one Snapshot that these are judged
-by. A name or an address that leads to a service never leads to a service entry, and what leads to an entry never goes
-elsewhere; the rest goes where the app sent it, if the outbound policy lets it.
+Called by ``outbound`` and ``explicit``, once for each request and each opaque connection, with the one Snapshot that
+these are judged by. A name or an address that leads to a service never leads to a service entry, and what leads to an
+entry never goes elsewhere; the rest goes where the app sent it, if the outbound policy lets it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the ports of the app take, as lines for the log. Pure.
 
-Called by ``membership`` with each Snapshot. Operators read here which ports relay bytes as they are, since an app must
-not believe ``x-forwarded-client-cert`` in those.
+Called by ``mesh_runtime`` with each Snapshot. Operators read here which ports relay bytes as they are, since an app
+must not believe ``x-forwarded-client-cert`` in those.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """TLS contexts: what our certificate is, whom we trust, and what of TLS we speak. One pair per generation.
 
-Who calls it: ``proxy.mtls``, whenever certificate or bundle change: a context that was used can't be changed, so each
+Who calls it: ``identity``, whenever certificate or bundle change: a context that was used can't be changed, so each
 change makes new ones. OpenSSL tells the secrets of a handshake by what it calls a key log; here that leads to the
 :class:`HandshakeState` of that one connection, whose records are ours (``tls.records``), and nowhere else: nothing can
 switch it to a file, and nothing reads the environment.

@@ -1,4 +1,4 @@
-"""An exchange with an upstream over HTTP/1 on a pooled connection, as ``streams.Upstream`` has it.
+"""An exchange with an upstream over HTTP/1 on a pooled connection, as ``streams.ClientStream`` has it.
 
 The codecs are beside it; here is where they meet the waiting. Whatever rule of HTTP the upstream's bytes break, it
 is the upstream's fault, and its connection is never used again.

@@ -1,8 +1,8 @@
 """The one strict grammar of HTTP/1 heads, on bytes: what it does not accept is refused.
 
 ``head`` reads complete heads with it, ``body`` trailers. It accepts a subset of what h11 accepts, with the same
-meaning, and a property test holds it there. Where a head is refused, :func:`explain` walks its lines in the order of
-their bytes, so that the verdict is the same however the bytes were split. Pure.
+meaning, and a property test holds it there. Where a head is refused, :func:`explain_request` walks its lines in the
+order of their bytes, so that the verdict is the same however the bytes were split. Pure.
 
 Source: RFC 9110 section 5, RFC 9112 sections 2 to 5, with the leniencies that RFC 9112 allows left out (bare LF,
 obs-fold, white space around the start line, leading empty lines).

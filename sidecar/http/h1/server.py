@@ -1,6 +1,6 @@
 """A client's HTTP/1 connection: one ``ServerStream`` per request, one after the other.
 
-``proxy.connection_handler`` and ``proxy.outbound`` make one, ``proxy.request_loop`` takes the streams from it; nothing
+``proxy.connection_handler`` and ``proxy.explicit`` make one, ``proxy.request_loop`` takes the streams from it; nothing
 behind ``proxy.request_loop`` sees it.
 """
 
@@ -49,11 +49,11 @@ class H1ServerConnection:
         return self.connection.peer
 
     def close(self) -> None:
-        """See ``streams.Connection``."""
+        """See ``streams.ServerConnection``."""
         self.connection.close()
 
     def reset(self) -> None:
-        """See ``streams.Connection``."""
+        """See ``streams.ServerConnection``."""
         self.connection.reset()
 
     def leaves_with(self, drain: DrainState) -> None:
