@@ -14,6 +14,7 @@ import logging
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ from sidecar.net.timers import Sweeper
 from sidecar.os_limits import descriptor_limit
 from sidecar.policy.egress import Egress
 from sidecar.proxy.context import ProxyContext
+from sidecar.proxy.hypothetical import answer, of_record
 from sidecar.resources.protocols import MEANINGS
 from sidecar.settings import EffectiveOption, Settings
 from sidecar.telemetry.memory import MemoryGuard
@@ -94,6 +96,8 @@ class App:
             clusters=self._directions.pools,
             in_force=in_force,
             probes=settings.probe,
+            authorized=partial(of_record, self._directions.inbound, self._context),
+            hypothetical=partial(answer, self._directions.inbound, self._context),
             drift=self._directions.drift_words,
             mesh_runtime=self._membership,
             token=Token(settings.admin_token_file),

@@ -58,6 +58,8 @@ async def explanation(context: AdminContext, request: Request) -> Reply:
     shown = copy.copy(record)
     shown.path, shown.sent_target = redact.target(record.path), redact.target(record.sent_target)
     told = {"time": _moment(record.start), **explain(shown)}
+    if authorized := context.authorized(record):
+        told["authorization"] = authorized
     if request.parameters.get("format") == "text" or (not request.json and request.accept.startswith("text/plain")):
         return Reply(200, "\n".join([*_outline(told, ""), ""]).encode())
     return as_json(told)

@@ -11,13 +11,14 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar.addresses import parse_ip
+from sidecar.errors import ProxyError
 from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import Connection
 from sidecar.net.graceful_drain import DrainState
 from sidecar.net.listener import Listener
 from sidecar.net.resolve import Resolver
 from sidecar.net.splice_pipes import Pipes
-from sidecar.policy.authorize import Rules, allow_all
+from sidecar.policy.authorize import Asked, Rules, allow_all
 from sidecar.policy.egress import OPEN, Egress
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.request_ids import RequestIds
@@ -40,6 +41,18 @@ class Overload(Protocol):
 
     def admits(self, active: int) -> bool:
         """Whether a further request or connection may begin while ``active`` are under way."""
+        ...
+
+
+class Running(Protocol):
+    """A request or a connection on its way, which a policy that has changed may deny."""
+
+    def asked(self) -> Asked | None:
+        """Return what policies are asked of it; None where there are none for it."""
+        ...
+
+    def cut(self, denied: ProxyError) -> None:
+        """End it at once, for this reason."""
         ...
 
 
@@ -66,6 +79,8 @@ class ProxyContext:
     deadlines: Deadlines = field(default_factory=Deadlines)
     drain: DrainState = field(default_factory=DrainState)
     connections: set[Connection] = field(default_factory=set)
+    judged_names: set[bytes] = field(default_factory=set)  # of fields that policies ask for, in lower case
+    in_progress: dict[int, Running] = field(default_factory=dict)  # by the id of its record
     listeners: list[Listener] = field(default_factory=list)
     ids: RequestIds = field(default_factory=RequestIds)
 

@@ -19,6 +19,7 @@ import msgspec
 
 from certs.spiffe import SpiffeId
 from sidecar.addresses import Address, parse_ip
+from sidecar.resources.authorization import PolicySpec
 from sidecar.resources.protocols import Protocol, of_one_port
 from sidecar.resources.sni import Sni
 
@@ -207,6 +208,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     entry_targets: Mapping[tuple[str, int], EntryPort] = {}
     shared: Mapping[tuple[str, int], frozenset[Protocol]] = {}
     outbound_policy: Policy | None = None
+    policies: tuple[PolicySpec, ...] = ()
+    rules: object = None  # what was compiled of the policies, by the feed; None: nothing yet
     schema: str = SCHEMA
 
     @property
