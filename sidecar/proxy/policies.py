@@ -11,7 +11,7 @@ from typing import Final, cast
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.policy.authorize import Asked, Leave, Rules
-from sidecar.policy.rbac import EMPTY, Engine, Judgement, compile_policies
+from sidecar.policy.rbac import EMPTY, Engine, Judgement, Step, compile_policies
 from sidecar.proxy.context import ProxyContext
 from sidecar.resources.snapshot import NOTHING, Snapshot
 
@@ -51,7 +51,7 @@ class InboundPolicies:
             told["audited_by"] = judged.audited
         if judged.would_allow is not None:
             told["dry_run"] = {"allowed": judged.would_allow, "decided_by": judged.would_policy or "by default"}
-        told["policies"] = [step.shown() for step in self._engine.explain(asked)]
+        told["policies"] = [_shown(step) for step in self._engine.explain(asked)]
         return told
 
     def _follow(self, snapshot: Snapshot) -> None:
@@ -131,6 +131,17 @@ class InboundPolicies:
             except ProxyError as denied:
                 self._context.telemetry.counters.rbac_cut += 1
                 running.cut(denied)
+
+
+def _shown(step: Step) -> dict[str, object]:
+    told: dict[str, object] = {"policy": step.policy, "rule": step.rule, "action": step.action, "matched": step.matched}
+    if step.dry_run:
+        told["dry_run"] = True
+    if not step.matched:
+        told["differs"] = step.field
+        if not step.field.startswith("request.headers"):  # the value of a header may be a secret
+            told["saw"] = step.seen
+    return told
 
 
 def _header_names(snapshot: Snapshot) -> Iterator[bytes]:
