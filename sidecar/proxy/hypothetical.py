@@ -85,7 +85,7 @@ def of_record(inbound: Inbound | CapturedInbound, context: ProxyContext, record:
     """Return what decided about a request or connection that has been served, and what each policy in force says of
     it; empty where policies had no part."""
     denied = record.reason in (Reason.RBAC_DENIED, Reason.POLICY_CHANGED)
-    if record.direction != "inbound" or not (denied or record.permit):
+    if record.direction != "inbound" or not (denied or (record.permit and current(context).policies)):
         return {}
     info = record.origin or UNKNOWN_CONNECTION
     protocol = "HTTP" if record.method else "TLS" if record.protocol == "TLS" else "TCP"
