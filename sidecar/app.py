@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from sidecar.dns.server import DnsServer
 
 if TYPE_CHECKING:
+    from sidecar.config_runtime import ConfigRuntime
     from sidecar.mesh_runtime import MeshRuntime
 
 LOG_FLUSH_SECONDS = 2.0
@@ -79,6 +80,7 @@ class App:
         self._memory = MemoryGuard(settings.memory_limit)
         connections: set[Connection] = set()
         self._membership = _membership(settings, connections)
+        self._config_runtime = _config_runtime(settings)
         self._context = _context(settings, self._telemetry, self._memory, connections, self._membership)
         self._directions = DataPlane(settings, self._context)
         self._quit = trio.Event()
@@ -100,6 +102,7 @@ class App:
             hypothetical=partial(answer, self._directions.inbound, self._context),
             drift=self._directions.drift_words,
             mesh_runtime=self._membership,
+            config_runtime=self._config_runtime,
             token=Token(settings.admin_token_file),
         )
         if self._membership is not None:
@@ -140,6 +143,8 @@ class App:
             nursery.start_soon(self._directions.watch_rules)
             if self._membership is not None:
                 nursery.start_soon(self._membership.run)
+            if self._config_runtime is not None:
+                nursery.start_soon(self._config_runtime.run)
             if self._dns is not None:
                 nursery.start_soon(self._dns.run, self._telemetry.counters)
             gc.collect()
@@ -323,6 +328,15 @@ def _membership(settings: Settings, connections: set[Connection]) -> MeshRuntime
     from sidecar.mesh_runtime import MeshRuntime
 
     return MeshRuntime(settings, connections)
+
+
+def _config_runtime(settings: Settings) -> ConfigRuntime | None:
+    """What the proxy obeys by files alone; imported only then, since most read none."""
+    if settings.control is not None or not settings.config:
+        return None
+    from sidecar.config_runtime import ConfigRuntime
+
+    return ConfigRuntime(settings)
 
 
 def _context(

@@ -20,6 +20,7 @@ from sidecar.telemetry.telemetry import Telemetry
 from sidecar.upstream.pool_stats import PoolsShown
 
 if TYPE_CHECKING:
+    from sidecar.config_runtime import ConfigRuntime
     from sidecar.mesh_runtime import MeshRuntime
     from sidecar.proxy.hypothetical import Question
 
@@ -119,6 +120,7 @@ class AdminContext:
     hypothetical: Callable[[Question], dict[str, object]] | None = None  # what would become of a request
     drift: Callable[[], str] = str  # what is wrong with the rules that redirect connections here; empty: nothing
     mesh_runtime: MeshRuntime | None = None  # in a mesh
+    config_runtime: ConfigRuntime | None = None  # where documents are obeyed without one
     token: Token = field(default_factory=Token)
     health: Health = field(default_factory=Health)
     streams: set[Connection] = field(default_factory=set)  # those of the admin port that carry a stream now

@@ -209,12 +209,17 @@ def _peer_authentication(ranked: list[Document]) -> PeerAuthenticationSpec:
     return PeerAuthenticationSpec(mode, {port: each for port, each in ports.items() if each.mode != "UNSET"})
 
 
+def applies(policy: Document, namespace: str, labels: Iterable[Labels]) -> bool:
+    """Return whether an AuthorizationPolicy applies to a workload with these labels in this namespace."""
+    wanted = selector_of(policy)
+    return policy.metadata.namespace in (namespace, ROOT_NAMESPACE) and (not wanted or matches(wanted, labels))
+
+
 def _policies(mesh: Mesh, namespace: str, labels: list[Labels]) -> Iterator[PolicySpec]:
     """All policies that apply to this workload; each namespace's by name."""
     for each in dict.fromkeys((ROOT_NAMESPACE, namespace)):
         for document in mesh.in_namespace("AuthorizationPolicy", each):
-            wanted = selector_of(document)
-            if not wanted or matches(wanted, labels):
+            if applies(document, namespace, labels):
                 yield policy_spec(mesh, document.key[1:])
 
 
