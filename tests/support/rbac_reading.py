@@ -1,13 +1,14 @@
 """AuthorizationPolicies as their documents read, word by word and slowly: what the compiled form is held against.
 
-Written apart from ``sidecar.policy.rbac``: nothing is compiled, indexed or kept. Only the forms of a path are taken from
-the product, since they are what the law is about. ``python -m tests.support.rbac_reading --count N --seed S`` judges
+Written apart from ``sidecar.policy.rbac``: nothing is compiled, indexed or kept. Only the forms of a path are taken
+from the product, since they are what the law is about. ``python -m tests.support.rbac_reading --count N --seed S`` judges
 more requests than the tests do.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import ipaddress
 import random
 import re
@@ -25,7 +26,7 @@ from sidecar.policy.authorize import Asked
 from sidecar.policy.rbac import Engine, Judgement, compile_policies
 from sidecar.resources.authorization import Condition, From, Operation, PolicySpec, Rule, Source, To
 
-REQUESTS = 200  # of each set of policies
+REQUESTS = 400  # of each set of policies
 OWN = "mesh.test"
 
 
@@ -165,11 +166,11 @@ class Reading:
     def _block(self, address: str) -> Test:
         def test(value: str, wide: bool) -> bool:
             try:
-                seen = ipaddress.ip_address(address)
+                seen = _ip(address)
             except ValueError:
                 raise Undecided from None
             try:
-                block = ipaddress.ip_network(value, strict=False)
+                block = _network(value)
             except ValueError:
                 raise Unreadable from None
             return seen in block or (getattr(seen, "ipv4_mapped", None) or seen) in block
@@ -254,6 +255,8 @@ class Reading:
 
 
 Test = Callable[[str, bool], bool]
+_ip = functools.lru_cache(ipaddress.ip_address)
+_network = functools.lru_cache(functools.partial(ipaddress.ip_network, strict=False))
 HTTP = r"(not_)?(hosts|methods|paths)$|request\.headers\["
 IDENTITY = r"(not_)?(principals|namespaces|service_accounts)$|source\.(principal|namespace)$"
 
@@ -324,7 +327,8 @@ BLOCKS = [
     "10.0.0.0/99",
 ]
 HOSTS = [
-    "a.test", "A.test", "a.test.", "a.test:80", "a.test:8080", "*.test", "a.*", "*", "*.test:8080", "*:8080", "[::1]", "a.test:*",
+    "a.test", "A.test", "a.test.", "a.test:80", "a.test:8080", "*.test", "a.*", "*", "*.test:8080", "*:8080", "[::1]",
+    "a.test:*",
     "[::1]:8080", "b.test", "[0:0::1]", "a.test:80*", "a b", "", ":80", "a.test:x", "*a.test",
 ]  # fmt: skip
 PORTS = ["80", "8080", "0", "x", "99999"]
@@ -389,11 +393,13 @@ _PEERS = [
 ]  # fmt: skip
 _ADDRESSES = ["10.0.0.1", "10.1.9.9", "192.168.1.1", "::ffff:10.0.0.1", "fd00::1", "::1", "", "app.test"]
 _AUTHORITIES = [
-    b"a.test", b"A.TEST", b"a.test.", b"a.test:80", b"a.test.:8080", b"a.test:8080", b"b.test", b"[::1]", b"[0::1]:8080",
+    b"a.test", b"A.TEST", b"a.test.", b"a.test:80", b"a.test.:8080", b"a.test:8080", b"b.test", b"[::1]",
+    b"[0::1]:8080",
     b"", b"a b", b"a.test:808", b"ba.test", b"a.test.:80",
 ]  # fmt: skip
 _TARGETS = [
-    b"/", b"/a", b"/b", b"/a/b", b"/a/", b"/a//b", b"/a/../b", b"/%61", b"/a%2fb", b"/a;x", b"/a?q=/b", b"/a/x/b", b"/ab",
+    b"/", b"/a", b"/b", b"/a/b", b"/a/", b"/a//b", b"/a/../b", b"/%61", b"/a%2fb", b"/a;x", b"/a?q=/b", b"/a/x/b",
+    b"/ab",
     b"*", b"/%00", b"a.test:80", b"http://a.test/a", b"", b"/a/..;/b", b"/a\\b", b"//a", b"/.a", b"/a/./b?x", b"/x/b",
 ]  # fmt: skip
 _HEADER_VALUES = [b"u", b"v", b"", b"u,v", b"v , u", b"\x85u", b"u\xff", b"uv", b",", b"w"]
