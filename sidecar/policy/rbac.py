@@ -24,7 +24,7 @@ from sidecar.policy.rbac_rule import CompiledRule, compile_rule
 from sidecar.resources.authorization import Action, PolicySpec
 
 _PEERS: Final = 1024  # identities that are kept parsed
-_RULES_PER_STEP: Final = 4
+_RULES_PER_STEP: Final = 2
 _NEAREST_RULES: Final = 64
 _NEAREST_ALTERNATIVES: Final = 8  # sources or operations that are tried of each
 _ORDER: Final[tuple[Action, ...]] = ("DENY", "ALLOW", "AUDIT")
@@ -78,6 +78,7 @@ class Engine:
 
     def __init__(self, *, identities: bool = True) -> None:
         self.empty = True
+        self.verdicts: list[Judgement] = []  # of each rule, if it decides
         self._identities = identities
         self._policies: list[_Policy] = []
         self._groups: dict[tuple[Action, bool], Group] = {}  # by action and dry run
@@ -96,12 +97,12 @@ class Engine:
         allow: CompiledRule | None = None
         deny = None if self._deny is None else self._deny.first(view)
         if deny is not None:
-            verdict = Judgement(False, deny.policy, deny.index)
+            verdict = self.verdicts[deny.order]
         elif self._allow is None:
             verdict = _ALLOWED
         else:
             allow = self._allow.first(view)
-            verdict = _DENIED if allow is None else Judgement(True, allow.policy, allow.index)
+            verdict = _DENIED if allow is None else self.verdicts[allow.order]
         return verdict if self._only_verdict else self._marked(view, verdict, deny, allow)
 
     def _marked(
@@ -213,7 +214,9 @@ def compile_policies(
     for policy in policies:
         group = engine.group_of(policy)
         for index, rule in enumerate(policy.rules):
-            group.add((yield from compile_rule(policy, index, order, rule, trust_domain, identities=identities)))
+            compiled = yield from compile_rule(policy, index, order, rule, trust_domain, identities=identities)
+            yield from group.add(compiled)
+            engine.verdicts.append(Judgement(policy.action == "ALLOW", policy.title, index))
             order += 1
             if not order % _RULES_PER_STEP:
                 yield

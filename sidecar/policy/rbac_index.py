@@ -7,12 +7,22 @@ tested. A dimension may hold a rule too many, never one too few.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import Final
 
 from sidecar.policy.rbac_match import Keys
 from sidecar.policy.rbac_request import Peer, View
 from sidecar.policy.rbac_rule import Compiled, CompiledRule
 from sidecar.policy.rbac_terms import Narrowing
+
+_KEYS_PER_STEP: Final = 256
+
+
+def _add(table: dict[bytes, int], bit: int, keys: Iterable[bytes]) -> Generator[None, None, None]:
+    for number, key in enumerate(keys, 1):
+        table[key] = table.get(key, 0) | bit
+        if not number % _KEYS_PER_STEP:
+            yield
 
 
 class _Texts:
@@ -27,7 +37,7 @@ class _Texts:
         self._prefixes: dict[int, dict[bytes, int]] = {}
         self._suffixes: dict[int, dict[bytes, int]] = {}
 
-    def add(self, bit: int, keys: Sequence[Keys | None]) -> None:
+    def add(self, bit: int, keys: Sequence[Keys | None]) -> Generator[None, None, None]:
         """Add a rule that needs one of these keys; none at all, or None among them: it needs none."""
         found = [each for each in keys if each is not None]
         if not found or len(found) < len(keys):
@@ -35,21 +45,18 @@ class _Texts:
             return
         self.used = True
         for each in found:
-            for text in each.exact:
-                self._exact[text] = self._exact.get(text, 0) | bit
+            yield from _add(self._exact, bit, each.exact)
             for table, texts in ((self._prefixes, each.prefixes), (self._suffixes, each.suffixes)):
                 for text in texts:
-                    of_length = table.setdefault(len(text), {})
-                    of_length[text] = of_length.get(text, 0) | bit
+                    yield from _add(table.setdefault(len(text), {}), bit, (text,))
 
     def find(self, value: bytes) -> int:
         """Return the rules that this value may match."""
-        found = self.rest
-        if value in self._exact:
-            found |= self._exact[value]
-        for length, table in self._prefixes.items():
-            if (start := value[:length]) in table:
-                found |= table[start]
+        found = self._exact.get(value, 0) | self.rest
+        if self._prefixes:
+            for length, table in self._prefixes.items():
+                if (start := value[:length]) in table:
+                    found |= table[start]
         if self._suffixes:
             for length, table in self._suffixes.items():
                 if length <= len(value) and (end := value[len(value) - length :]) in table:
@@ -69,7 +76,8 @@ class _Callers:
         self._accounts: dict[bytes, int] = {}
         self._namespaces: dict[bytes, int] = {}
 
-    def add(self, bit: int, sources: Sequence[Narrowing]) -> None:
+    def add(self, bit: int, sources: Sequence[Narrowing]) -> Generator[None, None, None]:
+        """Add a rule with these sources; none at all: it takes any caller."""
         chosen: list[tuple[dict[bytes, int], set[bytes]]] = []
         for each in sources:
             if each.principals is not None:
@@ -81,10 +89,12 @@ class _Callers:
             else:
                 self.rest |= bit
                 return
+        if not chosen:
+            self.rest |= bit
+            return
         self.used = True
         for table, keys in chosen:
-            for key in keys:
-                table[key] = table.get(key, 0) | bit
+            yield from _add(table, bit, keys)
 
     def find(self, peer: Peer) -> int:
         """Return the rules that a peer whose identity is decided may match."""
@@ -113,7 +123,7 @@ class Group:
         self._paths = _Texts()
         self._hosts = _Texts()
 
-    def add(self, compiled: Compiled) -> None:
+    def add(self, compiled: Compiled) -> Generator[None, None, None]:
         """Add the next rule."""
         rule = compiled.rule
         bit = 1 << len(self.rules)
@@ -123,11 +133,11 @@ class Group:
         self._every |= bit
         if not rule.never_opaque:
             self._opaque |= bit
-        self._callers.add(bit, compiled.sources)
+        yield from self._callers.add(bit, compiled.sources)
         calls = compiled.operations
-        self._methods.add(bit, [None if each.methods is None else Keys(each.methods) for each in calls])
-        self._paths.add(bit, [each.paths for each in calls])
-        self._hosts.add(bit, [each.hosts for each in calls])
+        yield from self._methods.add(bit, [None if each.methods is None else Keys(each.methods) for each in calls])
+        yield from self._paths.add(bit, [each.paths for each in calls])
+        yield from self._hosts.add(bit, [each.hosts for each in calls])
 
     def first(self, view: View) -> CompiledRule | None:
         """Return the first rule that matches."""

@@ -90,7 +90,7 @@ class Patterns(msgspec.Struct, gc=False):
             return lambda value: True
         if self.present:
             return bool
-        exact = frozenset(self.exact)
+        exact = self.exact
         if not self.prefixes and not self.suffixes and not self.templates:
             return exact.__contains__
         prefixes, suffixes, templates = tuple(self.prefixes), tuple(self.suffixes), tuple(self.templates)
@@ -106,6 +106,8 @@ class Patterns(msgspec.Struct, gc=False):
         """What an index can be made of; None where a value needs none of it."""
         if self.present or self.anything:
             return None
+        if not self.templates:
+            return Keys(self.exact, self.prefixes, self.suffixes)
         literals = {template.literal() for template in self.templates}
         return None if b"" in literals else Keys(self.exact, self.prefixes | literals, self.suffixes)
 
@@ -197,7 +199,7 @@ class Hosts(msgspec.Struct, gc=False):
         match_name = self.names.matcher()
         if not self.exact and not self.suffixes and not self.opened:
             return lambda host: match_name(host[0])
-        exact, suffixes, opened = frozenset(self.exact), tuple(self.suffixes), tuple(self.opened)
+        exact, suffixes, opened = self.exact, tuple(self.suffixes), tuple(self.opened)
 
         def match(host: tuple[bytes, int]) -> bool:
             name, port = host
@@ -301,7 +303,7 @@ def parse_blocks(values: Sequence[str], wide: bool) -> Generator[None, None, Net
             yield
     if anything:
         return lambda address: True
-    sizes = tuple([(version, bits, frozenset(found)) for (version, bits), found in by_size.items()])
+    sizes = tuple([(version, bits, found) for (version, bits), found in by_size.items()])
 
     def match(address: Ip) -> bool:
         own, number = address
@@ -335,7 +337,7 @@ def parse_ports(values: Sequence[str], wide: bool) -> Generator[None, None, Call
             anything = anything or wide
         if not number % _VALUES_PER_STEP:
             yield
-    return (lambda port: True) if anything else frozenset(found).__contains__
+    return (lambda port: True) if anything else found.__contains__
 
 
 def _bytes(text: str) -> bytes:

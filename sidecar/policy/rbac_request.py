@@ -9,6 +9,7 @@ held against every form, rules that allow against all of them together.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import msgspec
@@ -28,6 +29,8 @@ _DEFAULT_PORT: Final = 80
 _MEMO: Final = 1024  # entries of each memo; peers can fill them
 _MEMO_BYTES: Final = 256  # of an authority or an address that is kept
 _ABSENT: Final = (b"", 0)
+# One form only: nothing to decode, no empty segment, none that starts with a dot, no parameter. Or the asterisk form.
+_PLAIN_PATH: Final = re.compile(rb"(?:(?:/[^/%;\\?.][^/%;\\?]*+)++/?+|/|\*)(?=\?|\Z)")
 
 
 class Peer(msgspec.Struct, frozen=True, gc=False):
@@ -99,21 +102,14 @@ class View:
         return self._wide_forms
 
     def _read_path(self) -> None:
-        target = self.asked.path
-        path = target.partition(b"?")[0] if b"?" in target else target
-        if path == b"*" or (
-            path[:1] == b"/"
-            and b"/." not in path
-            and b"//" not in path
-            and b"%" not in path
-            and b";" not in path
-            and b"\\" not in path
-        ):
-            self._forms = (path,)
+        plain = _PLAIN_PATH.match(self.asked.path)
+        if plain is not None:
+            self._forms = (plain[0],)
             self._wide_forms = self._forms
             return
         self._forms = None
         self._wide_forms = None
+        path = self.asked.path.partition(b"?")[0]
         if path[:1] != b"/":
             return
         try:

@@ -160,15 +160,14 @@ class Fields:
         return self._undecided(name)
 
     def _principals(self, name: str, values: Sequence[str], negated: bool) -> TermSteps:
-        bare = [value.removeprefix(SCHEME) for value in values]
-        found = yield from parse_strings(bare, self._wide(negated), self._in_own_trust_domain)
+        found = yield from parse_strings(values, self._wide(negated), self._in_own_trust_domain)
         if not negated:
             self._narrowing.principals = _exact_keys(found)
         return self._identity(name, lambda view: view.peer.principal, found.matcher(), negated)
 
     def _in_own_trust_domain(self, text: str) -> str:
-        head, slash, rest = text.partition("/")
-        return self._own + slash + rest if head == _LOCAL_TRUST_DOMAIN else text
+        head, slash, rest = text.removeprefix(SCHEME).partition("/")
+        return self._own + slash + rest if head == _LOCAL_TRUST_DOMAIN else head + slash + rest
 
     def _namespaces(self, name: str, values: Sequence[str], negated: bool) -> TermSteps:
         found = yield from parse_strings(values, self._wide(negated))
@@ -261,7 +260,9 @@ def _exact_keys(found: Patterns) -> set[bytes] | None:
 def _wide_path(match: Match, negated: bool, unsure: bool) -> Holds:
     def holds(view: View) -> bool:
         forms = view.wide_forms() if view.http else None
-        return unsure if forms is None else any(map(match, forms)) is not negated
+        if forms is None:
+            return unsure
+        return (match(forms[0]) if len(forms) == 1 else any(map(match, forms))) is not negated
 
     return holds
 
@@ -269,7 +270,9 @@ def _wide_path(match: Match, negated: bool, unsure: bool) -> Holds:
 def _narrow_path(match: Match, negated: bool, unsure: bool) -> Holds:
     def holds(view: View) -> bool:
         forms = view.forms() if view.http else None
-        return unsure if forms is None else all(map(match, forms)) is not negated
+        if forms is None:
+            return unsure
+        return (match(forms[0]) if len(forms) == 1 else all(map(match, forms))) is not negated
 
     return holds
 
