@@ -41,6 +41,7 @@ from sidecar.policy.egress import Egress
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.hypothetical import answer, of_record
 from sidecar.resources.protocols import MEANINGS
+from sidecar.resources.snapshot import NOTHING
 from sidecar.settings import EffectiveOption, Settings
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.record import Record
@@ -81,7 +82,9 @@ class App:
         connections: set[Connection] = set()
         self._membership = _membership(settings, connections)
         self._config_runtime = _config_runtime(settings)
-        self._context = _context(settings, self._telemetry, self._memory, connections, self._membership)
+        self._context = _context(
+            settings, self._telemetry, self._memory, connections, self._membership, self._config_runtime
+        )
         self._directions = DataPlane(settings, self._context)
         self._quit = trio.Event()
         self.state = "pre_initializing"
@@ -345,7 +348,9 @@ def _context(
     memory: MemoryGuard,
     connections: set[Connection],
     mesh_runtime: MeshRuntime | None,
+    config_runtime: ConfigRuntime | None,
 ) -> ProxyContext:
+    runtime = mesh_runtime or config_runtime
     timeouts = Timeouts(
         request_head=settings.request_head_timeout,
         idle=settings.idle_timeout,
@@ -369,5 +374,6 @@ def _context(
         connections=connections,
         acceptor=None if mesh_runtime is None else mesh_runtime.acceptor,
         mesh=mesh_runtime,
+        current=(lambda: NOTHING) if runtime is None else (lambda: runtime.current.snapshot),
         egress=Egress(settings.outbound_policy == "REGISTRY_ONLY", settings.allow_host),
     )

@@ -5,7 +5,7 @@ Built once by ``app`` and handed down; nothing here is global.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +22,7 @@ from sidecar.policy.authorize import Asked, Rules, allow_all
 from sidecar.policy.egress import OPEN, Egress
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.request_ids import RequestIds
+from sidecar.resources.snapshot import NOTHING, Snapshot
 from sidecar.telemetry.telemetry import Telemetry
 from sidecar.tls.connection_security import Acceptor
 
@@ -56,6 +57,10 @@ class Running(Protocol):
         ...
 
 
+def _nothing() -> Snapshot:
+    return NOTHING
+
+
 @dataclass(frozen=True, slots=True)
 class ProxyContext:
     """See the module's text. ``listeners`` is complete before the first connection is accepted."""
@@ -76,6 +81,7 @@ class ProxyContext:
     rules: Rules = allow_all  # asked before anything is dialed, for both directions
     acceptor: Acceptor | None = None  # where the proxy has an identity
     mesh: Mesh | None = None  # likewise
+    current: Callable[[], Snapshot] = _nothing  # the Snapshot of this moment, from wherever it comes
     deadlines: Deadlines = field(default_factory=Deadlines)
     drain: DrainState = field(default_factory=DrainState)
     connections: set[Connection] = field(default_factory=set)

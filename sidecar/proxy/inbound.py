@@ -30,7 +30,7 @@ from sidecar.proxy.policies import InboundPolicies, remote_address
 from sidecar.proxy.protocol_detection import Detection, ServerFirstCache
 from sidecar.proxy.route import Route
 from sidecar.resources.protocols import Protocol, protocol_in_force
-from sidecar.resources.snapshot import NOTHING, Snapshot
+from sidecar.resources.snapshot import Snapshot
 from sidecar.telemetry.record import ConnectionInfo
 from sidecar.upstream.bounded_table import MOST, BoundedTable
 from sidecar.upstream.cluster import Cluster, Connect, Terms
@@ -349,8 +349,7 @@ async def _serve_at(connection: Connection, host: str, port: AppPort, context: P
 
 def current(context: ProxyContext) -> Snapshot:
     """Return the Snapshot of this moment."""
-    mesh = context.mesh
-    return NOTHING if mesh is None else mesh.snapshot
+    return context.current()
 
 
 def _connector(context: ProxyContext) -> PlaintextConnector:
