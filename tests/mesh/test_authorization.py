@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from wsproto.events import AcceptConnection
 
 from tests.support.member import PORTS, SNI, Shop
 from tests.support.raw import Client, Reply
 from tests.support.secure import OPAQUE
 from tests.support.upstream import hold, ok, send, wait_until
+from tests.support.websocket import EchoApp, Talk
 
 CALLER = "cluster.local/ns/shop/sa/caller"
 VIEWER = {
@@ -198,6 +200,20 @@ def test_a_policy_that_comes_later_cuts_what_is_under_way(shop: Shop, path: byte
     record = shop.web.record_of(client.heard.port)
     assert (record["response_code_details"], record["response_flags"]) == ("policy_changed", "UAEX")
     assert "shop/closed" in record["detail"]
+
+
+def test_a_policy_that_comes_later_cuts_a_websocket() -> None:
+    with EchoApp() as app, Shop(app=app.port, mode="permissive") as shop:
+        obey(shop, EVERYBODY)
+        with Client(shop.web.inbound) as client:
+            talk = Talk(client.sock, "web", "/chat")
+            assert isinstance(talk.next(), AcceptConnection)
+            assert talk.echoed(b"before") == b"before"
+            obey(shop, {"name": "closed", "namespace": "shop", "action": "DENY", "rules": [{}]})
+            client.read_to_end()
+            assert client.heard.end in ("eof", "cut", "reset")
+        record = shop.web.record_of(client.heard.port)
+        assert (record["response_code"], record["response_code_details"]) == (101, "policy_changed")
 
 
 def test_a_policy_that_comes_later_cuts_opaque_bytes(shop: Shop) -> None:
