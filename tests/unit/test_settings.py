@@ -280,9 +280,9 @@ def test_a_typo_in_a_twin_is_told() -> None:
         ("", {}, 0),
     ],
 )
-def test_the_memory_limit_of_the_cgroup(tmp_path: Path, mesh_runtime: str, files: dict[str, str], limit: int) -> None:
+def test_the_memory_limit_of_the_cgroup(tmp_path: Path, membership: str, files: dict[str, str], limit: int) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    (tmp_path / "cgroup").write_text(mesh_runtime)
+    (tmp_path / "cgroup").write_text(membership)
     assert os_limits.memory_limit(str(tmp_path / "cgroup"), str(tmp_path)) == limit
