@@ -1,8 +1,8 @@
 """AuthorizationPolicies as their documents read, word by word and slowly: what the compiled form is held against.
 
 Written apart from ``sidecar.policy.rbac``: nothing is compiled, indexed or kept. Only the forms of a path are taken
-from the product, since they are what the law is about. ``python -m tests.support.rbac_reading --count N --seed S`` judges
-more requests than the tests do.
+from the product, since they are what the law is about. ``python -m tests.support.rbac_reading --count N --seed S``
+judges more requests than the tests do.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ class Reading:
     def _path(self, value: str, wide: bool) -> bool:
         return any(self._one_path(value, form, strict=True) for form in self._forms(wide))
 
-    def _forms(self, wide: bool) -> set[bytes]:
+    def _forms(self, wide: bool) -> set[bytes] | frozenset[bytes]:
         if not self.http:
             raise Undecided
         sent = self.asked.path.partition(b"?")[0]

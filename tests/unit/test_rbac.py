@@ -22,7 +22,7 @@ GET = Asked(
     b"app.shop", "203.0.113.9", ("192.168.0.7", 8080), ((b"x-user", b"ann"), (b"X-Role", b"dev")),
 )  # fmt: skip
 OPAQUE = Asked("inbound", GET.peer, GET.client, "app", "TCP", remote=GET.client, place=GET.place)
-ANYONE = [{}]
+ANYONE: list[dict] = [{}]
 
 
 def policy(action: str, rules: list, name: str = "p", **fields: object) -> PolicySpec:
