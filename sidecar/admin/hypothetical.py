@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from sidecar.admin.context import AdminContext
+from sidecar.admin.recent_requests import outline
 from sidecar.admin.responses import Reply, Request, as_json
 from sidecar.proxy.hypothetical import Question
 
-_KNOWN = ("from", "host", "ip", "method", "path", "port")
+_KNOWN = ("format", "from", "host", "ip", "method", "path", "port")
 
 
 async def would_be(context: AdminContext, request: Request) -> Reply:
@@ -14,9 +15,12 @@ async def would_be(context: AdminContext, request: Request) -> Reply:
     if context.hypothetical is None:
         return Reply(404, b"nothing is forwarded here\n")
     try:
-        return as_json(context.hypothetical(_question(request.parameters)))
+        told = context.hypothetical(_question(request.parameters))
     except ValueError as error:
         return Reply(400, f"{error}\n".encode())
+    if request.parameters.get("format") == "text":
+        return Reply(200, "\n".join([*outline(told, ""), ""]).encode())
+    return as_json(told)
 
 
 def _question(parameters: dict[str, str]) -> Question:
