@@ -15,7 +15,7 @@ from sidecar.policy.rbac import EMPTY, Engine, Judgement, Step, compile_policies
 from sidecar.proxy.context import ProxyContext
 from sidecar.resources.snapshot import NOTHING, Snapshot
 
-MOST_AT_ONCE: Final = 256  # that are judged anew at one tick: a millisecond
+MOST_AT_ONCE: Final = 1024  # that are judged anew at one tick: some 4 ms, and 20,000 within a second
 
 
 class InboundPolicies:
