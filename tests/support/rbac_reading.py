@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
@@ -27,7 +28,8 @@ from sidecar.policy.authorize import Asked
 from sidecar.policy.rbac import Engine, Judgement, compile_policies
 from sidecar.resources.authorization import Condition, From, Operation, PolicySpec, Rule, Source, To
 
-REQUESTS = 200  # of each set of policies
+REQUESTS = 200  # of each set of policies that is drawn
+VARIANTS = 10  # of it: one request in so many is for each
 OWN = "mesh.test"
 Part = TypeVar("Part")
 
@@ -449,13 +451,31 @@ def compiled(policies: Sequence[PolicySpec], trust_domain: str = OWN, *, identit
             return engine
 
 
+def variant(policies: Sequence[PolicySpec], chance: random.Random) -> list[PolicySpec]:
+    """Some of the policies with some of their rules, and other actions: a single rule decides more often."""
+    kept = chance.sample(policies, chance.randint(min(1, len(policies)), len(policies)))
+    return [
+        msgspec.structs.replace(
+            each,
+            action=chance.choice(["ALLOW", "DENY", "DENY", "AUDIT"]),
+            dry_run=chance.random() < 0.2,
+            rules=chance.sample(each.rules, chance.randint(min(1, len(each.rules)), len(each.rules))),
+        )
+        for each in kept
+    ]
+
+
 def hold_against_reading(policies: list[PolicySpec], seed: int, identities: bool) -> tuple[int, int]:
     """Judge requests by both; AssertionError where they differ, or where the explanation does. Return how many were
     decided by a rule, and how many were denied."""
-    engine = compiled(policies, identities=identities)
     chance = random.Random(seed)
     decided = denied = 0
+    drawn = policies
+    engine = compiled(policies, identities=identities)
     for number in range(REQUESTS):
+        if number and number % (REQUESTS // VARIANTS) == 0:
+            policies = variant(drawn, chance)
+            engine = compiled(policies, identities=identities)
         asked = request(chance)
         expected, found = read(policies, asked, identities), engine.judge(asked)
         assert found == expected, f"{found} instead of {expected} for {asked} under {policies}"
