@@ -163,7 +163,7 @@ class Group:
 
     def by_path(self, view: View) -> int:
         """Return the rules that this path may match."""
-        forms = view.wide_forms()
+        forms = view.forms()
         if forms is None:  # it can't be decided
             return self._paths.rest if self.allows else self._every
         found = self._paths.find(forms[0])

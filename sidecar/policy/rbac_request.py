@@ -78,7 +78,7 @@ class Memo:
 class View:
     """One request, or one connection where ``http`` is false."""
 
-    __slots__ = ("_forms", "_headers", "_memo", "_wide_forms", "asked", "http", "peer")
+    __slots__ = ("_forms", "_headers", "_memo", "asked", "http", "peer")
 
     def __init__(self, asked: Asked, peer: Peer, memo: Memo) -> None:
         self.asked = asked
@@ -86,38 +86,26 @@ class View:
         self.http = asked.protocol == "HTTP"
         self._memo = memo
         self._forms: tuple[bytes, ...] | None = ()  # not read yet
-        self._wide_forms: tuple[bytes, ...] | None = ()
         self._headers: dict[bytes, tuple[bytes, ...]] | None = None
 
     def forms(self) -> tuple[bytes, ...] | None:
-        """The path as it is forwarded, and as it is judged: a rule that allows must match each."""
+        """The path as it is forwarded, and as it is judged: a rule that allows must match each, one that refuses
+        any."""
         if self._forms == ():
-            self._read_path()
+            self._forms = self._read_path()
         return self._forms
 
-    def wide_forms(self) -> tuple[bytes, ...] | None:
-        """The same, and the path as it was sent: a rule that refuses must match one."""
-        if self._forms == ():
-            self._read_path()
-        return self._wide_forms
-
-    def _read_path(self) -> None:
+    def _read_path(self) -> tuple[bytes, ...] | None:
         plain = _PLAIN_PATH.match(self.asked.path)
         if plain is not None:
-            self._forms = (plain[0],)
-            self._wide_forms = self._forms
-            return
-        self._forms = None
-        self._wide_forms = None
+            return (plain[0],)
         path = self.asked.path.partition(b"?")[0]
         if path[:1] != b"/":
-            return
+            return None
         try:
-            forms = judged(path) | {forwarded(path)}
+            return tuple(sorted(judged(path) | {forwarded(path)}))
         except ProxyError:
-            return
-        self._forms = tuple(sorted(forms))
-        self._wide_forms = self._forms if path in forms else (*self._forms, path)
+            return None
 
     def host(self) -> tuple[bytes, int] | None:
         """The host in lower case, without brackets and trailing dot, and the port: 80 if none is named."""

@@ -230,8 +230,10 @@ class Fields:
             if found.anything:
                 return self._undecided(name)
             match, unsure = found.matcher(), self._unsure
-            if self._wide(negated):
-                match = _present if found.present else _any_reading(match)
+            if found.present:
+                match = _present
+            elif self._wide(negated):
+                match = _any_reading(match)
             return Term(
                 name,
                 lambda view: any(map(match, view.header(field))) is not negated if view.http else unsure,
@@ -259,7 +261,7 @@ def _exact_keys(found: Patterns) -> set[bytes] | None:
 
 def _wide_path(match: Match, negated: bool, unsure: bool) -> Holds:
     def holds(view: View) -> bool:
-        forms = view.wide_forms() if view.http else None
+        forms = view.forms() if view.http else None
         if forms is None:
             return unsure
         return (match(forms[0]) if len(forms) == 1 else any(map(match, forms))) is not negated

@@ -131,7 +131,7 @@ class Reading:
         if wide or test != self._path:
             return any(hits) is not negated
         # Each form of a path needs a value that matches, not all the same one.
-        return all(any(self._one_path(value, form) for value in values) for form in self._forms(False)) is not negated
+        return all(any(self._one_path(value, form) for value in values) for form in self._forms()) is not negated
 
     def _remote(self) -> str:
         return self.asked.remote or self.asked.client
@@ -223,10 +223,10 @@ class Reading:
             if not self.http:
                 raise Undecided
             seen = [found for key, found in self.asked.fields if key.decode().lower() == name.lower()]
-            if not wide:
-                return any([text_matches(value, each.decode("latin-1")) for each in seen] or [text_matches(value, "")])
             if value == "*":
                 return bool(seen)
+            if not wide:
+                return any([text_matches(value, each.decode("latin-1")) for each in seen] or [text_matches(value, "")])
             readings = [part for each in seen for part in (each, *each.split(b","))]
             readings += [re.sub(rb"^[^!-~]+|[^!-~]+$", b"", each) for each in readings]
             return any([text_matches(value, each.decode("latin-1")) for each in readings] or [text_matches(value, "")])
@@ -234,9 +234,9 @@ class Reading:
         return test
 
     def _path(self, value: str, wide: bool) -> bool:
-        return any(self._one_path(value, form, strict=True) for form in self._forms(wide))
+        return any(self._one_path(value, form, strict=True) for form in self._forms())
 
-    def _forms(self, wide: bool) -> set[bytes] | frozenset[bytes]:
+    def _forms(self) -> set[bytes] | frozenset[bytes]:
         if not self.http:
             raise Undecided
         sent = self.asked.path.partition(b"?")[0]
@@ -245,7 +245,7 @@ class Reading:
         if not sent.startswith(b"/"):
             raise Undecided
         try:
-            return judged(sent) | {forwarded(sent)} | ({sent} if wide else set())
+            return judged(sent) | {forwarded(sent)}
         except ProxyError:
             raise Undecided from None
 
