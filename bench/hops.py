@@ -29,7 +29,8 @@ GROUP = "X25519MLKEM768"
 @dataclass(frozen=True, slots=True)
 class Hop:
     """One sidecar of a pair. It listens on `listen`; `next` is where it goes on to: the other sidecar's inbound port,
-    or the app's. `papers` are its own, `caller` and `callee` the two ids; `opaque`: it relays bytes."""
+    or the app's. `papers` are its own, `caller` and `callee` the two ids; `opaque`: it relays bytes. `rules`: inbound
+    has an ALLOW policy of so many rules, of which the last one is the caller's; 0: it has none."""
 
     name: str  # outbound or inbound
     run: Path
@@ -39,6 +40,7 @@ class Hop:
     caller: str
     callee: str
     opaque: bool
+    rules: int = 0
 
     @property
     def log(self) -> Path:
@@ -60,6 +62,8 @@ def our_words(hop: Hop) -> list[str]:
         "schema": "1.0", "version": "1.1", "proxy": hop.papers.spiffe_id, "issued": time.time(),
         "trustDomain": "cluster.local", "services": [_service(inbound, hop.callee)],
     }  # fmt: skip
+    if hop.rules and hop.name == "inbound":
+        told |= {"schema": "1.2", "authorization": [{"name": "callers", "namespace": NAMESPACE, "rules": _rules(hop)}]}
     StateDir(str(state)).store("1.1", hop.papers.spiffe_id, json.dumps(told).encode())
     places = (
         ("--outbound", f"127.0.0.1:{hop.listen}", "--inbound", "127.0.0.1:0", "--upstream", "127.0.0.1:9")
@@ -77,6 +81,52 @@ def our_words(hop: Hop) -> list[str]:
         *hop.papers.words, *places, "--state-dir", str(state), "--namespace", NAMESPACE, "--service-account", account,
         "--admin", "127.0.0.1:0", "--scrape", "off", "--access-log-file", str(hop.log),
     ]  # fmt: skip
+
+
+def _callers(hop: Hop) -> list[str]:
+    """The principals that the rules name, one each, without the scheme."""
+    others = [f"cluster.local/ns/{NAMESPACE}/sa/other-{number}" for number in range(hop.rules - 1)]
+    return [*others, hop.caller.removeprefix("spiffe://")]
+
+
+def _rules(hop: Hop) -> list[dict[str, object]]:
+    return [
+        {
+            "from": [{"source": {"principals": [caller]}}],
+            "to": [{"operation": {"methods": ["GET"], "paths": ["/*"]}}],
+        }
+        for caller in _callers(hop)
+    ]
+
+
+def _envoy_rbac(hop: Hop) -> str:
+    """The same rules as Envoy's filter, in the form in which istiod writes them; empty where there are none."""
+    if not hop.rules:
+        return ""
+    policies = {
+        f"ns[{NAMESPACE}]-policy[callers]-rule[{number}]": {
+            "permissions": [
+                {
+                    "and_rules": {
+                        "rules": [
+                            {"header": {"name": ":method", "string_match": {"exact": "GET"}}},
+                            {"url_path": {"path": {"prefix": "/"}}},
+                        ]
+                    }
+                }
+            ],
+            "principals": [{"authenticated": {"principal_name": {"exact": f"spiffe://{caller}"}}}],
+        }
+        for number, caller in enumerate(_callers(hop))
+    }
+    config = {
+        "name": "envoy.filters.http.rbac",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+            "rules": {"action": "ALLOW", "policies": policies},
+        },
+    }
+    return f"                  - {json.dumps(config)}\n"
 
 
 def _service(inbound: int, callee: str) -> dict[str, object]:
@@ -107,6 +157,7 @@ def envoy_hop(hop: Hop) -> list[str]:
         CHAIN=hop.papers.chain,
         KEY=hop.papers.key,
         ROOTS=hop.papers.roots,
+        RBAC=_envoy_rbac(hop),
         EXPECTED="spiffe://cluster.local/" if hop.name == "inbound" else hop.callee,
     )
     return envoy.command(config)

@@ -117,6 +117,14 @@ def captured(turn: Turn) -> Figures:
     )  # fmt: skip
 
 
+def ten_rules(turn: Turn) -> Figures:
+    return mesh(turn, rules=10)
+
+
+def thousand_rules(turn: Turn) -> Figures:
+    return mesh(turn, rules=1000)
+
+
 _HTTP1 = frozenset({"ours", "envoy", "haproxy", "mitmproxy"})
 _PAIRS = frozenset({"ours", "envoy"})
 _ALL = (
@@ -133,6 +141,8 @@ _ALL = (
         proxies=frozenset({"ours"}), limit=1.1, root=True,
     ),
     Scenario("mesh", "small GET through two sidecars", "cpu_us", "CPU us/hop", mesh, 1.4, 1.0, 99, _PAIRS),
+    Scenario("mesh-10-rules", "mesh, a policy of 10 rules", "cpu_us", "CPU us/hop", ten_rules, proxies=_PAIRS),
+    Scenario("mesh-1000-rules", "mesh, one of 1,000", "cpu_us", "CPU us/hop", thousand_rules, proxies=_PAIRS),
     Scenario("mesh-alone", "one connection: median", "alone_ms", "ms", mesh, 0.9, None, 99, _PAIRS, of="mesh"),
     Scenario("mesh-p50", "300 requests/s: median", "paced_p50_ms", "ms", mesh, 1.2, None, 99, _PAIRS, of="mesh"),
     Scenario("mesh-p99", "300 requests/s: 99 %", "paced_p99_ms", "ms", mesh, 1.2, None, 99, _PAIRS, of="mesh"),

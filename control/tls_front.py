@@ -30,7 +30,6 @@ from sidecar.addresses import Address
 from sidecar.errors import Fault, ProxyError, Reason, StartError
 from sidecar.http import headers
 from sidecar.http.message import Request
-from sidecar.http.streams import ServerStream
 from sidecar.http.timeouts import Timeouts
 from sidecar.identity import Identity
 from sidecar.net.connection import Connection, ConnectionClosed
@@ -48,12 +47,13 @@ from sidecar.proxy.connection_handler import serve_target
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
 from sidecar.proxy.intercepted import refuse
+from sidecar.proxy.pipeline import RunningBytes, RunningRequest
 from sidecar.proxy.protocol_detection import Detection
 from sidecar.proxy.route import Route
 from sidecar.resources.protocols import Protocol
 from sidecar.resources.snapshot import NOTHING, Snapshot
 from sidecar.telemetry.memory import MemoryGuard
-from sidecar.telemetry.record import Record
+from sidecar.telemetry.record import ConnectionInfo, Record
 from sidecar.telemetry.telemetry import Telemetry
 from sidecar.telemetry.throttled_log import ThrottledLog
 from sidecar.tls.acceptor import OPTIONAL, TlsAcceptor
@@ -229,21 +229,30 @@ class ApiPort:
             raise ProxyError(Reason.BAD_REQUEST, "only HTTP/1.1 is spoken here, to the end of a connection: no Upgrade")
         return self._route
 
-    async def authorize(
-        self, snapshot: Snapshot, route: Route, stream: ServerStream, request: Request, peer: str
-    ) -> Permit:
+    async def authorize(self, snapshot: Snapshot, route: Route, wanted: RunningRequest) -> Permit:
         """See ``Routing``: the API itself judges each call."""
-        return authorize_inbound(self._context.rules, Asked("inbound", peer, "", self.api.name, "HTTP"))
+        asked = Asked("inbound", wanted.info.principal, wanted.info.client, self.api.name, "HTTP")
+        return authorize_inbound(self._context.rules, asked)
+
+    def asked(self, wanted: RunningRequest) -> None:
+        """See ``Routing``."""
 
     def route_bytes(self, snapshot: Snapshot, found: Detection) -> Route:
         """See ``BytesRouting``."""
         raise ProxyError(Reason.BAD_REQUEST, "only HTTP/1.1 is served here")
 
-    async def authorize_bytes(self, snapshot: Snapshot, route: Route, found: Detection, peer: str) -> Permit:
+    async def authorize_bytes(self, snapshot: Snapshot, route: Route, wanted: RunningBytes) -> Permit:
         """See ``BytesRouting``."""
         raise ProxyError(Reason.BAD_REQUEST, "only HTTP/1.1 is served here")
 
-    async def dial_early(self, peer: str) -> Lease:
+    def asked_of_bytes(self, wanted: RunningBytes) -> None:
+        """See ``BytesRouting``."""
+
+    def reached(self, connection: Connection) -> tuple[str, int]:
+        """See ``Target``: no policy asks for it."""
+        return "", 0
+
+    async def dial_early(self, info: ConnectionInfo) -> Lease:
         """See ``Target``."""
         raise ProxyError(Reason.BAD_REQUEST, "only HTTP/1.1 is served here")
 

@@ -14,6 +14,7 @@ import logging
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,9 @@ from sidecar.net.timers import Sweeper
 from sidecar.os_limits import descriptor_limit
 from sidecar.policy.egress import Egress
 from sidecar.proxy.context import ProxyContext
+from sidecar.proxy.hypothetical import answer, of_record
 from sidecar.resources.protocols import MEANINGS
+from sidecar.resources.snapshot import NOTHING
 from sidecar.settings import EffectiveOption, Settings
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.record import Record
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from sidecar.dns.server import DnsServer
 
 if TYPE_CHECKING:
+    from sidecar.config_runtime import ConfigRuntime
     from sidecar.mesh_runtime import MeshRuntime
 
 LOG_FLUSH_SECONDS = 2.0
@@ -77,7 +81,10 @@ class App:
         self._memory = MemoryGuard(settings.memory_limit)
         connections: set[Connection] = set()
         self._membership = _membership(settings, connections)
-        self._context = _context(settings, self._telemetry, self._memory, connections, self._membership)
+        self._config_runtime = _config_runtime(settings)
+        self._context = _context(
+            settings, self._telemetry, self._memory, connections, self._membership, self._config_runtime
+        )
         self._directions = DataPlane(settings, self._context)
         self._quit = trio.Event()
         self.state = "pre_initializing"
@@ -94,8 +101,11 @@ class App:
             clusters=self._directions.pools,
             in_force=in_force,
             probes=settings.probe,
+            authorized=partial(of_record, self._directions.inbound, self._context),
+            hypothetical=partial(answer, self._directions.inbound, self._context),
             drift=self._directions.drift_words,
             mesh_runtime=self._membership,
+            config_runtime=self._config_runtime,
             token=Token(settings.admin_token_file),
         )
         if self._membership is not None:
@@ -136,6 +146,8 @@ class App:
             nursery.start_soon(self._directions.watch_rules)
             if self._membership is not None:
                 nursery.start_soon(self._membership.run)
+            if self._config_runtime is not None:
+                nursery.start_soon(self._config_runtime.run)
             if self._dns is not None:
                 nursery.start_soon(self._dns.run, self._telemetry.counters)
             gc.collect()
@@ -321,13 +333,24 @@ def _membership(settings: Settings, connections: set[Connection]) -> MeshRuntime
     return MeshRuntime(settings, connections)
 
 
+def _config_runtime(settings: Settings) -> ConfigRuntime | None:
+    """What the proxy obeys by files alone; imported only then, since most read none."""
+    if settings.control is not None or not settings.config:
+        return None
+    from sidecar.config_runtime import ConfigRuntime
+
+    return ConfigRuntime(settings)
+
+
 def _context(
     settings: Settings,
     telemetry: Telemetry,
     memory: MemoryGuard,
     connections: set[Connection],
     mesh_runtime: MeshRuntime | None,
+    config_runtime: ConfigRuntime | None,
 ) -> ProxyContext:
+    runtime = mesh_runtime or config_runtime
     timeouts = Timeouts(
         request_head=settings.request_head_timeout,
         idle=settings.idle_timeout,
@@ -351,5 +374,6 @@ def _context(
         connections=connections,
         acceptor=None if mesh_runtime is None else mesh_runtime.acceptor,
         mesh=mesh_runtime,
+        current=(lambda: NOTHING) if runtime is None else (lambda: runtime.current.snapshot),
         egress=Egress(settings.outbound_policy == "REGISTRY_ONLY", settings.allow_host),
     )

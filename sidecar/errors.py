@@ -43,6 +43,8 @@ class Reason(Enum):
     CONNECTION_IDLE = ("connection_idle", "SI", Fault.CLIENT)  # between requests: ended quietly
     CLIENT_CLOSED = ("client_closed", "DC", Fault.CLIENT)
     NO_ROUTE = ("no_route", "NR", Fault.CLIENT)
+    RBAC_DENIED = ("rbac_denied", "UAEX", Fault.POLICY)
+    POLICY_CHANGED = ("policy_changed", "UAEX", Fault.POLICY)  # to one that denies what is open
     CALLER_REFUSED = ("caller_refused", "UAEX", Fault.POLICY)
     OWN_LISTENER = ("own_listener", "UAEX", Fault.POLICY)
     PEER_REFUSED = ("peer_refused", "UAEX", Fault.IDENTITY)
@@ -80,8 +82,9 @@ class Reason(Enum):
         self.fault = fault
 
 
-# Why an open connection is cut: a certificate on it is no longer good.
-CUTS: Final = (Reason.REVOKED, Reason.CERTIFICATE_EXPIRED, Reason.ROOT_WITHDRAWN)
+# Why an open connection is cut: a certificate on it is no longer good, or a policy denies now what it carries.
+IDENTITY_CUTS: Final = (Reason.REVOKED, Reason.CERTIFICATE_EXPIRED, Reason.ROOT_WITHDRAWN)
+CUTS: Final = (*IDENTITY_CUTS, Reason.POLICY_CHANGED)
 
 
 class ProxyError(Exception):
@@ -89,10 +92,11 @@ class ProxyError(Exception):
 
     ``reason`` decides what the peer is told; ``detail`` is one sentence for people, free of secrets and of bytes that
     a peer chose (it goes into replies and logs). ``rule`` is the word of the rule that was broken, where a reason
-    stands for many.
+    stands for many; ``note`` is what audits and dry runs have to add.
     """
 
     rule = ""
+    note = ""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)

@@ -58,8 +58,9 @@ def add_gauges(
     if admin.mesh_runtime is not None:
         _add_handshakes(telemetry, admin.mesh_runtime)
 
-    if admin.mesh_runtime is not None:
-        admin.mesh_runtime.add_gauges(gauges)
+    feed = admin.mesh_runtime or admin.config_runtime
+    if feed is not None:
+        feed.add_gauges(gauges)
 
     def pools(number: Callable[[PoolUse], int]) -> Callable[[], Readings]:
         return lambda: [((name,), number(use)) for name, use in (inbound.uses() | outbound.uses()).items()]

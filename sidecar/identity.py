@@ -29,7 +29,7 @@ from certs.memory import Memory
 from certs.revocation import Revocations
 from certs.spiffe import SpiffeId
 from certs.verify import Peer, recheck, verify_handshake
-from sidecar.errors import CUTS, ProxyError, Reason
+from sidecar.errors import CUTS, IDENTITY_CUTS, ProxyError, Reason
 from sidecar.net.byte_stream import Secured
 from sidecar.net.connection import Connection
 from sidecar.net.graceful_drain import DrainState
@@ -107,7 +107,7 @@ class Identity:
         self.generation: CredentialEpoch | None = None
         self.revocations = Revocations()
         self.renewals = 0  # certificates taken, the first among them
-        self.cut = dict.fromkeys(CUTS, 0)  # connections that ended since a certificate on them was no longer good
+        self.cut = dict.fromkeys(IDENTITY_CUTS, 0)  # connections ended by a bad certificate
         self._connections = connections
         self._clock = clock
         self._memory = Memory(MEMORY)

@@ -169,8 +169,14 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "config", IDENTITY, "PATH|none", "none", "documents/",
-        "documents of the mesh, a file or a directory of them, read again when one changes; instead of --mesh",
+        "documents of the mesh, a file or a directory of them, read again when one changes; instead of --mesh; without "
+        "--control AuthorizationPolicies alone are obeyed",
         value_parsers.path_or_none,
+    ),
+    Option(
+        "workload_labels", IDENTITY, "KEY=VALUE,...|none", "none", "app=web",
+        "labels that selectors in --config look at, for use without --control; may be given again",
+        registration_flags.parse_labels, repeatable=True,
     ),
     Option(
         "mtls", IDENTITY, "strict|permissive|disable", "strict, or as documents say", "strict",

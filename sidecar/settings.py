@@ -59,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     identity_dir: str
     mesh: str
     config: str
+    workload_labels: Labels
     mtls: str  # "strict", "permissive", "disable", or empty where nothing was said
     service: str  # empty: none
     namespace: str
@@ -91,6 +92,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def me(self) -> Node:
         """Whom a Snapshot for this proxy is made for."""
         return Node(self.namespace, self.service, self.service_account, Mode(self.mtls.upper()) if self.mtls else None)
+
+    @property
+    def alone(self) -> dict[str, str] | None:
+        """The labels that selectors in ``--config`` look at where no control plane says who this proxy is; None where
+        one does."""
+        return dict(self.workload_labels) if self.control is None else None
 
     @property
     def trust_domain(self) -> str:
@@ -252,9 +259,16 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
             f"{settings.control} is not TLS, so there is nothing to check; leave it out, or write https://",
         )
     if settings.control is None:
-        for field in ("token_file", "control_ca", "identity_dir", "mesh", "config", "mtls", "state_dir", "health"):
+        for field in ("token_file", "control_ca", "identity_dir", "mesh", "mtls", "state_dir", "health"):
             if getattr(settings, field):
                 yield field, "means nothing without a certificate; add --control URL"
+    if settings.workload_labels and settings.control is not None:
+        yield (
+            "workload_labels",
+            "is for use without --control, where no service has labels for selectors; leave it out",
+        )
+    elif settings.workload_labels and not settings.config:
+        yield "workload_labels", "means nothing without documents; add --config PATH"
     if settings.state_dir and (settings.mesh or settings.config):
         yield "state_dir", "keeps what --control says, and files are what is obeyed here; leave one out"
     check = settings.health

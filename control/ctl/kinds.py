@@ -9,6 +9,7 @@ from control.ctl.exit_codes import Exit, Failed
 NAMES: Final[dict[str, tuple[str, ...]]] = {
     "Service": ("services", "svc"),
     "PeerAuthentication": ("peerauthentications", "pa"),
+    "AuthorizationPolicy": ("authorizationpolicies", "authz"),
     "ServiceEntry": ("serviceentries", "se"),
     "WorkloadEntry": ("workloadentries", "we"),
     "Sidecar": ("sidecars",),

@@ -45,7 +45,7 @@ class Proxy:
         return self._answer("GET", path)
 
     def post(self, path: str) -> bytes:
-        """Changes something. Failed likewise."""
+        """As ``get``, by POST: it changes something, or asks what has parameters. Failed likewise."""
         return self._answer("POST", path)
 
     def events(self, path: str, parameters: dict[str, str]) -> Iterator[tuple[str, str]]:

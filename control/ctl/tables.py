@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from control.ctl.output import Column, Row
+from sidecar.resources.kinds import DRY_RUN
 from sidecar.resources.protocols import MEANINGS, WORDS, Protocol, protocol_of
 
 
@@ -119,6 +120,10 @@ def _place(row: Row) -> str:
     return f"[{host}]:{port}" if ":" in host and port else f"{host}:{port}" if port else host
 
 
+def _dry_run(row: Row) -> str:
+    return "yes" if at(row, "document", "metadata", "annotations", DRY_RUN) == "true" else ""
+
+
 def _what(row: Row) -> str:
     return "deleted" if row.get("document") is None else "written"
 
@@ -148,6 +153,12 @@ SPECS: Final = {
     "PeerAuthentication": (
         Column("MODE", field("document", "spec", "mtls", "mode")),
         Column("SELECTOR", field("document", "spec", "selector", "matchLabels")),
+    ),
+    "AuthorizationPolicy": (
+        Column("ACTION", lambda row: word(at(row, "document", "spec", "action")) or "ALLOW"),
+        Column("RULES", lambda row: str(len(at(row, "document", "spec", "rules") or []))),
+        Column("SELECTOR", field("document", "spec", "selector", "matchLabels")),
+        Column("DRY RUN", _dry_run),
     ),
     "ServiceEntry": (
         Column("HOSTS", field("document", "spec", "hosts")),

@@ -5,11 +5,15 @@ Who calls it: ``control.distribution.push`` makes contents and compares them, ``
 ``ProxyConfig`` that is encoded whole would say (a test holds it to that), but a service is encoded once per change and
 not once per proxy.
 
-**Schema.** ``1.1``. Within a major, a minor may add members that a proxy can do without, and they are
+**Schema.** ``1.2``. Within a major, a minor may add members that a proxy can do without, and they are
 left out for a proxy that asks for an older minor: proxies refuse what they don't know. Whatever must be enforced by all
 is another major. A proxy names the newest minor that it knows, and gets the older of its and ours. ``1.1`` has
 endpoints with several addresses (``alsoAt``), and those that are unwell. For 1.0 each address is an endpoint, which
 leaves none of them in plaintext, and the unwell are left out.
+
+``1.2`` has ``authorization``, which a proxy can't do without: one that does not know it would let everybody pass. So it
+is never left out for an older proxy. Where policies apply to that proxy, its strict decoder refuses the whole Snapshot,
+the last good one stays in force, and its refusal is told; where none do, the member is not sent, and it goes on.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import msgspec
 from sidecar.resources.proxy_config import Policy, ResolvedService
 from sidecar.resources.schema import PeerAuthenticationSpec
 
-SCHEMA: Final = (1, 1)  # of ``sidecar.resources.snapshot``, in numbers
+SCHEMA: Final = (1, 2)  # of ``sidecar.resources.snapshot``, in numbers
 PART_BYTES: Final = 64 * 1024
 _ALSO_AT: Final = b'"alsoAt":['
 _UNWELL: Final = b'"unwell":true'
@@ -31,11 +35,13 @@ _SCHEMA: Final = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})", re.ASCII)
 
 
 class Content(msgspec.Struct, frozen=True):
-    """What an identity is told, but for version and time. ``services`` and ``entries``: encoded, in their order."""
+    """What an identity is told, but for version and time. ``services``, ``entries`` and ``policies``: encoded, in
+    their order."""
 
     services: tuple[bytes, ...] = ()
     entries: tuple[bytes, ...] = ()
     rules: bytes = b""
+    policies: tuple[bytes, ...] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -51,7 +57,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         content = self.content
         commas = max(0, len(content.services) - 1) + max(0, len(content.entries) - 1)
         pieces = sum(len(_as_of(schema, each)) for each in content.services) + sum(map(len, content.entries))
-        return len(self._head(version, schema)) + len(_BETWEEN) + len(self._tail()) + commas + pieces
+        tail = sum(map(len, self._tail()))
+        return len(self._head(version, schema)) + len(_BETWEEN) + tail + commas + pieces
 
     def parts(self, version: str, schema: tuple[int, int] = SCHEMA) -> Iterator[bytes]:
         """The body, in parts of about PART_BYTES."""
@@ -78,13 +85,20 @@ class Snapshot(msgspec.Struct, frozen=True):
         yield from _separated(_as_of(schema, each) for each in self.content.services)
         yield _BETWEEN
         yield from _separated(self.content.entries)
-        yield self._tail()
+        yield from self._tail()
 
-    def _tail(self) -> bytes:
-        return b"]," + self.content.rules + b"}"
+    def _tail(self) -> Iterator[bytes]:
+        yield b"],"
+        yield self.content.rules
+        if self.content.policies:  # for a proxy of any schema: see the module
+            yield _POLICIES
+            yield from _separated(self.content.policies)
+            yield b"]"
+        yield b"}"
 
 
 _BETWEEN: Final = b'],"serviceEntries":['
+_POLICIES: Final = b',"authorization":['
 
 
 def rules_of(peer_authentication: PeerAuthenticationSpec, outbound_policy: Policy | None) -> bytes:

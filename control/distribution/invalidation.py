@@ -18,7 +18,7 @@ from sidecar.resources.mesh_documents import Mesh
 @dataclass(slots=True)
 class Affected:
     """``namespaces`` and ``identities``: whose scope may have changed (``everybody``: all). ``pieces``: keys of
-    services and entries; ``selecting``: namespaces whose entries may have other endpoints."""
+    services, entries and policies; ``selecting``: namespaces whose entries may have other endpoints."""
 
     everybody: bool = False
     namespaces: set[str] = field(default_factory=set)
@@ -41,10 +41,12 @@ def _add(found: Affected, key: Key, before: Document | None, after: Document | N
     kind, namespace, _ = key
     if kind == "WorkloadEntry":
         found.selecting.add(namespace)
-    elif kind in ("PeerAuthentication", "Sidecar"):
+    elif kind in ("PeerAuthentication", "Sidecar", "AuthorizationPolicy"):
         if namespace == ROOT_NAMESPACE:
             found.everybody = True
         found.namespaces.add(namespace)
+        if kind == "AuthorizationPolicy":
+            found.pieces.add(key)
     else:
         found.pieces.add(key)
         versions = [each for each in (before, after) if each is not None]

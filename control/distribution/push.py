@@ -28,7 +28,7 @@ from control.version import Version
 from control.watchable import Watchable
 from sidecar.resources.documents import Key
 from sidecar.resources.mesh_documents import Mesh
-from sidecar.resources.visibility import Visibility, entry_spec, scope_of, service_spec
+from sidecar.resources.visibility import Visibility, entry_spec, policy_spec, scope_of, service_spec
 
 BATCH_SECONDS: Final = 0.1  # from the first change to the round
 RETRY_SECONDS: Final = 1.0  # after a store that failed
@@ -223,6 +223,8 @@ class SnapshotPush:
         namespace, name = place
         if kind == "ServiceEntry":
             return msgspec.json.encode(entry_spec(self._mesh, (namespace, name)))
+        if kind == "AuthorizationPolicy":
+            return msgspec.json.encode(policy_spec(self._mesh, (namespace, name)))
         live, virtual = self._registry.live(namespace, name), self._registry.virtual(namespace, name)
         return msgspec.json.encode(service_spec(self._mesh, (namespace, name), live, virtual))
 
@@ -241,7 +243,7 @@ class SnapshotPush:
             scope = scope_of(self._mesh, *workload)
             view = await self._filled(scope, turns)
             rules = rules_of(scope.peer_authentication, scope.outbound_policy)
-            content = Content(view.content.services, view.content.entries, rules)
+            content = msgspec.structs.replace(view.content, rules=rules)
             published = Watchable(self._snapshot(str(identity), content), Version(self._store.epoch, version))
             member = Member(str(identity), *workload, view, rules, published, self._monotonic())
             self.audience.add(member)

@@ -15,13 +15,17 @@ from sidecar.resources.documents import Key
 from sidecar.resources.mesh_documents import Place
 from sidecar.resources.visibility import Visibility
 
+Scope = tuple[tuple[Place, ...], tuple[Place, ...], tuple[Place, ...]]
+
 
 @dataclass(eq=False, slots=True)
 class View:
-    """What some identities see: (namespace, name) of services and entries, in the order of the snapshot."""
+    """What some identities see: (namespace, name) of services, entries and policies, in the order of the
+    snapshot."""
 
     services: tuple[Place, ...]
     entries: tuple[Place, ...]
+    policies: tuple[Place, ...] = ()
     content: Content = field(default_factory=Content)  # without rules
     members: set[Member] = field(default_factory=set)
 
@@ -30,6 +34,12 @@ class View:
         """All of them, as documents' keys."""
         yield from (("Service", *place) for place in self.services)
         yield from (("ServiceEntry", *place) for place in self.entries)
+        yield from (("AuthorizationPolicy", *place) for place in self.policies)
+
+    @property
+    def scope(self) -> Scope:
+        """By what it is found again."""
+        return self.services, self.entries, self.policies
 
 
 @dataclass(eq=False, slots=True)
@@ -49,7 +59,7 @@ class Member:
     def content(self) -> Content:
         """What it is to be told by now."""
         seen = self.view.content
-        return Content(seen.services, seen.entries, self.rules)
+        return Content(seen.services, seen.entries, self.rules, seen.policies)
 
 
 @dataclass(slots=True)
@@ -67,7 +77,7 @@ class Subscriptions:
         self._encode = encode
         self.members: dict[str, Member] = {}
         self._namespaces: dict[str, set[Member]] = {}
-        self._views: dict[tuple[tuple[Place, ...], tuple[Place, ...]], View] = {}
+        self._views: dict[Scope, View] = {}
         self._slots: dict[Key, _Slot] = {}
 
     @property
@@ -96,10 +106,11 @@ class Subscriptions:
 
     def view(self, scope: Visibility) -> tuple[View, Iterator[None]]:
         """The view of a scope, and the steps that it takes to fill it; it is not to be used before they are done."""
-        found = self._views.get((scope.services, scope.entries))
+        policies = tuple((each.namespace, each.name) for each in scope.authorization)
+        fresh = View(scope.services, scope.entries, policies)
+        found = self._views.get(fresh.scope)
         if found is not None:
             return found, iter(())
-        fresh = View(scope.services, scope.entries)
         return fresh, self._fill(fresh)
 
     def abandon(self, view: View) -> None:
@@ -123,7 +134,10 @@ class Subscriptions:
     def gather(self, view: View) -> None:
         """Makes a view's content of its pieces."""
         pieces = [self._slots[key].piece for key in view.keys]
-        view.content = Content(tuple(pieces[: len(view.services)]), tuple(pieces[len(view.services) :]))
+        services, entries = len(view.services), len(view.services) + len(view.entries)
+        view.content = Content(
+            tuple(pieces[:services]), tuple(pieces[services:entries]), policies=tuple(pieces[entries:])
+        )
 
     def _fill(self, view: View) -> Iterator[None]:
         for key in view.keys:
@@ -133,7 +147,7 @@ class Subscriptions:
             slot.views.add(view)
             yield
         self.gather(view)
-        self._views[view.services, view.entries] = view
+        self._views[view.scope] = view
 
     # -- members -----------------------------------------------------------------------------------------------------
 
@@ -162,5 +176,5 @@ class Subscriptions:
     def _leave(self, member: Member, view: View) -> None:
         view.members.discard(member)
         if not view.members:
-            self._views.pop((view.services, view.entries), None)
+            self._views.pop(view.scope, None)
             self.abandon(view)

@@ -7,22 +7,26 @@ ServiceEntry or a WorkloadEntry that nobody knows is called as any other host, o
   namespace says STRICT. (In the root namespace that is the mesh's; a namespace that says otherwise could have done so
   before.)
 - **Sidecar** may have said REGISTRY_ONLY. So, likewise, all of its namespace may call only what is known.
+- **AuthorizationPolicy** may have refused anybody. So a policy of its name denies everything, at the workloads that its
+  selector covers as far as that can be read, else in all of its namespace (in the root namespace: of the mesh).
 - **Service**: an app that calls one which is not known sends in plaintext where others may be called at all. So its
   name, ports and addresses stay known as far as they can be read, with nobody who may serve it: it can't be reached.
-  And since its labels are what selectors go by, for its namespace both of the above are so too.
+  And since its labels are what selectors go by, for its namespace the first two are so too, and where a policy selects
+  workloads by labels, everything is denied there.
 
 What a kind means that this version does not know at all, nobody here can say; it is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from control.documents.stored_document import Held
 from sidecar.resources.documents import Document, Key, parse
+from sidecar.resources.kinds import ROOT_NAMESPACE, AuthorizationPolicy
 
 _STAND_IN: Final = "stands-for-what-can-not-be-read"
 _NOBODY: Final = "spiffe://invalid/ns/nobody/sa/nobody"  # of a trust domain that nobody trusts
@@ -46,8 +50,12 @@ def effective(held: Iterable[Held]) -> dict[Key, Document]:
         if kind in ("Sidecar", "Service"):
             _without(found, "Sidecar", namespace)
             _put(found, _registry_only(namespace))
+        if kind == "AuthorizationPolicy":
+            _put(found, _denying(one))
         if kind == "Service":
             _put(found, _nobodys(one))
+            if any(_selects_in(each, namespace) for each in found.values()):
+                _put(found, _denying_all(namespace, _STAND_IN))
     return found
 
 
@@ -69,6 +77,36 @@ def _strict(namespace: str) -> Document | None:
 def _registry_only(namespace: str) -> Document | None:
     policy = {"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}}
     return _document("networking.istio.io/v1", "Sidecar", namespace, policy)
+
+
+def _denying(held: Held) -> Document | None:
+    """A policy that denies everything for what the unreadable one covers. One that says in another way than by labels
+    where it applies covers its namespace."""
+    _, namespace, name = held.key
+    spec = _mapping(_mapping(_plain(held.raw)).get("spec"))
+    chosen = spec.get("selector")
+    labels = _mapping(chosen).get("matchLabels")
+    by_labels = (
+        isinstance(chosen, dict) and set(chosen) == {"matchLabels"} and not spec.keys() & {"targetRef", "targetRefs"}
+    )
+    if labels and by_labels:
+        found = _denying_all(namespace, name, {"selector": chosen})
+        if found is not None:
+            return found
+    return _denying_all(namespace, name) or _denying_all(namespace, _STAND_IN)
+
+
+def _denying_all(namespace: str, name: str, where: Mapping[str, object] = {}) -> Document | None:
+    spec = {"action": "DENY", "rules": [{}], **where}
+    return _document("security.istio.io/v1", "AuthorizationPolicy", namespace, spec, name)
+
+
+def _selects_in(document: Document, namespace: str) -> bool:
+    """Whether this is a policy that selects workloads of the namespace by their labels."""
+    spec = document.spec
+    if not isinstance(spec, AuthorizationPolicy) or not spec.selector.match_labels:
+        return False
+    return document.metadata.namespace in (namespace, ROOT_NAMESPACE)
 
 
 def _nobodys(held: Held) -> Document | None:

@@ -15,11 +15,14 @@ from sidecar.errors import Reason
 from sidecar.net.connection import Connection
 from sidecar.settings import EffectiveOption
 from sidecar.telemetry.memory import MemoryGuard
+from sidecar.telemetry.record import Record
 from sidecar.telemetry.telemetry import Telemetry
 from sidecar.upstream.pool_stats import PoolsShown
 
 if TYPE_CHECKING:
+    from sidecar.config_runtime import ConfigRuntime
     from sidecar.mesh_runtime import MeshRuntime
+    from sidecar.proxy.hypothetical import Question
 
 SEATS = 64  # connections per port: people and scrapers are few
 STREAMS = 16  # of those of the admin port, how many may be streams: they keep their seat for as long as they like
@@ -113,8 +116,11 @@ class AdminContext:
     clusters: Callable[[], Mapping[str, PoolsShown]] = dict  # by name
     in_force: Sequence[EffectiveOption] = ()
     probes: Sequence[Probe] = ()
+    authorized: Callable[[Record], dict[str, object]] = lambda _: {}  # what policies had to do with it
+    hypothetical: Callable[[Question], dict[str, object]] | None = None  # what would become of a request
     drift: Callable[[], str] = str  # what is wrong with the rules that redirect connections here; empty: nothing
     mesh_runtime: MeshRuntime | None = None  # in a mesh
+    config_runtime: ConfigRuntime | None = None  # where documents are obeyed without one
     token: Token = field(default_factory=Token)
     health: Health = field(default_factory=Health)
     streams: set[Connection] = field(default_factory=set)  # those of the admin port that carry a stream now

@@ -67,11 +67,9 @@ async def config_dump(context: AdminContext, _: Request) -> Reply:
 
 
 def _mesh(context: AdminContext) -> dict[str, object] | None:
-    """What this proxy was told of its mesh: where from, how old, what was refused; None where it is in none."""
-    if context.mesh_runtime is None:
-        return None
-    mesh_runtime = context.mesh_runtime
-    return {**mesh_runtime.shown, "snapshot": dump(mesh_runtime.current.snapshot)}
+    """What this proxy was told of its mesh: where from, how old, what was refused; None where nobody tells it."""
+    feed = context.mesh_runtime or context.config_runtime
+    return None if feed is None else {**feed.shown, "snapshot": dump(feed.current.snapshot)}
 
 
 async def certificates(context: AdminContext, _: Request) -> Reply:

@@ -58,8 +58,10 @@ async def explanation(context: AdminContext, request: Request) -> Reply:
     shown = copy.copy(record)
     shown.path, shown.sent_target = redact.target(record.path), redact.target(record.sent_target)
     told = {"time": _moment(record.start), **explain(shown)}
+    if authorized := context.authorized(record):
+        told["authorization"] = authorized
     if request.parameters.get("format") == "text" or (not request.json and request.accept.startswith("text/plain")):
-        return Reply(200, "\n".join([*_outline(told, ""), ""]).encode())
+        return Reply(200, "\n".join([*outline(told, ""), ""]).encode())
     return as_json(told)
 
 
@@ -128,17 +130,17 @@ def line(record: Record) -> str:
     )
 
 
-def _outline(told: Explanation, indent: str) -> list[str]:
+def outline(told: Explanation, indent: str) -> list[str]:
     """Names and values, one on a line, sections set in."""
     lines: list[str] = []
     for name, value in told.items():
         if isinstance(value, dict):
-            lines += [f"{indent}{name}:", *_outline(value, indent + "  ")]
+            lines += [f"{indent}{name}:", *outline(value, indent + "  ")]
         elif isinstance(value, list):
             lines.append(f"{indent}{name}:" + ("" if value else " -"))
             for item in value:
                 if isinstance(item, dict):
-                    first, *rest = _outline(item, indent + "    ")
+                    first, *rest = outline(item, indent + "    ")
                     lines += [f"{indent}  - {first.lstrip()}", *rest]
                 else:
                     lines.append(f"{indent}  - {_printable(str(item))}")

@@ -84,16 +84,18 @@ Handler = Callable[[AdminContext, Request], Awaitable[Answer]]
 class Route:
     """``mutates``: it changes something, so only POST reaches it, and the token where there is one; otherwise GET and
     HEAD do. A path in the table that ends with "/" leads to all that is one step below it; ``rest`` names that step
-    in the help."""
+    in the help. ``asks``: it changes nothing, but what is asked is for a POST, which no page of another origin makes
+    unseen."""
 
     answer: Handler
     help: str
     mutates: bool = False
     rest: str = ""
+    asks: bool = False
 
     @property
     def allow(self) -> str:
-        return "POST" if self.mutates else "GET, HEAD"
+        return "POST" if self.mutates or self.asks else "GET, HEAD"
 
 
 Routes = dict[str, Route]
@@ -131,7 +133,7 @@ def help_text(routes: Routes) -> bytes:
     """One line per path."""
     shown = {path + route.rest: route for path, route in routes.items()}
     width = max(map(len, shown))
-    lines = (f"{'POST' if route.mutates else 'GET':4} {path:{width}}  {route.help}" for path, route in shown.items())
+    lines = (f"{route.allow.partition(',')[0]:4} {path:{width}}  {route.help}" for path, route in shown.items())
     return "".join(f"{line}\n" for line in lines).encode()
 
 

@@ -12,6 +12,7 @@ from sidecar.admin.dashboard import page, part
 from sidecar.admin.dump import certificates, clusters, config_dump, listeners, server_info
 from sidecar.admin.events import events
 from sidecar.admin.health import live, ready
+from sidecar.admin.hypothetical import would_be
 from sidecar.admin.metrics import memory, metrics
 from sidecar.admin.mutations import (
     drain_listeners,
@@ -27,6 +28,7 @@ from sidecar.admin.responses import Reply, Request, Route, Routes, help_text
 from sidecar.admin.stats import stats
 from sidecar.admin.tap import tap
 
+_QUESTION = "method= path= host= from=SPIFFE-ID ip= port= header.NAME=VALUE"
 _FILTERS = "status=503|5xx flag= reason= path=PREFIX source=IP-PREFIX direction= limit="
 
 
@@ -53,6 +55,7 @@ ADMIN: Routes = {
     "/certs": Route(certificates, "our certificate, whom we trust, handshakes; never a key"),
     "/memory": Route(memory, "resident memory, tasks, descriptors, loop lag, buffers"),
     "/requests": Route(requests, f"the last 1,000, newest first; {_FILTERS} format=json"),
+    "/explain": Route(would_be, f"what would become of a request: {_QUESTION}", asks=True),
     "/explain/": Route(explanation, "the story of a request, as JSON; format=text", rest="<request-id>"),
     "/tap": Route(tap, f"records as they come, as server-sent events; {_FILTERS}"),
     "/logging": Route(log_level, "level=debug|info|warning|error", mutates=True),

@@ -45,7 +45,7 @@ def _files(told: settings.Settings) -> tuple[list[str], list[str]]:
     if told.config:
         from sidecar.feed import config_files
 
-        flag, loaded = "--config", config_files.check(told.config, told.me, told.trust_domain)
+        flag, loaded = "--config", config_files.check(told.config, told.me, told.trust_domain, told.alone)
     elif told.mesh:
         from sidecar.feed import mesh_file
 

@@ -8,7 +8,7 @@ go through ``..data``, which is put in place by one rename, and each then leads 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from time import time
 from typing import Final
@@ -25,19 +25,27 @@ SUFFIXES: Final = (".yaml", ".yml", ".json")
 
 
 class ConfigFiles(FileWatcher):
-    """The documents at ``path``, for ``current``. ``trust_domain`` is that of the service accounts in them."""
+    """The documents at ``path``, for ``current``. ``trust_domain`` is that of the service accounts in them; ``alone``
+    as in ``load_config``."""
 
     def __init__(
-        self, path: str, me: Node, trust_domain: str, current: SnapshotHolder, clock: Callable[[], float] = time
+        self,
+        path: str,
+        me: Node,
+        trust_domain: str,
+        current: SnapshotHolder,
+        clock: Callable[[], float] = time,
+        alone: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__("--config", path, _Files(path, me, trust_domain), current, clock)
+        super().__init__("--config", path, _Files(path, me, trust_domain, alone), current, clock)
 
 
 class _Files:
     """See ``watched.Source``."""
 
-    def __init__(self, path: str, me: Node, trust_domain: str) -> None:
+    def __init__(self, path: str, me: Node, trust_domain: str, alone: Mapping[str, str] | None) -> None:
         self._path = path
+        self._alone = alone
         self._me = me
         self._trust_domain = trust_domain
 
@@ -77,12 +85,12 @@ class _Files:
         digest = sha256(b"".join(sha256(path.encode() + b"\0" + content).digest() for path, content in files)).digest()
         if problems:
             return Reading(tuple(marks), digest, Loaded(problems=tuple(problems)))
-        return Reading(tuple(marks), digest, load_config(files, self._me, self._trust_domain, version))
+        return Reading(tuple(marks), digest, load_config(files, self._me, self._trust_domain, version, self._alone))
 
 
-def check(path: str, me: Node, trust_domain: str) -> Loaded:
+def check(path: str, me: Node, trust_domain: str, alone: Mapping[str, str] | None = None) -> Loaded:
     """What a start with these files would find. Blocks."""
-    return _Files(path, me, trust_domain).read(Version(0, 1)).loaded
+    return _Files(path, me, trust_domain, alone).read(Version(0, 1)).loaded
 
 
 def _paths(path: str) -> list[str]:

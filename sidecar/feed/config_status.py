@@ -8,12 +8,12 @@ from __future__ import annotations
 from time import time
 from typing import TYPE_CHECKING
 
-from sidecar.feed.snapshot_feed import SnapshotFeed
 from sidecar.feed.snapshot_holder import SnapshotHolder
 from sidecar.telemetry.metric_snapshot import Gauges
 
 if TYPE_CHECKING:
     from sidecar.feed.registration import Registration
+    from sidecar.feed.snapshot_feed import SnapshotFeed
 
 SOURCES = ("none", "file", "control", "last good")
 STATES = ("waiting", "registered", "left")

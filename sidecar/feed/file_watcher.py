@@ -111,8 +111,9 @@ class FileWatcher:
         for note in loaded.notes:
             _log.warning("%s: %s", self._flag, note)
         self._current.take(loaded.snapshot, self._clock())
-        services = len(loaded.snapshot.services)
-        _log.info("%s: %s, version %s: %d services", self._flag, self._path, loaded.snapshot.version, services)
+        services, policies = len(loaded.snapshot.services), len(loaded.snapshot.policies)
+        told = f"{services} services, {policies} policies for this proxy" if policies else f"{services} services"
+        _log.info("%s: %s, version %s: %s", self._flag, self._path, loaded.snapshot.version, told)
 
     def _read(self) -> Reading:
         return self._source.read(Version(0, self._current.snapshot.version.n + 1))

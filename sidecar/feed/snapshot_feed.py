@@ -28,6 +28,7 @@ from certs.errors import IdentityError
 from sidecar import __version__
 from sidecar.feed import control_responses
 from sidecar.feed.control_responses import Malformed, Version
+from sidecar.feed.policy_rules import with_rules
 from sidecar.feed.retrying_client import RetryingClient
 from sidecar.feed.snapshot_holder import SnapshotHolder
 from sidecar.feed.state_dir import MOST, StateDir, Unusable
@@ -153,7 +154,7 @@ class SnapshotFeed:
         if head.proxy and head.proxy != ours:
             return Compiled(None, (f"it is for another workload than {ours}",))
         serving = self._current.snapshot.source != "none"
-        compiled = await drive(compile_slices(body, self._me, "control"), self.slices, gently=serving)
+        compiled = await drive(with_rules(compile_slices(body, self._me, "control")), self.slices, gently=serving)
         if compiled.snapshot is not None and head.proxy != ours:
             return Compiled(None, ("it does not say for which workload it is",))
         return compiled
@@ -232,7 +233,7 @@ class SnapshotFeed:
             if head.proxy != str(ours):
                 raise Unusable(f"it is for another workload than {ours}")
             version = control_responses.version(head.version)
-            compiled = at_once(compile_slices(body, self._me, "last good"))
+            compiled = at_once(with_rules(compile_slices(body, self._me, "last good")))
             if compiled.snapshot is None:
                 raise Unusable(compiled.problems[0])
         except (Unusable, IdentityError, Malformed) as refused:

@@ -151,6 +151,10 @@ class ServerStream(Protocol):
         """Ends every wait for the client with ``reason``: the exchange has had its time."""
         ...
 
+    def cut(self, reason: Reason, why: str) -> None:
+        """End it at once, and the work done for it: what it was let in by no longer holds. ``why`` is for people."""
+        ...
+
     def drop(self) -> None:
         """The client has gone: nothing more is sent."""
         ...

@@ -8,6 +8,7 @@ cluster that forwards holds it against its own name.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 
@@ -17,7 +18,7 @@ _KEY = object()
 
 
 class Permit(msgspec.Struct, frozen=True, gc=False):
-    """Leave to forward what ``peer`` sends to ``cluster``, by ``rule``, which is for records.
+    """Leave to forward what ``peer`` sends to ``cluster``, by ``rule``, which is for records, as ``note`` is.
 
     ``peer`` is the SPIFFE id that the caller has shown, empty for one that has shown none. ``at`` is the place that the
     request names itself, in clusters whose endpoints are not known beforehand; None: any endpoint of the cluster. Only
@@ -29,6 +30,7 @@ class Permit(msgspec.Struct, frozen=True, gc=False):
     peer: str
     cluster: str
     at: object = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.key is not _KEY:
@@ -58,19 +60,32 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     fields: Sequence[tuple[bytes, bytes]] = ()
 
 
-Rules = Callable[[Asked], str]
-"""Judge a stream or a connection before anything is dialed for it: return the word of the rule that allows it, or raise
-ProxyError."""
+class Leave(msgspec.Struct, frozen=True, gc=False):
+    """What allowed it: ``rule`` in a word, empty where no policy document has a part; ``note`` is what audits and dry
+    runs have to add."""
+
+    rule: str = ""
+    note: str = ""
 
 
-def allow_all(_: Asked) -> str:
+Rules = Callable[[Asked], Leave]
+"""Judge a stream or a connection before anything is dialed for it: return what allows it, or raise ProxyError."""
+
+_BY_DEFAULT: Final = Leave()
+
+
+def allow_all(_: Asked) -> Leave:
     """Without policy documents every peer may go wherever the rest of this module lets it."""
-    return ""
+    return _BY_DEFAULT
 
 
 def authorize_inbound(rules: Rules, asked: Asked) -> Permit:
     """Return leave to reach the app beside this proxy. Raises ProxyError where ``rules`` do."""
-    return Permit(_KEY, rules(asked) or "the app beside this proxy", asked.peer, asked.cluster)
+    return _permit(rules(asked), "the app beside this proxy", asked)
+
+
+def _permit(leave: Leave, otherwise: str, asked: Asked, at: object = None) -> Permit:
+    return Permit(_KEY, leave.rule or otherwise, asked.peer, asked.cluster, at, leave.note)
 
 
 def refuse_own_listener(own: bool, *, app: bool = False) -> None:
@@ -104,7 +119,7 @@ def authorize_caller(*, loopback: bool) -> None:
 def authorize_service(rules: Rules, asked: Asked) -> Permit:
     """Return leave to call a service of the mesh, which only its own workloads can serve. Raises ProxyError where
     ``rules`` do."""
-    return Permit(_KEY, rules(asked) or "a service of the mesh", asked.peer, asked.cluster)
+    return _permit(rules(asked), "a service of the mesh", asked)
 
 
 def authorize_outbound(
@@ -132,4 +147,4 @@ def authorize_outbound(
             Reason.BLACK_HOLE,
             "the outbound policy is REGISTRY_ONLY, and no service, service entry or --allow-host leads there",
         )
-    return Permit(_KEY, rules(asked) or "outbound policy", asked.peer, asked.cluster, at)
+    return _permit(rules(asked), "outbound policy", asked, at)

@@ -72,7 +72,11 @@ class Target(Routing, BytesRouting, typing.Protocol):
         """Whether what this client says of callers before it is believed."""
         ...
 
-    async def dial_early(self, peer: str) -> Lease:
+    def reached(self, connection: Connection) -> tuple[str, int]:
+        """The address and port at which this connection reaches the app, as policies name them."""
+        ...
+
+    async def dial_early(self, info: ConnectionInfo) -> Lease:
         """Authorize a client that is silent, and return a connection for it.
 
         Raises ProxyError, also where nothing may be dialed for a client that has said nothing.
@@ -97,34 +101,35 @@ async def serve_target(
     handshake: the acceptor has to look at it again. Otherwise return False.
     """
     protocol = protocol or target.protocol
+    who = ConnectionInfo(0.0, "", 0.0, target.original, security.principal, host, target.reached(connection))
     if protocol == "tcp":
-        origin = _origin("opaque bytes, as the port is declared", 0.0, target, security)
+        origin = _info("opaque bytes, as the port is declared", 0.0, who, security)
         found = Detection(Detected.OPAQUE, b"", None)
         if security.silent:
-            found = await _after_silence(connection, target, context, security)
+            found = await _after_silence(connection, target, context, who)
             if found.begins_handshake:
                 return True
         await _relay(connection, found, origin, target, context)
     elif protocol == "http" and security.inside == "tcp":
-        origin = _origin("opaque bytes, as its ALPN says", 0.0, target, security)
+        origin = _info("opaque bytes, as its ALPN says", 0.0, who, security)
         error = ProxyError(Reason.PROTOCOL_REFUSED, "opaque bytes (ALPN sidecar-tcp), and this port is declared HTTP")
         _refuse(connection, Detected.OPAQUE, error, origin, target, context)
     elif protocol == "http" or security.inside == "http":
         if security.silent and await _handshake_for_http(connection, context):
             return True
         said = "the port is declared" if protocol == "http" else "its ALPN says"
-        origin = _origin(f"HTTP, as {said}", 0.0, target, security)
+        origin = _info(f"HTTP, as {said}", 0.0, who, security)
         await _http(connection, host, b"", origin, target, context, security)
     else:
-        return await _detect(connection, host, target, context, security, protocol)
+        return await _detect(connection, who, target, context, security, protocol)
     return False
 
 
 async def _after_silence(
-    connection: Connection, target: Target, context: ProxyContext, security: ConnectionSecurity
+    connection: Connection, target: Target, context: ProxyContext, who: ConnectionInfo
 ) -> Detection:
     """Dial for a silent client, and wait until it or the app sends something. Raises ProxyError, ConnectionClosed."""
-    lease = await target.dial_early(security.principal)
+    lease = await target.dial_early(who)
     try:
         first = await first_of(connection, lease.connection, b"", NEVER, context.timeouts.idle, look=True)
     except BaseException:
@@ -148,15 +153,15 @@ async def _handshake_for_http(connection: Connection, context: ProxyContext) -> 
         return False
 
 
-def _origin(words: str, after: float, target: Target, security: ConnectionSecurity) -> ConnectionInfo:
+def _info(words: str, after: float, who: ConnectionInfo, security: ConnectionSecurity) -> ConnectionInfo:
     if security.words:
         words = f"{words}; within {security.words}"
-    return ConnectionInfo(time() - after, words, after, target.original, security.principal)
+    return ConnectionInfo(time() - after, words, after, who.original, who.principal, who.client, who.place)
 
 
 async def _detect(
     connection: Connection,
-    host: str,
+    who: ConnectionInfo,
     target: Target,
     context: ProxyContext,
     security: ConnectionSecurity,
@@ -168,7 +173,7 @@ async def _detect(
         found = await detect_protocol(
             connection,
             b"",
-            partial(target.dial_early, security.principal),
+            partial(target.dial_early, who),
             target.server_first_cache,
             lease=None,
             head_timeout=context.timeouts.request_head,
@@ -185,18 +190,18 @@ async def _detect(
         else:
             counters.detect_undecided += 1
             words = "undecided: the beginning of a method, and no more"
-            origin = _origin(words, monotonic() - began, target, security)
-            await _http_error(connection, host, overdue, origin, target, context)
+            origin = _info(words, monotonic() - began, who, security)
+            await _http_error(connection, who.client, overdue, origin, target, context)
         return False
     except ProxyError as error:
         counters.detect_undecided += 1
-        origin = _origin("undecided: the client was silent", monotonic() - began, target, security)
+        origin = _info("undecided: the client was silent", monotonic() - began, who, security)
         _refuse(connection, Detected.OPAQUE, error, origin, target, context)
         return False
     if found.begins_handshake:
         return True
     lease = found.lease
-    origin = _origin(found.words, monotonic() - began, target, security)
+    origin = _info(found.words, monotonic() - began, who, security)
     is_http = found.kind is Detected.HTTP1 and (lease is None or not greets(lease.connection))
     refused = _refusal(found, is_http, protocol, security) if target.vouches else None
     if refused is not None:
@@ -206,12 +211,12 @@ async def _detect(
         if found.kind is Detected.PROXY or found.server_first:
             _refuse(connection, found.kind, refused, origin, target, context)
         else:
-            await _http_error(connection, host, refused, origin, target, context)
+            await _http_error(connection, who.client, refused, origin, target, context)
     elif is_http:
         note_detected(found, origin.after, context.telemetry)
         if lease is not None:
             lease.release(reusable=False)
-        await _http(connection, host, found.data, origin, target, context, security)
+        await _http(connection, who.client, found.data, origin, target, context, security)
     elif found.kind is Detected.MORE:
         counters.detect_nothing += 1
         if lease is not None:

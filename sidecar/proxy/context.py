@@ -5,22 +5,24 @@ Built once by ``app`` and handed down; nothing here is global.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar.addresses import parse_ip
+from sidecar.errors import ProxyError
 from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import Connection
 from sidecar.net.graceful_drain import DrainState
 from sidecar.net.listener import Listener
 from sidecar.net.resolve import Resolver
 from sidecar.net.splice_pipes import Pipes
-from sidecar.policy.authorize import Rules, allow_all
+from sidecar.policy.authorize import Asked, Rules, allow_all
 from sidecar.policy.egress import OPEN, Egress
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.request_ids import RequestIds
+from sidecar.resources.snapshot import NOTHING, Snapshot
 from sidecar.telemetry.telemetry import Telemetry
 from sidecar.tls.connection_security import Acceptor
 
@@ -43,6 +45,22 @@ class Overload(Protocol):
         ...
 
 
+class Running(Protocol):
+    """A request or a connection on its way, which a policy that has changed may deny."""
+
+    def asked(self) -> Asked | None:
+        """Return what policies are asked of it; None where there are none for it."""
+        ...
+
+    def cut(self, denied: ProxyError) -> None:
+        """End it at once, for this reason."""
+        ...
+
+
+def _nothing() -> Snapshot:
+    return NOTHING
+
+
 @dataclass(frozen=True, slots=True)
 class ProxyContext:
     """See the module's text. ``listeners`` is complete before the first connection is accepted."""
@@ -63,9 +81,12 @@ class ProxyContext:
     rules: Rules = allow_all  # asked before anything is dialed, for both directions
     acceptor: Acceptor | None = None  # where the proxy has an identity
     mesh: Mesh | None = None  # likewise
+    current: Callable[[], Snapshot] = _nothing  # the Snapshot of this moment, from wherever it comes
     deadlines: Deadlines = field(default_factory=Deadlines)
     drain: DrainState = field(default_factory=DrainState)
     connections: set[Connection] = field(default_factory=set)
+    judged_names: set[bytes] = field(default_factory=set)  # of fields that policies ask for, in lower case
+    in_progress: dict[int, Running] = field(default_factory=dict)  # by the id of its record
     listeners: list[Listener] = field(default_factory=list)
     ids: RequestIds = field(default_factory=RequestIds)
 

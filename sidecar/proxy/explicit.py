@@ -23,7 +23,7 @@ from sidecar.policy.authorize import Permit, authorize_caller
 from sidecar.proxy.connection_handler import http2_refused
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
-from sidecar.proxy.pipeline import serve_request
+from sidecar.proxy.pipeline import RunningRequest, serve_request
 from sidecar.proxy.protocol_detection import Detection, detect_protocol, greets, note_detected
 from sidecar.proxy.request_loop import serve_http
 from sidecar.proxy.route import Route
@@ -47,7 +47,7 @@ class ExplicitProxy:
 
     async def serve(self, connection: Connection, host: str) -> None:
         """Serve one connection from ``host`` until it ends, and close it."""
-        info = ConnectionInfo(time(), "HTTP, as the explicit proxy's port is for", 0.0)
+        info = ConnectionInfo(time(), "HTTP, as the explicit proxy's port is for", 0.0, client=host)
         http_connection = H1ServerConnection(connection, b"", self._context.timeouts, host, trusted=False, origin=info)
         http_connection.leaves_with(self._context.drain)
         address = parse_ip(host)
@@ -94,8 +94,9 @@ class ExplicitProxy:
             one_pool = http or not route.cluster.apart
             lease.release(reusable=one_pool and lease.quiet() and not lease.pool.has_idle)
             words = "HTTP, as the service's port says" if http else found.words
-            info = ConnectionInfo(time(), f"{words}, within CONNECT", monotonic() - began)
-            await self._http_within(connection, stream.peer_ip.decode(), found.data, request.authority, info)
+            host = stream.peer_ip.decode()
+            info = ConnectionInfo(time(), f"{words}, within CONNECT", monotonic() - began, client=host)
+            await self._http_within(connection, host, found.data, request.authority, info)
         else:
             snapshot = self._routes.current()
             if lease.stale and not found.sent:
@@ -166,12 +167,14 @@ class _Absolute:
             )
         return named_route(self._routes, snapshot, request.authority, default_port=80)
 
-    async def authorize(
-        self, snapshot: Snapshot, route: Route, stream: ServerStream, request: Request, peer: str
-    ) -> Permit:
+    def asked(self, wanted: RunningRequest) -> None:
+        """See ``pipeline.Routing``: policies are the callee's."""
+
+    async def authorize(self, snapshot: Snapshot, route: Route, wanted: RunningRequest) -> Permit:
+        request = wanted.request
         return route.permit or self._routes.permit(
             route,
-            stream.peer,
+            wanted.info.client,
             protocol="HTTP",
             method=request.method,
             path=request.target,

@@ -13,21 +13,25 @@ import msgspec
 
 from sidecar.addresses import Address, OriginalDst
 from sidecar.errors import ProxyError, Reason
+from sidecar.http import headers
 from sidecar.http.first_bytes import Detected
 from sidecar.http.message import Request
-from sidecar.http.streams import ServerStream
 from sidecar.net.connection import Connection, ConnectionClosed
 from sidecar.net.connection_pool import Lease, Limits, PoolUse, pool_use
+from sidecar.net.local_addresses import every_outward_address
 from sidecar.policy.authorize import Asked, Permit, authorize_inbound
 from sidecar.proxy.cluster_client import ClusterClient
 from sidecar.proxy.connection_handler import serve_target
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
 from sidecar.proxy.intercepted import refuse
+from sidecar.proxy.pipeline import RunningBytes, RunningRequest
+from sidecar.proxy.policies import InboundPolicies, remote_address
 from sidecar.proxy.protocol_detection import Detection, ServerFirstCache
 from sidecar.proxy.route import Route
 from sidecar.resources.protocols import Protocol, protocol_in_force
-from sidecar.resources.snapshot import NOTHING, Snapshot
+from sidecar.resources.snapshot import Snapshot
+from sidecar.telemetry.record import ConnectionInfo
 from sidecar.upstream.bounded_table import MOST, BoundedTable
 from sidecar.upstream.cluster import Cluster, Connect, Terms
 from sidecar.upstream.plaintext import PlaintextConnector
@@ -53,7 +57,15 @@ class AppPort:
     original = ""
     vouches = True
 
-    def __init__(self, address: Address, told: Protocol, context: ProxyContext, connect: Connect[Address]) -> None:
+    def __init__(
+        self,
+        address: Address,
+        told: Protocol,
+        context: ProxyContext,
+        policies: InboundPolicies,
+        connect: Connect[Address],
+    ) -> None:
+        self._policies = policies
         self.address = address
         self._told = told
         self._context = context
@@ -97,8 +109,7 @@ class AppPort:
 
     def current(self) -> Snapshot:
         """See ``Routing``."""
-        mesh = self._context.mesh
-        return NOTHING if mesh is None else mesh.snapshot
+        return current(self._context)
 
     def route(self, snapshot: Snapshot, request: Request) -> Route:
         """See ``Routing``."""
@@ -106,28 +117,64 @@ class AppPort:
             raise ProxyError(Reason.METHOD_REFUSED, "CONNECT is for the outbound proxy; nothing is tunnelled inbound")
         return self._route
 
-    async def authorize(
-        self, snapshot: Snapshot, route: Route, stream: ServerStream, request: Request, peer: str
-    ) -> Permit:
+    async def authorize(self, snapshot: Snapshot, route: Route, wanted: RunningRequest) -> Permit:
         """See ``Routing``."""
-        asked = Asked(
-            "inbound", peer, stream.peer, self.app.name, "HTTP", request.method, request.target, request.authority
+        return authorize_inbound(self._policies.rules(snapshot), self.asked(wanted))
+
+    def asked(self, wanted: RunningRequest) -> Asked:
+        """See ``Routing``."""
+        request, info = wanted.request, wanted.info
+        forwarded = request.known.get(headers.FORWARDED_FOR)
+        return Asked(
+            "inbound",
+            info.principal,
+            info.client,
+            self.app.name,
+            "HTTP",
+            request.method,
+            request.sent if request.sent.startswith(b"/") else request.target,
+            request.authority,
+            b"",
+            info.client if forwarded is None else remote_address(info.client, forwarded, self._context.trusts),
+            info.place,
+            wanted.fields,
         )
-        return authorize_inbound(self._context.rules, asked)
 
     def route_bytes(self, snapshot: Snapshot, found: Detection) -> Route:
         """See ``BytesRouting``."""
         return self._route
 
-    async def authorize_bytes(self, snapshot: Snapshot, route: Route, found: Detection, peer: str) -> Permit:
+    async def authorize_bytes(self, snapshot: Snapshot, route: Route, wanted: RunningBytes) -> Permit:
         """See ``BytesRouting``."""
-        protocol = "TLS" if found.kind is Detected.TLS else "TCP"
-        asked = Asked("inbound", peer, "", self.app.name, protocol, sni=found.sni)
-        return authorize_inbound(self._context.rules, asked)
+        return authorize_inbound(self._policies.rules(snapshot), self.asked_of_bytes(wanted))
 
-    async def dial_early(self, peer: str) -> Lease:
+    def asked_of_bytes(self, wanted: RunningBytes) -> Asked:
+        """See ``BytesRouting``."""
+        return self._asked_of_connection(
+            wanted.info, "TLS" if wanted.found.kind is Detected.TLS else "TCP", wanted.found.sni
+        )
+
+    def _asked_of_connection(self, info: ConnectionInfo, protocol: str, sni: bytes = b"") -> Asked:
+        return Asked(
+            "inbound",
+            info.principal,
+            info.client,
+            self.app.name,
+            protocol,
+            sni=sni,
+            remote=info.client,
+            place=info.place,
+        )
+
+    def reached(self, connection: Connection) -> tuple[str, int]:
         """See ``Target``."""
-        permit = authorize_inbound(self._context.rules, Asked("inbound", peer, "", self.app.name, "TCP"))
+        if self.original:
+            return self.address.host, self.address.port
+        return connection.sock.getsockname()[0], self.address.port
+
+    async def dial_early(self, info: ConnectionInfo) -> Lease:
+        """See ``Target``."""
+        permit = authorize_inbound(self._policies.rules(self.current()), self._asked_of_connection(info, "TCP"))
         return await self.app.lease(permit, opaque=True, at_once=True)
 
 
@@ -139,7 +186,12 @@ class CapturedPort(AppPort):
     """
 
     def __init__(
-        self, address: OriginalDst, told: Protocol, context: ProxyContext, listens: Callable[[Address], None]
+        self,
+        address: OriginalDst,
+        told: Protocol,
+        context: ProxyContext,
+        policies: InboundPolicies,
+        listens: Callable[[Address], None],
     ) -> None:
         plaintext = _connector(context)
 
@@ -148,7 +200,7 @@ class CapturedPort(AppPort):
             listens(address)  # tells that the app does
             return connection
 
-        super().__init__(address, told, context, connect)
+        super().__init__(address, told, context, policies, connect)
         self.original = str(address)
 
 
@@ -157,7 +209,8 @@ class Inbound:
 
     def __init__(self, upstream: Address, protocol: Protocol, context: ProxyContext) -> None:
         self._context = context
-        self._app = AppPort(upstream, protocol, context, _connector(context).connect_app)
+        self.policies = InboundPolicies(context)
+        self._app = AppPort(upstream, protocol, context, self.policies, _connector(context).connect_app)
 
     async def serve(self, connection: Connection, host: str) -> None:
         """Serves one connection from ``host`` until it ends, and closes it."""
@@ -168,8 +221,13 @@ class Inbound:
         finally:
             connection.close()
 
+    def port_for(self, port: int) -> AppPort:
+        """Return the app, whatever port is asked for."""
+        return self._app
+
     def sweep(self, now: float) -> None:
-        """Closes connections that have been idle for too long."""
+        """Close connections that have been idle for too long, and those that policies no longer allow."""
+        self.policies.sweep(self._app.current())
         self._app.app.sweep(now)
 
     def close(self) -> None:
@@ -191,8 +249,10 @@ class CapturedInbound:
 
     def __init__(self, protocol: Protocol, context: ProxyContext) -> None:
         self._context = context
+        self._protocol = protocol
+        self.policies = InboundPolicies(context)
         self._ports: BoundedTable[OriginalDst, CapturedPort] = BoundedTable(
-            lambda address: CapturedPort(address, protocol, context, self._note_listens)
+            lambda address: CapturedPort(address, protocol, context, self.policies, self._note_listens)
         )
         self._reached: set[Address] = (
             set()
@@ -235,8 +295,17 @@ class CapturedInbound:
         if len(self._reached) < MOST:
             self._reached.add(address)
 
+    def port_for(self, port: int) -> AppPort:
+        """Return that port of the app, at an address of this pod, without remembering it."""
+        host = next(iter(every_outward_address()), "127.0.0.1")
+        address = OriginalDst(host, port)
+        return self._ports.get(address) or CapturedPort(
+            address, self._protocol, self._context, self.policies, self._note_listens
+        )
+
     def sweep(self, now: float) -> None:
-        """Close connections that have been idle for too long."""
+        """Close connections that have been idle for too long, and those that policies no longer allow."""
+        self.policies.sweep(current(self._context))
         for port in self._ports.values():
             port.app.sweep(now)
 
@@ -276,6 +345,11 @@ async def _serve_at(connection: Connection, host: str, port: AppPort, context: P
         context.telemetry.counters.detect_nothing += 1
     finally:
         connection.close()  # after a handshake it is not the caller's
+
+
+def current(context: ProxyContext) -> Snapshot:
+    """Return the Snapshot of this moment."""
+    return context.current()
 
 
 def _connector(context: ProxyContext) -> PlaintextConnector:

@@ -6,6 +6,7 @@ sent. The body is RFC 9457's problem document.
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Final
 
@@ -33,6 +34,8 @@ STATUS: Final = {
     Reason.CONNECTION_IDLE: 408,
     Reason.CLIENT_CLOSED: 0,
     Reason.NO_ROUTE: 404,
+    Reason.RBAC_DENIED: 403,
+    Reason.POLICY_CHANGED: 403,
     Reason.CALLER_REFUSED: 403,
     Reason.OWN_LISTENER: 403,
     Reason.NOT_REDIRECTED: 403,
@@ -64,6 +67,7 @@ STATUS: Final = {
     Reason.DRAIN_DEADLINE: 503,
     Reason.INTERNAL: 500,
 }
+_NOT_QUOTED: Final = re.compile(r"[^\x20-\x7e]")  # by a string of RFC 9651 section 3.3.3
 _RETRY_LATER: Final = frozenset({Fault.OVERLOAD, Fault.DRAIN})
 
 
@@ -96,7 +100,11 @@ async def rescue(stream: ServerStream, error: ProxyError, record: Record) -> Non
         return
     try:
         in_doubt = error.reason.fault is Fault.CLIENT
-        await stream.send_local(local_reply(status, error, record.request_id), in_doubt=in_doubt)
+        if error.reason is Reason.RBAC_DENIED:
+            reply = rbac_reply(error, record.request_id, of_mesh=bool(record.principal))
+        else:
+            reply = local_reply(status, error, record.request_id)
+        await stream.send_local(reply, in_doubt=in_doubt)
     except ProxyError:
         stream.drop()
 
@@ -118,3 +126,14 @@ def local_reply(status: int, error: ProxyError, request_id: bytes) -> LocalReply
     if status == 405:
         fields.append((b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
     return LocalReply(status, fields, msgspec.json.encode(problem))
+
+
+def rbac_reply(error: ProxyError, request_id: bytes, *, of_mesh: bool) -> LocalReply:
+    """Return the refusal of a policy, as Envoy words it. A peer of the mesh learns which rule decided (RFC 9209); to
+    any other that would tell what to try next."""
+    fields = [(b"content-type", b"text/plain")]
+    if of_mesh:
+        details = f"{error.rule}; {error.detail}; decision {request_id.decode('ascii', 'replace')}"
+        quoted = _NOT_QUOTED.sub("?", details).replace("\\", "\\\\").replace('"', '\\"')
+        fields.append((b"proxy-status", f'sidecar; error=http_request_denied; details="{quoted}"'.encode()))
+    return LocalReply(403, fields, b"RBAC: access denied")

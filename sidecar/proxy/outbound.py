@@ -11,7 +11,6 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.http.authority import authority_parts
 from sidecar.http.first_bytes import Detected
 from sidecar.http.message import Request
-from sidecar.http.streams import ServerStream
 from sidecar.net.connection import Connection
 from sidecar.net.connection_pool import Lease, Limits, PoolUse, pool_use
 from sidecar.policy.authorize import Permit, refuse_own_listener
@@ -19,11 +18,13 @@ from sidecar.proxy.connection_handler import serve_target
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.explicit import ExplicitProxy
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
+from sidecar.proxy.pipeline import RunningBytes, RunningRequest
 from sidecar.proxy.protocol_detection import Detection, ServerFirstCache
 from sidecar.proxy.route import Route
 from sidecar.proxy.route_table import RouteTable
 from sidecar.resources.protocols import Protocol
 from sidecar.resources.snapshot import Snapshot
+from sidecar.telemetry.record import ConnectionInfo
 from sidecar.upstream.clusters import Clusters
 from sidecar.upstream.plaintext import PlaintextConnector
 from sidecar.upstream.pool_stats import PoolsShown
@@ -162,12 +163,11 @@ class _Captured:
             raise ProxyError(Reason.METHOD_REFUSED, "a proxy request inside a tunnel or a captured connection")
         return self._routes.by_authority(snapshot, self._own(snapshot), request.authority)
 
-    async def authorize(
-        self, snapshot: Snapshot, route: Route, stream: ServerStream, request: Request, peer: str
-    ) -> Permit:
+    async def authorize(self, snapshot: Snapshot, route: Route, wanted: RunningRequest) -> Permit:
+        request = wanted.request
         return route.permit or await self._routes.permit_as(
             route,
-            stream.peer,
+            wanted.info.client,
             authority_parts(request.authority)[0],
             protocol="HTTP",
             method=request.method,
@@ -181,12 +181,22 @@ class _Captured:
             return route
         return self._routes.by_server_name(snapshot, route, found.sni)
 
-    async def authorize_bytes(self, snapshot: Snapshot, route: Route, found: Detection, peer: str) -> Permit:
+    def asked(self, wanted: RunningRequest) -> None:
+        """See ``Routing``: policies are the callee's."""
+
+    async def authorize_bytes(self, snapshot: Snapshot, route: Route, wanted: RunningBytes) -> Permit:
+        found = wanted.found
         name = found.sni.decode("ascii", "replace")
         protocol = _WORDS.get(found.kind, "TCP")
         return await self._routes.permit_as(route, self._host, name, protocol=protocol, sni=found.sni)
 
-    async def dial_early(self, peer: str) -> Lease:
+    def asked_of_bytes(self, wanted: RunningBytes) -> None:
+        """See ``BytesRouting``: likewise."""
+
+    def reached(self, connection: Connection) -> tuple[str, int]:
+        return self._original.host, self._original.port
+
+    async def dial_early(self, info: ConnectionInfo) -> Lease:
         route = self._own(self.current())  # no name has been said yet: the address has to be enough
         permit = self._routes.permit(route, self._host, protocol="TCP")
         return await route.cluster.lease(permit, route.at, opaque=True, at_once=True)

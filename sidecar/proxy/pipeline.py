@@ -1,6 +1,6 @@
 """The order of all that happens to a request, and to the bytes of an opaque connection. One list for both directions.
 
-    Snapshot, read once -> route -> authorize -> what goes on of the head -> attempts -> reply        (a request)
+    Snapshot, read once -> route -> what goes on of the head -> authorize -> attempts -> reply        (a request)
     Snapshot, read once -> route -> authorize -> a connection to the endpoint -> relay                (bytes)
 
 ``request_loop`` calls it with a request, ``connection_handler`` with bytes; CONNECT (``explicit``) dials before its
@@ -11,14 +11,17 @@ that refuses raises ProxyError; what a request is for has not been dialed then, 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
+
+import msgspec
 
 from sidecar.errors import ProxyError, Reason
+from sidecar.http.headers import Field
 from sidecar.http.message import Request
 from sidecar.http.streams import ServerStream
 from sidecar.net.connection import Connection
 from sidecar.net.connection_pool import Lease
-from sidecar.policy.authorize import Permit
+from sidecar.policy.authorize import Asked, Permit
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.exchange import exchange
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
@@ -26,11 +29,13 @@ from sidecar.proxy.protocol_detection import Detection
 from sidecar.proxy.route import Route
 from sidecar.proxy.tcp_proxy import tunnel, tunnel_upgraded
 from sidecar.resources.snapshot import Snapshot
-from sidecar.telemetry.record import Record
+from sidecar.telemetry.record import UNKNOWN_CONNECTION, ConnectionInfo, Record
+
+KEPT_BYTES: Final = 256  # of a value that policies ask for
 
 
 class Routing(Protocol):
-    """What a direction decides about a request. ``peer`` is the SPIFFE id that the caller has shown, or empty."""
+    """What a direction decides about a request."""
 
     @property
     def sanitizer(self) -> HeaderSanitizer:
@@ -45,15 +50,17 @@ class Routing(Protocol):
         """Return where the request goes. Raises ProxyError for a request that is not served here."""
         ...
 
-    async def authorize(
-        self, snapshot: Snapshot, route: Route, stream: ServerStream, request: Request, peer: str
-    ) -> Permit:
+    async def authorize(self, snapshot: Snapshot, route: Route, wanted: RunningRequest) -> Permit:
         """Return leave to forward the request along ``route``. Raises ProxyError."""
+        ...
+
+    def asked(self, wanted: RunningRequest) -> Asked | None:
+        """Return what policies are asked of a request; None where there are none for it."""
         ...
 
 
 class BytesRouting(Protocol):
-    """What a direction decides about opaque bytes. ``peer`` is the SPIFFE id that the caller has shown, or empty."""
+    """What a direction decides about opaque bytes."""
 
     def current(self) -> Snapshot:
         """Return the Snapshot of this moment; all stages of one connection see the same."""
@@ -63,9 +70,48 @@ class BytesRouting(Protocol):
         """Return where the bytes go. Raises ProxyError."""
         ...
 
-    async def authorize_bytes(self, snapshot: Snapshot, route: Route, found: Detection, peer: str) -> Permit:
+    async def authorize_bytes(self, snapshot: Snapshot, route: Route, wanted: RunningBytes) -> Permit:
         """Return leave to relay them along ``route``. Raises ProxyError."""
         ...
+
+    def asked_of_bytes(self, wanted: RunningBytes) -> Asked | None:
+        """Return what policies are asked of a connection; None where there are none for it."""
+        ...
+
+
+class RunningRequest(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """A request on its way: what it was let in by. ``fields`` are those that go on."""
+
+    routing: Routing
+    stream: ServerStream
+    request: Request
+    fields: list[Field]
+    info: ConnectionInfo
+
+    def asked(self) -> Asked | None:
+        """See ``context.Running``."""
+        return self.routing.asked(self)
+
+    def cut(self, denied: ProxyError) -> None:
+        """See ``context.Running``."""
+        self.stream.cut(Reason.POLICY_CHANGED, denied.detail)
+
+
+class RunningBytes(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """A connection that is relayed: what it was let in by."""
+
+    routing: BytesRouting
+    connection: Connection
+    found: Detection
+    info: ConnectionInfo
+
+    def asked(self) -> Asked | None:
+        """See ``context.Running``."""
+        return self.routing.asked_of_bytes(self)
+
+    def cut(self, denied: ProxyError) -> None:
+        """See ``context.Running``."""
+        self.connection.cut(Reason.POLICY_CHANGED, denied.detail)
 
 
 async def serve_request(
@@ -75,11 +121,27 @@ async def serve_request(
     snapshot = routing.current()
     route = routing.route(snapshot, request)
     record.cluster = route.label
-    permit = await routing.authorize(snapshot, route, stream, request, record.principal)
     fields = routing.sanitizer.fields(stream, request, record)
-    upgraded = await exchange(stream, request, fields, route.client, permit, record, route.retry, route.limits)
-    if upgraded is not None:
-        await tunnel_upgraded(stream, upgraded.upstream, upgraded.head, record, context)
+    if context.judged_names:
+        record.judged = _judged(fields, context.judged_names)
+    wanted = RunningRequest(routing, stream, request, fields, record.origin or UNKNOWN_CONNECTION)
+    permit = await routing.authorize(snapshot, route, wanted)
+    record.permit = permit.rule
+    if permit.note:
+        record.note = permit.note
+    running, key = context.in_progress, id(record)
+    running[key] = wanted
+    try:
+        upgraded = await exchange(stream, request, fields, route.client, permit, record, route.retry, route.limits)
+        if upgraded is not None:
+            await tunnel_upgraded(stream, upgraded.upstream, upgraded.head, record, context)
+    finally:
+        del running[key]
+
+
+def _judged(fields: list[Field], names: set[bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the fields with these names, for the record, which keeps no long values."""
+    return tuple([(name, value[:KEPT_BYTES]) for name, value in fields if name.lower() in names])
 
 
 async def serve_bytes(
@@ -92,10 +154,16 @@ async def serve_bytes(
     """
     lease: Lease | None = found.lease
     counted = False
+    running, key = context.in_progress, id(record)
     try:
         snapshot = routing.current()
         route = routing.route_bytes(snapshot, found)
-        permit = await routing.authorize_bytes(snapshot, route, found, record.principal)
+        wanted = RunningBytes(routing, connection, found, record.origin or UNKNOWN_CONNECTION)
+        permit = await routing.authorize_bytes(snapshot, route, wanted)
+        record.permit = permit.rule
+        if permit.note:
+            record.note = permit.note
+        running[key] = wanted
         if not context.overload.admits(context.telemetry.counters.connections_active - 1):
             raise ProxyError(Reason.MEMORY, "the proxy is near its memory limit")
         record.attempts = 1
@@ -112,6 +180,7 @@ async def serve_bytes(
         counted = True
         await tunnel(connection, lease.connection, record, context, to_upstream=found.data[found.sent :])
     finally:
+        running.pop(key, None)
         if lease is not None:
             lease.release(reusable=False)
         if not counted:

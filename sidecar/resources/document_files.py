@@ -6,7 +6,7 @@ Who calls it: ``sidecarctl check`` and ``apply`` (``read_config``), ``feed.confi
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -17,6 +17,7 @@ from sidecar.resources.documents import Document, Key, Placed, bounded, placed_d
 from sidecar.resources.incremental_compile import Compiled, compile_slices
 from sidecar.resources.lint import lint
 from sidecar.resources.load import Loaded, notes_of
+from sidecar.resources.lone_proxy import notes_alone, odd_alone, unenforceable
 from sidecar.resources.mesh_documents import Mesh
 from sidecar.resources.snapshot import Node, Version
 from sidecar.resources.validation import path_text
@@ -34,8 +35,13 @@ class Config(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-def read_config(files: Iterable[tuple[str, bytes]], trust_domain: str = "cluster.local") -> Config:
-    """What files, each with its name and content, amount to together. Never raises for anything that can be in them."""
+def read_config(
+    files: Iterable[tuple[str, bytes]],
+    trust_domain: str = "cluster.local",
+    odd: Callable[[Mesh], Iterable[Finding]] = lint,
+) -> Config:
+    """What files, each with its name and content, amount to together; ``odd`` finds what becomes a note. Never raises
+    for anything that can be in them."""
     placed: list[Placed] = []
     problems: list[str] = []
     last = ""
@@ -55,12 +61,19 @@ def read_config(files: Iterable[tuple[str, bytes]], trust_domain: str = "cluster
     conflicts = problems_of(mesh)
     if conflicts:
         return Config(problems=bounded([_line(each, known) for each in conflicts], last))
-    return Config(mesh, tuple(each.document for each in placed), (), tuple(_line(each, known) for each in lint(mesh)))
+    return Config(mesh, tuple(each.document for each in placed), (), tuple(_line(each, known) for each in odd(mesh)))
 
 
-def load_config(files: Sequence[tuple[str, bytes]], me: Node, trust_domain: str, version: Version) -> Loaded:
-    """What the proxy that is ``me`` obeys by these files alone. Likewise."""
-    config = read_config(files, trust_domain)
+def load_config(
+    files: Sequence[tuple[str, bytes]],
+    me: Node,
+    trust_domain: str,
+    version: Version,
+    alone: Mapping[str, str] | None = None,
+) -> Loaded:
+    """What the proxy that is ``me`` obeys by these files alone. Likewise. ``alone``: there is no control plane, so no
+    identity; selectors look at these labels beside those of services; see ``lone_proxy``."""
+    config = read_config(files, trust_domain, lint if alone is None else lambda mesh: odd_alone(mesh, me, alone))
     if config.mesh is None:
         return Loaded(problems=config.problems)
     named = files[0][0] if len(files) == 1 else "documents"
@@ -68,15 +81,27 @@ def load_config(files: Sequence[tuple[str, bytes]], me: Node, trust_domain: str,
         identity = workload(trust_domain, me.namespace, me.service_account)
     except IdentityError as error:
         return Loaded(problems=(f"{named}: this sidecar's identity: {error.detail}",))
-    scope = scope_of(config.mesh, me.namespace, me.service_account)
+    labels = [] if alone is None else [alone]
+    scope = scope_of(config.mesh, me.namespace, me.service_account, labels)
+    if alone is not None:
+        unmet = unenforceable(scope)
+        if unmet:
+            return Loaded(problems=tuple(f"{named}: {each}" for each in unmet))
     virtual = virtual_addresses(scope.services)  # no document names one of these
     scoped = scoped_mesh(
-        config.mesh, identity, virtual_of=lambda place: virtual.get(place, ()), version=str(version), issued=0.0
+        config.mesh,
+        identity,
+        virtual_of=lambda place: virtual.get(place, ()),
+        version=str(version),
+        issued=0.0,
+        labels=labels,
     )
     compiled = _drained(compile_slices(msgspec.json.encode(scoped), me, "file"))
     if compiled.snapshot is None:
         return Loaded(problems=tuple(f"{named}: {each}" for each in compiled.problems))
-    mine = (f"{named}: {note}" for note in notes_of(compiled.snapshot, scope.peer_authentication))
+    mine = [f"{named}: {note}" for note in notes_of(compiled.snapshot, scope.peer_authentication)]
+    if alone is not None:
+        mine += [f"{named}: {note}" for note in notes_alone(config.mesh, scope)]
     return Loaded(compiled.snapshot, notes=(*config.notes, *mine))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from sidecar.resources.authorization import PolicySpec
 from sidecar.resources.snapshot import Endpoint, Entry, Service, ServicePort, Snapshot
 
 Json = dict[str, object]
@@ -21,8 +24,20 @@ def dump(snapshot: Snapshot) -> Json:
             "portLevelMtls": {str(port): mode.value for port, mode in sorted(snapshot.modes.items())},
         },
         "outboundTrafficPolicy": {"mode": snapshot.outbound_policy},
+        "authorization": [_policy(policy) for policy in snapshot.policies],
         "services": [_service(service) for _, service in sorted(snapshot.services.items())],
         "serviceEntries": [_entry(entry) for _, entry in sorted(snapshot.entries.items())],
+    }
+
+
+def _policy(policy: PolicySpec) -> Json:
+    """In the words of the document; what is left out of a rule matches all."""
+    return {
+        "name": policy.name,
+        "namespace": policy.namespace,
+        "action": policy.action,
+        "dryRun": policy.dry_run,
+        "rules": [msgspec.to_builtins(rule) for rule in policy.rules],
     }
 
 

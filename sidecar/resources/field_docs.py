@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from sidecar.resources.authorization import Condition, From, Operation, Rule, Source, To
 from sidecar.resources.kinds import (
+    AuthorizationPolicy,
     Egress,
     EntryPort,
     Host,
@@ -26,7 +28,8 @@ ABOUT: Final[dict[type, dict[str, str]]] = {
         "name": "of a Service a DNS label, else labels joined by dots; once in a namespace and kind",
         "namespace": "a DNS label",
         "labels": "of a Service those of its workloads, which selectors of other documents match",
-        "annotations": "kept as they are; they mean nothing here",
+        "annotations": "kept as they are; with istio.io/dry-run: \"true\" an AuthorizationPolicy is judged and refuses "
+                       "nothing; others mean nothing here",
     },
     Service: {
         "ports": "one or more",
@@ -59,6 +62,52 @@ ABOUT: Final[dict[type, dict[str, str]]] = {
     MutualTls: {
         "mode": "STRICT: mutual TLS alone; PERMISSIVE: plaintext as well; DISABLE: all goes on as it came; UNSET: as "
                 "the next wider document says, else STRICT",
+    },
+    AuthorizationPolicy: {
+        "selector": "the workloads that it applies to; without it all of the namespace, in sidecar-system all of the "
+                    "mesh; one in sidecar-system with a selector applies to workloads of any namespace",
+        "action": "ALLOW: what a rule matches may pass, and what no ALLOW policy matches is refused; DENY: what a rule "
+                  "matches is refused, whatever others allow; AUDIT: what a rule matches is marked",
+        "rules": "the policy matches what any of them matches; without rules it matches nothing, so spec: {} allows "
+                 "nobody; one empty rule, {}, matches everything",
+    },
+    Rule: {
+        "from": "one of these sources calls; left out: anybody",
+        "to": "one of these operations is called; left out: any",
+        "when": "all of these conditions hold",
+    },
+    From: {"source": "all of its fields match; one or more"},
+    To: {"operation": "all of its fields match; one or more"},
+    Source: {
+        "principals": "identities, TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT; cluster.local means the mesh's own trust "
+                      "domain; here and below a value is exact, abc* a prefix, *abc a suffix, * anything that is not "
+                      "empty",
+        "notPrincipals": "none of these",
+        "namespaces": "namespaces of the caller's identity",
+        "notNamespaces": "none of these",
+        "serviceAccounts": "NAMESPACE/ACCOUNT, or ACCOUNT in the policy's namespace; no *, and not with principals or "
+                           "namespaces",
+        "notServiceAccounts": "none of these",
+        "ipBlocks": "IP addresses or CIDRs of the peer of the connection",
+        "notIpBlocks": "none of these",
+        "remoteIpBlocks": "the same of the original caller: x-forwarded-for, as far as --trusted-proxies wrote it",
+        "notRemoteIpBlocks": "none of these",
+    },
+    Operation: {
+        "hosts": "the Host of the request, in any case; without a port it matches any port",
+        "notHosts": "none of these",
+        "ports": "the app's own port, as text",
+        "notPorts": "none of these",
+        "methods": "the method of the request",
+        "notMethods": "none of these",
+        "paths": "the path without the query; segments {*} for one that is not empty, {**} for any number of them",
+        "notPaths": "none of these",
+    },
+    Condition: {
+        "key": "request.headers[NAME], source.ip, remote.ip, source.namespace, source.principal, "
+               "source.serviceAccount, destination.ip, destination.port or connection.sni",
+        "values": "one of these; values or notValues has an entry",
+        "notValues": "none of these",
     },
     ServiceEntry: {
         "hosts": "names of the hosts, in lower case; *. in front takes every name below",

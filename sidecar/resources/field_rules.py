@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from sidecar.addresses import parse_ip
+from sidecar.resources.authorization_rules import check_policy
 from sidecar.resources.compile import compile_mesh
 from sidecar.resources.kinds import (
+    AuthorizationPolicy,
     EntryPort,
     Metadata,
     PeerAuthentication,
@@ -96,6 +98,11 @@ def _peer_authentication(metadata: Metadata, spec: PeerAuthentication) -> Found:
     yield from _labels(spec.selector.match_labels, ("spec", "selector", "matchLabels"))
     if spec.port_level_mtls and not spec.selector.match_labels:
         yield Problem(("spec", "portLevelMtls"), "needs a selector: ports are those of a workload; add matchLabels")
+
+
+def _authorization_policy(metadata: Metadata, spec: AuthorizationPolicy) -> Found:
+    yield from _labels(spec.selector.match_labels, ("spec", "selector", "matchLabels"))
+    yield from check_policy(metadata, spec)
 
 
 # -- hosts without a sidecar ------------------------------------------------------------------------------------------
@@ -271,6 +278,7 @@ def is_host(text: str) -> bool:
 _CHECKS: Final[dict[type, Callable[[Metadata, Any], Found]]] = {
     Service: _service,
     PeerAuthentication: _peer_authentication,
+    AuthorizationPolicy: _authorization_policy,
     ServiceEntry: _service_entry,
     WorkloadEntry: _workload_entry,
     Sidecar: _sidecar,

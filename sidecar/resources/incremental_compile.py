@@ -16,6 +16,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from sidecar.resources.authorization import PolicySpec
+from sidecar.resources.authorization_rules import check_rules
 from sidecar.resources.proxy_config import EntrySpec, ProxyConfig, RegisteredSpec, ResolvedService
 from sidecar.resources.schema import EndpointSpec
 from sidecar.resources.service_entries import add_entry
@@ -43,6 +45,7 @@ class _Envelope(ProxyConfig, frozen=True, forbid_unknown_fields=True, rename="ca
 
     services: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]
     service_entries: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]
+    authorization: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]
 
 
 class _LargeService(ResolvedService, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -62,6 +65,7 @@ _entry: Final = msgspec.json.Decoder(EntrySpec)
 _large_service: Final = msgspec.json.Decoder(_LargeService)
 _large_entry: Final = msgspec.json.Decoder(_LargeEntry)
 _endpoint: Final = msgspec.json.Decoder(RegisteredSpec)
+_policy: Final = msgspec.json.Decoder(PolicySpec)
 
 
 def compile_slices(document: bytes, me: Node, source: Source) -> Generator[None, None, Compiled]:
@@ -75,15 +79,23 @@ def compile_slices(document: bytes, me: Node, source: Source) -> Generator[None,
     yield
     tables = SnapshotBuilder(mesh.trust_domain, strict=False)
     version = _version(tables, mesh.version)
+    policies: list[PolicySpec] = []
     if tables.check_head(mesh.schema):
         for index, raw in enumerate(mesh.services):
             yield from _part(tables, raw, _service, _large_service, add_service, ("services", index))
         for index, raw in enumerate(mesh.service_entries):
             yield from _part(tables, raw, _entry, _large_entry, add_entry, ("serviceEntries", index))
+        for index, raw in enumerate(mesh.authorization):
+            yield from _add_policy(tables, raw, policies, ("authorization", index))
     if tables.problems:
         return Compiled(None, _told(list(tables.problems)))
     snapshot = tables.snapshot(
-        me, mesh.peer_authentication, version=version, source=source, outbound_policy=mesh.outbound_policy
+        me,
+        mesh.peer_authentication,
+        version=version,
+        source=source,
+        outbound_policy=mesh.outbound_policy,
+        policies=tuple(policies),
     )
     return Compiled(snapshot)
 
@@ -103,6 +115,20 @@ def _part(
         tables.wrong(path, _why(error))
     else:
         yield from add(tables, spec, _read(tables, spec.endpoints, (*path, "endpoints")), path)
+    yield
+
+
+def _add_policy(tables: SnapshotBuilder, raw: msgspec.Raw, policies: list[PolicySpec], path: Path) -> Iterator[None]:
+    """Adds a policy. One that this version can't judge by makes the whole Snapshot a refused one: without it the proxy
+    would let pass what the policy refuses."""
+    try:
+        policy = _policy.decode(raw)
+    except _UNREADABLE as error:
+        tables.wrong(path, _why(error))
+    else:
+        for problem in check_rules(policy.rules, (*path, "rules")):
+            tables.wrong(problem.path, problem.why)
+        policies.append(policy)
     yield
 
 

@@ -11,10 +11,13 @@ from typing import Final, Literal
 
 import msgspec
 
+from sidecar.resources.authorization import Action, Rule
 from sidecar.resources.schema import EndpointSpec, MutualTls, Port, PortSpec
 from sidecar.resources.snapshot import Policy, Resolution
 
 ROOT_NAMESPACE: Final = "sidecar-system"  # where a document without a selector is for the whole mesh
+
+DRY_RUN: Final = "istio.io/dry-run"  # the annotation of an AuthorizationPolicy
 
 _ISTIO_SECURITY: Final = ("security.istio.io/v1", "security.istio.io/v1beta1")
 _ISTIO_NETWORKING: Final = (
@@ -27,7 +30,7 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Metadata(_Part, frozen=True):
-    """Who a document is. ``annotations`` are kept, and mean nothing here."""
+    """Who a document is. ``annotations`` are kept, and mean nothing here but for DRY_RUN."""
 
     name: str
     namespace: str = "default"
@@ -59,6 +62,15 @@ class PeerAuthentication(_Part, frozen=True):
     selector: Selector = Selector()
     mtls: MutualTls = MutualTls()
     port_level_mtls: dict[Port, MutualTls] = {}
+
+
+class AuthorizationPolicy(_Part, frozen=True):
+    """Who may call what: at the workloads selected, else in all of its namespace, else in all of the mesh. All policies
+    that apply to a workload hold together. Without rules a policy matches nothing."""
+
+    selector: Selector = Selector()
+    action: Action = "ALLOW"
+    rules: list[Rule] = []
 
 
 class EntryPort(_Part, frozen=True):
@@ -129,12 +141,15 @@ class Sidecar(_Part, frozen=True):
     outbound_traffic_policy: OutboundTrafficPolicy | None = None
 
 
-Spec = Service | PeerAuthentication | ServiceEntry | WorkloadEntry | Sidecar
-Kind = Literal["Service", "PeerAuthentication", "ServiceEntry", "WorkloadEntry", "Sidecar"]
+Spec = Service | PeerAuthentication | AuthorizationPolicy | ServiceEntry | WorkloadEntry | Sidecar
+Kind = Literal[
+    "Service", "PeerAuthentication", "AuthorizationPolicy", "ServiceEntry", "WorkloadEntry", "Sidecar"
+]  # fmt: skip
 
 KINDS: Final[dict[str, type[Spec]]] = {
     "Service": Service,
     "PeerAuthentication": PeerAuthentication,
+    "AuthorizationPolicy": AuthorizationPolicy,
     "ServiceEntry": ServiceEntry,
     "WorkloadEntry": WorkloadEntry,
     "Sidecar": Sidecar,
@@ -142,6 +157,7 @@ KINDS: Final[dict[str, type[Spec]]] = {
 API_VERSIONS: Final[dict[str, tuple[str, ...]]] = {
     "Service": ("sidecar/v1",),
     "PeerAuthentication": _ISTIO_SECURITY,
+    "AuthorizationPolicy": _ISTIO_SECURITY,
     "ServiceEntry": _ISTIO_NETWORKING,
     "WorkloadEntry": _ISTIO_NETWORKING,
     "Sidecar": _ISTIO_NETWORKING,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from sidecar.addresses import parse_ip
+from sidecar.resources.authorization_lint import lint_policies, services_of
 from sidecar.resources.conflicts import Finding
 from sidecar.resources.documents import Document, Key
 from sidecar.resources.kinds import (
@@ -26,6 +27,7 @@ from sidecar.resources.visibility import asked, matches, selector_of
 
 _SELECTOR: Mapping[str, Path] = {
     "PeerAuthentication": ("spec", "selector"),
+    "AuthorizationPolicy": ("spec", "selector"),
     "Sidecar": ("spec", "workloadSelector"),
     "ServiceEntry": ("spec", "workloadSelector"),
 }
@@ -42,6 +44,7 @@ def lint(mesh: Mesh, changed: Collection[Key] | None = None) -> list[Finding]:
         *_selectors(mesh, [each for kind in _SELECTOR for each in chosen[kind]]),
         *_ranks(mesh, [*chosen["PeerAuthentication"], *chosen["Sidecar"]]),
         *_ports(mesh, chosen["PeerAuthentication"]),
+        *lint_policies(mesh, chosen["AuthorizationPolicy"]),
         *_egress(mesh, chosen["Sidecar"]),
         *_hosts(mesh, chosen["ServiceEntry"]),
         *_workload_entries(mesh, chosen["WorkloadEntry"]),
@@ -58,6 +61,10 @@ def _selectors(mesh: Mesh, documents: list[Document]) -> Iterator[Finding]:
         if document.kind == "ServiceEntry":
             if not any(matches(wanted, [labels]) for _, labels in _workloads(mesh, namespace)):
                 yield Finding(document.key, path, f"matches no WorkloadEntry of namespace {namespace}")
+        elif document.kind == "AuthorizationPolicy" and namespace == ROOT_NAMESPACE:
+            if not services_of(mesh, document):
+                why = "matches no service of the mesh: workloads have the labels of the services they serve"
+                yield Finding(document.key, path, why)
         elif not any(matches(wanted, [each.metadata.labels]) for each in mesh.in_namespace("Service", namespace)):
             why = f"matches no service of namespace {namespace}: workloads have the labels of the services they serve"
             yield Finding(document.key, path, why)

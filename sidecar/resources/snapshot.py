@@ -19,10 +19,11 @@ import msgspec
 
 from certs.spiffe import SpiffeId
 from sidecar.addresses import Address, parse_ip
+from sidecar.resources.authorization import PolicySpec
 from sidecar.resources.protocols import Protocol, of_one_port
 from sidecar.resources.sni import Sni
 
-SCHEMA: Final = "1.1"  # 1.1: of an endpoint ``alsoAt`` and ``unwell``
+SCHEMA: Final = "1.2"  # 1.1: of an endpoint ``alsoAt`` and ``unwell``; 1.2: ``authorization``
 
 ANSWERED: Final = 8  # endpoints whose addresses stand for a service that has none; a connection to one goes to any
 
@@ -190,7 +191,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     ``services`` is by (namespace, name); ``own`` the app's own service, if it is among them. ``modes`` are by the port
     that callers reach, and in force as they stand: what the command line said is in them. ``outbound_policy`` is what
     documents say of it; see ``policy.egress`` for what is in force. ``shared`` has the protocols of each place to
-    which service ports of several lead.
+    which service ports of several lead. ``policies`` are all AuthorizationPolicies that apply to this proxy, those of
+    the root namespace first, then by namespace and name.
     """
 
     source: Source = "none"
@@ -207,6 +209,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     entry_targets: Mapping[tuple[str, int], EntryPort] = {}
     shared: Mapping[tuple[str, int], frozenset[Protocol]] = {}
     outbound_policy: Policy | None = None
+    policies: tuple[PolicySpec, ...] = ()
+    rules: object = None  # what was compiled of the policies, by the feed; None: nothing yet
     schema: str = SCHEMA
 
     @property

@@ -13,6 +13,7 @@ from typing import Final
 from certs import spiffe
 from certs.errors import IdentityError
 from sidecar.addresses import parse_ip
+from sidecar.resources.authorization import PolicySpec
 from sidecar.resources.protocols import Protocol
 from sidecar.resources.proxy_config import Policy
 from sidecar.resources.schema import MutualTls, PeerAuthenticationSpec
@@ -120,6 +121,7 @@ class SnapshotBuilder:
         version: Version,
         source: Source,
         outbound_policy: Policy | None = None,
+        policies: tuple[PolicySpec, ...] = (),
     ) -> Snapshot:
         """What the work came to. The tables must not be changed any more."""
         default, modes = _modes(peer_authentication, me)
@@ -138,6 +140,7 @@ class SnapshotBuilder:
             entry_targets=self.entry_targets,
             shared=self.shared,
             outbound_policy=outbound_policy,
+            policies=policies,
         )
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from sidecar.resources.authorization import Source
 from sidecar.resources.kinds import (
+    AuthorizationPolicy,
     Egress,
     EntryPort,
     Host,
@@ -30,6 +32,9 @@ _PLAIN: Final = (
     "is not supported yet: hosts of a ServiceEntry have no sidecar, so nobody shows an identity; leave it out"
 )
 
+_JWT: Final = "is not supported yet: no JSON Web Token is read"
+_TRUST_DOMAINS: Final = 'is not supported yet; write principals, for example "TRUST-DOMAIN/*"'
+
 SET_BY_SERVERS: Final = frozenset(
     {"uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "selfLink"}
 )
@@ -40,6 +45,17 @@ _WORKLOAD: Final = {
     "port": "is written ports here, by the names of the ports",
     "mode": "is not a field here: nobody of these has a sidecar",
 }  # fmt: skip
+
+KEYS: Final[dict[str, str]] = {
+    "request.auth.": _JWT,
+    "experimental.envoy.filters.": _LATER,
+    "source.trustDomain": 'is not supported yet; write source.principal, for example with "TRUST-DOMAIN/*"',
+    "destination.namespace": "is written as the namespace of the policy",
+    "destination.labels[": "is written in spec.selector",
+    "destination.name": "is not supported; write a selector",
+    "destination.user": "is not supported; write a selector",
+}
+"""Keys of a condition that Istio knows or knew, by their beginnings, and what to say of them."""
 
 KNOWN: Final[dict[type, dict[str, str]]] = {
     PortSpec: OF_MESH_FILES[PortSpec],
@@ -61,6 +77,15 @@ KNOWN: Final[dict[type, dict[str, str]]] = {
     },
     Selector: {"matchExpressions": "is not supported yet; write matchLabels"},
     PeerAuthentication: {"targetRef": _LATER, "targetRefs": _LATER},
+    AuthorizationPolicy: {
+        "action=CUSTOM": "is not supported yet; write ALLOW, DENY or AUDIT",
+        "provider": "is not supported yet, since it is for action CUSTOM; leave it out",
+        "targetRef": _LATER, "targetRefs": _LATER,
+    },
+    Source: {
+        "requestPrincipals": _JWT, "notRequestPrincipals": _JWT,
+        "trustDomains": _TRUST_DOMAINS, "notTrustDomains": _TRUST_DOMAINS,
+    },
     ServiceEntry: {
         "subjectAltNames": _PLAIN,
         "location=MESH_INTERNAL": "is not supported yet: where there are sidecars write a Service, and where there are "
@@ -91,7 +116,7 @@ _KIND_LATER: Final = "is not supported yet"
 OTHER_KINDS: Final[dict[str, str]] = {
     kind: f"{kind} {_KIND_LATER}"
     for kind in (
-        "AuthorizationPolicy", "DestinationRule", "EnvoyFilter", "Gateway", "GatewayClass", "GRPCRoute", "HTTPRoute",
+        "DestinationRule", "EnvoyFilter", "Gateway", "GatewayClass", "GRPCRoute", "HTTPRoute",
         "ProxyConfig", "RateLimitPolicy", "ReferenceGrant", "RequestAuthentication", "TCPRoute", "Telemetry",
         "TLSRoute", "VirtualService", "WasmPlugin", "WorkloadGroup",
     )

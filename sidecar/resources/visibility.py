@@ -9,6 +9,8 @@ Who calls it: the control plane for each identity, ``sidecar --config`` for its 
 - PeerAuthentication and Sidecar: a workload's own (by selector) before the namespace's, before the mesh's (without a
   selector, in ROOT_NAMESPACE). What one leaves unsaid is taken from the next; of several of one rank the first by name
   counts.
+- AuthorizationPolicy: all apply together, whatever their rank. Those of the workload's namespace and of ROOT_NAMESPACE
+  without a selector, and those with one that matches; one in ROOT_NAMESPACE selects workloads of any namespace.
 - A workload's labels are those of a service of its namespace whose ``serviceAccounts`` list its account: a selector has
   to match one of them whole.
 """
@@ -21,10 +23,13 @@ import msgspec
 
 from certs.spiffe import SpiffeId
 from sidecar.addresses import parse_ip
+from sidecar.resources.authorization import PolicySpec
+from sidecar.resources.authorization_rules import policy_of
 from sidecar.resources.documents import Document
 from sidecar.resources.field_rules import service_of
 from sidecar.resources.kinds import (
     ROOT_NAMESPACE,
+    AuthorizationPolicy,
     Egress,
     PeerAuthentication,
     Service,
@@ -42,18 +47,21 @@ Labels = Mapping[str, str]
 
 class Visibility(msgspec.Struct, frozen=True):
     """What an identity is to see, by documents alone. ``services`` and ``entries`` are (namespace, name),
-    sorted; of entries those of the own namespace first, since the first one counts where two have the same host."""
+    sorted; of entries those of the own namespace first, since the first one counts where two have the same host.
+    ``authorization``: those of ROOT_NAMESPACE first, then by namespace and name."""
 
     services: tuple[Place, ...]
     entries: tuple[Place, ...]
     peer_authentication: PeerAuthenticationSpec
     outbound_policy: Policy | None
+    authorization: tuple[PolicySpec, ...] = ()
 
 
-def scope_of(mesh: Mesh, namespace: str, service_account: str) -> Visibility:
-    """What a proxy of this namespace and service account is to see."""
+def scope_of(mesh: Mesh, namespace: str, service_account: str, more: Iterable[Labels] = ()) -> Visibility:
+    """What a proxy of this namespace and service account is to see. ``more``: labels that selectors look at beside
+    those of its services."""
     own = mesh.serving.get((namespace, service_account), [])
-    labels = labels_of(mesh, namespace, service_account)
+    labels = [*labels_of(mesh, namespace, service_account), *more]
     sidecars = [each.spec for each in _ranked(mesh, "Sidecar", namespace, labels)]
     egress: list[Egress] = next((each.egress for each in sidecars if isinstance(each, Sidecar) and each.egress), [])
     policies = (each.outbound_traffic_policy for each in sidecars if isinstance(each, Sidecar))
@@ -67,6 +75,7 @@ def scope_of(mesh: Mesh, namespace: str, service_account: str) -> Visibility:
         tuple(sorted(entries, key=lambda place: (place[0] != namespace, place))),
         _peer_authentication(_ranked(mesh, "PeerAuthentication", namespace, labels)),
         policy,
+        tuple(_policies(mesh, namespace, labels)),
     )
 
 
@@ -126,6 +135,13 @@ def entry_spec(mesh: Mesh, place: Place, virtual: tuple[str, ...] = ()) -> Entry
     )
 
 
+def policy_spec(mesh: Mesh, place: Place) -> PolicySpec:
+    """A policy as proxies are told it. Raises KeyError where there is no such document."""
+    document = mesh.of("AuthorizationPolicy")[place]
+    assert isinstance(document.spec, AuthorizationPolicy)
+    return policy_of(document.metadata, document.spec)
+
+
 def scoped_mesh(
     mesh: Mesh,
     identity: SpiffeId,
@@ -134,12 +150,14 @@ def scoped_mesh(
     *,
     version: str,
     issued: float,
+    labels: Iterable[Labels] = (),
 ) -> ProxyConfig:
-    """All that the proxy with this identity obeys. Raises ValueError where it is no workload's."""
+    """All that the proxy with this identity obeys, ``labels`` as in :func:`scope_of`. Raises ValueError where it is no
+    workload's."""
     workload = identity.workload()
     if workload is None:
         raise ValueError(f"{identity} is no workload")
-    scope = scope_of(mesh, *workload)
+    scope = scope_of(mesh, *workload, labels)
     return ProxyConfig(
         schema=SCHEMA,
         version=version,
@@ -150,6 +168,7 @@ def scoped_mesh(
         service_entries=[entry_spec(mesh, place) for place in scope.entries],
         peer_authentication=scope.peer_authentication,
         outbound_policy=scope.outbound_policy,
+        authorization=list(scope.authorization),
     )
 
 
@@ -164,7 +183,7 @@ def matches(wanted: Labels, labels: Iterable[Labels]) -> bool:
 def selector_of(document: Document) -> Labels:
     """The labels that the document selects workloads by; empty: it selects none in particular."""
     spec = document.spec
-    if isinstance(spec, PeerAuthentication):
+    if isinstance(spec, PeerAuthentication | AuthorizationPolicy):
         return spec.selector.match_labels
     if isinstance(spec, Sidecar | ServiceEntry) and spec.workload_selector is not None:
         return spec.workload_selector.labels
@@ -188,6 +207,20 @@ def _peer_authentication(ranked: list[Document]) -> PeerAuthenticationSpec:
     mode = next((each.mtls for each in specs if each.mtls.mode != "UNSET"), MutualTls())
     ports = specs[0].port_level_mtls if specs else {}
     return PeerAuthenticationSpec(mode, {port: each for port, each in ports.items() if each.mode != "UNSET"})
+
+
+def applies(policy: Document, namespace: str, labels: Iterable[Labels]) -> bool:
+    """Return whether an AuthorizationPolicy applies to a workload with these labels in this namespace."""
+    wanted = selector_of(policy)
+    return policy.metadata.namespace in (namespace, ROOT_NAMESPACE) and (not wanted or matches(wanted, labels))
+
+
+def _policies(mesh: Mesh, namespace: str, labels: list[Labels]) -> Iterator[PolicySpec]:
+    """All policies that apply to this workload; each namespace's by name."""
+    for each in dict.fromkeys((ROOT_NAMESPACE, namespace)):
+        for document in mesh.in_namespace("AuthorizationPolicy", each):
+            if applies(document, namespace, labels):
+                yield policy_spec(mesh, document.key[1:])
 
 
 # -- who sees what ----------------------------------------------------------------------------------------------------

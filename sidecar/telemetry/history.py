@@ -27,6 +27,7 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list).decode
 _ORIGIN: Final = Record.__struct_fields__.index("origin")
 _STRIPPED: Final = Record.__struct_fields__.index("stripped")
+_JUDGED: Final = Record.__struct_fields__.index("judged")
 _TRIES: Final = Record.__struct_fields__.index("tries")
 
 
@@ -100,7 +101,9 @@ def _record(kept: bytes | Record) -> Record:
         return kept
     values = _unpack(kept)
     if values[_ORIGIN] is not None:
-        values[_ORIGIN] = ConnectionInfo(*values[_ORIGIN])
+        values[_ORIGIN] = info = ConnectionInfo(*values[_ORIGIN])
+        info.place = (info.place[0], info.place[1])
+    values[_JUDGED] = tuple([tuple(each) for each in values[_JUDGED]])
     values[_STRIPPED], values[_TRIES] = tuple(values[_STRIPPED]), ()
     return Record(*values)
 

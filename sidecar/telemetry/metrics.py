@@ -68,6 +68,16 @@ def _detected(attribute: str, outcome: str) -> MetricDefinition:
     return MetricDefinition(attribute, "sidecar_detected_connections", "counter", text, (("outcome", outcome),))
 
 
+def _authorized(attribute: str, decision: str) -> MetricDefinition:
+    text = "What policies decided of requests, and of connections that are relayed; none where there are no policies."
+    return MetricDefinition(attribute, "sidecar_authorization_decisions", "counter", text, (("decision", decision),))
+
+
+def _dry_run(attribute: str, decision: str) -> MetricDefinition:
+    text = "Decisions that would be another one if the policies of a dry run were in force."
+    return MetricDefinition(attribute, "sidecar_authorization_dry_run", "counter", text, (("decision", decision),))
+
+
 def _dns(attribute: str, outcome: str) -> MetricDefinition:
     return MetricDefinition(
         attribute, "sidecar_dns_queries", "counter", "DNS queries by what became of them.", (("outcome", outcome),)
@@ -93,6 +103,17 @@ METERS = (
     MetricDefinition("pool_misses", "sidecar_pool_misses", "counter", "Requests that opened an upstream connection."),
     MetricDefinition("pool_waits", "sidecar_pool_waits", "counter", "Requests that waited for an upstream connection."),
     MetricDefinition("retries", "sidecar_retries", "counter", "Requests sent again over another upstream connection."),
+    _authorized("rbac_allowed", "allowed"),
+    _authorized("rbac_denied", "denied"),
+    _authorized("rbac_audited", "audited"),
+    _dry_run("rbac_would_allow", "would_allow"),
+    _dry_run("rbac_would_deny", "would_deny"),
+    MetricDefinition(
+        "rbac_cut",
+        "sidecar_authorization_cut",
+        "counter",
+        "Requests and connections that were ended since a policy that came later denies them.",
+    ),
     _detected("detect_http", "http"),
     _detected("detect_tls", "tls"),
     _detected("detect_http2", "http2"),
@@ -176,6 +197,12 @@ class Counters:
     pool_hits: int
     pool_misses: int
     pool_waits: int
+    rbac_allowed: int
+    rbac_audited: int
+    rbac_cut: int
+    rbac_denied: int
+    rbac_would_allow: int
+    rbac_would_deny: int
     requests_active: int
     retries: int
     spliced_bytes: int

@@ -96,6 +96,15 @@ MEANINGS: Final[dict[Reason, ReasonHelp]] = {
         "Send an absolute URL or CONNECT: set http_proxy=http://127.0.0.1:15001 and https_proxy likewise (curl knows "
         "the first in lower case only), or curl -x.",
     ),
+    Reason.RBAC_DENIED: ReasonHelp(
+        "An AuthorizationPolicy denies the request: a DENY rule matches, or there are ALLOW policies and none matches.",
+        "The detail names the policy, or the nearest ALLOW rule and the field that differs: change the call, or the "
+        "policy. POST /explain on the admin port tries a request that was never made.",
+    ),
+    Reason.POLICY_CHANGED: ReasonHelp(
+        "It was allowed when it began, and an AuthorizationPolicy that came later denies it: it was cut.",
+        "The detail names the policy. If the caller is to be allowed, add it to an ALLOW rule.",
+    ),
     Reason.CALLER_REFUSED: ReasonHelp(
         "A client whose own address is no loopback address used the outbound port.",
         "Only processes beside this proxy may call through it, from 127.0.0.1 or ::1: let them bind no other address, "

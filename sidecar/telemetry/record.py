@@ -21,7 +21,8 @@ class ConnectionInfo(msgspec.Struct, array_like=True, gc=False):
 
     ``opened`` is on the wall clock; ``detected`` is what it speaks and how that was found out, in words; ``after`` how
     many seconds that took; ``original`` where a captured connection wanted to go, empty for any other; ``principal``
-    the SPIFFE id that the client has shown by mutual TLS, empty where it showed none.
+    the SPIFFE id that the client has shown by mutual TLS, empty where it showed none. ``client`` is the address that it
+    comes from, ``place`` the address and port at which it reached the app.
     """
 
     opened: float
@@ -29,6 +30,11 @@ class ConnectionInfo(msgspec.Struct, array_like=True, gc=False):
     after: float
     original: str = ""
     principal: str = ""
+    client: str = ""
+    place: tuple[str, int] = ("", 0)
+
+
+UNKNOWN_CONNECTION: Final = ConnectionInfo(0.0, "", 0.0)
 
 
 class Attempt(msgspec.Struct, gc=False):
@@ -86,6 +92,9 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     stripped: tuple[str, ...] = ()  # names of fields that the client may not send
     tries: tuple[Attempt, ...] = ()  # those before the last one, whose facts are this record's: see ``all_tries``
     rule: str = ""  # of those that the reason stands for, the one that was broken
+    permit: str = ""  # the rule that allowed it
+    note: str = ""  # what audits and dry runs have to add
+    judged: tuple[tuple[bytes, bytes], ...] = ()  # the fields that policies ask for, as they went on
     tried: float = 0.0  # when the last attempt began, on the monotonic clock
 
     @property
@@ -96,6 +105,7 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     def blame(self, error: ProxyError) -> None:
         """It ended by this error."""
         self.reason, self.detail, self.rule = error.reason, error.detail, error.rule
+        self.note = error.note or self.note
 
     def keep_try(self, error: ProxyError | None = None) -> None:
         """The attempt at hand is over, by this error or with an answer, and is followed by another one."""

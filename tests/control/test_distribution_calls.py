@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from certs import facts, pem
 from certs.spiffe import SpiffeId, workload
 from control.distribution import api
 from sidecar.feed import state_dir
+from sidecar.resources.incremental_compile import Compiled, compile_slices
 from sidecar.resources.proxy_config import ProxyConfig
+from sidecar.resources.snapshot import Node
+from tests.control.documents import apply, service
 from tests.control.plane import BILLING, ORDERS, SOCKET, Plane, Reply, csr, running
 
 
@@ -188,7 +192,7 @@ async def test_proxies_are_shown_with_their_certificate_page_by_page(tmp_path: P
 @pytest.mark.parametrize(
     ("query", "told"),
     [
-        ("&schema=2.0", "schema: this control plane speaks 1.1, and no 2"),
+        ("&schema=2.0", "schema: this control plane speaks 1.2, and no 2"),
         ("&schema=one", "schema: "),
         ("&version=7", "version: "),
         ("&wait=soon", "wait: "),
@@ -201,7 +205,7 @@ async def test_a_question_that_is_none_is_told(tmp_path: Path, query: str, told:
         assert reply.status == 400 and reply.json["detail"].startswith(told)
 
 
-@pytest.mark.parametrize(("asked", "answered"), [("1.0", "1.0"), ("1.1", "1.1"), ("1.999", "1.1")])
+@pytest.mark.parametrize(("asked", "answered"), [("1.0", "1.0"), ("1.1", "1.1"), ("1.2", "1.2"), ("1.999", "1.2")])
 async def test_the_answer_is_in_the_older_of_two_minors(tmp_path: Path, asked: str, answered: str) -> None:
     async with running(tmp_path) as plane:
         assert (await poll(plane, f"&schema={asked}")).json["schema"] == answered
@@ -226,3 +230,42 @@ async def test_a_long_snapshot_goes_out_part_by_part_and_whole(tmp_path: Path) -
         reply = await poll(plane)
         assert int(reply.headers["content-length"]) == len(reply.body) > 256 * 1024
         assert sum(len(each.endpoints) for each in msgspec.json.decode(reply.body, type=ProxyConfig).services) == 10_000
+
+
+def whole(steps: Generator[None, None, Compiled]) -> Compiled:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: Compiled = done.value
+            return found
+
+
+async def test_a_policy_that_was_applied_is_in_the_snapshot_of_whom_it_selects(tmp_path: Path) -> None:
+    """All the way: an operator's apply, the answer to the proxy, and what the proxy makes of it."""
+    policy: dict[str, Any] = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "viewer", "namespace": "shop"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "billing"}},
+            "rules": [{"from": [{"source": {"principals": ["cluster.local/ns/shop/sa/orders"]}}]}],
+        },
+    }
+    labeled = service("billing")
+    labeled["metadata"]["labels"] = {"app": "billing"}
+    async with running(tmp_path) as plane:
+        before = (await poll(plane)).json["version"]
+        assert (await apply(plane, labeled, policy)).status == 200
+        reply = await poll(plane, f"&schema=1.2&version={before}&wait=30s")
+        assert reply.json["authorization"] == [
+            {"name": "viewer", "namespace": "shop", "rules": policy["spec"]["rules"]}
+        ]
+        compiled = whole(compile_slices(reply.body, Node("shop", service_account="billing"), "control"))
+        assert compiled.snapshot is not None
+        assert [each.title for each in compiled.snapshot.policies] == ["shop/viewer"]
+        assert "authorization" not in (await poll(plane, peer=ORDERS)).json
+        wrong = {**policy, "spec": {"rules": [{"to": [{"operation": {"ports": ["web"], "paths": ["/{x}"]}}]}]}}
+        refused = await apply(plane, wrong)
+        assert refused.status == 422
+        assert refused.body.count(b'"path":"spec.rules[0].to[0].operation') == 2

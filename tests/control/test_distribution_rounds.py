@@ -26,7 +26,7 @@ async def test_a_proxy_is_told_of_its_own_namespace_and_of_what_is_exported_to_i
         mesh = await it.mesh("shop/web")
         assert services(mesh) == ["pay/card", "shop/cart", "shop/web"]
         assert (mesh.schema, mesh.proxy, mesh.trust_domain) == (
-            "1.1", "spiffe://cluster.local/ns/shop/sa/web", "cluster.local",
+            "1.2", "spiffe://cluster.local/ns/shop/sa/web", "cluster.local",
         )  # fmt: skip
 
 
@@ -104,6 +104,42 @@ async def test_documents_decide_what_a_proxy_obeys_and_a_label_moves_it(autojump
         await it.write(gone=["Sidecar/shop/narrow", "Service/shop/cart"])
         await it.settled()
         assert services(it.told["shop/web"][-1]) == ["shop/web"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_policy_reaches_whom_it_applies_to_and_each_change_is_another_version(
+    autojump_clock: MockClock,
+) -> None:
+    def policies(who: str) -> list[list[str]]:
+        return [[each.title for each in told.authorization] for told in it.told[who]]
+
+    def policy(where: str, spec: str) -> str:
+        return doc("AuthorizationPolicy", where, spec)
+
+    async with distributing() as it, trio.open_nursery() as nursery:
+        await it.write(service("shop/web", labels="{app: web}"), service("shop/cart"), service("bank/api"))
+        await it.settled()
+        for who in ("shop/web", "shop/cart", "bank/api"):
+            nursery.start_soon(it.follow, who)
+        await it.settled()
+        await it.write(policy("shop/some", "{selector: {matchLabels: {app: web}}}"))
+        await it.settled()
+        await it.write(policy("shop/some", "{selector: {matchLabels: {app: web}}, rules: [{}]}"))
+        await it.settled()
+        assert policies("shop/web") == [[], ["shop/some"], ["shop/some"]]
+        assert [len(told.authorization[0].rules) for told in it.told["shop/web"][1:]] == [0, 1]
+        assert policies("shop/cart") == policies("bank/api") == [[]]
+        await it.write(policy("sidecar-system/all", "{action: DENY, rules: [{}]}"))
+        await it.settled()
+        assert policies("shop/web")[-1] == ["sidecar-system/all", "shop/some"]
+        assert policies("bank/api")[-1] == policies("shop/cart")[-1] == ["sidecar-system/all"]
+        await it.write(service("shop/cart", labels="{app: web}"), gone=["AuthorizationPolicy/sidecar-system/all"])
+        await it.settled()
+        assert policies("shop/web")[-1] == policies("shop/cart")[-1] == ["shop/some"]
+        assert policies("bank/api")[-1] == []
+        await it.write(gone=["AuthorizationPolicy/shop/some"])
+        await it.settled()
+        assert policies("shop/web")[-1] == policies("shop/cart")[-1] == []
         nursery.cancel_scope.cancel()
 
 

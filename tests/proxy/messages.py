@@ -137,6 +137,9 @@ class MemoryClient:
     def abort(self, reason: Reason) -> None:
         self.aborted = reason
 
+    def cut(self, reason: Reason, why: str) -> None:
+        self.aborted = reason
+
     def drop(self) -> None:
         self.heard.append(("dropped",))
 

@@ -19,10 +19,12 @@ from sidecar.net.timers import Sweeper
 from sidecar.policy.authorize import Asked, Permit, allow_all, authorize_inbound
 from sidecar.proxy.connection_handler import Target, serve_target
 from sidecar.proxy.context import ProxyContext
+from sidecar.proxy.pipeline import RunningBytes
 from sidecar.proxy.protocol_detection import Detection
 from sidecar.proxy.route import Route
 from sidecar.resources.snapshot import NOTHING, Snapshot
 from sidecar.telemetry.memory import MemoryGuard
+from sidecar.telemetry.record import ConnectionInfo
 from sidecar.telemetry.telemetry import Telemetry
 from tests.proxy.ends import tcp_pair
 
@@ -69,12 +71,18 @@ class Captured:
         cluster = cast(Any, SimpleNamespace(name="a place", lease=self._lease))
         return Route("outside", cluster, cast(Any, None), None, Address("a place", 80), "a place")
 
-    async def authorize_bytes(self, snapshot: Snapshot, route: Route, found: Detection, peer: str) -> Permit:
+    def asked_of_bytes(self, wanted: RunningBytes) -> None:
+        pass
+
+    def reached(self, connection: Connection) -> tuple[str, int]:
+        return "192.0.2.1", 80
+
+    async def authorize_bytes(self, snapshot: Snapshot, route: Route, wanted: RunningBytes) -> Permit:
         if self._changes:
             self._before.pool.renew()
-        return authorize_inbound(allow_all, Asked("inbound", peer, "", "a place", "TCP"))
+        return authorize_inbound(allow_all, Asked("inbound", "", "", "a place", "TCP"))
 
-    async def dial_early(self, peer: str) -> Lease:
+    async def dial_early(self, info: ConnectionInfo) -> Lease:
         return await self._before.pool.acquire(fresh=True, seconds=1.0)
 
     async def _lease(self, permit: Permit, at: object, *, opaque: bool) -> Lease:

@@ -57,7 +57,7 @@ def places_of(process: SidecarProcess, *directories: Path) -> dict[str, bytes]:
         "cmdline": Path(f"/proc/{pid}/cmdline").read_bytes(),
     }
     for path, route in ADMIN.items():
-        if not route.mutates and path not in STREAMS and not route.rest:
+        if not route.mutates and not route.asks and path not in STREAMS and not route.rest:
             places[path] = process.admin_get(path)[1].encode()
     for directory in (Path(process.directory.name), *directories):
         places |= {str(each): each.read_bytes() for each in directory.rglob("*") if each.is_file()}

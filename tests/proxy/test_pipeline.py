@@ -14,7 +14,6 @@ import trio
 from sidecar.addresses import Address
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.message import EMPTY, Request
-from sidecar.http.streams import ServerStream
 from sidecar.http.timeouts import Timeouts
 from sidecar.net.resolve import Resolver
 from sidecar.net.splice_pipes import Pipes
@@ -22,7 +21,7 @@ from sidecar.policy.authorize import Permit
 from sidecar.policy.retry import REPLACE_STALE, RetryPolicy
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
-from sidecar.proxy.pipeline import serve_request
+from sidecar.proxy.pipeline import RunningRequest, serve_request
 from sidecar.proxy.request_loop import serve_http
 from sidecar.proxy.route import Route
 from sidecar.resources.snapshot import NOTHING, Snapshot
@@ -66,9 +65,10 @@ class MemoryRouting:
         self.passed.append("route")
         return self._route
 
-    async def authorize(
-        self, snapshot: Snapshot, route: Route, stream: ServerStream, request: Request, peer: str
-    ) -> Permit:
+    def asked(self, wanted: RunningRequest) -> None:
+        pass
+
+    async def authorize(self, snapshot: Snapshot, route: Route, wanted: RunningRequest) -> Permit:
         self.passed.append("authorize")
         if self.refusal is not None:
             raise self.refusal

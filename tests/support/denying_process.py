@@ -12,10 +12,10 @@ from typing import Any
 
 from sidecar import app, cli
 from sidecar.errors import ProxyError, Reason
-from sidecar.policy.authorize import Asked
+from sidecar.policy.authorize import Asked, Leave
 
 
-def deny(asked: Asked) -> str:
+def deny(asked: Asked) -> Leave:
     print(f"denied: {asked.direction} {asked.protocol} {asked.cluster}", file=sys.stderr, flush=True)
     raise ProxyError(Reason.CALLER_REFUSED, "the policy of the test denies everything")
 

@@ -92,9 +92,31 @@ class SidecarProcess:
     ) -> None:
         try:
             if kind is None and not self._waited:
+                self.check_explained()
                 self.stop()
         finally:
             self._clean_up()
+
+    def check_explained(self) -> None:
+        """Where policies have decided: what is explained of each of the last records is what was done."""
+        if self.process.poll() is not None or "admin" not in self.ports or not self.ready:
+            return
+        status, decided = self.admin_get("/stats?usedonly&filter=authorization_decisions")
+        if status != 200 or not decided.strip():
+            return
+        for row in json.loads(self.admin_get("/requests?format=json&limit=50&direction=inbound")[1]):
+            denied = row["reason"] in ("rbac_denied", "policy_changed")
+            if not row["request_id"]:  # a connection that was relayed
+                assert row["reason"] != "rbac_denied", row
+                continue
+            status, page = self.admin_get(f"/explain/{row['request_id']}")
+            assert status == 200, (row, page)
+            told = json.loads(page).get("authorization")
+            assert denied <= bool(told), row
+            if told:
+                assert told["allowed"] is not denied, (row, told)
+                if "changed" not in told and told["policies"]:
+                    assert explained_verdict(told["policies"]) is not denied, (row, told)
 
     def _clean_up(self) -> None:
         """Nothing of it is left behind: no process, no pipe, no directory."""
@@ -201,3 +223,12 @@ class SidecarProcess:
             assert isinstance(record, dict), line
             found.append(record)
         return found
+
+
+def explained_verdict(steps: list[dict[str, Any]]) -> bool:
+    """What the rules of an explanation come to, read as Istio's reference has it."""
+    rules = [step for step in steps if not step.get("dry_run")]
+    if any(step["matched"] for step in rules if step["action"] == "DENY"):
+        return False
+    allowing = [step for step in rules if step["action"] == "ALLOW"]
+    return not allowing or any(step["matched"] for step in allowing)

@@ -8,6 +8,7 @@ import pytest
 from sidecar.errors import Fault, ProxyError, Reason
 from sidecar.policy.authorize import (
     Asked,
+    Leave,
     Permit,
     Rules,
     allow_all,
@@ -24,7 +25,7 @@ OUTBOUND = Asked("outbound", "", "127.0.0.1", "outbound|80||web.shop", "TCP")
 
 
 def denying(seen: list[Asked]) -> Rules:
-    def rules(asked: Asked) -> str:
+    def rules(asked: Asked) -> Leave:
         seen.append(asked)
         raise ProxyError(Reason.CALLER_REFUSED, "the test denies it")
 
@@ -32,8 +33,9 @@ def denying(seen: list[Asked]) -> Rules:
 
 
 def test_a_permit_names_the_rule_the_peer_and_the_cluster() -> None:
-    permit = authorize_inbound(lambda _: "allow-web", INBOUND)
+    permit = authorize_inbound(lambda _: Leave("allow-web", "a note"), INBOUND)
     assert (permit.rule, permit.peer, permit.cluster, permit.at) == ("allow-web", PEER, "inbound|8080||", None)
+    assert permit.note == "a note"
     assert authorize_inbound(allow_all, INBOUND).rule == "the app beside this proxy"
     assert authorize_service(allow_all, OUTBOUND).cluster == "outbound|80||web.shop"
     place = ("10.0.0.9", 80)

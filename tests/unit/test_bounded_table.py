@@ -11,6 +11,7 @@ from sidecar.net.resolve import Resolver
 from sidecar.net.splice_pipes import Pipes
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.inbound import CapturedPort
+from sidecar.proxy.policies import InboundPolicies
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.telemetry import Telemetry
 from sidecar.upstream.bounded_table import MOST, ROOM, BoundedTable
@@ -101,7 +102,9 @@ def test_a_port_that_makes_room_is_freed_without_the_collector() -> None:
     gc.collect()
     gc.disable()
     try:
-        port = weakref.ref(CapturedPort(OriginalDst("10.0.0.5", 80), "auto", context, lambda _: None))
+        port = weakref.ref(
+            CapturedPort(OriginalDst("10.0.0.5", 80), "auto", context, InboundPolicies(context), lambda _: None)
+        )
         assert port() is None
     finally:
         gc.enable()

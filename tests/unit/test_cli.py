@@ -35,6 +35,7 @@ WRONG = {
     "--identity-dir": [""],
     "--mesh": [""],
     "--config": [""],
+    "--workload-labels": ["", "web", "=web", "a b=c", "app=web,,"],
     "--mtls": ["", "STRICT", "on", "mutual"],
     "--state-dir": [""],
     "--advertise": ["", "web", "web:80", "0.0.0.0", "[::]:80", "10.0.0.7:", ":0", "[::1]"],

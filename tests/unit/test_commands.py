@@ -257,6 +257,23 @@ def test_check_config_judges_documents_as_a_start_would(tmp_path, capsys) -> Non
     assert told() == ["sidecar: error: --config: and --mesh can't both say what the mesh is; leave one out"]
 
 
+def test_check_config_judges_policies_without_a_control_plane(tmp_path, capsys) -> None:
+    file = tmp_path / "policy.yaml"
+    head = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}\n"
+    words = ["check-config", "--upstream", "127.0.0.1:8080", "--config", str(file)]
+    file.write_text(head + "spec: {selector: {matchLabels: {app: web}}}\n")
+    assert cli.main([*words, "--workload-labels", "app=web"]) == 0
+    assert "--config: " not in capsys.readouterr().err
+    assert cli.main(words) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"sidecar: warning: --config: {file}:4: spec.selector: does not match --workload-labels 'none' in namespace "
+        "default: the policy does not apply here",
+        f"sidecar: warning: --config: {file}: no AuthorizationPolicy applies to this proxy, so every call is allowed",
+    ]
+    file.write_text(head + "spec: {action: CUSTOM}\n")
+    assert cli.main(words) == 2
+
+
 # -- completion ------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from sidecar.feed.time_slicer import at_once
 from sidecar.net.connection import Connection
 from sidecar.net.connection_pool import Limits
 from sidecar.net.resolve import Resolver
-from sidecar.policy.authorize import Asked, Rules, allow_all
+from sidecar.policy.authorize import Asked, Leave, Rules, allow_all
 from sidecar.policy.egress import OPEN, AllowedHost, Egress
 from sidecar.proxy.route_table import RouteTable
 from sidecar.resources.incremental_compile import compile_slices
@@ -123,9 +123,9 @@ async def test_each_stream_is_routed_and_judged_by_one_snapshot() -> None:
     mesh = Changing(by_number[0])
     seen: list[Asked] = []
 
-    def rules(asked: Asked) -> str:
+    def rules(asked: Asked) -> Leave:
         seen.append(asked)
-        return "allowed"
+        return Leave("allowed")
 
     found, _ = routes(mesh, rules=rules)
     for number in range(20):

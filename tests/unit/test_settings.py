@@ -63,6 +63,8 @@ def test_every_example_and_every_written_default_is_accepted(option) -> None:
     if option.computed is None:
         option.parse(option.default)
     others = {"SIDECAR_DRAIN_SECONDS": "1m", "SIDECAR_CONTROL": "https://control", "SIDECAR_TOKEN_FILE": "token"}
+    if option.field == "workload_labels":
+        others = {"SIDECAR_CONFIG": "policy.yaml"}  # it is for use without a control plane
     assert load(others | {option.twin: option.example})
 
 
@@ -96,7 +98,7 @@ def test_where_the_control_plane_can_not_be(text: str) -> None:
         load(**JOINED | {"control": text})
 
 
-@pytest.mark.parametrize("field", ["token_file", "control_ca", "identity_dir", "mesh", "config", "mtls"])
+@pytest.mark.parametrize("field", ["token_file", "control_ca", "identity_dir", "mesh", "mtls"])
 def test_what_is_about_an_identity_wants_a_control_plane(field: str) -> None:
     with pytest.raises(StartError, match=rf"^--{field.replace('_', '-')}: means nothing .* add --control URL"):
         load(**{field: "strict"})
@@ -108,6 +110,17 @@ def test_one_thing_says_what_the_mesh_is() -> None:
         load(**JOINED, mesh="mesh.yaml", config="documents")
     told = load(**JOINED, control_id="spiffe://example.org/ns/a/sa/b")
     assert (load(**JOINED).trust_domain, told.trust_domain) == ("cluster.local", "example.org")
+
+
+def test_documents_are_obeyed_without_a_control_plane_and_then_selectors_look_at_the_flag() -> None:
+    told = load(config="policy.yaml", workload_labels="app=web,version=v2")
+    assert (told.config, told.alone) == ("policy.yaml", {"app": "web", "version": "v2"})
+    assert load(config="policy.yaml").alone == {}
+    assert load(**JOINED, config="policy.yaml").alone is None
+    with pytest.raises(StartError, match=r"^--workload-labels: is for use without --control, .*; leave it out$"):
+        load(**JOINED, config="policy.yaml", workload_labels="app=web")
+    with pytest.raises(StartError, match=r"^--workload-labels: means nothing without documents; add --config PATH$"):
+        load(workload_labels="app=web")
 
 
 def test_a_control_plane_wants_a_token_and_roots_are_for_tls() -> None:
@@ -267,9 +280,9 @@ def test_a_typo_in_a_twin_is_told() -> None:
         ("", {}, 0),
     ],
 )
-def test_the_memory_limit_of_the_cgroup(tmp_path: Path, mesh_runtime: str, files: dict[str, str], limit: int) -> None:
+def test_the_memory_limit_of_the_cgroup(tmp_path: Path, membership: str, files: dict[str, str], limit: int) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    (tmp_path / "cgroup").write_text(mesh_runtime)
+    (tmp_path / "cgroup").write_text(membership)
     assert os_limits.memory_limit(str(tmp_path / "cgroup"), str(tmp_path)) == limit

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import click
 
@@ -99,18 +99,56 @@ def tap(session: Session, proxy: Proxy, form: str, limit: int | None, **wanted: 
 
 @click.command(
     cls=Command,
-    short_help="the story of one request",
+    short_help="the story of one request, or what would become of one",
     connects=False,
-    examples=("sidecarctl explain 4e6c1bc6-5347-4112-bfdc-25359697861d",),
+    examples=(
+        "sidecarctl explain 4e6c1bc6-5347-4112-bfdc-25359697861d",
+        "sidecarctl explain --from spiffe://cluster.local/ns/shop/sa/web GET /orders/1",
+    ),
 )
-@click.argument("request_id", metavar="ID")
+@click.argument("words", metavar="ID | METHOD PATH", nargs=-1, required=True)
+@click.option("--from", "peer", metavar="SPIFFE-ID", help="who calls; without it a caller without a certificate")
+@click.option("--ip", "address", metavar="ADDRESS", help="where the call comes from")
+@click.option("--host", metavar="HOST[:PORT]", help="what the call names")
+@click.option("--port", metavar="N", type=click.IntRange(1, 65535), help="the app's port, where there are several")
+@click.option("-H", "fields", metavar="NAME:VALUE", multiple=True, help="a header field; may be given again")
 @_FORM
 @proxied
 @with_session
-def explain(session: Session, proxy: Proxy, request_id: str, form: str) -> int:
-    """Tell the story of one request, by its id (x-request-id of its reply, or a line of tap)."""
-    path = f"/explain/{quote(request_id, safe='')}?format={form}"
-    session.printer.text(proxy.get(path).decode("utf-8", "replace"), "json" if form == "json" else "")
+def explain(
+    session: Session,
+    proxy: Proxy,
+    words: tuple[str, ...],
+    form: str,
+    peer: str | None,
+    address: str | None,
+    host: str | None,
+    port: int | None,
+    fields: tuple[str, ...],
+) -> int:
+    """Tell the story of one request, by its id (x-request-id of its reply, or a line of tap).
+
+    With METHOD PATH, tell what would become of a request that was never made: which policy decides, and what differs
+    from each rule. That is asked of the proxy of the app that is called, and changes nothing there.
+    """
+    described = {"from": peer, "ip": address, "host": host, "port": port}
+    if len(words) == 1:
+        if fields or any(each is not None for each in described.values()):
+            raise Failed(Exit.USAGE, "a request that was made has these itself; for another one write METHOD PATH")
+        path = f"/explain/{quote(words[0], safe='')}?format={form}"
+        session.printer.text(proxy.get(path).decode("utf-8", "replace"), "json" if form == "json" else "")
+        return Exit.DONE
+    if len(words) != 2:
+        raise Failed(Exit.USAGE, "explain takes an ID, or METHOD PATH")
+    asked = {"method": words[0], "path": words[1], "format": form}
+    asked |= {name: str(value) for name, value in described.items() if value is not None}
+    for field in fields:
+        name, colon, value = field.partition(":")
+        if not name or not colon:
+            raise Failed(Exit.USAGE, f"{printable(field)!r} is not NAME:VALUE")
+        asked[f"header.{name.strip()}"] = value.strip()
+    answer = proxy.post(f"/explain?{urlencode(asked)}")
+    session.printer.text(answer.decode("utf-8", "replace"), "json" if form == "json" else "")
     return Exit.DONE
 
 

@@ -384,6 +384,10 @@ class H1ServerStream:
         """See ``ServerStream``."""
         self.connection.expire(reason)
 
+    def cut(self, reason: Reason, why: str) -> None:
+        """See ``ServerStream``."""
+        self.connection.cut(reason, why)
+
     def drop(self) -> None:
         """See ``ServerStream``."""
         self.closing = True

@@ -120,6 +120,16 @@ def test_a_story(bare: Ctl, sidecar: SidecarProcess) -> None:
     assert done.code == 1 and "no request with this id" in done.err
 
 
+def test_a_request_that_was_never_made(bare: Ctl) -> None:
+    told = bare("explain", "--from", "spiffe://cluster.local/ns/a/sa/b", "-H", "X-A: b", "GET", "/told", "-o", "json")
+    assert told.json["allowed"] is True and told.json["policies"] == []
+    assert "decided_by: no ALLOW policy: allowed by default" in bare.ok("explain", "--ip", "192.0.2.1", "GET", "/")
+    for words in (("--ip", "192.0.2.1", "the-one"), ("GET", "/", "more"), ("-H", "no colon", "GET", "/")):
+        assert bare("explain", *words).code == 2
+    done = bare("explain", "GET", "told")
+    assert done.code == 1 and "path= begins with a slash" in done.err
+
+
 def test_any_path_and_changes_only_by_post(bare: Ctl) -> None:
     assert bare.ok("admin", "/ready") == "LIVE\n"
     assert "POST /quitquitquit" in bare.ok("admin", "help")

@@ -16,8 +16,11 @@ from control.distribution.subscriptions import Member, Subscriptions
 from control.version import Version
 from control.watchable import Watchable
 from sidecar.resources import snapshot
+from sidecar.resources.authorization import Condition, PolicySpec, Rule
 from sidecar.resources.documents import Document, Key
 from sidecar.resources.kinds import (
+    DRY_RUN,
+    AuthorizationPolicy,
     Egress,
     Metadata,
     OutboundTrafficPolicy,
@@ -33,7 +36,7 @@ from sidecar.resources.kinds import (
 from sidecar.resources.mesh_documents import Mesh
 from sidecar.resources.proxy_config import EntrySpec, ProxyConfig, RegisteredSpec, ResolvedService
 from sidecar.resources.schema import MutualTls, PeerAuthenticationSpec, PortSpec, ServiceSpec
-from sidecar.resources.visibility import Visibility, entry_spec, scope_of, scoped_mesh, service_spec
+from sidecar.resources.visibility import Visibility, entry_spec, policy_spec, scope_of, scoped_mesh, service_spec
 
 # -- whom a change concerns: nobody who would see something else is left out ------------------------------------------
 
@@ -62,6 +65,11 @@ SPECS: dict[str, st.SearchStrategy[Spec]] = {
         lambda labels, mode: PeerAuthentication(Selector(labels), MutualTls(mode)),
         LABELS, st.sampled_from(["STRICT", "PERMISSIVE"]),
     ),
+    "AuthorizationPolicy": st.builds(
+        lambda labels, action, rules: AuthorizationPolicy(Selector(labels), action, rules),
+        LABELS, st.sampled_from(["ALLOW", "DENY"]),
+        st.sampled_from([[], [Rule()], [Rule(when=[Condition("source.ip", ["10.0.0.1"])])]]),
+    ),
     "Sidecar": st.builds(
         lambda labels, hosts, mode: Sidecar(
             WorkloadSelector(labels) if labels else None, [Egress(hosts)], OutboundTrafficPolicy(mode)
@@ -78,9 +86,11 @@ def documents(draw: st.DrawFn) -> Document:
     return Document("v1", kind, metadata, draw(SPECS[kind]))  # type: ignore[arg-type]  # one of its kinds
 
 
-def piece(mesh: Mesh, key: Key) -> ServiceSpec | EntrySpec:
+def piece(mesh: Mesh, key: Key) -> ServiceSpec | EntrySpec | PolicySpec:
     kind, *place = key
     namespace, name = place
+    if kind == "AuthorizationPolicy":
+        return policy_spec(mesh, (namespace, name))
     return service_spec(mesh, (namespace, name)) if kind == "Service" else entry_spec(mesh, (namespace, name))
 
 
@@ -100,7 +110,7 @@ def test_nobody_whom_a_change_concerns_is_left_out(old: list[Document], new: lis
             or str(workload("cluster.local", namespace, account)) in found.identities
         )
         assert told or scope_of(before, namespace, account) == scope_of(after, namespace, account)
-    for kind in ("Service", "ServiceEntry"):
+    for kind in ("Service", "ServiceEntry", "AuthorizationPolicy"):
         for place in set(before.of(kind)) & set(after.of(kind)):
             key = (kind, *place)
             told = key in found.pieces or (kind == "ServiceEntry" and place[0] in found.selecting)
@@ -129,7 +139,7 @@ def snapshot_of(mesh: Mesh, namespace: str, account: str) -> tuple[Snapshot, Sub
     list(steps)
     rules = rules_of(scope.peer_authentication, scope.outbound_policy)
     identity = str(workload("cluster.local", namespace, account))
-    content = Content(view.content.services, view.content.entries, rules)
+    content = msgspec.structs.replace(view.content, rules=rules)
     return Snapshot(identity, "cluster.local", 17.5, content), audience
 
 
@@ -145,7 +155,8 @@ def test_the_pieces_together_are_the_whole_mesh(found: list[Document], who: tupl
 
 
 def test_no_part_is_long_and_a_service_that_is_stays_whole() -> None:
-    made = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, Content((b"1" * 1000,) * 500, (b"2" * 1000,) * 500, b'"x":1'))
+    pieces = [(digit * 1000,) * 500 for digit in (b"1", b"2", b"3")]
+    made = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, Content(pieces[0], pieces[1], b'"x":1', pieces[2]))
     parts = list(made.parts("1.2"))
     assert len(parts) > 10 and max(map(len, parts)) < PART_BYTES + 1001
     assert sum(map(len, parts)) == made.length("1.2")
@@ -153,7 +164,7 @@ def test_no_part_is_long_and_a_service_that_is_stays_whole() -> None:
 
 def test_a_schema_is_answered_in_the_older_of_two_minors() -> None:
     assert ".".join(map(str, SCHEMA)) == snapshot.SCHEMA, "control plane and proxy are of one release here"
-    assert [schema_for(asked) for asked in ("1.0", "1.1", "1.12")] == [(1, 0), (1, 1), (1, 1)]
+    assert [schema_for(asked) for asked in ("1.0", "1.1", "1.2", "1.12")] == [(1, 0), (1, 1), (1, 2), (1, 2)]
     for asked in ("2.0", "0.9", "1", "", "1.0.0", "1.-1", "١.0"):
         with pytest.raises(ValueError):
             schema_for(asked)
@@ -186,8 +197,52 @@ def test_to_a_proxy_of_1_0_each_address_is_an_endpoint_and_the_unwell_are_none()
     assert old.services[1] == plain
 
 
+def test_a_proxy_of_an_older_minor_is_told_of_policies_and_refuses_the_whole() -> None:
+    """If it took the rest, it would let everybody pass. Where no policy applies, the member is not sent."""
+    policy = PolicySpec("deny", "shop", "DENY", [Rule()])
+    rules = rules_of(PeerAuthenticationSpec(), None)
+    for policies in ((), (policy,)):
+        content = Content(rules=rules, policies=tuple(map(msgspec.json.encode, policies)))
+        made = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, content)
+        for schema in ((1, 2), (1, 1), (1, 0)):
+            body = b"".join(made.parts("1.2", schema))
+            assert len(body) == made.length("1.2", schema)
+            assert (b'"authorization"' in body) is bool(policies)
+            assert list(msgspec.json.decode(body, type=ProxyConfig).authorization) == list(policies)
+            older = msgspec.defstruct(
+                "Older",
+                [name for name in ProxyConfig.__struct_encode_fields__ if name != "authorization"],
+                forbid_unknown_fields=True,
+            )
+            if policies:
+                with pytest.raises(msgspec.ValidationError, match="unknown field `authorization`"):
+                    msgspec.json.decode(body, type=older)
+            else:
+                assert msgspec.json.decode(body, type=older)
+
+
+def test_a_change_of_a_policy_makes_its_piece_anew_for_who_it_applies_to() -> None:
+    def policy(name: str, labels: dict[str, str], namespace: str = "a", dry: str = "false") -> Document:
+        metadata = Metadata(name, namespace, annotations={DRY_RUN: dry})
+        return Document("v1", "AuthorizationPolicy", metadata, AuthorizationPolicy(Selector(labels)))
+
+    before = Mesh([policy("all", {}), policy("old", {"tier": "old"})])
+    after = before.with_(policy("all", {}, dry="true"))
+    found = affected([("AuthorizationPolicy", "a", "all")], before, after)
+    assert (found.everybody, found.namespaces, found.pieces) == (False, {"a"}, {("AuthorizationPolicy", "a", "all")})
+    root = policy("all", {}, "sidecar-system")
+    assert affected([root.key], Mesh(), Mesh([root])).everybody
+    made, audience = snapshot_of(before, "a", "x")
+    (kept,) = made.content.policies
+    assert msgspec.json.decode(kept, type=PolicySpec) == PolicySpec("all", "a")
+    assert audience.seen(found.pieces) == [("AuthorizationPolicy", "a", "all")]
+    changed, _ = snapshot_of(after, "a", "x")
+    assert changed.content != made.content
+
+
 def test_members_are_in_the_order_of_the_struct() -> None:
-    made = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, Content(rules=rules_of(PeerAuthenticationSpec(), None)))
+    content = Content(rules=rules_of(PeerAuthenticationSpec(), None), policies=(b"{}",))
+    made = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, content)
     members = list(msgspec.json.decode(b"".join(made.parts("1.2"))))
     assert members == list(ProxyConfig.__struct_encode_fields__)
 

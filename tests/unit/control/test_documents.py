@@ -12,6 +12,7 @@ from control.documents import parse, placeholders, preconditions, stored_documen
 from control.documents.stored_document import Held
 from control.problems import Invalid
 from control.store import Entry
+from sidecar.resources.authorization import Rule
 from sidecar.resources.mesh_documents import Mesh
 from sidecar.resources.visibility import scope_of, service_spec
 
@@ -20,6 +21,7 @@ def document(kind: str, name: str, spec: object, namespace: str = "shop", **labe
     version = {
         "Service": "sidecar/v1",
         "PeerAuthentication": "security.istio.io/v1",
+        "AuthorizationPolicy": "security.istio.io/v1",
     }.get(kind, "networking.istio.io/v1")
     metadata: dict[str, object] = {"name": name, "namespace": namespace}
     return {
@@ -107,6 +109,79 @@ def test_a_sidecar_that_can_not_be_read_lets_call_only_what_is_known() -> None:
     newer = document("Sidecar", "newer", {"outboundTrafficPolicy": {"mode": "ASK_A_FRIEND"}})
     assert scope_of(mesh_of(open_one), "shop", "web").outbound_policy == "ALLOW_ANY"
     assert scope_of(mesh_of(open_one, newer), "shop", "web").outbound_policy == "REGISTRY_ONLY"
+
+
+DENY_ALL = ("DENY", [Rule()])
+
+
+def refused_in(mesh: Mesh, namespace: str, account: str = "web") -> list[str]:
+    """The policies that refuse everything at this workload."""
+    policies = scope_of(mesh, namespace, account).authorization
+    return [each.title for each in policies if (each.action, each.rules) == DENY_ALL and not each.dry_run]
+
+
+UNREADABLE_RULE = {"rules": [{"moonPhase": "full"}]}
+BY_LABEL = {"selector": {"matchLabels": {"app": "web"}}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "namespace", "denied"),
+    [
+        (UNREADABLE_RULE | BY_LABEL, "shop", "shop/web"),
+        (UNREADABLE_RULE, "shop", "shop/api shop/web"),
+        (UNREADABLE_RULE | {"selector": {}}, "shop", "shop/api shop/web"),
+        (UNREADABLE_RULE | {"selector": {"matchLabels": {}}}, "shop", "shop/api shop/web"),
+        (UNREADABLE_RULE | {"selector": {"matchLabels": {"app": 7}}}, "shop", "shop/api shop/web"),
+        (
+            UNREADABLE_RULE | {"selector": {"matchLabels": {"app": "web"}, "byMoon": "full"}},
+            "shop",
+            "shop/api shop/web",
+        ),
+        (UNREADABLE_RULE | {"selector": ["web"]}, "shop", "shop/api shop/web"),
+        (BY_LABEL | {"targetRefs": [{"kind": "Gateway", "name": "x"}]}, "shop", "shop/api shop/web"),
+        ("rules", "shop", "shop/api shop/web"),
+        (UNREADABLE_RULE | BY_LABEL, "sidecar-system", "shop/web bank/web"),
+        (UNREADABLE_RULE, "sidecar-system", "shop/api shop/web bank/web"),
+        (UNREADABLE_RULE, "elsewhere", ""),
+    ],
+)
+def test_an_authorization_policy_that_can_not_be_read_denies_what_it_covers(
+    spec: object, namespace: str, denied: str
+) -> None:
+    newer = document("AuthorizationPolicy", "newer", spec, namespace)
+    open_one = document("AuthorizationPolicy", "open", {"rules": [{}]})
+    services = (
+        document("Service", "web", WEB, app="web"),
+        document("Service", "api", WEB | {"serviceAccounts": ["api"]}, app="api"),
+        document("Service", "web", WEB, "bank", app="web"),
+    )
+    mesh = mesh_of(*services, open_one, newer)
+    found = {(place, account): refused_in(mesh, place, account) for place, account in WORKLOADS}
+    assert " ".join(f"{place}/{account}" for (place, account), by in found.items() if by) == denied
+    assert all(by in ([], [f"{namespace}/newer"]) for by in found.values())
+
+
+WORKLOADS = [("shop", "api"), ("shop", "web"), ("bank", "web")]
+
+
+def test_a_policy_whose_name_can_not_be_read_either_denies_all_the_same() -> None:
+    odd = document("AuthorizationPolicy", "_", UNREADABLE_RULE | BY_LABEL)
+    assert refused_in(mesh_of(odd), "shop") == ["shop/stands-for-what-can-not-be-read"]
+
+
+def test_a_service_that_can_not_be_read_is_denied_where_policies_go_by_its_labels() -> None:
+    newer = document("Service", "web", WEB | {"moonPhase": "full"}, app="web")
+    selecting = document("AuthorizationPolicy", "some", BY_LABEL)
+    for policies, denied in (
+        ((), False),
+        ((document("AuthorizationPolicy", "all", {"rules": [{}]}),), False),
+        ((selecting,), True),
+        ((document("AuthorizationPolicy", "some", BY_LABEL, "sidecar-system"),), True),
+        ((document("AuthorizationPolicy", "some", BY_LABEL, "bank"),), False),
+    ):
+        mesh = mesh_of(newer, *policies)
+        assert bool(refused_in(mesh, "shop")) is denied
+        assert not refused_in(mesh, "elsewhere")
 
 
 def test_a_service_that_can_not_be_read_stays_known_and_nobody_serves_it() -> None:

@@ -8,7 +8,7 @@ from textwrap import dedent
 from sidecar.resources.document_files import Config, read_config
 from sidecar.resources.mesh_documents import Mesh
 
-ISTIO = {"PeerAuthentication": "security.istio.io/v1"}
+ISTIO = dict.fromkeys(("PeerAuthentication", "AuthorizationPolicy"), "security.istio.io/v1")
 
 
 def doc(kind: str, where: str, spec: str, labels: str = "{}") -> str:

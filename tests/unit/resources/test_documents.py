@@ -36,6 +36,20 @@ SPECS: dict[str, dict[str, Any]] = {
         "mtls": {"mode": "PERMISSIVE"},
         "portLevelMtls": {"8080": {"mode": "DISABLE"}, "80": {}},
     },
+    "AuthorizationPolicy": {
+        "selector": {"matchLabels": {"app": "web"}},
+        "action": "DENY",
+        "rules": [
+            {
+                "from": [
+                    {"source": {"principals": ["*/ns/shop/sa/web"], "notIpBlocks": ["10.0.0.0/8", "2001:db8::1"]}}
+                ],
+                "to": [{"operation": {"hosts": ["*.example.com"], "ports": ["80"], "notPaths": ["/{*}/x/{**}"]}}],
+                "when": [{"key": "request.headers[X-Team]", "values": ["a*"], "notValues": ["abc"]}],
+            },
+            {},
+        ],
+    },
     "ServiceEntry": {
         "hosts": ["api.example.com", "*.example.net"],
         "addresses": ["192.0.2.7", "2001:db8::7"],

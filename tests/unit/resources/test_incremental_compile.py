@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.addresses import Address
+from sidecar.resources.authorization import Operation, PolicySpec, Rule, To
 from sidecar.resources.compile import compile_mesh
 from sidecar.resources.dump import dump
 from sidecar.resources.incremental_compile import LARGE, Compiled, compile_slices
@@ -125,7 +126,7 @@ def test_everything_that_is_wrong_is_told_and_not_without_end() -> None:
         "serviceEntries[1].hosts[2]: 'a b' is not a DNS name, with or without *. in front",
         "serviceEntries[2].endpoints: are dialed with resolution STATIC or DNS alone, and this is NONE",
     ]  # fmt: skip
-    assert problems(written(service("a"), schema="2.0")) == ["schema: '2.0' is not known; this sidecar reads 1.1"]
+    assert problems(written(service("a"), schema="2.0")) == ["schema: '2.0' is not known; this sidecar reads 1.2"]
     many = problems(written(*(service(f"X{number}") for number in range(150))))
     assert (len(many), many[-1]) == (101, "and 50 more problems")
 
@@ -344,6 +345,46 @@ def test_no_service_port_can_be_made_that_anybody_may_serve() -> None:
     assert at.of_mesh("10.0.0.1", 8080) is at.of_mesh("10.0.0.2", 9) is at.services["shop", "web"].ports[80]
 
 
+# -- policies ---------------------------------------------------------------------------------------------------------
+
+DENY = {"name": "deny", "namespace": "shop", "action": "DENY", "rules": [{"to": [{"operation": {"ports": ["80"]}}]}]}
+EMPTY = {"name": "nobody", "namespace": "shop"}
+
+
+def test_policies_come_in_their_order_a_step_each() -> None:
+    found, steps = compiled(written(service("web"), authorization=[DENY, EMPTY]))
+    assert found.snapshot is not None and found.problems == ()
+    assert found.snapshot.policies == (
+        PolicySpec("deny", "shop", "DENY", [Rule(to=[To(Operation(ports=["80"]))])]), PolicySpec("nobody", "shop"),
+    )  # fmt: skip
+    assert steps == compiled(written(service("web")))[1] + 2
+    assert snapshot(written(service("web"))).policies == ()
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"extra": 1}, ": it can't be read: Object contains unknown field `extra`"),
+        ({"action": "CUSTOM"}, ": it can't be read: Invalid enum value 'CUSTOM' - at `$.action`"),
+        ({"rules": [{"when": [{"key": "moon.phase", "values": ["full"]}]}]},
+         ".rules[0].when[0].key: 'moon.phase' is not a key; there are request.headers[NAME], source.ip, remote.ip, "
+         "source.namespace, source.principal, source.serviceAccount, destination.ip, destination.port, connection.sni"),
+        ({"rules": [{"to": [{"operation": {"paths": ["/{x}"]}}]}]},
+         ".rules[0].to[0].operation.paths[0]: '/{x}' has braces that are not a whole segment {*} or {**}"),
+    ],
+)  # fmt: skip
+def test_a_policy_that_can_not_be_judged_by_refuses_the_whole(more: dict[str, Any], why: str) -> None:
+    assert problems(written(service("web"), authorization=[EMPTY, DENY | more])) == [f"authorization[1]{why}"]
+
+
+def test_policies_are_shown_in_the_words_of_documents() -> None:
+    shown = dump(snapshot(written(authorization=[DENY, EMPTY | {"dryRun": True}])))
+    assert shown["authorization"] == [
+        {**DENY, "dryRun": False},
+        {"name": "nobody", "namespace": "shop", "action": "ALLOW", "dryRun": True, "rules": []},
+    ]
+
+
 # -- whatever comes --------------------------------------------------------------------------------------------------
 
 JSON = st.recursive(
@@ -357,7 +398,7 @@ ODD = st.sampled_from(
 FIELDS = [
     "name", "namespace", "ports", "hosts", "addresses", "resolution", "endpoints", "serviceAccounts", "subjectAltNames",
     "address", "port", "mode", "labels", "schema", "version", "proxy", "issued", "trustDomain", "services",
-    "serviceEntries", "peerAuthentication", "outboundPolicy",
+    "serviceEntries", "peerAuthentication", "outboundPolicy", "authorization", "rules", "from", "when", "action",
 ]  # fmt: skip
 
 
@@ -375,6 +416,7 @@ def test_nothing_that_is_nearly_a_mesh_raises(parts: list[dict[str, Any]], more:
     for document in (
         written(*parts, sound), written(*({**sound, **part} for part in parts)), written(serviceEntries=parts),
         written(serviceEntries=[{**entry("e", "a.example"), **part} for part in parts]), {**written(sound), **more},
+        written(authorization=parts), written(authorization=[{**DENY, **part} for part in parts]),
         written(service("web", *parts)), written(service("web", *({"address": "10.0.0.1", **part} for part in parts))),
     ):  # fmt: skip
         found, _ = compiled(document)

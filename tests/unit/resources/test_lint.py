@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import pytest
 
+from sidecar.resources.document_files import read_config
 from sidecar.resources.lint import lint
 from tests.unit.resources.docs import doc, entry, read, service
 
 WEB = service("a/web", labels="{app: web}")
+DB = service("a/db", labels="{app: db}", ports="{port: 5432, name: tcp, targetPort: 15432}")
+POLICY = "{selector: {matchLabels: {app: %s}}, action: %s, rules: [%s]}"
+GET = "{to: [{operation: {methods: [GET]}}]}"
+
+
+def policy(spec: str, where: str = "a/p") -> str:
+    return doc("AuthorizationPolicy", where, spec)
+
+
+def by(principal: str) -> str:
+    return policy(f"{{rules: [{{from: [{{source: {{principals: ['{principal}']}}}}]}}]}}")
+
+
 PEER = "{selector: {matchLabels: {app: %s}}, portLevelMtls: {%d: {mode: DISABLE}}}"
 
 
@@ -50,6 +64,43 @@ PEER = "{selector: {matchLabels: {app: %s}}, portLevelMtls: {%d: {mode: DISABLE}
          "spec.address: 'vm.example' is a name, which an entry with resolution STATIC leaves out"),
         (entry("a/e", "e.example", "resolution: DNS, workloadSelector: {labels: {app: vm}}")
          + doc("WorkloadEntry", "a/w", "{address: vm.example, labels: {app: vm}}"), None),
+        (WEB + policy("{}") + policy("{}", "a/q"), None),  # all of them count
+        (WEB + policy(POLICY % ("api", "ALLOW", "")),
+         "spec.selector: matches no service of namespace a: workloads have the labels of the services they serve"),
+        (WEB + policy(POLICY % ("web", "ALLOW", ""), "sidecar-system/p"), None),
+        (WEB + policy(POLICY % ("api", "ALLOW", ""), "sidecar-system/p"),
+         "spec.selector: matches no service of the mesh: workloads have the labels of the services they serve"),
+        (policy("{action: DENY}"),
+         "spec.rules: has none, so this DENY policy never matches; for everything write rules: [{}]"),
+        (policy("{action: AUDIT, rules: []}"),
+         "spec.rules: has none, so this AUDIT policy never matches; for everything write rules: [{}]"),
+        (WEB + DB + policy(POLICY % ("web", "ALLOW", GET)), None),
+        (WEB + DB + policy(POLICY % ("db", "ALLOW", "{}")), None),
+        (WEB + DB + policy(POLICY % ("db", "AUDIT", GET)), None),
+        (WEB + DB + policy(POLICY % ("db", "ALLOW", GET)),
+         "spec.rules[0]: has HTTP fields, and service a/db has the tcp port 5432: it never allows opaque bytes there"),
+        (WEB + DB + policy(POLICY % ("db", "DENY", "{}, " + GET)),
+         "spec.rules[1]: has HTTP fields, and service a/db has the tcp port 5432: it denies all opaque bytes there"),
+        (WEB + DB + policy(f"{{action: DENY, rules: [{GET}]}}", "sidecar-system/p"),
+         "spec.rules[0]: has HTTP fields, and service a/db has the tcp port 5432: it denies all opaque bytes there"),
+        (DB + policy("{action: DENY, rules: [{when: [{key: 'request.headers[x]', values: [y]}]}]}"),
+         "spec.rules[0]: has HTTP fields, and service a/db has the tcp port 5432: it denies all opaque bytes there"),
+        (DB + policy("{action: DENY, rules: [{to: [{operation: {paths: [/x], ports: ['80']}}]}]}"), None),
+        (DB + policy("{action: DENY, rules: [{to: [{operation: {paths: [/x], notPorts: ['15432']}}]}]}"), None),
+        (DB + policy("{action: DENY, rules: [{to: [{operation: {paths: [/x], ports: ['15432']}}]}]}"),
+         "spec.rules[0]: has HTTP fields, and service a/db has the tcp port 5432: it denies all opaque bytes there"),
+        (DB + policy("{rules: [{to: [{operation: {paths: [/x]}}, {operation: {ports: ['15432']}}]}]}"), None),
+        (by("cluster.local/ns/a/sa/x"), None),
+        (by("*/ns/a/sa/x"), None),
+        (by("*"), None),
+        (by("spiffe://cluster.local/ns/a/sa/x"),
+         "spec.rules[0].from[0].source.principals[0]: 'spiffe://cluster.local/ns/a/sa/x' matches nobody: principals "
+         "are written without spiffe://"),
+        (by("other.example/ns/a/*"),
+         "spec.rules[0].from[0].source.principals[0]: 'other.example/ns/a/*' is of another trust domain, and matches "
+         "nobody; the mesh's is cluster.local"),
+        (policy("{rules: [{when: [{key: source.principal, notValues: ['spiffe://*']}]}]}"),
+         "spec.rules[0].when[0].notValues[0]: 'spiffe://*' matches nobody: principals are written without spiffe://"),
     ],
 )  # fmt: skip
 def test_what_is_odd(text: str, note: str | None) -> None:
@@ -61,3 +112,14 @@ def test_what_is_odd(text: str, note: str | None) -> None:
     for document in found.documents:
         alone = lint(found.mesh, [document.key, ("Service", "a", "gone")])
         assert alone == [each for each in lint(found.mesh) if each.key == document.key]
+
+
+def test_cluster_local_means_the_trust_domain_of_the_mesh() -> None:
+    domains = ("cluster.local", "corp.example", "b.example")
+    text = "".join(by(f"{domain}/ns/a/sa/x").replace("name: p", f"name: p{n}") for n, domain in enumerate(domains))
+    found = read_config([("f0.yaml", text.encode())], "corp.example")
+    (note,) = found.notes
+    assert note.endswith(
+        "'b.example/ns/a/sa/x' is of another trust domain, and matches nobody; the mesh's is corp.example, or "
+        "cluster.local for the same"
+    )

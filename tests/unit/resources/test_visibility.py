@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from certs.spiffe import parse, workload
+from sidecar.resources.authorization import From, PolicySpec, Rule, Source
 from sidecar.resources.documents import Document
 from sidecar.resources.kinds import Metadata, Service
 from sidecar.resources.mesh_documents import Mesh
@@ -121,6 +122,54 @@ def test_the_nearest_mode_counts(documents: str, mode: str, ports: dict[int, str
     assert (found.mtls.mode, {port: each.mode for port, each in found.port_level_mtls.items()}) == (mode, ports)
 
 
+def authz(where: str, labels: str = "", more: str = "") -> str:
+    selector = f"selector: {{matchLabels: {labels}}}," if labels else ""
+    return doc("AuthorizationPolicy", where, f"{{{selector} {more}}}")
+
+
+@pytest.mark.parametrize(
+    ("documents", "policies"),
+    [
+        ("", ""),
+        (authz("a/n") + authz("a/m") + authz("a/w", "{app: web}"), "a/m a/n a/w"),
+        (authz("a/n") + authz("sidecar-system/z") + authz("sidecar-system/y"), "sidecar-system/y sidecar-system/z a/n"),
+        (authz("sidecar-system/w", "{app: web}") + authz("sidecar-system/o", "{app: other}"), "sidecar-system/w"),
+        (authz("a/w", "{app: web, v: '1'}") + authz("a/x", "{app: both}") + authz("a/o", "{app: web, v: '2'}"),
+         "a/w a/x"),
+        (authz("a/w", "{app: both, v: '1'}"), ""),  # of two services, and of neither
+        (authz("b/n") + authz("b/w", "{app: web}"), ""),
+    ],
+)  # fmt: skip
+def test_all_policies_that_apply_hold_together(documents: str, policies: str) -> None:
+    """Unlike PeerAuthentication, of which the nearest counts."""
+    found = scope_of(mesh(LABELED + documents), "a", "web").authorization
+    assert " ".join(each.title for each in found) == policies
+
+
+def test_a_policy_of_the_root_namespace_is_there_once_for_its_own_workloads() -> None:
+    found = scope_of(mesh(authz("sidecar-system/x")), "sidecar-system", "any").authorization
+    assert [each.title for each in found] == ["sidecar-system/x"]
+
+
+def test_a_policy_is_told_as_it_is_written() -> None:
+    rules = "rules: [{from: [{source: {namespaces: [b]}}]}, {}]"
+    text = authz("a/dry", more=f"action: DENY, {rules}").replace(
+        "labels: {}", "annotations: {istio.io/dry-run: 'true'}"
+    )
+    text += authz("a/wet").replace("labels: {}", "annotations: {istio.io/dry-run: 'false'}")
+    at = mesh(text)
+    dry, wet = scope_of(at, "a", "x").authorization
+    assert dry == PolicySpec("dry", "a", "DENY", [Rule([From(Source(namespaces=["b"]))]), Rule()], True)
+    assert wet == PolicySpec("wet", "a")
+    assert scoped_mesh(at, workload("cluster.local", "a", "x"), version="0.1", issued=0.0).authorization == [dry, wet]
+
+
+def test_labels_of_another_origin_count_beside_those_of_services() -> None:
+    at = mesh(LABELED + authz("a/w", "{app: web}") + authz("a/x", "{tier: old}"))
+    assert [each.name for each in scope_of(at, "a", "web", [{"tier": "old"}]).authorization] == ["w", "x"]
+    assert [each.name for each in scope_of(at, "a", "nobody", [{"tier": "old"}]).authorization] == ["x"]
+
+
 def policy(where: str, mode: str, more: str = "") -> str:
     return doc("Sidecar", where, f"{{outboundTrafficPolicy: {{mode: {mode}}}, {more}}}")
 
@@ -197,7 +246,7 @@ def test_all_that_a_proxy_obeys() -> None:
         issued=12.5,
     )
     assert (found.schema, found.version, found.proxy, found.issued) == (
-        "1.1",
+        "1.2",
         "3.7",
         "spiffe://cluster.local/ns/a/sa/web",
         12.5,

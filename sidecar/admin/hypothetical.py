@@ -1,0 +1,45 @@
+"""``POST /explain``: what would become of a request that was never made."""
+
+from __future__ import annotations
+
+from sidecar.admin.context import AdminContext
+from sidecar.admin.recent_requests import outline
+from sidecar.admin.responses import Reply, Request, as_json
+from sidecar.proxy.hypothetical import Question
+
+_KNOWN = ("format", "from", "host", "ip", "method", "path", "port")
+
+
+async def would_be(context: AdminContext, request: Request) -> Reply:
+    """Each step, and why; by the code that judges real requests."""
+    if context.hypothetical is None:
+        return Reply(404, b"nothing is forwarded here\n")
+    try:
+        told = context.hypothetical(_question(request.parameters))
+    except ValueError as error:
+        return Reply(400, f"{error}\n".encode())
+    if request.parameters.get("format") == "text":
+        return Reply(200, "\n".join([*outline(told, ""), ""]).encode())
+    return as_json(told)
+
+
+def _question(parameters: dict[str, str]) -> Question:
+    unknown = [name for name in parameters if name not in _KNOWN and not name.startswith("header.")]
+    if unknown:
+        raise ValueError(f"{unknown[0]}= is not a parameter; there are {', '.join(_KNOWN)} and header.NAME")
+    port = parameters.get("port", "0")
+    if not port.isdigit() or int(port) > 65_535:
+        raise ValueError("port= is a number up to 65535")
+    target = parameters.get("path", "/")
+    if not target.startswith("/"):
+        raise ValueError("path= begins with a slash")
+    fields = [(name.removeprefix("header."), text) for name, text in parameters.items() if name.startswith("header.")]
+    return Question(
+        parameters.get("method", "GET"),
+        target,
+        parameters.get("host", "app"),
+        parameters.get("from", ""),
+        parameters.get("ip", "192.0.2.1"),
+        int(port),
+        tuple(fields),
+    )

@@ -1,0 +1,60 @@
+"""What documents mean to a proxy without a control plane, which has no identity: AuthorizationPolicies alone. Pure.
+
+Called by ``document_files`` for ``sidecar --config`` without ``--control``. Without a certificate there is no mutual
+TLS, and services can't be called, so other kinds have no effect. One that closes something is refused: it must not look
+as if it were in force. Selectors look at the labels of the command line, beside those of services in the documents
+that list the proxy's account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from sidecar.resources.conflicts import Finding
+from sidecar.resources.lint import lint
+from sidecar.resources.mesh_documents import Mesh
+from sidecar.resources.snapshot import Node
+from sidecar.resources.validation import shown
+from sidecar.resources.visibility import Visibility, applies, labels_of, selector_of
+
+_POLICY = "AuthorizationPolicy"
+
+
+def unenforceable(scope: Visibility) -> list[str]:
+    """Return why a proxy without an identity can't obey what documents say to it."""
+    found = []
+    modes = (scope.peer_authentication.mtls, *scope.peer_authentication.port_level_mtls.values())
+    if any(each.mode == "STRICT" for each in modes):
+        found.append("a PeerAuthentication says STRICT, which needs a certificate; add --control URL, or leave it out")
+    if scope.outbound_policy == "REGISTRY_ONLY":
+        found.append(
+            "a Sidecar says REGISTRY_ONLY, which is read from documents only with --control; write --outbound-policy "
+            "REGISTRY_ONLY instead"
+        )
+    return found
+
+
+def odd_alone(mesh: Mesh, me: Node, labels: Mapping[str, str]) -> Iterator[Finding]:
+    """What is odd in the documents. A selector is held against this proxy, since nobody else reads them."""
+    for finding in lint(mesh):
+        if (finding.key[0], finding.path) != (_POLICY, ("spec", "selector")):
+            yield finding
+    every = [*labels_of(mesh, me.namespace, me.service_account), labels]
+    for _, document in sorted(mesh.of(_POLICY).items()):
+        if not applies(document, me.namespace, every):
+            if selector_of(document):
+                told = ",".join(f"{key}={value}" for key, value in labels.items()) or "none"
+                why = f"does not match --workload-labels {shown(told)} in namespace {me.namespace}"
+                yield Finding(document.key, ("spec", "selector"), f"{why}: the policy does not apply here")
+            else:
+                why = f"is not {me.namespace}, which --namespace names: the policy does not apply here"
+                yield Finding(document.key, ("metadata", "namespace"), why)
+
+
+def notes_alone(mesh: Mesh, scope: Visibility) -> Iterator[str]:
+    """What is odd about these documents as a whole."""
+    others = sorted({document.kind for document in mesh.documents()} - {_POLICY})
+    if others:
+        yield f"without --control only {_POLICY} is obeyed; {', '.join(others)} have no effect"
+    if not scope.authorization:
+        yield f"no {_POLICY} applies to this proxy, so every call is allowed"

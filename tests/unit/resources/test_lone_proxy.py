@@ -1,0 +1,76 @@
+"""Documents without a control plane: AuthorizationPolicies are obeyed, and nothing else looks as if it were."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar.resources.document_files import load_config
+from sidecar.resources.load import Loaded
+from sidecar.resources.snapshot import Node, Version
+from tests.unit.resources.docs import doc, service
+
+SELECTING = "{selector: {matchLabels: {app: web}}}"
+
+
+def policy(where: str, spec: str = "{}") -> str:
+    return doc("AuthorizationPolicy", where, spec)
+
+
+def alone(text: str, namespace: str = "default", **labels: str) -> Loaded:
+    return load_config([("p.yaml", text.encode())], Node(namespace), "cluster.local", Version(0, 1), labels)
+
+
+def applying(found: Loaded) -> list[str]:
+    assert found.snapshot is not None and found.problems == ()
+    return [each.title for each in found.snapshot.policies]
+
+
+def test_policies_of_the_namespace_and_the_mesh_apply() -> None:
+    text = policy("default/b") + policy("default/a") + policy("sidecar-system/all") + policy("shop/other")
+    found = alone(text)
+    assert applying(found) == ["sidecar-system/all", "default/a", "default/b"]
+    why = "is not default, which --namespace names: the policy does not apply here"
+    assert found.notes == (f"p.yaml:18: metadata.namespace: {why}",)
+    assert applying(alone(text, "shop")) == ["sidecar-system/all", "shop/other"]
+
+
+@pytest.mark.parametrize("where", ["default/p", "sidecar-system/p"])
+def test_selectors_look_at_the_labels_of_the_command_line(where: str) -> None:
+    found = alone(policy(where, SELECTING), app="web", version="v2")
+    assert (applying(found), found.notes) == ([f"{where}"], ())
+    found = alone(policy(where, SELECTING), app="api")
+    assert applying(found) == []
+    assert found.notes == (
+        "p.yaml:4: spec.selector: does not match --workload-labels 'app=api' in namespace default: the policy does not "
+        "apply here",
+        "p.yaml: no AuthorizationPolicy applies to this proxy, so every call is allowed",
+    )
+
+
+def test_selectors_look_at_the_services_in_the_documents_as_well() -> None:
+    text = policy("default/p", SELECTING) + service("default/web", "default", labels="{app: web}")
+    found = alone(text)
+    assert applying(found) == ["default/p"]
+    assert found.notes == ("p.yaml: without --control only AuthorizationPolicy is obeyed; Service have no effect",)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (doc("PeerAuthentication", "default/p", "{mtls: {mode: STRICT}}"),
+         "a PeerAuthentication says STRICT, which needs a certificate; add --control URL, or leave it out"),
+        (doc("Sidecar", "default/p", "{outboundTrafficPolicy: {mode: REGISTRY_ONLY}}"),
+         "a Sidecar says REGISTRY_ONLY, which is read from documents only with --control; write --outbound-policy "
+         "REGISTRY_ONLY instead"),
+    ],
+)  # fmt: skip
+def test_what_would_close_something_and_can_not_is_refused(text: str, why: str) -> None:
+    assert alone(text + policy("default/p")).problems == (f"p.yaml: {why}",)
+    assert alone(text.replace("default/", "shop/").replace("namespace: default", "namespace: shop")).problems == ()
+    assert load_config([("p.yaml", text.encode())], Node(), "cluster.local", Version(0, 1)).problems == ()
+
+
+def test_a_bad_document_refuses_the_set() -> None:
+    found = alone(policy("default/p") + policy("default/q", "{rules: [{to: [{operation: {ports: [x]}}]}]}"))
+    assert found.snapshot is None
+    assert found.problems == ("p.yaml:9: spec.rules[0].to[0].operation.ports[0]: 'x' is not a port from 1 to 65535",)
