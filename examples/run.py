@@ -48,6 +48,7 @@ ORDERS = Service("orders", app=8081, inbound=16006, outbound=16001, admin=16000,
 STOCK = Service("stock", app=8082, inbound=17006, outbound=17001, admin=17000, scrape="off")
 SERVICES = (WEB, ORDERS, STOCK)
 WEB_ID = "spiffe://cluster.local/ns/default/sa/web"
+ORDERS_ID = "spiffe://cluster.local/ns/default/sa/orders"
 
 TRY = """
 A control plane, and three services with a sidecar each: web asks orders, which asks stock. Between the sidecars there
@@ -60,6 +61,8 @@ is mutual TLS; customers come to web without it. In another terminal, in this di
   curl http://127.0.0.1:15006/buy # as a customer
   curl -x http://127.0.0.1:15001 http://orders/headers # as web's app; who called: x-forwarded-client-cert
   curl http://127.0.0.1:16006/ # past orders' sidecar, in plaintext: refused
+  curl -i -x http://127.0.0.1:15001 http://stock/ # as web's app: a policy lets orders alone ask stock, and says so
+  {ctl} explain --proxy 127.0.0.1:17000 --from {orders} GET / # what would become of a call by orders
   {ctl} apply -f {shop}/wrong.yaml # a mistake: refused, with its line
   {ctl} apply -f {shop}/closed.yaml # customers are refused, as a line below will tell
   {ctl} rollback peerauthentication customers --to 1 # and come in again
@@ -126,7 +129,9 @@ def run(directory: Path) -> None:
         command = Path(sys.executable).with_name("sidecarctl")
         ctl = short(command) if command.exists() else f"{sys.executable} -m control.ctl"
         shop = short(HERE / "shop")
-        sys.stderr.write(aligned(TRY.format(directory=directory, control=CONTROL, shop=shop, ctl=ctl, web=WEB_ID)))
+        sys.stderr.write(
+            aligned(TRY.format(directory=directory, control=CONTROL, shop=shop, ctl=ctl, web=WEB_ID, orders=ORDERS_ID))
+        )
         sys.stderr.flush()
         while True:
             check(children)

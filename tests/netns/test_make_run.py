@@ -80,14 +80,31 @@ def test_what_it_prints_can_be_typed(run: Run) -> None:
             wait_until(lambda: not bought(run), "customers are kept out")
         elif "rollback" in command:
             wait_until(lambda: bought(run), "customers come in again")
-    assert len(answers) == 12, run.printed
-    (services, proxies, document, buy, headers, past, wrong, closed, again, requests, revoked, lifted) = answers
+    assert len(answers) == 14, run.printed
+    (
+        services,
+        proxies,
+        document,
+        buy,
+        headers,
+        past,
+        denied,
+        allowed,
+        wrong,
+        closed,
+        again,
+        requests,
+        revoked,
+        lifted,
+    ) = answers
     assert re.findall(r"^default +(\w+) .* 1/1$", services, re.MULTILINE) == ["orders", "stock", "web"]
     assert proxies.count("in sync") == 3
     assert "mode: PERMISSIVE" in document
     assert buy == "web -> orders -> stock: sold\n"
     assert f";URI={WEB_ID}" in headers
     assert "reset by peer" in past
+    assert "403 Forbidden" in denied and "RBAC: access denied" in denied and "default/stock-callers rule 0" in denied
+    assert "allowed: True" in allowed and "decided_by: default/stock-callers[0]" in allowed
     assert re.search(r"wrong\.yaml:9: spec\.mtls\.mode: 'RELAXED' is not one of .*\n.*nothing was changed", wrong)
     assert (closed, again) == (
         "PeerAuthentication default/customers configured\n",
