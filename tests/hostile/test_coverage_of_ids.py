@@ -14,6 +14,7 @@ WANTED = [
     *(f"LIM-{n}" for n in range(1, 9)),
     *(f"UPS-{n}" for n in (1, 2, 3, 4, 8, 9)),
     *(f"HDR-{n}" for n in range(1, 7)),
+    *(f"POL-{n}" for n in (*range(1, 7), 8, 9)),
     *(f"TLS-{n}" for n in (*range(1, 16), 17, 18)),
     *(f"CTL-{n}" for n in (2, 3, 4, 5, 6, 8, 9, 12, 13)),
     *ROWS,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from wsproto.events import AcceptConnection
 
+from tests.hostile.coverage import covers
 from tests.support.member import PORTS, SNI, Shop
 from tests.support.raw import Client, Reply
 from tests.support.secure import OPAQUE
@@ -180,6 +181,7 @@ def _in_app(shop: Shop, path: bytes) -> Callable[[], bool]:
     return lambda: _taken(shop, path) > before
 
 
+@covers("POL-9")
 @pytest.mark.parametrize(
     ("path", "heard"), [(b"/script/holds", b""), (b"/script/begins", b"half")], ids=["long poll", "download"]
 )
@@ -202,6 +204,7 @@ def test_a_policy_that_comes_later_cuts_what_is_under_way(shop: Shop, path: byte
     assert "shop/closed" in record["detail"]
 
 
+@covers("POL-9")
 def test_a_policy_that_comes_later_cuts_a_websocket() -> None:
     with EchoApp() as app, Shop(app=app.port, mode="permissive") as shop:
         obey(shop, EVERYBODY)
@@ -216,6 +219,7 @@ def test_a_policy_that_comes_later_cuts_a_websocket() -> None:
         assert (record["response_code"], record["response_code_details"]) == (101, "policy_changed")
 
 
+@covers("POL-9")
 def test_a_policy_that_comes_later_cuts_opaque_bytes(shop: Shop) -> None:
     obey(shop, EVERYBODY)
     with shop.stranger(shop.papers["caller"], alpn=OPAQUE, sni=SNI[3306]) as client:
