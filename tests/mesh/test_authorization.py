@@ -109,6 +109,16 @@ def test_a_peer_learns_the_policy_and_the_nearest_miss_and_a_stranger_nothing(sh
     assert {name for name in status_of(reply) if name.startswith(b"proxy")} == set()
 
 
+def test_a_flood_of_refusals_is_not_looked_into(shop: Shop) -> None:
+    obey(shop, VIEWER)
+    with shop.stranger(shop.papers["caller"]) as client:
+        client.send(b"POST /script/plain HTTP/1.1\r\nHost: web\r\n\r\n" * 300)  # in one piece: a matter of milliseconds
+        replies = client.replies((b"POST",) * 300, 300)
+    details = [status_of(reply)[b"proxy-status"] for reply in replies]
+    with_rule = sum(b"shop/viewer rule 0" in each for each in details)
+    assert 0 < with_rule < len(details) == 300
+
+
 def test_deny_comes_first(shop: Shop) -> None:
     deny = {
         "name": "no-admin", "namespace": "shop", "action": "DENY",
