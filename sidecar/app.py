@@ -101,6 +101,7 @@ class App:
             clusters=self._directions.pools,
             in_force=in_force,
             probes=settings.probe,
+            dry_runs=self._directions.inbound.policies.dry_runs.shown,
             authorized=partial(of_record, self._directions.inbound, self._context),
             hypothetical=partial(answer, self._directions.inbound, self._context),
             drift=self._directions.drift_words,

@@ -187,6 +187,12 @@ HISTORY: Final = (
     Column("AGE", ago("time")),
     Column("AUTHOR", field("author")),
 )
+DRY_RUNS: Final = (
+    Column("WOULD", field("would")),
+    Column("CALLER", lambda row: at(row, "caller") or "without a certificate"),
+    Column("TIMES", field("times")),
+    Column("LAST", lambda row: span(time.time() - float(at(row, "last") or 0.0))),
+)
 SERVICES: Final = (
     Column("NAMESPACE", field("namespace")),
     Column("NAME", field("name")),

@@ -116,6 +116,7 @@ class AdminContext:
     clusters: Callable[[], Mapping[str, PoolsShown]] = dict  # by name
     in_force: Sequence[EffectiveOption] = ()
     probes: Sequence[Probe] = ()
+    dry_runs: Callable[[], list[dict[str, object]]] = list  # what policies of dry runs would have decided
     authorized: Callable[[Record], dict[str, object]] = lambda _: {}  # what policies had to do with it
     hypothetical: Callable[[Question], dict[str, object]] | None = None  # what would become of a request
     drift: Callable[[], str] = str  # what is wrong with the rules that redirect connections here; empty: nothing

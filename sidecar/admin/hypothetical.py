@@ -1,4 +1,5 @@
-"""``POST /explain``: what would become of a request that was never made."""
+"""``POST /explain``: what would become of a request that was never made; ``/dry_runs``: what would have become of those
+that were made, by policies that are not in force yet."""
 
 from __future__ import annotations
 
@@ -21,6 +22,12 @@ async def would_be(context: AdminContext, request: Request) -> Reply:
     if request.parameters.get("format") == "text":
         return Reply(200, "\n".join([*outline(told, ""), ""]).encode())
     return as_json(told)
+
+
+async def dry_runs(context: AdminContext, request: Request) -> Reply:
+    """What the policies of dry runs would have decided otherwise, by policy and caller."""
+    wanted = request.parameters.get("policy", "")
+    return as_json([row for row in context.dry_runs() if not wanted or row["policy"] == wanted])
 
 
 def _question(parameters: dict[str, str]) -> Question:

@@ -7,7 +7,7 @@ Called by ``inbound``. The judging is ``policy.rbac``'s; here are the counters, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from time import monotonic
+from time import monotonic, time
 from typing import Final, cast
 
 from sidecar.errors import ProxyError, Reason
@@ -16,8 +16,33 @@ from sidecar.policy.rbac import EMPTY, Engine, Judgement, Step, compile_policies
 from sidecar.proxy.context import ProxyContext
 from sidecar.resources.snapshot import NOTHING, Snapshot
 
+MOST_DRY_RUNS: Final = 1000
 LOOKS_PER_SECOND: Final = 20  # for the nearest miss of a refusal: some 2 % of a core
 MOST_AT_ONCE: Final = 1024  # that are judged anew at one tick: some 4 ms, and 20,000 within a second
+
+
+class DryRuns:
+    """What policies of dry runs would have decided otherwise, since the start: by policy, caller and decision. Bounded:
+    callers beyond MOST_DRY_RUNS are counted together."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, str], list[float]] = {}
+
+    def add(self, policy: str, caller: str, would: str) -> None:
+        """Count one decision."""
+        key = policy, caller, would
+        if key not in self._found and len(self._found) >= MOST_DRY_RUNS:
+            key = policy, "other callers", would
+        times, _ = self._found.get(key, (0, 0.0))
+        self._found[key] = [times + 1, time()]
+
+    def shown(self) -> list[dict[str, object]]:
+        """Return them as JSON's values, the most frequent first."""
+        rows = sorted(self._found.items(), key=lambda row: -row[1][0])
+        return [
+            {"policy": policy, "caller": caller, "would": would, "times": int(times), "last": last}
+            for (policy, caller, would), (times, last) in rows
+        ]
 
 
 class InboundPolicies:
@@ -28,6 +53,7 @@ class InboundPolicies:
         self._seen: Snapshot = NOTHING
         self._engine: Engine = EMPTY
         self._rules: Rules = context.rules
+        self.dry_runs = DryRuns()
         self._looks = 0
         self._looks_since = 0.0
         self._left: list[int] = []  # keys of what is still to be judged anew
@@ -84,7 +110,7 @@ class InboundPolicies:
         leave = self._context.rules(asked)
         judged = self._engine.judge(asked)
         counters = self._context.telemetry.counters
-        note = "" if judged.would_allow is None and not judged.audited else self._note(judged)
+        note = "" if judged.would_allow is None and not judged.audited else self._note(judged, asked)
         if judged.allowed:
             counters.rbac_allowed += 1
             if not judged.policy:
@@ -93,7 +119,7 @@ class InboundPolicies:
         counters.rbac_denied += 1
         raise self._denied(judged, asked, note)
 
-    def _note(self, judged: Judgement) -> str:
+    def _note(self, judged: Judgement, asked: Asked) -> str:
         counters = self._context.telemetry.counters
         words = []
         if judged.audited:
@@ -102,9 +128,11 @@ class InboundPolicies:
         if judged.would_allow is not None and judged.would_allow != judged.allowed:
             if judged.would_allow:
                 counters.rbac_would_allow += 1
+                self.dry_runs.add(judged.would_policy, asked.peer, "allow")
                 words.append(f"dry run: {judged.would_policy or 'the policies'} would allow it")
             else:
                 counters.rbac_would_deny += 1
+                self.dry_runs.add(judged.would_policy, asked.peer, "deny")
                 words.append(f"dry run: {judged.would_policy or 'the policies'} would deny it")
         return "; ".join(words)
 

@@ -173,6 +173,11 @@ def test_a_dry_run_refuses_nothing_and_is_counted(shop: Shop) -> None:
     assert told["note"] == "dry run: shop/dry would deny it"
     metrics = shop.web.admin_get("/metrics")[1]
     assert 'sidecar_authorization_dry_run_total{decision="would_deny"} 0.0' not in metrics
+    with Client(shop.web.inbound) as plain:
+        assert ask(plain).status == 200  # it would not be denied: the rule is about the caller
+    (row,) = json.loads(shop.web.admin_get("/dry_runs?policy=shop/dry")[1])
+    assert (row["caller"], row["would"], row["times"]) == (f"spiffe://{CALLER}", "deny", 1)
+    assert json.loads(shop.web.admin_get("/dry_runs?policy=shop/other")[1]) == []
 
 
 def _grows(shop: Shop, before: int) -> Callable[[], bool]:

@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.proxy.local_reply import rbac_reply
-from sidecar.proxy.policies import remote_address
+from sidecar.proxy.policies import MOST_DRY_RUNS, DryRuns, remote_address
 
 TRUSTED = ("10.0.0.1", "10.0.0.2")
 
@@ -40,3 +40,13 @@ def test_a_refusal_tells_peers_of_the_mesh_why() -> None:
         b'sidecar; error=http_request_denied; details="default deny; no ALLOW policy matches; '
         b'\\"quoted\\" \\\\ and ?; decision id-1"'
     )
+
+
+def test_dry_runs_are_counted_by_caller_and_bounded() -> None:
+    found = DryRuns()
+    for number in range(MOST_DRY_RUNS + 5):
+        found.add("shop/dry", f"caller-{number}", "deny")
+    found.add("shop/dry", "caller-0", "deny")
+    rows = found.shown()
+    assert len(rows) == MOST_DRY_RUNS + 1
+    assert [(row["caller"], row["times"]) for row in rows[:2]] == [("other callers", 5), ("caller-0", 2)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
+from urllib.parse import quote
 
 import click
 
@@ -90,12 +92,17 @@ def history(session: Session, words: tuple[str, ...], namespace: str) -> int:
 @click.command(
     cls=Command,
     short_help="all about one document, and who serves a service",
-    examples=("sidecarctl describe svc web -n shop", "sidecarctl describe proxy web -n shop"),
+    examples=(
+        "sidecarctl describe svc web -n shop",
+        "sidecarctl describe proxy web -n shop",
+        "sidecarctl describe authz callers --proxy 127.0.0.1:15000",
+    ),
 )
 @click.argument("words", metavar="KIND NAME", nargs=-1, required=True, shell_complete=complete_kind)
 @_SPACE
+@click.option("--proxy", "place", metavar="HOST:PORT", help="of a policy: what its dry run would have done there")
 @with_session
-def describe(session: Session, words: tuple[str, ...], namespace: str) -> int:
+def describe(session: Session, words: tuple[str, ...], namespace: str, place: str | None) -> int:
     """Tell all about one document, its last changes, and of a service who serves it.
 
     KIND may be proxy as well, and NAME then a service account, a SPIFFE id or an instance.
@@ -110,6 +117,8 @@ def describe(session: Session, words: tuple[str, ...], namespace: str) -> int:
     session.printer.text(as_yaml(found["document"]), "yaml")
     if key[0] == "Service":
         _describe_service(session, key)
+    if place is not None:
+        _describe_dry_run(session, key, place)
     changes = session.server.get(path_of(key) + "/history", {"limit": "5"})["items"]
     session.printer.text("\nLast changes:\n")
     session.printer.rows(tables.HISTORY, changes, None, "")
@@ -119,6 +128,17 @@ def describe(session: Session, words: tuple[str, ...], namespace: str) -> int:
 def _changed(found: Row) -> str:
     when = tables.ago("time")(found)
     return f"by {found['author']} {when} ago" if when else f"by {found['author']}"
+
+
+def _describe_dry_run(session: Session, key: tuple[str, str, str], place: str) -> None:
+    """What the policy would have decided otherwise at that proxy, since it started."""
+    from control.ctl.proxy import Proxy
+
+    if key[0] != "AuthorizationPolicy":
+        raise Failed(Exit.USAGE, "--proxy is for a policy; leave it out")
+    rows = json.loads(Proxy(place).get(f"/dry_runs?policy={quote(f'{key[1]}/{key[2]}')}"))
+    session.printer.text(f"\nWhat its dry run would have done at {place}:\n")
+    session.printer.rows(tables.DRY_RUNS, rows, None, "nothing that is not done anyway")
 
 
 def _describe_service(session: Session, key: tuple[str, str, str]) -> None:
