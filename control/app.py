@@ -5,7 +5,7 @@ bind; then serve, and say so. Whatever is wrong until then is one line and exit 
 there. Order of ending, at SIGTERM or SIGINT: nothing new is accepted, those that wait are answered at once, what is at
 work has GRACE_SECONDS. SIGHUP opens the audit log anew.
 
-**The API has two doors** (``control.listener_trust``): the plain listener on loopback, and a socket in ``--ca-dir``,
+**The API has two doors** (``control.api_trust``): the plain listener on loopback, and a socket in ``--ca-dir``,
 which is for this user alone, for what terminates mTLS in front of it: ``control.tls_front``, where ``--tls-listen``
 asks for it. At the end the front goes first, since what is under way there is under way behind it too.
 """
@@ -29,6 +29,8 @@ from certs.errors import IdentityError
 from certs.spiffe import SpiffeId
 from control import certificate_authority, keyring
 from control.api import Api
+from control.api_trust import App as AsgiApp
+from control.api_trust import PlainDoor, SocketDoor
 from control.audit import AuditLog
 from control.authentication import Callers
 from control.backup import Backups
@@ -44,8 +46,6 @@ from control.documents.writer import Writer
 from control.https_fetch import Fetcher
 from control.issued_certificates import Ledger
 from control.kubernetes_tokens import Jwks, Reviewer, TokenReview
-from control.listener_trust import App as AsgiApp
-from control.listener_trust import PlainDoor, SocketDoor
 from control.metrics import Figures
 from control.middleware import CallRequest, CallResponse, Guards, Handler, Middleware
 from control.openapi.api import OpenApi

@@ -16,9 +16,9 @@ from certs import spiffe
 from certs.errors import IdentityError
 from certs.spiffe import SpiffeId
 from control import token_store
+from control.api_trust import Peer
 from control.issued_certificates import Ledger
 from control.kubernetes_tokens import Reviewer
-from control.listener_trust import Peer
 from control.problems import unauthenticated
 from control.routes import Role
 from control.token_store import StoredToken, TokenStore

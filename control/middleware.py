@@ -30,9 +30,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from control import problems, rate_limits
+from control.api_trust import PEER, Peer, Receive, Scope, Send
 from control.audit import AuditFailed, AuditLog, Line, moment
 from control.authentication import Caller, Callers
-from control.listener_trust import PEER, Peer, Receive, Scope, Send
 from control.metrics import Figures
 from control.problems import Invalid, Refused
 from control.routes import Call

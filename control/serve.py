@@ -26,7 +26,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
-from control.listener_trust import App
+from control.api_trust import App
 
 CONNECTIONS: Final = 4096  # on all listeners; each has a task and a few buffers
 HEAD_BYTES: Final = 16 * 1024  # a Kubernetes token has 1 to 2 KiB

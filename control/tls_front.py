@@ -46,7 +46,7 @@ from sidecar.proxy.cluster_client import ClusterClient
 from sidecar.proxy.connection_handler import serve_target
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
-from sidecar.proxy.intercepted import refuse
+from sidecar.proxy.original_destination import refuse
 from sidecar.proxy.pipeline import RunningBytes, RunningRequest
 from sidecar.proxy.protocol_detection import Detection
 from sidecar.proxy.route import Route

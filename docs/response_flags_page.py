@@ -7,7 +7,7 @@ from typing import Final
 
 from sidecar.errors import CUTS, Fault, Reason
 from sidecar.proxy.local_reply import STATUS
-from sidecar.telemetry.reason_help import MEANINGS
+from sidecar.telemetry.reason_texts import MEANINGS
 
 # Envoy's words for its flags (its access-log documentation, "Response Flags"), as far as a reason of ours has them.
 FLAGS: Final = {
@@ -48,7 +48,7 @@ UNTOLD: Final = {
 _HEAD = """\
 # Response flags
 
-<!-- Made from sidecar/errors.py, telemetry/reason_help.py and proxy/local_reply.py by make docs; change those, not
+<!-- Made from sidecar/errors.py, telemetry/reason_texts.py and proxy/local_reply.py by make docs; change those, not
 this. -->
 
 A request that did not end as it should has a flag and a reason. The flag is one of Envoy's, so that dashboards go on

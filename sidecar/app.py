@@ -39,7 +39,7 @@ from sidecar.net.timers import Sweeper
 from sidecar.os_limits import descriptor_limit
 from sidecar.policy.egress import Egress
 from sidecar.proxy.context import ProxyContext
-from sidecar.proxy.hypothetical import answer, of_record
+from sidecar.proxy.explain_request import answer, of_record
 from sidecar.resources.protocols import MEANINGS
 from sidecar.resources.snapshot import NOTHING
 from sidecar.settings import EffectiveOption, Settings

@@ -19,7 +19,7 @@ from sidecar.net.interception_monitor import InterceptionMonitor
 from sidecar.net.local_addresses import outward_addresses
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.inbound import CapturedInbound, Inbound
-from sidecar.proxy.intercepted import InterceptedInbound, InterceptedOutbound
+from sidecar.proxy.original_destination import InterceptedInbound, InterceptedOutbound
 from sidecar.proxy.outbound import Outbound
 from sidecar.settings import Settings
 from sidecar.upstream.pool_stats import PoolsShown

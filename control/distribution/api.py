@@ -15,6 +15,7 @@ from typing import Final
 from starlette.requests import Request
 
 from control import long_poll, pagination
+from control.api_trust import PEER, Peer
 from control.distribution.content import Snapshot, schema_for
 from control.distribution.metrics import RoundFigures
 from control.distribution.proxies import STATES, Proxies, Proxy, Refusal, Seen
@@ -22,7 +23,6 @@ from control.distribution.push import SnapshotPush
 from control.distribution.schemas import ProxiesShown, ProxyShown, RefusedShown, Status
 from control.distribution.subscriptions import Member
 from control.issued_certificates import Ledger
-from control.listener_trust import PEER, Peer
 from control.middleware import CallRequest, CallResponse
 from control.problems import Invalid
 from control.schemas import moment, read

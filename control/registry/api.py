@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from certs.spiffe import SpiffeId
+from control.api_trust import PEER, Peer
 from control.documents.table import Documents
-from control.listener_trust import PEER, Peer
 from control.middleware import CallRequest, CallResponse
 from control.pagination import Mark, Wanted, page
 from control.problems import Invalid

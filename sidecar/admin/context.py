@@ -22,7 +22,7 @@ from sidecar.upstream.pool_stats import PoolsShown
 if TYPE_CHECKING:
     from sidecar.config_runtime import ConfigRuntime
     from sidecar.mesh_runtime import MeshRuntime
-    from sidecar.proxy.hypothetical import Question
+    from sidecar.proxy.explain_request import Question
 
 SEATS = 64  # connections per port: people and scrapers are few
 STREAMS = 16  # of those of the admin port, how many may be streams: they keep their seat for as long as they like

@@ -11,8 +11,8 @@ from sidecar.admin.context import AdminContext
 from sidecar.admin.dashboard import page, part
 from sidecar.admin.dump import certificates, clusters, config_dump, listeners, server_info
 from sidecar.admin.events import events
+from sidecar.admin.explain_request import dry_runs, would_be
 from sidecar.admin.health import live, ready
-from sidecar.admin.hypothetical import dry_runs, would_be
 from sidecar.admin.metrics import memory, metrics
 from sidecar.admin.mutations import (
     drain_listeners,
@@ -57,9 +57,7 @@ ADMIN: Routes = {
     "/requests": Route(requests, f"the last 1,000, newest first; {_FILTERS} format=json"),
     "/explain": Route(would_be, f"what would become of a request: {_QUESTION}", asks=True),
     "/explain/": Route(explanation, "the story of a request, as JSON; format=text", rest="<request-id>"),
-    "/dry_runs": Route(
-        dry_runs, "what dry runs of policies would have decided otherwise; policy=NS/NAME"
-    ),
+    "/dry_runs": Route(dry_runs, "what dry runs of policies would have decided otherwise; policy=NS/NAME"),
     "/tap": Route(tap, f"records as they come, as server-sent events; {_FILTERS}"),
     "/logging": Route(log_level, "level=debug|info|warning|error", mutates=True),
     "/reset_counters": Route(reset_counters, "counters and histograms begin at zero", mutates=True),

@@ -23,7 +23,7 @@ from sidecar.errors import Reason
 from sidecar.telemetry import redact
 from sidecar.telemetry.history import RecordSummary
 from sidecar.telemetry.process import resident_bytes
-from sidecar.telemetry.reason_help import APP_ERROR, MEANINGS
+from sidecar.telemetry.reason_texts import APP_ERROR, MEANINGS
 from sidecar.telemetry.record import Record
 
 FAILURES: Final = 20  # rows of the page

@@ -1,7 +1,7 @@
 """Policies are compiled before their Snapshot is taken, in the same slices as the Snapshot itself.
 
 Called by ``snapshot_feed`` and ``config_files``. A Snapshot that comes without is judged all the same:
-``proxy.policies`` compiles what is missing, at once.
+``proxy.policy_enforcement`` compiles what is missing, at once.
 """
 
 from __future__ import annotations

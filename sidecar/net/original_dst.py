@@ -1,7 +1,7 @@
 """Where a connection wanted to go before the kernel's rules redirected it here.
 
-Called once per accepted connection, by ``proxy.intercepted``. The kernel keeps it with the connection's entry in the
-connection tracker (netfilter's SO_ORIGINAL_DST), for each family under an option of its own.
+Called once per accepted connection, by ``proxy.original_destination``. The kernel keeps it with the connection's entry
+in the connection tracker (netfilter's SO_ORIGINAL_DST), for each family under an option of its own.
 """
 
 from __future__ import annotations

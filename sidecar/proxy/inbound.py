@@ -24,9 +24,9 @@ from sidecar.proxy.cluster_client import ClusterClient
 from sidecar.proxy.connection_handler import serve_target
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
-from sidecar.proxy.intercepted import refuse
+from sidecar.proxy.original_destination import refuse
 from sidecar.proxy.pipeline import RunningBytes, RunningRequest
-from sidecar.proxy.policies import InboundPolicies, remote_address
+from sidecar.proxy.policy_enforcement import InboundPolicies, remote_address
 from sidecar.proxy.protocol_detection import Detection, ServerFirstCache
 from sidecar.proxy.route import Route
 from sidecar.resources.protocols import Protocol, protocol_in_force

@@ -8,7 +8,7 @@ from __future__ import annotations
 from sidecar.errors import ProxyError, Reason
 from sidecar.http import paths
 from sidecar.telemetry import interception_labels
-from sidecar.telemetry.reason_help import APP_ERROR, MEANINGS
+from sidecar.telemetry.reason_texts import APP_ERROR, MEANINGS
 from sidecar.telemetry.record import Attempt, Record
 
 Explanation = dict[str, object]

@@ -5,7 +5,7 @@ raises, so the connection waits, times out and speculates in the same way as ove
 
 Why not OpenSSL to the end: its connection keeps 39 kB for as long as it lives (two record layers, the peer's chain, the
 spent key agreement), and takes two system calls for each record that it reads. What is left to do after a handshake is
-small: records (``tls.records``), five kinds of messages (``tls.decryptor``), and an end.
+small: records (``tls.records``), five kinds of messages (``tls.record_reader``), and an end.
 
 Theory of operation. A read takes from the kernel what is there, up to what was asked for, and returns all of its whole
 records at once. So at most a part of a record is held, and a poll reports the rest of it. If such a read ends with the
@@ -26,7 +26,7 @@ import socket
 from contextlib import suppress
 from typing import Final
 
-from sidecar.tls.decryptor import BULK_BYTES, SLACK_BYTES, RecordDecryptor, scratch
+from sidecar.tls.record_reader import BULK_BYTES, SLACK_BYTES, RecordReader, scratch
 from sidecar.tls.records import ALERT, APPLICATION, HANDSHAKE, PLAIN_BYTES, RECORDS_PER_KEY, Keys
 
 _KEY_UPDATE: Final = b"\x18\0\0\1\0"  # that asks for none in return
@@ -69,7 +69,7 @@ class TlsSocket:
     ) -> None:
         self._raw = raw
         self._most = most
-        self._reading = RecordDecryptor(reading, tickets=not serves)
+        self._reading = RecordReader(reading, tickets=not serves)
         self._writing = writing
         self._rest = b""  # sealed, and not yet the kernel's
         self._owed = 0  # bytes of the app's that were sealed, and not yet reported as sent

@@ -12,7 +12,7 @@ import trio
 from certs.keys import new_key
 from certs.spiffe import SpiffeId
 from control import app, rate_limits
-from control.listener_trust import PEER
+from control.api_trust import PEER
 from tests.control.plane import BILLING, ORDERS, PLAIN, SOCKET, csr, exchange, running
 
 

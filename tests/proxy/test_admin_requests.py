@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.errors import Reason
 from sidecar.telemetry.history import KEPT
-from sidecar.telemetry.reason_help import MEANINGS
+from sidecar.telemetry.reason_texts import MEANINGS
 from sidecar.telemetry.record import Attempt, ConnectionInfo, Record
 from tests.proxy.adminport import Port, get, port
 

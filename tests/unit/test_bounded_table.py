@@ -11,7 +11,7 @@ from sidecar.net.resolve import Resolver
 from sidecar.net.splice_pipes import Pipes
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.inbound import CapturedPort
-from sidecar.proxy.policies import InboundPolicies
+from sidecar.proxy.policy_enforcement import InboundPolicies
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.telemetry import Telemetry
 from sidecar.upstream.bounded_table import MOST, ROOM, BoundedTable

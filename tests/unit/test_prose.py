@@ -42,7 +42,7 @@ DONE = (
     "sidecar/net/timers.py",
     "sidecar/tls/handshake.py",
     "sidecar/tls/connection_security.py",
-    "sidecar/proxy/intercepted.py",
+    "sidecar/proxy/original_destination.py",
     "sidecar/tls/acceptor.py",
     "sidecar/proxy/cluster_client.py",
     "sidecar/proxy/outbound.py",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.tls.decryptor import BLANK_RECORDS
+from sidecar.tls.record_reader import BLANK_RECORDS
 from sidecar.tls.records import PLAIN_BYTES
 from tests.support.sealing import ALERT, CLOSE_NOTIFY, DATA, HANDSHAKE, UPDATE, UPDATE_ASKING, ticket
 from tests.wire.feeding import SPLITS, cut_at

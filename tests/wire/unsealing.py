@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sidecar.tls.decryptor import BULK_BYTES, SLACK_BYTES, RecordDecryptor
+from sidecar.tls.record_reader import BULK_BYTES, SLACK_BYTES, RecordReader
 from sidecar.tls.records import SEALED_BYTES, SUITES, Keys
 from tests.support.sealing import HANDSHAKE, UPDATE, UPDATE_ASKING, Hand
 
@@ -50,7 +50,7 @@ def hear(pieces: Sequence[bytes], *, tickets: bool = True) -> Heard:
 
 
 def _hear(pieces: Sequence[bytes], tickets: bool, form: Callable[[bytes], bytes | memoryview]) -> Heard:
-    unsealer = RecordDecryptor(Keys(SUITES[SUITE], SECRET), tickets=tickets)
+    unsealer = RecordReader(Keys(SUITES[SUITE], SECRET), tickets=tickets)
     data, asked, ended = b"", False, False
     for piece in pieces:
         while piece:

@@ -8,8 +8,8 @@ from certs import jointoken
 from certs.jointoken import JoinToken
 from certs.spiffe import workload
 from control import problems
+from control.api_trust import stripped, told
 from control.bundle_acks import LATELY, BundleAcks
-from control.listener_trust import stripped, told
 from control.rate_limits import Buckets, Rate
 from control.version import Version
 

@@ -1,6 +1,6 @@
 """What came over the wire under TLS 1.3, opened: the app's bytes, and what else a peer may say after the handshake.
 
-Who calls it: ``tls.tls_socket``, which reads from the kernel, and acts on what an ``RecordDecryptor`` has learnt. No
+Who calls it: ``tls.tls_socket``, which reads from the kernel, and acts on what an ``RecordReader`` has learnt. No
 I/O and no clock here.
 
 Besides the app's bytes a peer may send session tickets (which nobody uses: there is no resumption in a mesh), new keys,
@@ -97,7 +97,7 @@ class _Broken(Exception):
         self.alert = alert
 
 
-class RecordDecryptor:
+class RecordReader:
     """What one peer sends. ``tickets``: whether it may send session tickets, as servers do.
 
     ``held`` is the begin of a record whose rest has not come. After ``open``, and where ``news`` is set: ``end`` is

@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.proxy.local_reply import rbac_reply
-from sidecar.proxy.policies import MOST_DRY_RUNS, DryRuns, remote_address
+from sidecar.proxy.policy_enforcement import MOST_DRY_RUNS, DryRuns, remote_address
 
 TRUSTED = ("10.0.0.1", "10.0.0.2")
 

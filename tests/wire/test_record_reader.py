@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from sidecar.tls.decryptor import LATE_BYTES
+from sidecar.tls.record_reader import LATE_BYTES
 from sidecar.tls.records import PLAIN_BYTES, SEALED_BYTES
 from tests.support.sealing import (
     ALERT,

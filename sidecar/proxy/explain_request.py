@@ -18,7 +18,7 @@ from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.inbound import CapturedInbound, Inbound, current
 from sidecar.proxy.local_reply import STATUS
 from sidecar.proxy.pipeline import RunningRequest
-from sidecar.proxy.policies import remote_address
+from sidecar.proxy.policy_enforcement import remote_address
 from sidecar.telemetry.record import UNKNOWN_CONNECTION, ConnectionInfo, Record
 
 

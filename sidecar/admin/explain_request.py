@@ -6,7 +6,7 @@ from __future__ import annotations
 from sidecar.admin.context import AdminContext
 from sidecar.admin.recent_requests import outline
 from sidecar.admin.responses import Reply, Request, as_json
-from sidecar.proxy.hypothetical import Question
+from sidecar.proxy.explain_request import Question
 
 _KNOWN = ("format", "from", "host", "ip", "method", "path", "port")
 
