@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 WORDS = re.compile(r"\b(whoever|whomever|nobody|somebody|anybody)\b", re.IGNORECASE)
 # Rooms and modules that are done; the list only grows.
 DONE = (
+    "sidecar/proxy",
     "sidecar/upstream",
     "sidecar/http/h1/body.py",
     "sidecar/http/first_bytes.py",
@@ -42,12 +43,7 @@ DONE = (
     "sidecar/net/timers.py",
     "sidecar/tls/handshake.py",
     "sidecar/tls/connection_security.py",
-    "sidecar/proxy/original_destination.py",
     "sidecar/tls/acceptor.py",
-    "sidecar/proxy/cluster_client.py",
-    "sidecar/proxy/outbound.py",
-    "sidecar/proxy/route_table.py",
-    "sidecar/proxy/context.py",
     "sidecar/resources/app_ports.py",
     "sidecar/resources/protocols.py",
 )
