@@ -1,1 +1,1 @@
-"""HTTP as messages: what a request and a reply are, and what their fields and paths mean, whatever carries them."""
+"""HTTP as messages: requests and replies, and the meaning of their fields and paths, whatever protocol carries them."""

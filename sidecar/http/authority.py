@@ -1,4 +1,4 @@
-"""The authority of a request: HOST or HOST:PORT, as Host and ``:authority`` have it. Pure."""
+"""The authority of a request: HOST or HOST:PORT, as in Host and ``:authority``. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GOOD: set[bytes] = set()
 
 
 def check_authority(authority: bytes) -> None:
-    """Raise ProxyError(BAD_REQUEST) unless it is host[:port] as RFC 3986 section 3.2 has it, without user info."""
+    """Raise ProxyError(BAD_REQUEST) unless it is host[:port] by RFC 3986 section 3.2, without user info."""
     if authority in _GOOD:
         return
     match = _AUTHORITY.fullmatch(authority)
@@ -35,7 +35,7 @@ def check_authority(authority: bytes) -> None:
 
 
 def canonical_authority(authority: bytes) -> bytes:
-    """Return the authority in lower case, without a trailing dot or a default port: what routes and policy compare."""
+    """Return the authority in lower case, without a trailing dot or a default port. Routes and policies compare it."""
     host = authority.lower().removesuffix(b":80")
     name, colon, port = host.rpartition(b":") if not host.endswith(b"]") else (host, b"", b"")
     if not colon:
@@ -44,7 +44,7 @@ def canonical_authority(authority: bytes) -> bytes:
 
 
 def authority_parts(authority: bytes) -> tuple[str, int]:
-    """Return the host, without brackets, and the port, 0 where none is named. For an authority that was checked."""
+    """Return the host without brackets, and the port, 0 if none is named. The authority must have been checked."""
     host, colon, port = authority.rpartition(b":") if not authority.endswith(b"]") else (authority, b"", b"")
     if not colon:
         host, port = authority, b""

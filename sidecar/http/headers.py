@@ -1,8 +1,8 @@
-"""Which header names mean something to a proxy, and what may leave it: hop-by-hop, identity, forwarding headers.
+"""The header names that have a meaning to a proxy, and which may leave it: hop-by-hop, identity, forwarding headers.
 
-``head`` asks :func:`meaning` for every name once; ``proxy.exchange`` and its two sides ask what to send on. Spelling
-does not count: case is folded, and an underscore is taken for a hyphen, since applications that see CGI-like
-variables can't tell ``x_forwarded_for`` from ``x-forwarded-for``. Pure.
+``head`` calls :func:`meaning` for every name once; ``proxy.exchange`` and its two sides look up what to forward.
+Spelling does not count: case is folded, and an underscore is taken for a hyphen, since applications that see CGI-like
+variables can't distinguish ``x_forwarded_for`` from ``x-forwarded-for``. Pure.
 
 Sources: RFC 9110 sections 6.5.1, 7.6.1; Envoy's and Istio's header sanitising; Linkerd's l5d headers.
 """
@@ -32,7 +32,7 @@ FROM_MESH: Final = b"(from the mesh)"  # and for those that a mesh peer may send
 TWIN: Final = b"(underscore twin)"  # of a name that frames or routes a message: never forwarded
 PLAIN: Final = b""
 
-# Between two neighbours only. Host is remade from the authority, Content-Length is kept where it frames the body.
+# For one hop only. Host is rebuilt from the authority; Content-Length is kept if it frames the body.
 HOP_BY_HOP: Final = frozenset(
     {
         HOST,
@@ -43,12 +43,12 @@ HOP_BY_HOP: Final = frozenset(
         TE,
         TWIN,
         b"proxy-connection",
-        b"proxy-authorization",  # meant for the proxy that it was sent to, not for what is behind it
+        b"proxy-authorization",  # for the proxy that it was sent to, not for its upstream
         b"trailer",
         b"http2-settings",
     }
 )
-# What a caller claims of callers before it.
+# Claims of a caller about the callers before it.
 FORWARDING: Final = frozenset(
     {
         FORWARDED_FOR,
@@ -69,7 +69,7 @@ _FROM_MESH: Final = frozenset(
 _MESH_NAMES: Final = frozenset({b"x-forwarded-client-cert", b"x-b3-flags-internal"})
 _FRAMING_TWINS: Final = HOP_BY_HOP | {CONTENT_LENGTH, EXPECT}
 
-# Not in trailers, whatever the sender says (RFC 9110 section 6.5.1: framing, routing, authentication, content).
+# Never allowed in trailers (RFC 9110 section 6.5.1: framing, routing, authentication, content).
 _NOT_IN_TRAILERS: Final = (
     _MEANT
     | {MESH_ONLY, FROM_MESH}
@@ -97,15 +97,16 @@ _NOT_IN_TRAILERS: Final = (
         }
     )
 )
-# A Connection field can't take these away: they frame or name the message.
+# A Connection field can't remove these: they frame or name the message.
 _NOT_NOMINATED: Final = frozenset({CONTENT_LENGTH, HOST, REQUEST_ID})
 
-_KNOWN_SPELLINGS: Final = 4096  # bound of the memo below; names are a peer's choice
+_KNOWN_SPELLINGS: Final = 4096  # bound of the memo below: a peer chooses the names
 SPELLINGS: dict[bytes, bytes] = {}
 
 
 def meaning(name: bytes) -> bytes:
-    """What a field's name, as sent, means to us: its lower-case form, MESH_ONLY, TWIN, or PLAIN for all others."""
+    """Return the meaning of a field's name, as sent: its lower-case form, MESH_ONLY, FROM_MESH, TWIN, or PLAIN for all
+    other names."""
     found = SPELLINGS.get(name)
     if found is None:
         found = _meaning(name)
@@ -131,18 +132,18 @@ def _meaning(name: bytes) -> bytes:
 
 
 def without(fields: list[Field], removed: frozenset[bytes]) -> list[Field]:
-    """The fields whose meaning is not among ``removed``, in their order."""
+    """Return the fields whose meaning is not among ``removed``, in their order."""
     return [field for field in fields if meaning(field[0]) not in removed]
 
 
 def without_nominated(fields: list[Field], connection: bytes) -> list[Field]:
-    """The fields that a Connection field's value does not name as belonging to this hop (RFC 9110 section 7.6.1)."""
+    """Return the fields that a Connection field's value does not name as hop-by-hop (RFC 9110 section 7.6.1)."""
     named = set(tokens(connection)) - _NOT_NOMINATED
     return [field for field in fields if field[0].lower() not in named]
 
 
 def trailers_allowed(fields: list[Field]) -> list[Field]:
-    """The trailers that may be passed on: none that frames, routes, authenticates or speaks for the mesh."""
+    """Return the trailers that may be forwarded: none that frames, routes, authenticates or speaks for the mesh."""
     return [
         field
         for field in fields
@@ -151,12 +152,12 @@ def trailers_allowed(fields: list[Field]) -> list[Field]:
 
 
 _TOKENS = re.compile(rb"[^\s,]+")
-_KNOWN_LISTS: Final = 256  # bound of the memo below, whose keys are a peer's choice, too
+_KNOWN_LISTS: Final = 256  # bound of the memo below: a peer chooses its keys, too
 _LISTS: dict[bytes, tuple[bytes, ...]] = {}
 
 
 def tokens(value: bytes) -> tuple[bytes, ...]:
-    """The members of a comma-separated list of tokens, in lower case."""
+    """Return the members of a comma-separated list of tokens, in lower case."""
     found = _LISTS.get(value)
     if found is None:
         found = tuple([member.lower() for member in _TOKENS.findall(value)])

@@ -1,7 +1,7 @@
 """Requests, responses and local replies as the proxy handles them, whatever protocol carries them.
 
-Codecs construct them, with every rule on a message enforced (``head`` for HTTP/1), and write them; what stands between
-two codecs reads them. Pure.
+Codecs construct them, with every rule on a message enforced (``head`` for HTTP/1), and write them. The code between two
+codecs reads them. Pure.
 
 Source: RFC 9110, which defines these messages for all versions of HTTP.
 """
@@ -16,20 +16,21 @@ from sidecar.http import headers
 from sidecar.http.headers import Field
 
 Body: TypeAlias = int
-"""How long a message's body is: its bytes, EMPTY, or UNKNOWN. EMPTY alone is false."""
+"""The length of a message's body: its bytes, EMPTY, or UNKNOWN. Only EMPTY is false."""
 
 EMPTY: Final[Body] = 0
-UNKNOWN: Final[Body] = -1  # its end is found by the framing: chunks, a frame with END_STREAM, or the connection's end
+UNKNOWN: Final[Body] = -1  # the framing marks its end: chunks, a frame with END_STREAM, or the connection's end
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
     """A request that may be judged.
 
     ``authority`` is host and optional port as sent (b"" only for HTTP/1.0 without Host); ``target`` the origin form to
-    send on, ``*``, or the authority for CONNECT; ``fields`` what may go on, in order and spelling, without what is
-    hop-by-hop; ``known`` the value of each field whose name has a meaning here (``headers``), doubles joined by
-    ", ". ``absolute``: the target was sent in absolute form; ``sent`` is the target as it came. ``protocol`` lists the
-    protocols that the client offers to go on in (HTTP/1.1's Upgrade; ``:protocol`` of RFC 8441); b"" for none.
+    forward, ``*``, or the authority for CONNECT; ``fields`` those that may be forwarded, in order and spelling, without
+    hop-by-hop fields; ``known`` the value of each field whose name has a meaning here (``headers``), repeated fields
+    joined by ", ". ``absolute``: the target was sent in absolute form; ``sent`` is the target as it came. ``protocol``
+    lists the protocols that the client offers to switch to (HTTP/1.1's Upgrade; ``:protocol`` of RFC 8441); b"" for
+    none.
     """
 
     method: bytes
@@ -54,10 +55,10 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
-    """The head of an answer, and how long its body is; ``fields`` and ``known`` as above.
+    """The head of an answer, and the length of its body; ``fields`` and ``known`` as in ``Request``.
 
-    A status below 200 is an interim answer, but for 101: the upstream goes on in another protocol (which HTTP/2
-    answers with 200, and its codec with 101).
+    A status below 200 is an interim answer, except 101: the upstream switches to another protocol. (HTTP/2 uses 200 for
+    that; its codec returns 101.)
     """
 
     status: int
@@ -67,7 +68,7 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 
 
 class LocalReply(msgspec.Struct, frozen=True, gc=False):
-    """A whole answer made by this proxy. The codec adds what frames the body."""
+    """A complete answer made by this proxy. The codec adds the framing of the body."""
 
     status: int
     fields: list[Field]

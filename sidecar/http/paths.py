@@ -1,8 +1,8 @@
 """The two forms of a path: the one that is forwarded, and the one that policy judges.
 
-The forwarded form is RFC 3986's (section 6.2.2: dot-segments removed, unreserved characters decoded) and else what was
-sent: an app that needs ``%2F`` or ``;x=y`` gets them. The judged form is decoded as far as any server may decode it,
-so that nothing that an app could take for ``/admin`` looks like something else to a rule. Pure.
+The forwarded form is normalized by RFC 3986 (section 6.2.2: dot-segments removed, unreserved characters decoded) and
+otherwise as it was sent: an app that needs ``%2F`` or ``;x=y`` gets them. The judged form is decoded as far as any
+server may decode it, so that a path that an app could take for ``/admin`` never looks different to a rule. Pure.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 # NUL, CR and LF, and sequences that are an overlong form of a shorter one (RFC 3629 section 3).
 _REFUSED_ESCAPE: Final = re.compile(
     rb"%(?:00|0[aAdD]|[cC][01]%[89abAB][0-9A-Fa-f]|[eE]0%[89][0-9A-Fa-f]|[fF]0%8[0-9A-Fa-f]"
-    rb"|[fF]8%8[0-7]|[fF][cC]%8[0-3])"  # of five and six bytes, as RFC 2279 had them and old decoders still read them
+    rb"|[fF]8%8[0-7]|[fF][cC]%8[0-3])"  # five and six bytes long: RFC 2279 had them, and old decoders still read them
 )
-# After whatever an app may take for a slash.
+# After any character that an app may take for a slash.
 _DOT_AND_PARAMETER: Final = re.compile(rb"(?:[/\\]|%2[fF]|%5[cC])\.{1,2};")
 _SLASHES: Final = re.compile(rb"/{2,}")
 
 
 def forwarded(target: bytes) -> bytes:
-    """The origin-form target (path and query) to send on. Raises ProxyError(BAD_REQUEST) for what is refused.
+    """Return the origin-form target (path and query) to forward. Raises ProxyError(BAD_REQUEST) if it is refused.
 
     ``target`` begins with a slash and holds visible ASCII only (the grammar of the head saw to it).
     """
@@ -44,10 +44,10 @@ def forwarded(target: bytes) -> bytes:
 
 
 def judged(target: bytes) -> frozenset[bytes]:
-    """The forms that a rule is held against: decoded in full, slashes merged both after and before dot-segments go.
+    """Return the forms that rules judge: decoded in full, slashes merged both after and before dot-segments go.
 
-    ``target`` is what was sent. What will be forwarded is judged too: where a back-slash or ``%2f`` stands beside
-    dot-segments, an app that decodes it may arrive somewhere else than one that was sent the first. Raises as
+    ``target`` is the target as it was sent. The forwarded form is judged too: if a back-slash or ``%2f`` stands beside
+    dot-segments, an app that decodes the forwarded form may arrive at another path than from the sent one. Raises as
     :func:`forwarded`.
     """
     sent = target.partition(b"?")[0]
@@ -80,7 +80,7 @@ def _decode_judged(match: re.Match[bytes]) -> bytes:
 
 
 def _remove_dot_segments(path: bytes) -> bytes:
-    """RFC 3986 section 5.2.4, for a path that begins with a slash."""
+    """Apply RFC 3986 section 5.2.4 to a path that begins with a slash."""
     kept: list[bytes] = []
     segments = path.split(b"/")[1:]
     last = segments[-1]

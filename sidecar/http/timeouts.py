@@ -1,4 +1,4 @@
-"""How long a client may take, and how much it may send, whatever carries its requests."""
+"""Limits on how long a client may take, and how much it may send, whatever protocol carries its requests."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import msgspec
 
 
 class Timeouts(msgspec.Struct, frozen=True):
-    """Seconds; ``body_min_rate`` in bytes per second, asked of every ``body_min_window`` seconds of waiting for a
-    client; ``max_body`` in bytes, 0 for none."""
+    """Limits in seconds. ``body_min_rate`` is in bytes per second, required over every ``body_min_window`` seconds of
+    waiting for a client; ``max_body`` is in bytes, 0 for no limit."""
 
     request_head: float
     idle: float

@@ -1,9 +1,9 @@
-"""The small protocol of bytes under a connection, and what a TLS handshake agreed on.
+"""The interface of the byte stream under a connection, and the result of a TLS handshake.
 
 Two classes implement ``ByteStream``: ``socket.socket``, non-blocking, and ``tls_socket.TlsSocket``, which a handshake
 makes (``tls.handshake``). Both raise what a socket raises, so ``connection.Connection`` waits, times out and closes in
-the same way over either. This module must not import OpenSSL: it takes 10 MB, and a proxy without an identity does not
-load it.
+the same way over either. This module must not import OpenSSL: that takes 10 MB, and a proxy without an identity does
+not load it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 class ByteStream(Protocol):
-    """A connected stream that never blocks. Each method is as the one of ``socket.socket``: it raises BlockingIOError
-    where it would have to wait, and another OSError when the connection is gone."""
+    """A connected stream that never blocks. Each method behaves as that of ``socket.socket``: it raises BlockingIOError
+    if it would have to wait, and another OSError if the connection is gone."""
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
         """Return what has come; b"" at the peer's orderly end. With MSG_PEEK it stays there for the next ``recv``."""
         ...
 
     def send(self, data: bytes | memoryview, /) -> int:
-        """Return how many bytes were taken. After BlockingIOError, offer the same bytes again, with more behind them or
-        not: over TLS they may be sealed already."""
+        """Send bytes, and return how many were taken. After BlockingIOError, offer the same bytes again; more bytes may
+        follow them. Over TLS they may be sealed already."""
         ...
 
     def shutdown(self, how: int, /) -> None:
-        """SHUT_WR: half close, after what was sent. SHUT_RDWR: cut both directions at once."""
+        """Half close after what was sent (SHUT_WR), or cut both directions at once (SHUT_RDWR)."""
         ...
 
     def setsockopt(self, level: int, option: int, value: int | bytes, /) -> None: ...
@@ -45,19 +45,19 @@ class ByteStream(Protocol):
 
 
 class Sealed(ByteStream, Protocol):
-    """A byte stream that opens what the kernel holds, and so may hold bytes that no poll reports."""
+    """A byte stream that decrypts what the kernel holds, and so may hold bytes that no poll reports."""
 
     def take_unread(self) -> bytes:
-        """Return, and forget, what a peek has opened and no ``recv`` has taken."""
+        """Return, and forget, what a peek has decrypted and no ``recv`` has taken."""
         ...
 
     def holds_unread(self) -> bool:
-        """Whether a peek has left something, or a part of a record is held."""
+        """Return whether a peek has left something, or a part of a record is held."""
         ...
 
 
 class Secured(msgspec.Struct, frozen=True):
-    """What a handshake agreed on.
+    """The result of a handshake.
 
     ``peer`` is None only if the context allowed a missing certificate; ``alpn`` and ``sni`` are b"" if there is none.
     ``ends`` is when the first of both sides' certificates expires, in seconds since the epoch (0: not known);

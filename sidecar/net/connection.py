@@ -1,6 +1,6 @@
 """A connection's bytes: one ``ByteStream``, waited on under trio, with one coarse deadline.
 
-Everything above that moves bytes uses it. It knows nothing of HTTP.
+All code above that moves bytes uses it. It does not depend on HTTP.
 
 Theory of operation. A cancel scope with a deadline costs more than the rest of an exchange, so there is none. The
 caller that starts a phase calls ``limit(seconds, reason)``; a single sweeper (``net.timers``) looks at all connections
@@ -8,9 +8,9 @@ every 50 ms and calls ``expire()`` on those that are overdue. ``expire`` notes t
 that wait on the descriptor with ``trio.lowlevel.notify_closing``. A waiting task looks at the note before and after
 each wait, so a wake-up between two waits is not lost.
 
-Under load the cheapest wait is none: once all other tasks have had their turn, the peer's bytes are there, and neither
-the poller nor a second system call is needed to find that out. So a connection whose last read succeeded that way reads
-again after a mere yield; the first read that comes too early waits properly, and every 32nd read tries anew.
+Under load the cheapest wait is none: once all other tasks have had their turn, the peer's bytes are there, and reading
+them needs neither the poller nor a second system call. So a connection whose last read succeeded that way only yields
+before it reads again; the first read that comes too early waits properly, and every 32nd read tries again.
 
 A connection's byte stream stays the same for its whole life. A TLS handshake takes a plain connection and returns
 another (``hand_over``), which carries the connection on; the plain one is closed then, and its socket object detached,
@@ -58,7 +58,7 @@ _GONE = {
 
 
 class ConnectionClosed(Exception):
-    """The peer reset the connection, or it is closed on our side. ``detail`` describes how, for people."""
+    """The error of a connection that the peer reset, or that is closed on our side. ``detail`` is for people."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -66,7 +66,7 @@ class ConnectionClosed(Exception):
 
 
 class DeadlineExceeded(ProxyError):
-    """A connection's deadline passed; the reason is the one given to ``limit``."""
+    """The error of a connection whose deadline passed; the reason is the one given to ``limit``."""
 
 
 class Abortable(Protocol):
@@ -76,8 +76,8 @@ class Abortable(Protocol):
 
 
 class Connection:
-    """Bytes to and from one peer. It owns ``sock``, a connected, non-blocking socket or what a handshake made of one;
-    ``secured`` is what that handshake agreed on. Until it is closed, the connection is in ``registry``."""
+    """A stream of bytes to and from one peer. It owns ``sock``, a connected, non-blocking socket or what a handshake
+    made of one; ``secured`` is the result of that handshake. The connection is in ``registry`` until it is closed."""
 
     __slots__ = (
         "_sealed",
@@ -133,8 +133,8 @@ class Connection:
             trio.lowlevel.notify_closing(self.fd)
 
     def cut(self, reason: Reason, why: str) -> None:
-        """As ``expire``, and for good: no byte goes out or comes in any more, and work for this peer ends at once. For
-        a peer whose identity is no longer good; ``why`` is for people."""
+        """Expire for good: no byte goes out or comes in any more, and work for this peer ends at once. For a peer whose
+        identity is no longer good; ``why`` is for people."""
         if not self.closed:
             self.cut_for = f"{self.peer}: cut: {why}"
             self.expire(reason)
@@ -144,7 +144,7 @@ class Connection:
                 self.sock.shutdown(socket.SHUT_RDWR)
 
     def revive(self) -> None:
-        """Take an ``DeadlineExceeded`` back, so that the caller that caught it can go on waiting."""
+        """Take back a ``DeadlineExceeded``, so that the caller that caught it can continue to wait."""
         self.overdue = None
 
     def check(self) -> None:
@@ -189,7 +189,7 @@ class Connection:
                 return data
 
     def recv_nowait(self) -> bytes | None:
-        """As ``recv``, but return None at once if nothing is there."""
+        """Receive as ``recv`` does, but return None at once if nothing is there."""
         try:
             data = self.sock.recv(BULK_SIZE if self.bulk else READ_SIZE)
         except BlockingIOError:
@@ -212,7 +212,7 @@ class Connection:
         return data
 
     async def peek(self, size: int) -> bytes:
-        """As ``peek_nowait``, but wait for the first byte. Raises ConnectionClosed, DeadlineExceeded."""
+        """Peek as ``peek_nowait`` does, but wait for the first byte. Raises ConnectionClosed, DeadlineExceeded."""
         while True:
             data = self.peek_nowait(size)
             if data is not None:
@@ -224,8 +224,8 @@ class Connection:
         return b"" if self._sealed is None else self._sealed.take_unread()
 
     def holds_unread(self) -> bool:
-        """Whether something has come that no wait reports: what a peek has left, or a part of a record. Never without
-        TLS."""
+        """Return whether something has come that no wait reports: what a peek has left, or a part of a record. Always
+        false without TLS."""
         return self._sealed is not None and self._sealed.holds_unread()
 
     async def wait_readable(self) -> None:
@@ -314,7 +314,7 @@ class Connection:
                 raise self._gone(error) from None
 
     async def finish(self) -> None:
-        """As ``send_eof``, but wait for room. Raises ConnectionClosed, DeadlineExceeded."""
+        """Send FIN as ``send_eof`` does, but wait for room. Raises ConnectionClosed, DeadlineExceeded."""
         while True:
             try:
                 return self.send_eof()

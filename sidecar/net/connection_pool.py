@@ -1,7 +1,7 @@
 """Keep-alive connections to one endpoint: bounded, last in first out, never handed out after the peer has sent
-something unasked.
+something unrequested.
 
-Called by the endpoints of ``upstream``. What a lease carries is bytes; the pool knows nothing of HTTP.
+Called by the endpoints of ``upstream``. A lease carries bytes; the pool does not depend on HTTP.
 
 Theory of operation. ``open`` counts connections that exist or are being made. A caller takes an idle connection, or
 makes one while fewer than ``limit`` are open, or waits its turn for at most ``wait_seconds`` in a queue of at most
@@ -28,7 +28,7 @@ MARGIN_SECONDS: Final = 1.0
 
 
 class PoolCounters(Protocol):
-    """The numbers that a pool counts up."""
+    """The counters that a pool increments."""
 
     pool_hits: int
     pool_misses: int
@@ -37,8 +37,8 @@ class PoolCounters(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of a pool: ``most`` connections at a time, ``max_waiting`` requests that wait for one, each for at most
-    ``wait_seconds``; a connection is kept for ``idle_seconds`` without a request."""
+    """The limits of a pool: ``most`` connections at a time, ``max_waiting`` requests that wait for one, each for at
+    most ``wait_seconds``; a connection is kept for ``idle_seconds`` without a request."""
 
     most: int
     max_waiting: int
@@ -48,7 +48,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class PoolUse:
-    """How a pool, or several together, are used; ``limit`` is that of each, ``upstreams`` how many these are."""
+    """The use of a pool, or of several together; ``limit`` is that of each, ``upstreams`` their number."""
 
     open: int
     idle: int
@@ -58,7 +58,7 @@ class PoolUse:
 
 
 class Lease:
-    """A pooled connection in use; ``reused``: it has served before. Ends with one ``release``."""
+    """A pooled connection in use; ``reused``: it has served before. It ends with one ``release``."""
 
     __slots__ = (
         "_poll",
@@ -79,7 +79,7 @@ class Lease:
         secured = connection.secured
         self.principal = str(secured.peer.spiffe_id) if secured is not None and secured.peer is not None else ""
         self.reused = False
-        # The peer cuts a connection when a certificate on it ends: it is not handed out so shortly before.
+        # The peer cuts a connection when one of its certificates expires: do not hand it out shortly before that.
         ends = 0.0 if secured is None else secured.ends
         self.until = monotonic() + ends - time() - MARGIN_SECONDS if ends else NEVER
         self.idle_limit = pool.idle_seconds
@@ -88,21 +88,22 @@ class Lease:
         self._poll.register(connection.fd, select.POLLIN | select.POLLRDHUP)
 
     def quiet(self) -> bool:
-        """Whether there is nothing to read, no byte, no FIN, no error: a poll is cheaper than a read that fails."""
+        """Return whether there is nothing to read: no byte, FIN or error. A poll is cheaper than a failing read."""
         return not self._poll.poll(0) and not self.connection.holds_unread()
 
     @property
     def stale(self) -> bool:
-        """Whether what it was made with has changed since: nothing new may be sent on it."""
+        """Whether the pool was renewed or closed since the connection was made: nothing new may be sent on it."""
         return self.pool.closed or self.generation != self.pool.generation
 
     def release(self, *, reusable: bool) -> None:
-        """Gives the connection back, or closes it. ``reusable``: both its directions stand at a message's end."""
+        """Give the connection back, or close it. ``reusable``: both its directions are at the end of a message."""
         self.pool.release(self, reusable=reusable)
 
 
 class Pool:
-    """Connections that ``dial`` makes, within the seconds that it is given (it raises ProxyError)."""
+    """The connections to one endpoint. ``dial`` makes one, within the seconds that it is given; it raises
+    ProxyError."""
 
     def __init__(self, dial: Callable[[float], Awaitable[Connection]], limits: Limits, counters: PoolCounters) -> None:
         self._dial = dial
@@ -114,7 +115,7 @@ class Pool:
         self._idle: deque[Lease] = deque()
         self._waiting: deque[_Waiter] = deque()
         self.open = 0
-        self.generation = 0  # what is open from before the last ``renew`` ends what it carries, and is not reused
+        self.generation = 0  # connections from before the last ``renew`` finish what they carry, and are not reused
         self.closed = False
         self.failures = 0  # of dialing, and of waiting in vain
         self.last_failure: tuple[float, ProxyError] | None = None  # when, on the monotonic clock, and what
@@ -126,12 +127,12 @@ class Pool:
 
     @property
     def idle(self) -> int:
-        """How many connections wait for a request."""
+        """The number of connections that are idle."""
         return len(self._idle)
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for a connection."""
+        """The number of requests that wait for a connection."""
         return len(self._waiting)
 
     @property
@@ -141,7 +142,7 @@ class Pool:
 
     @property
     def active(self) -> int:
-        """How many connections are in use or waited for: the load of what is at their other end."""
+        """The number of connections that are in use or waited for: the load of the endpoint."""
         return self.open - len(self._idle) + len(self._waiting)
 
     @property
@@ -155,7 +156,7 @@ class Pool:
         return self.open >= self.limit
 
     def take_idle(self) -> Lease | None:
-        """A connection that is there and quiet, at once; None where there is none."""
+        """Return an idle, quiet connection at once; None if there is none."""
         idle = self._idle
         while idle:
             lease = idle.pop()
@@ -167,9 +168,9 @@ class Pool:
         return None
 
     async def acquire(self, *, fresh: bool = False, seconds: float = NEVER) -> Lease:
-        """Return a connection; ``fresh``: a new one. ``seconds`` are for dialing it.
+        """Return a connection; ``fresh``: a new one. Dialing it may take ``seconds``.
 
-        Raises ProxyError: POOL_FULL, POOL_TIMEOUT, CONNECT_FAILED where the pool was closed meanwhile, or what ``dial``
+        Raises ProxyError: POOL_FULL, POOL_TIMEOUT, CONNECT_FAILED if the pool was closed meanwhile, or what ``dial``
         raises.
         """
         if self.closed:
@@ -212,7 +213,7 @@ class Pool:
         self._idle.append(lease)
 
     def sweep(self, now: float) -> None:
-        """Closes what has been idle for too long (``now`` is monotonic)."""
+        """Close what has been idle for too long (``now`` is monotonic)."""
         idle = self._idle
         if idle and any(lease.idle_until < now for lease in idle):
             self._idle = deque(lease for lease in idle if lease.idle_until >= now)
@@ -221,20 +222,20 @@ class Pool:
                     self._drop(lease)
 
     def renew(self) -> None:
-        """Hand out only connections that are made from now on: what they are made with has changed."""
+        """Hand out only connections that are made from now on: the inputs of dialing have changed."""
         self.generation += 1
         while self._idle:
             self._drop(self._idle.pop())
 
     def close(self) -> None:
-        """Close all that is idle; what is leased closes when it is released. Requests that wait are failed."""
+        """Close idle connections; leased ones close when they are released. Requests that wait fail."""
         self.closed = True
         while self._idle:
             self._drop(self._idle.pop())
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.over:
-                self.open += 1  # each gives it back
+                self.open += 1  # each waiter gives it back
                 turn.give(None)
 
     async def _connect(self, seconds: float) -> Lease:
@@ -274,13 +275,14 @@ class Pool:
 
     def _note(self, error: ProxyError) -> ProxyError:
         self.failures += 1
-        # A copy: what is raised collects a traceback, whose frames know this pool, and all would wait for a collector.
+        # A copy: an error that is raised collects a traceback, whose frames refer to this pool. That would be a cycle,
+        # which only the garbage collector frees.
         self.last_failure = monotonic(), ProxyError(error.reason, error.detail)
         return error
 
     def _abandon(self, turn: _Waiter) -> None:
         turn.over = True
-        if turn.event.is_set():  # its turn came in the very moment it gave up
+        if turn.event.is_set():  # its turn came at the very moment when it gave up
             if turn.lease is not None:
                 self.release(turn.lease, reusable=True)
             else:
@@ -293,7 +295,7 @@ class Pool:
         self._freed()
 
     def _freed(self) -> None:
-        """One connection fewer: the first caller in the queue may make one in its place."""
+        """Let the first caller in the queue make a connection in the place of one that has gone."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.over:
@@ -303,7 +305,7 @@ class Pool:
 
 
 def pool_use(pools: Iterable[Pool], limit: int) -> PoolUse:
-    """The use of these pools together, each of which has ``limit``."""
+    """Return the use of these pools together; each has ``limit``."""
     opened = idle = waiting = count = 0
     for pool in pools:
         opened += pool.open
@@ -314,7 +316,7 @@ def pool_use(pools: Iterable[Pool], limit: int) -> PoolUse:
 
 
 class _Waiter:
-    """A place in the queue. Its turn brings a connection, or (None) leave to make one."""
+    """A place in the queue. Its turn brings a connection, or (None) permission to make one."""
 
     __slots__ = ("event", "lease", "over")
 

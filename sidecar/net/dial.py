@@ -1,12 +1,12 @@
-"""From addresses to a connected connection.
+"""Dialing: from addresses to a connected connection.
 
-Who calls it: the pool, tunnels and opaque connections. Names are looked up before, by ``net.resolve``.
+Called by the pool, tunnels and opaque connections. ``net.resolve`` looks up names before.
 
 Theory of operation. Most dials go to one address, often on this machine, where the handshake is over before connect()
-has returned to us: the kernel still says EINPROGRESS, and a second connect() says that it is done (connect(2)). So
-the second one is asked before anything is waited for, and a local dial costs system calls and nothing else: no
-nursery, no cancel scope, no turn of the loop. Addresses that fail at once are passed over in the same way. Only when
-one is really under way, and others are left, does the race of RFC 8305 section 5 begin.
+returns: the kernel still reports EINPROGRESS, and a second connect() reports that it is done (connect(2)). So the
+second call comes before any wait, and a local dial costs only system calls: no nursery, no cancel scope, no turn of the
+loop. Addresses that fail at once are passed over in the same way. The race of RFC 8305 section 5 begins only when one
+connect is really under way and other addresses are left.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from sidecar.net.connection import NEVER, Connection, ConnectionClosed, Deadline
 
 ATTEMPT_DELAY = 0.25  # seconds; RFC 8305 section 5, "Connection Attempt Delay"
 
-# A peer that vanished is noticed: an idle one by probes after a minute, one that owes us acknowledgements after five.
-# Not less, as a reader that takes nothing for so long has a zero window, and the kernel counts that too (tcp(7)).
+# Notice a peer that vanished: an idle one by probes after a minute, one that owes acknowledgements after five minutes.
+# Not sooner: a reader that takes nothing for so long has a zero window, and the kernel counts that, too (tcp(7)).
 KEEPALIVE_IDLE = 60  # seconds
 USER_TIMEOUT = 300_000  # milliseconds; the stream idle time
 
@@ -39,21 +39,21 @@ _STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 
 
 def source_for(address: str) -> str:
-    """The source of a connection to the app at this IP literal, by which the rules know it and let it through."""
+    """Return the source address of a connection to the app at this IP literal. The rules let it through by that."""
     return SOURCES[1] if ":" in address else SOURCES[0]
 
 
 async def dial(
     addresses: Sequence[str], port: int, *, timeout: float, registry: set[Connection], source: str = ""
 ) -> Connection:
-    """A connection to the first of ``addresses`` (IP literals, in order of preference) that answers.
+    """Return a connection to the first of ``addresses`` (IP literals, in order of preference) that answers.
 
-    ``source`` is the address of this machine that it comes from, of the one family that is dialed then. ``timeout`` in
-    seconds is for all of them together, and coarse (``Connection.limit``). The connection has no deadline left. It may
-    return without a checkpoint. Cancelling it closes what was begun.
+    ``source`` is the local address that the connection comes from; only its family is dialed then. ``timeout`` in
+    seconds is for all addresses together, and coarse (``Connection.limit``). The connection has no deadline left. It
+    may return without a checkpoint. Cancelling it closes what was begun.
 
-    Raises ProxyError: CONNECT_FAILED when every address refused, CONNECT_TIMEOUT when one of them stayed silent until
-    the time was over, another reason when the connection was expired with it (by a drain).
+    Raises ProxyError: CONNECT_FAILED if every address refused, CONNECT_TIMEOUT if one of them stayed silent until the
+    time ran out, another reason if the connection was expired with it (by a drain).
     """
     failure = ProxyError(Reason.CONNECT_FAILED, "there is no address to connect to")
     for index, address in enumerate(addresses, 1):
@@ -72,8 +72,8 @@ async def dial(
 
 
 def dial_unix(path: str, name: str, registry: set[Connection]) -> Connection:
-    """A connection to the unix socket at ``path``, called ``name`` in records: made at once, or not at all. Raises
-    ProxyError(CONNECT_FAILED), also where too many wait to be accepted there (unix(7), EAGAIN)."""
+    """Return a connection to the unix socket at ``path``, called ``name`` in records. It never waits. Raises
+    ProxyError(CONNECT_FAILED), also if too many connections wait to be accepted there (unix(7), EAGAIN)."""
     try:
         sock = socket.socket(socket.AF_UNIX, _STREAM)
     except OSError as error:
@@ -86,7 +86,7 @@ def dial_unix(path: str, name: str, registry: set[Connection]) -> Connection:
 
 
 def _begin(address: str, port: int, source: str) -> tuple[socket.socket, bool]:
-    """A socket with its options set and its connect begun, and whether it is through already. Raises ProxyError."""
+    """Return a socket with its options set and its connect begun, and whether it is connected. Raises ProxyError."""
     try:
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, _STREAM)
     except OSError as error:
@@ -111,7 +111,7 @@ def _begin(address: str, port: int, source: str) -> tuple[socket.socket, bool]:
 
 
 def _bind(sock: socket.socket, source: str, address: str, port: int) -> None:
-    """Has it come from ``source``, with a port that is chosen at connect: it has to be free for this destination only
+    """Bind to ``source``. The kernel chooses the port at connect, so it has to be free for this destination only
     (ip(7), IP_BIND_ADDRESS_NO_PORT). Raises ProxyError."""
     try:
         sock.setsockopt(socket.SOL_IP, _BIND_ADDRESS_NO_PORT, 1)
@@ -123,7 +123,7 @@ def _bind(sock: socket.socket, source: str, address: str, port: int) -> None:
 
 
 async def _finish(connection: Connection, seconds: float) -> Connection:
-    """Waits until a connect that was begun is through; else closes the connection. Raises ProxyError."""
+    """Wait until a connect that was begun succeeds. If it fails, close the connection and raise ProxyError."""
     connection.limit(seconds, Reason.CONNECT_TIMEOUT)
     try:
         await connection.wait_writable()
@@ -148,7 +148,7 @@ async def _finish(connection: Connection, seconds: float) -> Connection:
 async def _race(
     first: Connection, others: Sequence[str], port: int, source: str, deadline: float, registry: set[Connection]
 ) -> Connection:
-    """The next address starts when the one before has failed, or after ATTEMPT_DELAY; the first to be through wins."""
+    """Race the addresses: start the next when the one before failed, or after ATTEMPT_DELAY. The first success wins."""
     won: list[Connection] = []
     failures: list[ProxyError] = []
 

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class DrainState:
-    """Whether what shares it is on its way out: the process, or a generation of certificates. Set once."""
+    """The drain of the process, or of a generation of certificates: whether it has begun. Set once."""
 
     __slots__ = ("active",)
 
@@ -35,14 +35,14 @@ NOT_DRAINING = DrainState()
 
 
 class ConnectionCounters(Protocol):
-    """The numbers that connections count up and down."""
+    """The counters that connections increment and decrement."""
 
     connections_active: int
     connections_refused: int
 
 
 class _Accepted(set[Connection]):
-    """The open connections of one direction. Each is in the whole process's registry, too: a connection enters and
+    """The open connections of one direction. Each is also in the registry of the process: a connection enters and
     leaves both at once, also when a TLS handshake puts another one in its place."""
 
     def __init__(self, registry: set[Connection]) -> None:
@@ -85,7 +85,7 @@ class ConnectionTracker:
 
     @property
     def open(self) -> int:
-        """How many connections are being served."""
+        """The number of connections that are being served."""
         return self._served
 
     def take(self, sock: socket.socket, client: ClientAddr) -> None:

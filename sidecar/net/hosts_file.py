@@ -1,6 +1,6 @@
-"""/etc/hosts: what this machine itself says about names. dnspython does not read it.
+"""/etc/hosts: this machine's own table of names. dnspython does not read it.
 
-Who calls it: ``net.resolve``.
+Called by ``net.resolve``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Hosts:
         self._table: dict[str, list[str]] = {}
 
     def look_up(self, name: str) -> list[str]:
-        """The addresses of ``name`` (lower case, no dot at its end) in the file's order; empty where it has none."""
+        """Return the addresses of ``name`` (lower case, no dot at its end) in the file's order; empty if none."""
         try:
             status = os.stat(self._path)
             seen = (status.st_mtime_ns, status.st_size)
@@ -27,13 +27,13 @@ class Hosts:
                 with open(self._path, encoding="utf-8", errors="replace") as file:
                     self._table = parse_hosts(file.read())
                 self._seen = seen
-        except OSError:  # not there, or not for us to read: then it says nothing
+        except OSError:  # missing, or not readable for us: treat it as empty
             self._seen, self._table = None, {}
         return self._table.get(name, [])
 
 
 def parse_hosts(text: str) -> dict[str, list[str]]:
-    """``address name alias ...`` per line, ``#`` begins a comment (hosts(5)); any other line is passed over."""
+    """Parse ``address name alias ...`` per line; ``#`` begins a comment (hosts(5)). Any other line is ignored."""
     table: dict[str, list[str]] = {}
     for line in text.splitlines():
         fields = line.partition("#")[0].split()

@@ -1,15 +1,15 @@
-"""Are the rules still there? They can't be read without a capability, so the proxy dials itself through them.
+"""Checks that the rules are in force. Reading them needs a capability, so the proxy dials itself through them.
 
-Called by ``app`` with --interception redirect. It runs ``InterceptionMonitor.run`` and asks
-``InterceptionMonitor.meets`` of each connection that the outbound listener accepts.
+Called by ``app`` with --interception redirect. It runs ``InterceptionMonitor.run`` and calls
+``InterceptionMonitor.meets`` for each connection that the outbound listener accepts.
 
-Theory of operation. The rules lead a reserved port of the pod's own addresses to the outbound listener, whoever dials
-it. So every 10 s, in each family that has an address to dial, we dial it, and the listener has to accept a connection
-whose peer is the very socket that dialed. It is matched before anything else is done with it and closed: it takes no
-place of a client's, and is served nothing. Where nobody meets us, the rules are gone or changed. One miss may be an
-address that is just being given or taken away, so it counts only when a second try, a moment later, misses as well:
-at most SECONDS, twice PATIENCE and AGAIN pass before it is known, 15 s in all, and 11 s where the dial is refused. A
-look that can't be made, for want of a descriptor, says nothing of the rules: what was known stays.
+Theory of operation. The rules redirect a reserved port of the pod's own addresses to the outbound listener, for every
+process that dials it. So every 10 s, in each family that has an address, the monitor dials that port, and the listener
+has to accept a connection whose peer is the very socket that dialed. That connection is matched and closed first: it
+takes no client's slot, and nothing serves it. If it does not arrive, the rules are gone or changed. One miss may be due
+to an address that is just being added or removed, so a miss counts only if a second try, a moment later, misses as
+well. At most SECONDS, twice PATIENCE and AGAIN pass before a change is known, 15 s in all, and 11 s if the dial is
+refused. A check that can't be made, for lack of a descriptor, has no result: the last one stays.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from sidecar.net.original_dst import original_dst
 
 SECONDS = 10.0
 AGAIN = 1.0
-PATIENCE = 2.0  # for a connection on this machine, also one that waits to be accepted among many others
+PATIENCE = 2.0  # for a connection on this machine, even if many others wait to be accepted before it
 _BIND_ADDRESS_NO_PORT = 24  # IP_BIND_ADDRESS_NO_PORT, which the socket module does not name
-_GONE = {errno.EADDRNOTAVAIL, errno.EINVAL}  # the address was taken away since it was looked up
+_GONE = {errno.EADDRNOTAVAIL, errno.EINVAL}  # the address was removed since it was looked up
 _log = logging.getLogger(__name__)
 
 
 class InterceptionMonitor:
-    """``port`` is the reserved one; ``addresses`` gives one address for each family, by its name; ``told`` gets a
-    sentence at each change for the worse or the better."""
+    """The monitor of one pod. ``port`` is the reserved one; ``addresses`` returns one address for each family, by the
+    family's name; ``told`` is called with a sentence at each change for the worse or the better."""
 
     def __init__(self, port: int, addresses: Callable[[], Mapping[str, str]], told: Callable[[str], None]) -> None:
         self._port = port
         self._addresses = addresses
         self._told = told
         self._awaited: dict[tuple[str, int], trio.Event] = {}
-        self.in_force: dict[str, bool] = {}  # by family; what has not been tried yet is not there
+        self.in_force: dict[str, bool] = {}  # by family; a family that was not tried yet is missing
         self.rounds = 0
         self.looked = trio.Event()  # the first round is over
 
     @property
     def words(self) -> str:
-        """What is wrong, in a sentence; empty where all is well."""
+        """The problem, in a sentence; empty if the rules are in force."""
         missing = [family for family, met in self.in_force.items() if not met]
         if missing:
             return (
@@ -57,7 +57,7 @@ class InterceptionMonitor:
         return "" if self.rounds else "whether the rules are there is not known yet"
 
     def meets(self, sock: socket.socket, client: ClientAddr) -> bool:
-        """Whether this accepted connection is our own look at the rules; then it is closed."""
+        """Return whether this accepted connection is the monitor's own check. If so, close it."""
         met = self._awaited.get((client.host, client.port)) if self._awaited else None
         if met is None:
             return False
@@ -69,12 +69,12 @@ class InterceptionMonitor:
         return True
 
     async def run(self, again: float = AGAIN, every: float = SECONDS) -> None:
-        """Looks, again and again, until it is cancelled."""
+        """Check the rules again and again, until it is cancelled."""
         while True:
             try:
                 await self._round(again)
             except OSError as error:
-                _log.debug("interception: no look at the rules this time: %s", error)
+                _log.debug("interception: could not check the rules this time: %s", error)
                 await trio.sleep(again)
             else:
                 await trio.sleep(every)
@@ -98,10 +98,11 @@ class InterceptionMonitor:
             self._told("connections are redirected here again")
 
     async def _look(self, address: str) -> bool:
-        """Dials, and says whether we were met. Raises OSError where it can't dial at all.
+        """Dial, and return whether the listener accepted the connection. Raises OSError if it can't dial at all.
 
-        The port is chosen at connect, where others to other destinations don't count: an app with many connections
-        leaves none that could be bound. Nobody accepts it before it is written down, since nothing here waits.
+        The kernel chooses the port at connect, where ports in use to other destinations don't count: an app with many
+        connections may leave none that could be bound. The listener can't accept the connection before its port is
+        noted, since nothing waits in between.
         """
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:

@@ -1,4 +1,4 @@
-"""Listening sockets: bound before anything else starts, accepted from in a loop that nothing stops, closed losslessly.
+"""Listening sockets: bound before anything else starts, accepted from in a loop that no error stops, closed losslessly.
 
 Called by ``app``. Options that an accepted socket inherits (no delay, keep-alive, user time-out) are set here once, not
 once per connection.
@@ -20,26 +20,26 @@ from sidecar.errors import StartError
 from sidecar.net.local_addresses import is_local
 
 BACKLOG = 4096
-# How long sent bytes may stay unacknowledged, in milliseconds: a half-dead peer stays for hours otherwise. Linux counts
-# the time in which a reader keeps its window shut, so it is no shorter than the stream idle time.
+# How long sent bytes may stay unacknowledged, in milliseconds: otherwise a half-dead peer stays for hours. Linux also
+# counts the time in which a reader keeps its window shut, so this is no shorter than the stream idle time.
 USER_TIMEOUT = 300_000
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _PAUSE_SECONDS = 0.1
-_ACCEPTS_PER_WAKE = 16  # some 2 ms; then others have their turn
+_ACCEPTS_PER_WAKE = 16  # some 2 ms; then other tasks run
 _SO_ATTACH_FILTER = 26
-HANDSHAKE_SECONDS = 0.1  # from a SYN that was let in to its connection: a round trip, or the rest of one
+HANDSHAKE_SECONDS = 0.1  # from an accepted SYN to its connection: a round trip, or the rest of one
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
 
 
 class AcceptCounters(Protocol):
-    """The numbers that a listener counts up."""
+    """The counters that a listener increments."""
 
     connections_accepted: int
     accept_errors: int
 
 
 class Listener:
-    """One bound socket. ``name`` is what people call it: inbound, outbound, admin, scrape."""
+    """One bound socket. ``name`` is for people: inbound, outbound, admin, scrape."""
 
     def __init__(self, name: str, sock: socket.socket) -> None:
         self.name = name
@@ -48,7 +48,7 @@ class Listener:
         self.address = Address(host, port)
 
     async def accept(self, counters: AcceptCounters, take: Callable[[socket.socket, ClientAddr], None]) -> None:
-        """Hands each connection to ``take``, which must not raise, until it is cancelled or the socket is closed."""
+        """Hand each connection to ``take``, which must not raise, until it is cancelled or the socket is closed."""
         while True:
             try:
                 await trio.lowlevel.wait_readable(self.sock)
@@ -62,7 +62,7 @@ class Listener:
                 counters.accept_errors += 1
                 if error.errno in _EXHAUSTED:
                     await trio.sleep(_PAUSE_SECONDS)
-                    if self.sock.fileno() < 0:  # closed meanwhile: what has no number can't be waited for
+                    if self.sock.fileno() < 0:  # closed meanwhile: without a number, it can't be waited for
                         return
 
     def _accept_some(
@@ -79,14 +79,15 @@ class Listener:
         return most
 
     def refuse_new(self) -> None:
-        """Drops every SYN from now on. Handshakes that are under way still complete, which takes them a round trip."""
+        """Drop every SYN from now on. Handshakes under way still complete, which takes a round trip."""
         self._filtered(_DROP_SYN)
 
     def close_losslessly(self, counters: AcceptCounters, take: Callable[[socket.socket, ClientAddr], None]) -> None:
-        """Takes the connections that are complete already, then closes.
+        """Take the connections that are complete already, then close.
 
-        A plain close resets what was completed since the last accept. So first a filter drops all that comes; call
-        ``refuse_new`` HANDSHAKE_SECONDS before, or that filter cuts handshakes in two: their clients believe in them.
+        A plain close resets connections that completed since the last accept. So first a filter drops every packet.
+        Call ``refuse_new`` HANDSHAKE_SECONDS before; otherwise that filter cuts handshakes in two, and their clients
+        believe that they are connected.
         """
         self._filtered(_DROP_ALL)
         try:
@@ -99,14 +100,14 @@ class Listener:
             self.close()
 
     def _filtered(self, instructions: Sequence[tuple[int, int, int, int]]) -> None:
-        """Attaches the filter. Kernels that are hardened let only root do so; without one everything is as it would be,
-        but that a connection which completes between the last accept and the close is reset."""
+        """Attach the filter. Hardened kernels let only root do so. The one difference without a filter: a connection
+        that completes between the last accept and the close is reset."""
         program = _ClassicFilter(instructions)
         with suppress(OSError):
             self.sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program.pointer)
 
     def close(self) -> None:
-        """Closes at once. Safe to call twice."""
+        """Close at once. Safe to call twice."""
         if self.sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self.sock)
             self.sock.close()
@@ -124,7 +125,7 @@ _DROP_SYN = (
 
 
 class _ClassicFilter:
-    """A ``struct sock_fprog`` for a short program; keeps the memory that its pointer names."""
+    """A ``struct sock_fprog`` for a short program; it keeps the memory that its pointer refers to."""
 
     def __init__(self, instructions: Sequence[tuple[int, int, int, int]]) -> None:
         from ctypes import addressof, create_string_buffer  # needed once, at the end of a process's life
@@ -135,10 +136,10 @@ class _ClassicFilter:
 
 
 def bind(name: str, flag: str, addresses: Sequence[Address]) -> tuple[list[Listener], list[str]]:
-    """Binds all of them, port 0 to one and the same free port; returns the listeners and warnings.
+    """Bind all addresses, port 0 to one and the same free port. Return the listeners and warnings.
 
-    Where the machine has no IPv6 an IPv6 address is left out with a warning, if another one is there. Raises
-    StartError, which names ``flag``.
+    If the machine has no IPv6, an IPv6 address is left out with a warning, provided that there is another address.
+    Raises StartError, which names ``flag``.
     """
     listeners: list[Listener] = []
     warnings: list[str] = []
@@ -160,7 +161,7 @@ def bind(name: str, flag: str, addresses: Sequence[Address]) -> tuple[list[Liste
 
 
 def bind_datagrams(flag: str, addresses: Sequence[Address]) -> list[socket.socket]:
-    """Non-blocking UDP sockets bound to all of them. Raises StartError, which names ``flag``."""
+    """Return non-blocking UDP sockets bound to all addresses. Raises StartError, which names ``flag``."""
     bound: list[socket.socket] = []
     try:
         for address in addresses:
@@ -211,8 +212,9 @@ def _listening_socket(host: str, port: int) -> socket.socket:
 
 
 def is_own(listeners: Sequence[Listener], host: str, port: int) -> bool:
-    """Whether ``host`` (an IP literal) is this machine's and ``port`` one of ``listeners``', at whatever address it is
-    bound: a connection to one of our ports would only lead here again. Raises ProxyError where that can't be told."""
+    """Return whether ``host`` (an IP literal) is this machine's and ``port`` one of ``listeners``', whatever address
+    that is bound to: a connection to one of our ports would only lead here again. Raises ProxyError if that can't be
+    determined."""
     if all(listener.address.port != port for listener in listeners):
         return False
     wanted = parse_ip(host)

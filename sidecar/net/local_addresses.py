@@ -1,8 +1,8 @@
-"""Addresses of this machine, or of the network namespace that it is to us.
+"""Addresses of this machine, or of this process's network namespace.
 
-Called by ``listener`` (is a destination ours?), ``interception_monitor`` (what can be dialed here?) and
-``feed.registration`` (where do callers reach us?). The kernel is asked each time, since addresses come and go, by ways
-that need neither a capability nor a library.
+Called by ``listener`` (is a destination ours?), ``interception_monitor`` (which addresses can be dialed?) and
+``feed.registration`` (where do callers reach us?). The addresses are read from the kernel each time, since they come
+and go, in ways that need neither a capability nor a library.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _GONE = {errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENXIO}
 
 
 def is_local(host: str) -> bool:
-    """Whether this IP literal is an address of this machine: only such a one can be bound. Costs a few system calls.
+    """Return whether this IP literal is an address of this machine: only those can be bound. Costs a few system calls.
 
-    Raises ProxyError where no descriptor is left to ask with: then it must not be taken for one or the other.
+    Raises ProxyError if no descriptor is left: the caller must assume neither answer then.
     """
     try:
         probe = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
@@ -51,9 +51,9 @@ def is_local(host: str) -> bool:
 
 
 def outward_addresses() -> dict[str, str]:
-    """One address that is neither loopback nor of a link alone, for each family that has such a one: {"ipv4": ...}.
+    """Return one address that is neither loopback nor link-local, for each family that has one: {"ipv4": ...}.
 
-    Raises OSError where the kernel does not answer.
+    Raises OSError if the kernel does not answer.
     """
     found = {}
     if (four := next(_every_v4(), None)) is not None:
@@ -64,9 +64,9 @@ def outward_addresses() -> dict[str, str]:
 
 
 def every_outward_address() -> list[str]:
-    """All addresses that are neither loopback nor of a link alone, IPv4 first, each family in the kernel's order.
+    """Return all addresses that are neither loopback nor link-local, IPv4 first, each family in the kernel's order.
 
-    Raises OSError where the kernel does not answer.
+    Raises OSError if the kernel does not answer.
     """
     return list(dict.fromkeys((*_every_v4(), *_every_v6())))
 

@@ -1,7 +1,7 @@
-"""Where a connection wanted to go before the kernel's rules redirected it here.
+"""The original destination of a connection that the kernel's rules redirected here.
 
-Called once per accepted connection, by ``proxy.original_destination``. The kernel keeps it with the connection's entry
-in the connection tracker (netfilter's SO_ORIGINAL_DST), for each family under an option of its own.
+Called once per accepted connection, by ``proxy.original_destination``. The kernel keeps the destination with the
+connection's entry in the connection tracker (netfilter's SO_ORIGINAL_DST), with a separate option for each family.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _UNKNOWN = {
     errno.ENOPROTOOPT,  # the kernel has no tracker loaded
     errno.EOPNOTSUPP,
     errno.ENOTCONN,
-    errno.EINVAL,  # reset before it was looked at
+    errno.EINVAL,  # reset before this call
 }
 
 
 def original_dst(sock: socket.socket) -> OriginalDst | None:
-    """Where the connection of ``sock`` was addressed to, or None where nothing redirected it: also where the answer is
-    the address that it arrived at. Raises OSError for what no connection should answer."""
+    """Return the original destination of ``sock``, or None if the connection was not redirected. It was not if the
+    kernel returns the address that it arrived at. Raises OSError for an error that no connection should cause."""
     try:
         found = _v6(sock) if sock.family == socket.AF_INET6 else _v4(sock)
         host, port = sock.getsockname()[:2]
@@ -36,14 +36,14 @@ def original_dst(sock: socket.socket) -> OriginalDst | None:
 
 
 def _v4(sock: socket.socket) -> OriginalDst:
-    """struct sockaddr_in."""
+    """Read a struct sockaddr_in."""
     answer = sock.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16)
     port, address = struct.unpack_from("!2xH4s", answer)
     return OriginalDst(socket.inet_ntop(socket.AF_INET, address), port)
 
 
 def _v6(sock: socket.socket) -> OriginalDst:
-    """struct sockaddr_in6; an address of a link goes without its link, and so leads nowhere."""
+    """Read a struct sockaddr_in6. A link-local address loses its link, and so leads nowhere."""
     answer = sock.getsockopt(socket.IPPROTO_IPV6, SO_ORIGINAL_DST, 28)
     port, address = struct.unpack_from("!2xH4x16s", answer)
     return OriginalDst(socket.inet_ntop(socket.AF_INET6, address), port)

@@ -1,17 +1,17 @@
-"""Opaque bytes between two connections, both ways, until both have ended.
+"""The relay of opaque bytes between two connections, both ways, until both have ended.
 
-Who calls it: tunnels and opaque connections in ``proxy``. It reads nothing of what it carries.
+Called by tunnels and opaque connections in ``proxy``. It interprets nothing of what it carries.
 
-Theory of operation. Each direction is a task, and is in one of three states. *Small*: its task sleeps, and its
-messages are carried by the relay reactor, a receive and a send each. *Long*: a read came back full, so the task reads
-by itself, 64 KiB at a time, until the source pauses. *Spliced*: the same once the direction has moved SPLICE_AFTER
-bytes, through a pipe that is held for the burst only. A sink that is full makes the task wait for it, and meanwhile
-nothing is read: one direction holds at most 64 KiB in this process (over TLS the same once more, sealed), or a pipe's
-worth in the kernel.
+Theory of operation. Each direction is a task, and is in one of three states. *Small*: its task sleeps, and the relay
+reactor carries its messages, with one receive and one send each. *Long*: a read came back full, so the task reads by
+itself, 64 KiB at a time, until the source pauses. *Spliced*: the same once the direction has moved SPLICE_AFTER bytes,
+through a pipe that is held for the burst only. If the sink is full, the task waits for it and reads nothing meanwhile:
+one direction holds at most 64 KiB in this process (over TLS the same once more, sealed), or a pipe's worth in the
+kernel.
 
-The end. FIN from one side becomes FIN for the other, and the other direction goes on; the side that sent it is still
-watched, for a reset. Everything else ends both directions at once by cancelling the nursery: a reset, an idle time
-(seen by ``look``, which the relay reactor calls), or somebody's ``Connection.expire``.
+The end. FIN from one side becomes FIN for the other, and the other direction continues; the side that sent it is still
+watched, for a reset. Any other end stops both directions at once by cancelling the nursery: a reset, an idle time
+(detected by ``look``, which the relay reactor calls), or a call of ``Connection.expire``.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from sidecar.net.relay_reactor import ReactorEntry, RelayReactor
 from sidecar.net.splice_pipes import Pipe, Pipes
 
 SPLICE_AFTER = 262_144  # bytes; a shorter transfer is not worth a pipe
-YIELD_AFTER = 524_288  # bytes moved without a wait before the others get their turn: well under 1 ms
+YIELD_AFTER = 524_288  # bytes moved without a wait before other tasks run: well under 1 ms
 
 
 class Spliced(Protocol):
-    """Where bytes that went through a pipe are counted."""
+    """The counter of bytes that went through a pipe."""
 
     spliced_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """What went through, in bytes, and why it ended: None where both sides said FIN."""
+    """The bytes that were relayed, and the reason of the end: None if both sides sent FIN."""
 
     bytes_to_right: int
     bytes_to_left: int
@@ -59,14 +59,14 @@ async def relay(
     counters: Spliced,
     pipes: Pipes,
 ) -> Relayed:
-    """Carries bytes both ways until both directions have ended; then neither connection is used any more, nor closed.
+    """Carry bytes both ways until both directions have ended. It does not close the connections.
 
-    ``left`` is the client's side. ``to_right`` and ``to_left`` were read before, and go first. It ends when neither
-    direction moved a byte for ``idle`` seconds, or for ``half_close_idle`` once one of them has ended (coarse: 0.1 s).
-    A side that was reset makes the other side be reset. Earlier deadlines and watchers of the connections are
-    taken off: here a FIN is not a farewell.
+    ``left`` is the client's side. ``to_right`` and ``to_left`` were read before, and go first. The relay ends when
+    neither direction moved a byte for ``idle`` seconds, or for ``half_close_idle`` once one of them has ended (coarse:
+    0.1 s). If one side is reset, the other side is reset, too. Earlier deadlines and watchers of the connections are
+    removed: here a FIN does not mean that the client has gone.
 
-    Raises nothing of its own; cancelling it leaves connections that may have sent a part, only good for closing.
+    Raises nothing of its own. Cancelling it leaves connections that may have sent a part: close them.
     """
     return await _Relay(left, right, idle, half_close_idle, counters, pipes).run(to_right, to_left)
 
@@ -117,7 +117,7 @@ class _Relay:
         return Relayed(self.to_right.moved, self.to_left.moved, self._reason)
 
     async def _direct(self, ours: _Direction, other: _Direction, first: bytes, source_died: Reason) -> None:
-        """One direction from its first byte to its FIN, and then a watch on its source until the other one ends."""
+        """Carry one direction from its first byte to its FIN, then watch its source until the other direction ends."""
         sink_died = Reason.UPSTREAM_CLOSED if source_died is Reason.CLIENT_CLOSED else Reason.CLIENT_CLOSED
         try:
             await ours.run(first)
@@ -128,7 +128,7 @@ class _Relay:
                 raise SourceDied
         except SourceDied:
             ours.sink.reset()
-            self._end(ours.source.overdue or source_died)  # it may have been cut on our side
+            self._end(ours.source.overdue or source_died)  # the source may have been cut on our side
         except ConnectionClosed:
             ours.source.reset()
             self._end(ours.sink.overdue or sink_died)
@@ -140,7 +140,7 @@ class _Relay:
             self._scope.cancel()
 
     def look(self, now: float) -> None:
-        """Ends the relay when it has been idle, or when somebody expired or closed one of its connections."""
+        """End the relay if it has been idle, or if one of its connections was expired or closed."""
         for connection in (self._left, self._right):
             if connection.closed:
                 return self._end(Reason.CLIENT_CLOSED if connection is self._left else Reason.UPSTREAM_CLOSED)
@@ -161,11 +161,11 @@ class _Relay:
 
 
 class SourceDied(Exception):
-    """The side that a direction reads from is gone without a FIN."""
+    """The error of a direction whose source has gone without a FIN."""
 
 
 class _Direction(ReactorEntry):
-    """From ``source`` to ``sink``. ``moved`` counts what the sink's kernel took."""
+    """The direction from ``source`` to ``sink``. ``moved`` counts the bytes that the sink's kernel took."""
 
     __slots__ = (
         "_pipes",
@@ -198,7 +198,8 @@ class _Direction(ReactorEntry):
         self._rest: bytes | None = b""
 
     def carry(self) -> bool:
-        """One small message, received and sent. False: FIN, an error, a full sink, or more than a small message."""
+        """Receive and send one small message. Return False at FIN, a full sink, or more than a small message. Raises
+        SourceDied, or ConnectionClosed for the sink."""
         try:
             data = self._receive(READ_SIZE)
         except BlockingIOError:
@@ -219,7 +220,7 @@ class _Direction(ReactorEntry):
         return False
 
     async def run(self, first: bytes) -> None:
-        """Until the source's FIN. Raises SourceDied, ConnectionClosed for the sink, DeadlineExceeded."""
+        """Carry until the source's FIN. Raises SourceDied, ConnectionClosed for the sink, DeadlineExceeded."""
         await self._push(first)
         while not self.ended:
             if self.source.closed:
@@ -232,7 +233,7 @@ class _Direction(ReactorEntry):
                 await self._long()
 
     async def wait_reset(self) -> None:
-        """After the FIN: returns when the source is gone for good."""
+        """Wait after the FIN until the source is gone for good."""
         if not self.source.closed:
             await self.board.carry(self.source.fd, _Hangup(), 0)
 
@@ -246,10 +247,10 @@ class _Direction(ReactorEntry):
                 await self.sink.wait_writable()
 
     async def _long(self) -> None:
-        """Reads until the source pauses: a read that is not full, or FIN."""
+        """Read until the source pauses: a read that is not full, or FIN."""
         full = True
         while full and not self.ended:
-            if self.source.closed:  # by somebody, while we waited for the sink: its number may be another's by now
+            if self.source.closed:  # while we waited for the sink: its descriptor number may be reused by now
                 raise SourceDied
             try:
                 await self.source.wait_readable()
@@ -270,7 +271,7 @@ class _Direction(ReactorEntry):
         return len(data) >= READ_SIZE
 
     async def _splice(self, pipe: Pipe) -> bool:
-        """As ``_copy``, until YIELD_AFTER bytes or a pause; the pipe is given back."""
+        """Splice, as ``_copy`` copies, until YIELD_AFTER bytes or a pause. Give the pipe back."""
         flags = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
         source, sink = self.source.sock, self.sink.sock
         budget = YIELD_AFTER
@@ -306,7 +307,7 @@ class _Direction(ReactorEntry):
 
 
 class _Hangup(ReactorEntry):
-    """Lies on the board for errors and hang-ups alone, which end it."""
+    """An entry that waits only for errors and hang-ups, which end it."""
 
     __slots__ = ()
 

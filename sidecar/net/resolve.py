@@ -1,10 +1,11 @@
-"""Names to addresses, without a thread: ``getaddrinfo`` can't be cancelled.
+"""Look-ups from names to addresses, without a thread: ``getaddrinfo`` can't be cancelled.
 
-Who calls it: whoever dials a name. The order is that of most machines' ``hosts: files dns``: literals, localhost
-(RFC 6761 section 6.3: never asked of the network), /etc/hosts, then DNS as /etc/resolv.conf has it. dnspython, which
-is 3.5 MB, is imported when the first name needs it.
+Called by code that dials a name. The order is that of most machines' ``hosts: files dns``: literals, localhost
+(RFC 6761 section 6.3: never sent to the network), /etc/hosts, then DNS as configured in /etc/resolv.conf. dnspython,
+which is 3.5 MB, is imported when the first name needs it.
 
-A name is asked for once at a time, whoever else wants it waits for that answer; what was answered is kept for its TTL.
+One look-up of a name runs at a time; other callers of that name wait for its answer. An answer is kept for its TTL, at
+most LONGEST_TTL; a failure, or the answer of only one family, for at most NEGATIVE_TTL.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from dns.nameserver import Nameserver
     from dns.resolver import Answer
 
-LIFETIME = 5.0  # seconds for one name, all servers and search domains together
+LIFETIME = 5.0  # seconds for one name, for all servers and search domains together
 CACHED_NAMES = 1024  # the oldest goes first
 LONGEST_TTL = 3600.0  # seconds; a typing mistake in a zone should not outlive the afternoon
 NEGATIVE_TTL = 2.0  # seconds; a name that has just been made should not stay missing (RFC 2308 allows hours)
@@ -41,7 +42,7 @@ class _Known:
 
 
 class _Asking:
-    """A look-up under way. ``known`` stays None when it was cancelled: then somebody else has to ask."""
+    """A look-up under way. ``known`` stays None if it is cancelled: then another caller has to look up the name."""
 
     __slots__ = ("done", "known")
 
@@ -51,11 +52,11 @@ class _Asking:
 
 
 class Resolver:
-    """Looks names up, and remembers.
+    """A resolver with a cache.
 
-    ``servers`` takes the place of the name servers of ``resolv_conf``, whose search list and options still hold; both
-    may be absent, then only what needs no DNS is found. A server that is one of ``own``, our listeners, is never asked:
-    what we want to know must not come from ourselves. ``clock`` is ``time.monotonic`` or stands in for it.
+    ``servers`` replaces the name servers of ``resolv_conf``, whose search list and options still apply. Both may be
+    absent; then only names that need no DNS are found. A server that is one of ``own``, our listeners, is never
+    queried: an answer must not come from ourselves. ``clock`` is ``time.monotonic`` or a substitute for it.
     """
 
     def __init__(
@@ -79,10 +80,10 @@ class Resolver:
         self._asked: dict[str, _Asking] = {}
 
     async def resolve(self, host: str) -> list[str]:
-        """The addresses of ``host``, the preferred one first: IPv6 and IPv4 in turn (RFC 8305 section 4).
+        """Return the addresses of ``host``, the preferred one first: IPv6 and IPv4 in turn (RFC 8305 section 4).
 
         ``host`` is a name or an IP literal without brackets. May return without a checkpoint. Raises
-        ProxyError(DNS_FAILED). Cancelling it leaves those who wait for the same name to ask again.
+        ProxyError(DNS_FAILED). If it is cancelled, callers that wait for the same name repeat the look-up.
         """
         if (address := parse_ip(host)) is not None:
             return [str(address)]
@@ -124,7 +125,7 @@ class Resolver:
             asking.done.set()
 
     async def _ask(self, name: str) -> _Known:
-        """A and AAAA at once. Neither the failure nor the slowness of one family hides what the other found."""
+        """Query A and AAAA at once. Neither a failure nor a slow answer of one family hides what the other found."""
         answers: list[Answer] = []
         failures: list[Exception] = []
 
@@ -134,7 +135,7 @@ class Resolver:
                 answers.append(answer)
                 if answer.rrset:
                     nursery.cancel_scope.deadline = trio.current_time() + RESOLUTION_DELAY
-            except Exception as error:  # dnspython's own, and what its sockets raise: sorted below
+            except Exception as error:  # of dnspython and of its sockets: classified below
                 failures.append(error)
 
         async with trio.open_nursery() as nursery:
@@ -144,7 +145,7 @@ class Resolver:
         now = self._clock()
         if found:
             shortest = min(answer.chaining_result.minimum_ttl for answer in answers if answer.rrset is not None)
-            whole = len(answers) == 2  # else the other family gets its chance soon
+            whole = len(answers) == 2  # otherwise try the other family again soon
             kept = min(float(shortest), LONGEST_TTL if whole else NEGATIVE_TTL)
             return _Known(tuple(interleave(found)), "", now + kept)
         return _Known((), _why_missing(failures), now + NEGATIVE_TTL)
@@ -168,14 +169,15 @@ class Resolver:
         return self._asker
 
     def _is_own(self, server: str | Nameserver, port: int) -> bool:
-        """dnspython's list has text from the file, and objects that were put there."""
+        """Return whether a name server is one of our listeners. dnspython's list has texts, which come from the file,
+        and objects, which come from ``servers``."""
         if isinstance(server, str):
             return Address(server, port) in self._own
         return Address(server.answer_nameserver(), server.answer_port()) in self._own
 
 
 def interleave(addresses: Sequence[str]) -> list[str]:
-    """IPv6 first, then IPv4, in turn, each family in the order given (RFC 8305 section 4)."""
+    """Return IPv6 and IPv4 in turn, IPv6 first, each family in the order given (RFC 8305 section 4)."""
     sixes = [address for address in addresses if ":" in address]
     fours = [address for address in addresses if ":" not in address]
     pairs = [address for pair in zip(sixes, fours, strict=False) for address in pair]
@@ -184,7 +186,7 @@ def interleave(addresses: Sequence[str]) -> list[str]:
 
 
 def _why_missing(failures: Sequence[Exception]) -> str:
-    """One sentence without the name, which a peer chose."""
+    """Return the reason in one sentence, without the name: a peer chose that."""
     import dns.exception
     import dns.resolver
 

@@ -20,14 +20,15 @@ _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
 
 class Sweeper:
-    """Walks ``registry`` every TICK and then calls each of ``each_tick`` with (now, how late this tick was)."""
+    """The sweeper of ``registry``, which it walks every TICK. Then it calls each of ``each_tick`` with (now, how late
+    this tick was)."""
 
     def __init__(self, registry: set[Connection], each_tick: list[Callable[[float, float], None]]) -> None:
         self._registry = registry
         self._each_tick = each_tick
 
     async def run(self) -> None:
-        """Runs until it is cancelled."""
+        """Run until it is cancelled."""
         due = monotonic() + TICK
         while True:
             await trio.sleep(max(0.0, due - monotonic()))
@@ -38,7 +39,7 @@ class Sweeper:
             due = now + TICK
 
     def sweep(self, now: float) -> None:
-        """Expires what was due before ``now`` (monotonic), and aborts the work for clients that have gone."""
+        """Expire what was due before ``now`` (monotonic), and abort the work for clients that have gone."""
         watched = []
         for connection in [c for c in self._registry if c.deadline < now or c.watcher is not None]:
             if connection.deadline < now:
@@ -49,7 +50,7 @@ class Sweeper:
             self._abort_abandoned(watched)
 
     def _abort_abandoned(self, watched: list[Connection]) -> None:
-        # RDHUP tells of a FIN even behind unread (pipelined) bytes, which a peek would not get past.
+        # RDHUP reports a FIN even behind unread (pipelined) bytes, which a peek would not get past.
         poll = select.poll()
         by_fd = {}
         for connection in watched:

@@ -1,8 +1,8 @@
-"""What may be forwarded: the only maker of a :class:`Permit`, without which nothing is.
+"""Authorization: the only maker of a :class:`Permit`, without which nothing is forwarded.
 
-Pure: what the decision rests on is handed in. Whatever can't be decided is denied. A Permit is asked for before
-anything is dialed and before any byte of the peer goes on, for HTTP, opaque bytes and clients that are silent; the
-cluster that forwards holds it against its own name.
+Pure: all inputs of a decision are arguments. What can't be decided is denied. A Permit is required before anything is
+dialed and before any byte of the peer is forwarded, for HTTP, opaque bytes and clients that are silent. The cluster
+that forwards compares it with its own name.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ _KEY = object()
 
 
 class Permit(msgspec.Struct, frozen=True, gc=False):
-    """Leave to forward what ``peer`` sends to ``cluster``, by ``rule``, which is for records, as ``note`` is.
+    """Permission to forward what ``peer`` sends to ``cluster``. ``rule`` allowed it; ``rule`` and ``note`` are for
+    records.
 
-    ``peer`` is the SPIFFE id that the caller has shown, empty for one that has shown none. ``at`` is the place that the
-    request names itself, in clusters whose endpoints are not known beforehand; None: any endpoint of the cluster. Only
-    this module makes one.
+    ``peer`` is the SPIFFE id that the caller has shown; empty if it has shown none. ``at`` is the place that the
+    request names explicitly, in clusters whose endpoints are not known beforehand; None: any endpoint of the cluster.
+    Only this module makes one.
     """
 
     key: object
@@ -38,12 +39,12 @@ class Permit(msgspec.Struct, frozen=True, gc=False):
 
 
 class Asked(msgspec.Struct, frozen=True, gc=False):
-    """What a peer wants, as far as it is known: all that rules decide by.
+    """A peer's request or connection, as far as it is known: all that rules decide by.
 
-    ``peer`` is its SPIFFE id, empty for one that has shown none; ``client`` the address that the connection comes
-    from, ``remote`` the one that trusted proxies report (the same where none does). ``protocol`` is HTTP, TLS or TCP.
-    ``place`` is the address and port at which the app is reached. The rest is empty where it does not apply, and for a
-    client that is silent; ``path`` is the target as it was sent, ``fields`` are all that may go on.
+    ``peer`` is its SPIFFE id, empty if it has shown none; ``client`` the address that the connection comes from,
+    ``remote`` the one that trusted proxies report (the same if none does). ``protocol`` is HTTP, TLS or TCP. ``place``
+    is the address and port at which the app is reached. The rest is empty if it does not apply, and for a client that
+    is silent; ``path`` is the target as it was sent, ``fields`` are all that may be forwarded.
     """
 
     direction: str
@@ -61,8 +62,8 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
 
 
 class Leave(msgspec.Struct, frozen=True, gc=False):
-    """What allowed it: ``rule`` in a word, empty where no policy document has a part; ``note`` is what audits and dry
-    runs have to add."""
+    """The rule that allowed it: ``rule`` is its name, empty if no policy document has a part; ``note`` has the results
+    of audits and dry runs."""
 
     rule: str = ""
     note: str = ""
@@ -75,12 +76,12 @@ _BY_DEFAULT: Final = Leave()
 
 
 def allow_all(_: Asked) -> Leave:
-    """Without policy documents every peer may go wherever the rest of this module lets it."""
+    """Allow every peer: without policy documents, only the rest of this module limits it."""
     return _BY_DEFAULT
 
 
 def authorize_inbound(rules: Rules, asked: Asked) -> Permit:
-    """Return leave to reach the app beside this proxy. Raises ProxyError where ``rules`` do."""
+    """Return the permit to reach the app beside this proxy. Raises ProxyError if ``rules`` do."""
     return _permit(rules(asked), "the app beside this proxy", asked)
 
 
@@ -89,7 +90,7 @@ def _permit(leave: Leave, otherwise: str, asked: Asked, at: object = None) -> Pe
 
 
 def refuse_own_listener(own: bool, *, app: bool = False) -> None:
-    """Refuse to dial a listener of this proxy, by whatever name it was found; ``app``: it was named as the app. Raises
+    """Refuse to dial a listener of this proxy, whatever name led to it; ``app``: it was configured as the app. Raises
     ProxyError(OWN_LISTENER)."""
     if own:
         what = "the app's address is" if app else "the destination is"
@@ -97,9 +98,9 @@ def refuse_own_listener(own: bool, *, app: bool = False) -> None:
 
 
 def authorize_captured(*, redirected: bool, own_listener: bool, came_back: bool, local: bool) -> None:
-    """A connection at the inbound port, with --interception redirect: ``redirected`` there by the rules, on its way to
-    another port than our listeners', not our own connection to the app, and to an address of this pod. Raises
-    ProxyError(NOT_REDIRECTED, OWN_LISTENER, NOT_THIS_POD)."""
+    """Accept a connection at the inbound port, with --interception redirect, if all of these hold: the rules
+    ``redirected`` it there; its original port is not one of our listeners'; it is not our own connection to the app;
+    its original address is one of this pod. Raises ProxyError(NOT_REDIRECTED, OWN_LISTENER, NOT_THIS_POD)."""
     if not redirected:
         raise ProxyError(Reason.NOT_REDIRECTED, "it was made to the inbound port itself")
     if own_listener:
@@ -111,13 +112,13 @@ def authorize_captured(*, redirected: bool, own_listener: bool, came_back: bool,
 
 
 def authorize_caller(*, loopback: bool) -> None:
-    """Who else could reach the outbound port would call others in our name. Raises ProxyError(CALLER_REFUSED)."""
+    """Refuse a caller that is not on loopback: it could call others in our name. Raises ProxyError(CALLER_REFUSED)."""
     if not loopback:
         raise ProxyError(Reason.CALLER_REFUSED, "the outbound proxy serves loopback clients only")
 
 
 def authorize_service(rules: Rules, asked: Asked) -> Permit:
-    """Return leave to call a service of the mesh, which only its own workloads can serve. Raises ProxyError where
+    """Return the permit to call a service of the mesh, which only its own workloads can serve. Raises ProxyError if
     ``rules`` do."""
     return _permit(rules(asked), "a service of the mesh", asked)
 
@@ -131,8 +132,9 @@ def authorize_outbound(
     allowed: bool = True,
     configured: bool = True,
 ) -> Permit:
-    """Return leave to send the app's bytes to the outside; ``allowed`` by the policy of ``egress``. Not ``configured``:
-    it is not known yet which services the mesh has, and none of them may be reached in plaintext.
+    """Return the permit to send the app's bytes to the outside; ``allowed`` is the decision of the policy of
+    ``egress``. Not ``configured``: the services of the mesh are not known yet, and none of them may be reached in
+    plaintext.
 
     Raises ProxyError(OWN_LISTENER, NO_CONFIGURATION, BLACK_HOLE), or what ``rules`` do.
     """

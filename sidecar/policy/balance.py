@@ -1,10 +1,10 @@
-"""Which endpoint is next. Pure: the randomness is handed in.
+"""The choice of the next endpoint. Pure: the randomness is passed in.
 
 Called by ``upstream.cluster`` for each request and each opaque connection.
 
-LEAST_REQUEST by two random choices, the field's default: of two different endpoints the one with fewer requests in
-progress is taken. That spreads requests nearly as well as asking all of them, without any state that is shared, and
-without the herd that follows when every caller picks the one that is idle at this moment.
+LEAST_REQUEST by two random choices, the common default: take the one of two different endpoints with fewer requests in
+progress. That spreads requests nearly as well as comparing all endpoints, without any shared state, and without the
+herd that forms when every caller picks the endpoint that is idle at this moment.
 
 Source: Envoy's documentation, "Weighted least request"; Mitzenmacher, "The Power of Two Choices in Randomized Load
 Balancing" (2001).
@@ -19,10 +19,10 @@ E = TypeVar("E")
 
 
 def least_request(endpoints: Sequence[E], active: Callable[[E], float], first: float, second: float) -> E:
-    """Return the less busy of two different endpoints; the only one, where there is one.
+    """Return the less busy of two different endpoints; if there is only one, return that.
 
-    ``active`` gives the requests in progress at an endpoint. ``first`` and ``second`` are independent random numbers of
-    the interval [0, 1). ``endpoints`` is not empty.
+    ``active`` returns the requests in progress at an endpoint. ``first`` and ``second`` are independent random numbers
+    of the interval [0, 1). ``endpoints`` is not empty.
     """
     count = len(endpoints)
     if count == 1:

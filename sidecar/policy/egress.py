@@ -1,8 +1,9 @@
-"""Where the app may send to, by ``--outbound-policy``, ``--allow-host`` and documents. Pure: addresses are handed in.
+"""The app's allowed destinations, by ``--outbound-policy``, ``--allow-host`` and documents. Pure: addresses are passed
+in.
 
 A host's name proves nothing by itself: a captured connection goes to the address that the app chose, whatever name it
-says there. So a name counts only together with an address that the name leads to; what has no name in it (a database's
-protocol, TLS without SNI) is allowed by its address alone.
+sends there. So a name counts only together with an address that the name resolves to. A connection that sends no name
+(a database's protocol, TLS without SNI) is allowed by its address alone.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ class Egress(msgspec.Struct, frozen=True):
     hosts: tuple[AllowedHost, ...] = ()
 
     def allows(self, host: str, port: int) -> bool:
-        """Whether this name or IP address, as it stands, may be reached at this port."""
+        """Return whether this name or IP address, without a look-up, may be reached at this port."""
         return not self.closed or AllowedHost(_plain(host)) in self._at(port)
 
     def allows_as(self, name: str, resolved: Iterable[str], address: str, port: int) -> bool:
-        """Whether this IP address may be reached at this port by a connection that names ``name``, which leads to the
-        addresses ``resolved``."""
+        """Return whether a connection that names ``name``, which resolves to the addresses ``resolved``, may reach this
+        IP address at this port."""
         if self.allows(address, port):
             return True
         return self.allows(name, port) and _plain(address) in map(_plain, resolved)
@@ -47,13 +48,14 @@ OPEN = Egress()
 
 
 def effective(told: Egress, document: Policy | None) -> Egress:
-    """What is in force, from what the command line said and what a document says of it (None: nothing): the stricter
-    one. ``told`` itself where the document adds nothing to it."""
+    """Return the policy in force: the stricter of the command line's (``told``) and a document's (None: it has none).
+    Return ``told`` itself if the document adds nothing to it."""
     return told if told.closed or document != "REGISTRY_ONLY" else Egress(True, told.hosts)
 
 
 def parse_allowed(text: str) -> tuple[AllowedHost, ...]:
-    """``HOST[:PORT]``, with commas between several; ``none`` is the empty tuple. Raises ValueError with a clause."""
+    """Parse ``HOST[:PORT]``, with commas between several; ``none`` is the empty tuple. Raises ValueError with a
+    clause."""
     return () if text == "none" else tuple(_allowed(part.strip()) for part in text.split(","))
 
 
@@ -68,7 +70,7 @@ def _allowed(text: str) -> AllowedHost:
 
 
 def _plain(host: str) -> str:
-    """One spelling for each: no brackets, no dot at the end, lower case, an IP address in its canonical form."""
+    """Return the canonical spelling: no brackets, no dot at the end, lower case, the canonical form of an address."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     address = parse_ip(bare)
     return str(address) if address is not None else bare.lower().removesuffix(".")

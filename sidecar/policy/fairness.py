@@ -1,9 +1,9 @@
-"""When the next step of a handshake may begin, and who makes room: what keeps one peer's handshakes from being
-everybody's wait. Pure: the time is handed in.
+"""Fairness of handshakes: when the next step may begin, and which handshake makes room, so that one peer's handshakes
+do not delay all others. Pure: the time is passed in.
 
-Called by ``tls.handshake_scheduler`` and ``tls.acceptor``. A handshake costs what ten requests do, and whoever connects
-can make us begin one. So while requests go on, a peer's handshakes have a small share of the processor, and all peers'
-together a larger one; else they have all of it.
+Called by ``tls.handshake_scheduler`` and ``tls.acceptor``. A handshake costs what ten requests do, and any peer that
+connects can make the proxy begin one. So while other traffic goes on, a peer's handshakes have a small share of the
+processor, and those of all peers together a larger one; otherwise they may use all of it.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from ipaddress import IPv6Address, ip_address
 from typing import Final, Generic, TypeVar
 
 PEER_SHARE: Final = 0.15  # of the processor, for the handshakes of one peer while other work goes on
-SHARE: Final = 0.5  # for those of all
+SHARE: Final = 0.5  # for the handshakes of all peers
 AROUND: Final = (
-    2.0  # times what the steps take is what a handshake takes: accepting, judging, recording and closing too
+    2.0  # a handshake takes so many times what its steps take: accepting, judging, recording and closing, too
 )
-SLACK_SECONDS: Final = 0.2  # of rest need not be taken by who did nothing for so long: a few at once do no harm
-FEW: Final = 8  # handshakes under way, while nobody else is at work, in whose midst there is no need for turns
-FLOWING_SECONDS: Final = 0.1  # after something was forwarded: so long others are taken to be at work
-_NETWORK_BYTES: Final = 8  # of an IPv6 address: a /64 is given to one network, if not to one machine
+SLACK_SECONDS: Final = 0.2  # of unused allowance carried over, so short bursts run unthrottled
+FEW: Final = 8  # up to this many concurrent handshakes, and without other traffic, skip scheduling
+FLOWING_SECONDS: Final = 0.1  # after something was forwarded, other traffic is assumed for so long
+_NETWORK_BYTES: Final = 8  # of an IPv6 address: a /64 belongs to one network, if not to one machine
 
 T = TypeVar("T")
 
 
 def peer_of(host: str) -> str:
-    """Who that is, by an IP literal, as a key: the address, and of an IPv6 address the first 64 bits."""
+    """Return the key of the peer at an IP literal: the IPv4 address, or the first 64 bits of an IPv6 address."""
     if ":" not in host:
         return host
     try:
@@ -38,26 +38,26 @@ def peer_of(host: str) -> str:
 
 
 class RateShare:
-    """Keeps to a share of the processor. Times are seconds of one clock that does not go back."""
+    """A limit to a share of the processor. Times are seconds of one monotonic clock."""
 
     __slots__ = ("_share", "free_at")
 
     def __init__(self, share: float) -> None:
         self._share = share
-        self.free_at = 0.0  # when a rest is over
+        self.free_at = 0.0  # when the rest ends
 
     def rest(self, now: float) -> float:
-        """Seconds to wait before the next step."""
+        """Return the seconds to wait before the next step."""
         return max(0.0, self.free_at - now)
 
     def spent(self, began: float, seconds: float) -> None:
-        """A step began then, and took so long. If it has not waited for the end of the rest, that is forgiven: what was
-        done while nobody else was at work is no debt."""
+        """Charge a step that began at ``began`` and took ``seconds``. A step that began before the end of the rest
+        cancels the remaining rest: work done without other traffic is no debt."""
         self.free_at = min(max(self.free_at, began - SLACK_SECONDS), began) + seconds * AROUND / self._share
 
 
 class Activity:
-    """Whether others are at work, told by a number that changes whenever something is forwarded."""
+    """The detector of other traffic, by a number that changes whenever something is forwarded."""
 
     __slots__ = ("_forwarded", "_until")
 
@@ -66,7 +66,7 @@ class Activity:
         self._until = 0.0
 
     def goes_on(self, now: float, forwarded: int) -> bool:
-        """The number is ``forwarded`` now."""
+        """Return whether there is other traffic. ``forwarded`` is the number's current value."""
         if forwarded != self._forwarded:
             self._forwarded = forwarded
             self._until = now + FLOWING_SECONDS
@@ -74,7 +74,7 @@ class Activity:
 
 
 class PerPeerQueue(Generic[T]):
-    """Things in the order in which they came, by peer."""
+    """A queue of things for each peer, in order of arrival."""
 
     __slots__ = ("_count", "_things")
 
@@ -86,12 +86,12 @@ class PerPeerQueue(Generic[T]):
         return self._count
 
     def add(self, peer: str, thing: T) -> None:
-        """It is not there yet."""
+        """Add a thing that is not in the queue yet."""
         self._things.setdefault(peer, {})[thing] = None
         self._count += 1
 
     def discard(self, peer: str, thing: T) -> None:
-        """Takes it out, if it is there."""
+        """Remove the thing if it is in the queue."""
         things = self._things.get(peer, {})
         if thing in things:
             del things[thing]
@@ -100,7 +100,7 @@ class PerPeerQueue(Generic[T]):
                 del self._things[peer]
 
     def take_from_largest(self) -> T:
-        """Takes the oldest of the peer that has most. Raises ValueError where there is none."""
+        """Remove and return the oldest thing of the peer that has most. Raises ValueError if there is none."""
         peer = max(self._things, key=lambda each: len(self._things[each]))
         thing = next(iter(self._things[peer]))
         self.discard(peer, thing)

@@ -5,7 +5,7 @@ DENY rule that matches denies; without any ALLOW policy everything else is allow
 the rest is denied. AUDIT marks, and decides nothing. Policies of a dry run are judged beside those in force, as one
 combined verdict.
 
-``rbac_rule`` and ``rbac_terms`` have what a rule means, ``rbac_index`` finds the rules that a request may match.
+``rbac_rule`` and ``rbac_terms`` define the meaning of a rule; ``rbac_index`` finds the rules that a request may match.
 
 Source: Istio's reference of AuthorizationPolicy.
 """
@@ -33,8 +33,8 @@ _ORDER: Final[tuple[Action, ...]] = ("DENY", "ALLOW", "AUDIT")
 class Judgement(msgspec.Struct, frozen=True, gc=False):
     """The verdict. ``policy`` and ``rule`` name the DENY or ALLOW rule that matched: "" and -1 if none did.
 
-    ``audited`` is the AUDIT policy that matched first. ``would_allow`` is the verdict with the policies of a dry run
-    taken as if they were in force, by ``would_policy``; None if there are none.
+    ``audited`` is the AUDIT policy that matched first. ``would_allow`` is the verdict if the policies of a dry run were
+    in force, and ``would_policy`` the policy that decides it; None if there are none.
     """
 
     allowed: bool
@@ -46,7 +46,7 @@ class Judgement(msgspec.Struct, frozen=True, gc=False):
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
-    """What became of one rule; ``rule`` is -1 for a policy without rules.
+    """The result of one rule; ``rule`` is -1 for a policy without rules.
 
     ``field`` is the first one that failed, ``seen`` the value that the request has there: both empty if it matched.
     """
@@ -66,7 +66,7 @@ _NO_RULES: Final = "rules"
 
 
 class _Policy(msgspec.Struct, frozen=True, gc=False):
-    """Where the rules of one policy are: ``count`` of them in its group, from ``begin``."""
+    """The place of one policy's rules: ``count`` of them in its group, from ``begin``."""
 
     spec: PolicySpec
     begin: int
@@ -74,7 +74,7 @@ class _Policy(msgspec.Struct, frozen=True, gc=False):
 
 
 class Engine:
-    """Policies, compiled. ``empty``: there are none, and everything is allowed. Made by :func:`compile_policies`."""
+    """The compiled policies. ``empty``: there are none, and all is allowed. Made by :func:`compile_policies`."""
 
     def __init__(self, *, identities: bool = True) -> None:
         self.empty = True
@@ -148,10 +148,11 @@ class Engine:
                 yield each.spec, self._groups[action, dry_run].rules[each.begin : each.begin + each.count]
 
     def nearest_miss(self, asked: Asked) -> str:
-        """Return the ALLOW rule that came nearest to a match, and the field that failed; "" if none was missing.
+        """Return the ALLOW rule that came nearest to a match, and the field that failed; "" if one matches, or if there
+        is no ALLOW policy.
 
-        The nearest has the fewest fields that failed, the last ones of equals. At most 64 rules are looked at: first
-        those for this caller and this path.
+        The nearest rule has the fewest failed fields; of equals, its first failure comes last. At most 64 rules are
+        looked at: first those for this caller and this path.
         """
         group = self._allow
         if group is None:

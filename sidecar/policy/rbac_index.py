@@ -1,4 +1,4 @@
-"""Which rules a request may match at all, so that a thousand rules cost what ten do. Pure.
+"""An index of the rules that a request may match at all, so that a thousand rules cost what ten do. Pure.
 
 Called by ``policy.rbac``. A set of rules is a number with a bit for each. A dimension (caller, method, path, host) maps
 each key to the rules that need it; the sets of all dimensions are intersected, and only the rules that remain are
@@ -38,7 +38,7 @@ class _Texts:
         self._suffixes: dict[int, dict[bytes, int]] = {}
 
     def add(self, bit: int, keys: Sequence[Keys | None]) -> Generator[None, None, None]:
-        """Add a rule that needs one of these keys; none at all, or None among them: it needs none."""
+        """Add a rule that needs one of these keys. If there are none, or one is None, it needs no key."""
         found = [each for each in keys if each is not None]
         if not found or len(found) < len(keys):
             self.rest |= bit
@@ -77,7 +77,7 @@ class _Callers:
         self._namespaces: dict[bytes, int] = {}
 
     def add(self, bit: int, sources: Sequence[Narrowing]) -> Generator[None, None, None]:
-        """Add a rule with these sources; none at all: it takes any caller."""
+        """Add a rule with these sources. If there are none, it accepts any caller."""
         chosen: list[tuple[dict[bytes, int], set[bytes]]] = []
         for each in sources:
             if each.principals is not None:
@@ -185,7 +185,7 @@ class Group:
         return found
 
     def nearest(self, view: View, most: int) -> Iterator[CompiledRule]:
-        """Yield rules, at most so many: first those that this caller and this path may match, then by one of both."""
+        """Yield at most ``most`` rules: first those that this caller and this path may match, then by one of both."""
         caller = self.by_caller(view)
         path = self.by_path(view) if view.http else self._every
         seen = 0

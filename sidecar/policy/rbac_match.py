@@ -1,9 +1,9 @@
 """Values of a policy's fields, parsed into patterns: strings, paths, hosts, address blocks and ports. Pure.
 
-Called by ``policy.rbac_terms``. A field is read wide where its match leads to a refusal (the fields of DENY, the
-``not`` twins of ALLOW), and narrow where it leads to leave. A value that can't be parsed matches anything in a wide
-field and nothing in a narrow one. Each parser is a generator that yields now and then, since a field may have thousands
-of values.
+Called by ``policy.rbac_terms``. A field is read wide if its match leads to a refusal (the fields of DENY, the ``not``
+twins of ALLOW), and narrow if it leads to permission. A value that can't be parsed matches anything in a wide field and
+nothing in a narrow one. Each parser is a generator that yields now and then, since a field may have thousands of
+values.
 
 Sources: Istio's reference of AuthorizationPolicy ("Rule", "Source", "Operation"), Envoy's ``uri_template_matcher``.
 """
@@ -30,7 +30,7 @@ Match = Callable[[bytes], bool]
 
 
 class Keys(msgspec.Struct, gc=False):
-    """Texts of which a value must equal, start with or end with one, to be matched: what an index can be made of."""
+    """Texts for an index. To match, a value must equal, start with or end with one of them."""
 
     exact: set[bytes] = msgspec.field(default_factory=set)
     prefixes: set[bytes] = msgspec.field(default_factory=set)
@@ -48,7 +48,7 @@ class Template(msgspec.Struct, frozen=True, gc=False):
     tail: tuple[bytes, ...] | None
 
     def match(self, path: bytes) -> bool:
-        """Whether a path has this form."""
+        """Return whether a path has this form."""
         segments = path.split(b"/")
         if self.tail is None:
             return len(segments) == len(self.head) and self._starts(segments)
@@ -64,7 +64,7 @@ class Template(msgspec.Struct, frozen=True, gc=False):
         )
 
     def literal(self) -> bytes:
-        """What each path that matches starts with."""
+        """Return the text that each matching path starts with."""
         known = self.head[: self.head.index(None)] if None in self.head else self.head
         return b"".join([each + b"/" for each in known if each is not None]).removesuffix(b"/")
 
@@ -81,11 +81,11 @@ class Patterns(msgspec.Struct, gc=False):
     anything: bool = False
 
     def unreadable(self) -> None:
-        """Take a value that can't be parsed."""
+        """Add a value that can't be parsed."""
         self.anything = self.anything or self.wide
 
     def matcher(self) -> Match:
-        """Return what matches one value."""
+        """Return the function that matches one value."""
         if self.anything:
             return lambda value: True
         if self.present:
@@ -103,7 +103,7 @@ class Patterns(msgspec.Struct, gc=False):
         return match
 
     def keys(self) -> Keys | None:
-        """What an index can be made of; None where a value needs none of it."""
+        """Return the keys for an index; None if a value may match without any of them."""
         if self.present or self.anything:
             return None
         if not self.templates:
@@ -195,7 +195,7 @@ class Hosts(msgspec.Struct, gc=False):
     opened: set[bytes] = msgspec.field(default_factory=set)
 
     def matcher(self) -> Callable[[tuple[bytes, int]], bool]:
-        """Return what matches a host as ``View.host`` returns it."""
+        """Return the function that matches a host as ``View.host`` returns it."""
         match_name = self.names.matcher()
         if not self.exact and not self.suffixes and not self.opened:
             return lambda host: match_name(host[0])
@@ -212,7 +212,7 @@ class Hosts(msgspec.Struct, gc=False):
         return match
 
     def keys(self) -> Keys | None:
-        """As ``Patterns.keys``, for the name alone."""
+        """Return the keys as ``Patterns.keys`` does, for the name alone."""
         found = self.names.keys()
         if found is None or any(not suffix for suffix, _ in self.suffixes):
             return None

@@ -3,8 +3,8 @@
 Called by ``policy.rbac`` for one judgement, and by the terms of ``policy.rbac_rule``. An attribute that can't be
 decided is None. One that is absent is empty, and no pattern matches it.
 
-A path has several forms (``http.paths``): a server may decode it further than this proxy does. Rules that refuse are
-held against every form, rules that allow against all of them together.
+A path has several forms (``http.paths``): a server may decode it further than this proxy does. A rule that refuses
+matches if any form does; a rule that allows matches only if all of them do.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Ip = tuple[int, int]
 """The version, and the address as a number."""
 
 _DEFAULT_PORT: Final = 80
-_MEMO: Final = 1024  # entries of each memo; peers can fill them
+_MEMO: Final = 1024  # entries of each memo; bounded because peers can fill them
 _MEMO_BYTES: Final = 256  # of an authority or an address that is kept
 _ABSENT: Final = (b"", 0)
 # One form only: nothing to decode, no empty segment, none that starts with a dot, no parameter. Or the asterisk form.
@@ -66,7 +66,7 @@ def read_peer(text: str) -> Peer:
 
 
 class Memo:
-    """What was parsed for earlier requests: addresses and authorities repeat. Bounded."""
+    """A bounded cache of parsed addresses and authorities, which repeat between requests."""
 
     __slots__ = ("addresses", "hosts")
 
@@ -76,7 +76,7 @@ class Memo:
 
 
 class View:
-    """One request, or one connection where ``http`` is false."""
+    """One request, or one connection if ``http`` is false."""
 
     __slots__ = ("_forms", "_headers", "_memo", "asked", "http", "peer")
 
@@ -89,8 +89,8 @@ class View:
         self._headers: dict[bytes, tuple[bytes, ...]] | None = None
 
     def forms(self) -> tuple[bytes, ...] | None:
-        """The path as it is forwarded, and as it is judged: a rule that allows must match each, one that refuses
-        any."""
+        """Return the path as it is forwarded, and as it is judged. A rule that allows must match each form; one that
+        refuses, any form."""
         if self._forms == ():
             self._forms = self._read_path()
         return self._forms
@@ -108,7 +108,7 @@ class View:
             return None
 
     def host(self) -> tuple[bytes, int] | None:
-        """The host in lower case, without brackets and trailing dot, and the port: 80 if none is named."""
+        """Return the host in lower case, without brackets and trailing dot, and the port: 80 if none is named."""
         authority = self.asked.authority
         try:
             return self._memo.hosts[authority]
@@ -122,7 +122,7 @@ class View:
         return found
 
     def header(self, name: bytes) -> tuple[bytes, ...]:
-        """The values of the fields of that name, which is in lower case."""
+        """Return the values of the fields of that name, which is in lower case."""
         if self._headers is None:
             self._headers = {}
         elif name in self._headers:
@@ -135,15 +135,15 @@ class View:
         return values
 
     def client(self) -> Ip | None:
-        """The address that the connection comes from."""
+        """Return the address that the connection comes from."""
         return self._address(self.asked.client)
 
     def remote(self) -> Ip | None:
-        """The address that trusted proxies report; the client's if none does."""
+        """Return the address that trusted proxies report; the client's if none does."""
         return self._address(self.asked.remote or self.asked.client)
 
     def destination(self) -> Ip | None:
-        """The address at which the app is reached."""
+        """Return the address at which the app is reached."""
         return self._address(self.asked.place[0])
 
     def _address(self, text: str) -> Ip | None:

@@ -37,7 +37,7 @@ class CompiledRule(msgspec.Struct, frozen=True, gc=False):
     never_opaque: str = ""
 
     def matches(self, view: View) -> bool:
-        """Whether the rule matches, if neither ``never`` nor ``never_opaque`` forbids it."""
+        """Return whether the rule matches, if neither ``never`` nor ``never_opaque`` forbids it."""
         for holds in self.tests:
             if not holds(view):
                 return False
@@ -101,7 +101,7 @@ def compile_rule(
         conditions += yield from fields.condition(f"when[{number}]", condition, narrowing)
     if not callers:
         narrowings[0].append(narrowing)
-    # A list that is there and empty has no meaning that documents may have: it is decided against the caller.
+    # A list that is present but empty has no valid meaning in documents: it is decided against the caller.
     empty = [name for name, given in (("from", rule.from_), ("to", rule.to)) if given is not None and not given]
     forbidden = (empty + ([] if identities else fields.identity_fields)) if allows else []
     parts = [part for part in (tuple(callers), tuple(calls), (tuple(conditions),)) if any(part)]

@@ -2,7 +2,7 @@
 
 Called by ``policy.rbac_rule``. The law of this module: what can't be decided is decided against the caller. A term of
 an ALLOW rule fails then, a term of a DENY or AUDIT rule holds, and so do their ``not`` twins. A match that leads to a
-refusal is looked for in every reading of a value (*wide*); one that leads to leave must be in all of them (*narrow*):
+refusal may be in any reading of a value (*wide*); one that leads to permission must be in all of them (*narrow*):
 
 ===========  ========  ============
 field of     positive  ``not`` twin
@@ -63,7 +63,7 @@ _Make = Callable[[str, Sequence[str], bool], TermSteps]
 
 
 class Narrowing(msgspec.Struct, gc=False):
-    """What an index may know of a source or operation: keys of which a request must have one; None: needs none."""
+    """The index keys of a source or operation, of which a request must have one; None: it needs none."""
 
     principals: set[bytes] | None = None
     accounts: set[bytes] | None = None
@@ -74,7 +74,7 @@ class Narrowing(msgspec.Struct, gc=False):
 
 
 class Fields:
-    """Makes the terms of one rule. ``identity_fields`` and ``http_fields`` are the names of those that it has met."""
+    """The maker of one rule's terms. ``identity_fields`` and ``http_fields`` are the names of those found so far."""
 
     def __init__(self, namespace: str, trust_domain: str, *, allows: bool) -> None:
         self._namespace = namespace
@@ -284,7 +284,7 @@ def _present(_: bytes) -> bool:
 
 
 def _any_reading(match: Match) -> Match:
-    """Match a header value as it is, cut at both ends, or by one of its members: servers differ in what they read."""
+    """Match a header value as it is, stripped at both ends, or by one of its members: servers differ in reading it."""
 
     def wide(value: bytes) -> bool:
         if match(value) or match(value.strip(_NOT_VISIBLE)):

@@ -1,6 +1,6 @@
-"""Whether a request is sent again after an attempt that failed, or whose answer is one to try again after. Pure.
+"""The decision to send a request again after an attempt that failed, or whose answer is worth a retry. Pure.
 
-Called by ``proxy.exchange`` after each attempt, with what is known of it.
+Called by ``proxy.exchange`` after each attempt, with its outcome.
 
 Source: RFC 9110 section 9.2.2 (idempotent methods); Envoy's ``retry_on`` and ``retriable_status_codes``.
 """
@@ -18,10 +18,10 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """When there is another attempt.
+    """The conditions for another attempt.
 
-    ``attempts`` bounds all of a request's, the first included. A request with one of ``methods`` is sent again after
-    an answer with one of ``statuses``, or a failure for one of ``reasons``.
+    ``attempts`` bounds all attempts of a request, including the first. A request with one of ``methods`` is sent again
+    after an answer with one of ``statuses``, or a failure for one of ``reasons``.
     """
 
     attempts: int = 2
@@ -30,15 +30,15 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     methods: frozenset[bytes] = IDEMPOTENT
 
     def again_after_answer(self, request: Request, number: int, *, kept: bool) -> bool:
-        """Whether attempt ``number`` (from 1), answered with one of ``statuses``, is followed by another one. ``kept``:
-        what was sent of the request's body is in hand."""
+        """Return whether there is another attempt after attempt ``number`` (from 1), which was answered with one of
+        ``statuses``. ``kept``: all sent bytes of the request's body are kept."""
         return number < self.attempts and kept and request.method in self.methods
 
     def again_after_failure(
         self, reason: Reason, request: Request, number: int, *, kept: bool, reused: bool, answered: bool, wrote: bool
     ) -> bool:
-        """As above, for an attempt that failed: on a ``reused`` connection or not, after a byte of an answer
-        (``answered``), or of the request, may have been taken (``wrote``)."""
+        """Return whether there is another attempt after one that failed: on a ``reused`` connection, after a byte of
+        the answer came (``answered``), after a byte of the request may have been taken (``wrote``)."""
         if number >= self.attempts or not kept:
             return False
         stale = reason is Reason.UPSTREAM_CLOSED and reused and not answered
@@ -48,4 +48,4 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
 
 REPLACE_STALE: Final = RetryPolicy()
-"""Of all failures only that of a connection that had served before, and was closed meanwhile, has another attempt."""
+"""The default: retry only if a reused connection was closed before it answered."""

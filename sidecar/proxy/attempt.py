@@ -1,12 +1,12 @@
-"""One attempt to have a request answered: it ends with the answer's head in hand, and nothing of it sent on.
+"""One attempt to get a request answered. It ends with the head of the answer in hand; nothing of it is sent on yet.
 
-Called by ``exchange``, which decides then whether there is another attempt or the answer is the reply.
+Called by ``exchange``, which then decides whether to make another attempt or to reply with the answer.
 
-Theory of operation. Nearly all requests have arrived whole when their head is judged, and one task moves them. Only
-where a body is still to come and no more of it is there do two directions really run at once: then an ``Upload`` pumps
-the request in a second task while the first reads the answer, which may come early. It goes on after the attempt's end,
-since the answer's body may depend on it, until ``stop``. A pump that fails does not raise: it notes why and aborts the
-upstream, so that the reader of the answer finds out.
+Theory of operation. Nearly all requests have arrived completely when their head is judged, and one task moves them. Two
+directions run at once only if more of a body is to come and none of it has arrived: then an ``Upload`` pumps the
+request in a second task while the first reads the answer, which may come early. The upload continues after the attempt
+ends, until ``stop``, because the answer's body may depend on it. A pump that fails does not raise: it notes the error
+and aborts the upstream, so that the reader of the answer finds out.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from sidecar.http.streams import ClientStream, ServerStream
 from sidecar.telemetry.record import Record
 
 _log = logging.getLogger(__name__)
-INTERIM_HEADS: Final = 10  # of one answer; more is an upstream that does not end (UPS)
-KEPT_BYTES: Final = 65_536  # of a request's body for another attempt; longer ones are streamed, and sent once
-_PATIENCE: Final = 2  # times that others get their turn before a second task is made for a body's next bytes
-_PIECES: Final = 32  # moved without a turn for others: 2 MiB at most, about 1 ms
+INTERIM_HEADS: Final = 10  # of one answer; an upstream that sends more may never end (UPS)
+KEPT_BYTES: Final = 65_536  # of a request's body for another attempt; longer bodies are streamed, and sent once
+_PATIENCE: Final = 2  # yields to other tasks before a second task is started for the body's next bytes
+_PIECES: Final = 32  # moved without a yield: 2 MiB at most, about 1 ms
 
 
 class Kept:
-    """The pieces of a body that were sent, for another attempt. ``whole``: they are all there."""
+    """The pieces of a body that were sent, kept for another attempt. ``whole``: all of them are kept."""
 
     __slots__ = ("_frozen", "_pieces", "_size", "whole")
 
@@ -44,12 +44,14 @@ class Kept:
         self.whole = True
 
     def freeze(self) -> bool:
-        """Return whether all of them are there, and keep it so: the upload may move one more before it is stopped."""
+        """Return whether all pieces are kept, and keep them all from now on.
+
+        The upload may move one more piece before it is stopped."""
         self._frozen = True
         return self.whole
 
     def add(self, piece: bytes) -> None:
-        """Keep a piece that is sent; beyond KEPT_BYTES nothing is kept any more."""
+        """Keep a piece that is sent. Beyond KEPT_BYTES, drop all pieces and keep no more."""
         if self.whole:
             self._size += len(piece)
             if self._size > KEPT_BYTES and not self._frozen:
@@ -59,7 +61,7 @@ class Kept:
                 self._pieces.append(piece)
 
     def joined(self) -> bytes:
-        """Return all of it as one piece."""
+        """Return all pieces as one."""
         return b"".join(self._pieces)
 
 
@@ -72,11 +74,12 @@ async def try_once(
     upstream: ClientStream,
     record: Record,
 ) -> tuple[Response, Upload | None]:
-    """Send the request with ``fields``, all of it or as much as goes before the answer; return that one's final head,
-    or a 101.
+    """Send the request with ``fields``, all of it or as much as goes before the answer. Return the final head of the
+    answer, or a 101.
 
-    ``body`` is what came of it so far; ``kept`` keeps what follows, and is None if nothing does. An upload that is
-    still under way is returned as well; the caller stops it. Raises ProxyError. Interim answers are passed on.
+    ``body`` is the part of the body that has arrived; ``kept`` keeps what follows, and is None if nothing follows. An
+    upload that is still under way is returned as well; the caller stops it. Interim answers are passed on. Raises
+    ProxyError.
     """
     sent = upstream.begin(request, fields, body, done=stream.body_done and not stream.request_trailers)
     if kept is not None and not stream.body_done and not request.expects_continue:
@@ -99,7 +102,7 @@ async def try_once(
 
 
 async def _push_what_is_there(stream: ServerStream, upstream: ClientStream, sent: bool, kept: Kept) -> bool:
-    """Moves body bytes as long as neither side makes us wait: most bodies come right behind their heads."""
+    """Move body bytes while neither side makes the proxy wait: most bodies come right behind their heads."""
     patience = _PATIENCE
     for _ in range(_PIECES):
         if not sent or stream.body_done:
@@ -117,18 +120,18 @@ async def _push_what_is_there(stream: ServerStream, upstream: ClientStream, sent
             except ProxyError as error:
                 if error.reason is not Reason.UPSTREAM_CLOSED:
                     raise
-                return False  # it may have answered before it left: the reader of the answer decides
+                return False  # the upstream may have answered before it left: the reader of the answer decides
     return sent
 
 
 async def _final_head(
     stream: ServerStream, request: Request, upstream: ClientStream, head: Response, upload: Upload | None
 ) -> Response:
-    """The answer's final head, or 101, beginning with ``head``; other interim heads are passed on."""
+    """Return the final head of the answer, or a 101. ``head`` is its first head; other interim heads are passed on."""
     interim = 0
     while True:
         if head.status == 101 and not request.protocol:
-            raise ProxyError(Reason.UPSTREAM_PROTOCOL, "the upstream switches to a protocol that was not asked for")
+            raise ProxyError(Reason.UPSTREAM_PROTOCOL, "the upstream switches to a protocol that was not requested")
         if head.status >= 200 or head.status == 101:
             return head
         if interim == INTERIM_HEADS:
@@ -143,8 +146,8 @@ async def _final_head(
 class Upload:
     """The rest of a body on its way up, in a task of its own, while the answer comes down.
 
-    ``invited``: it is the client's turn to send. It is not while the client waits for the go-ahead that it asked for.
-    ``failure`` is why it ended early.
+    ``invited``: it is the client's turn to send. This is false while the client waits for the 100 that it expects.
+    ``failure`` is the error that ended the upload early.
     """
 
     __slots__ = (
@@ -166,18 +169,18 @@ class Upload:
         self._request = request
         self._upstream = upstream
         self._kept = kept
-        self._scope = AsyncExitStack()  # of the task, which is left in ``stop``
+        self._scope = AsyncExitStack()  # of the task; ``stop`` leaves it
         self._cancel: Callable[[], None] | None = None
-        self._waits = False  # for the client
+        self._waits = False  # the pump waits for the client
         self._crash: Exception | None = None
-        self._told = False  # of the crash: its exception was raised
+        self._told = False  # the crash has been raised to the caller
         self.invited = not request.expects_continue
         self.failure: ProxyError | None = None
 
     async def begin(self, record: Record) -> Response:
-        """Start pumping; return the final head of the answer. Raises ProxyError, and then the pump has ended."""
+        """Start pumping, and return the final head of the answer. Raises ProxyError; the pump has ended then."""
         upstream = self._upstream
-        self._stream.watch(None)  # the pump reads from the client, and so sees it go
+        self._stream.watch(None)  # the pump reads from the client, and so notices if it leaves
         nursery = await self._scope.enter_async_context(trio.open_nursery())
         self._cancel = nursery.cancel_scope.cancel
         nursery.start_soon(self._pump)
@@ -185,7 +188,7 @@ class Upload:
             head = await _final_head(self._stream, self._request, upstream, await upstream.read_head(), self)
         except ProxyError as error:
             try:
-                error = self.blame(error)  # under this name, which ends here: an error holds the frames that it passed
+                error = self.blame(error)  # reuse the name, which ends here: an error holds the frames that it passed
             finally:
                 await self.stop()
             raise error from None
@@ -197,20 +200,21 @@ class Upload:
         return head
 
     async def stop(self) -> None:
-        """End the pump, wherever it is; safe to call twice."""
+        """Stop the pump, whatever it waits for. Safe to call twice."""
         if self._cancel is not None:
             self._cancel()
             self._cancel = None
             await self._scope.aclose()
             if self._crash is not None and not self._told:
-                _log.error("an upload failed after its answer; please report it", exc_info=self._crash)
+                _log.error("internal error in an upload after its answer; please report it", exc_info=self._crash)
         self.failure = None
 
     def blame(self, error: ProxyError) -> ProxyError:
-        """Return whose fault it is that reading the answer ended with ``error``.
+        """Return the error with the side at fault, after reading the answer ended with ``error``.
 
-        Both sides' clocks run while neither sends anything, and either may be looked at first. An upstream that has
-        not got the whole request owes no answer; one that was asked for a go-ahead does.
+        Both sides' deadlines run while neither sends anything, and either may be checked first. An upstream that has
+        not received the whole request owes no answer; one that was sent Expect: 100-continue does. Raises what crashed
+        the pump.
         """
         if self._crash is not None:
             self._told = True
@@ -229,7 +233,7 @@ class Upload:
             sent = False
             while True:
                 if not sent:
-                    stream.watch(upstream)  # nothing is read from the client while the upstream takes nothing
+                    stream.watch(upstream)  # the pump does not read from the client while the upstream takes nothing
                     await upstream.flush()
                     stream.watch(None)
                 if stream.body_done:
@@ -250,6 +254,6 @@ class Upload:
             else:
                 self.failure = error
                 upstream.abort(error.reason)
-        except Exception as crash:  # out of a nursery that spans calls, it would not reach the one that waits
+        except Exception as crash:  # raised out of a nursery that spans calls, it would not reach the task that waits
             self._crash = crash
             upstream.abort(Reason.INTERNAL)

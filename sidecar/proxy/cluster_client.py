@@ -1,4 +1,4 @@
-"""HTTP/1 requests to a cluster: each attempt on a connection that the cluster picks."""
+"""HTTP/1 requests to a cluster. Each attempt uses a connection that the cluster picks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sidecar.upstream.cluster import Cluster
 
 
 class ClusterClient:
-    """Opens streams to ``cluster``, at one place of it or (None) at an endpoint that is picked for each.
+    """A ``StreamOpener`` for ``cluster``: at one place of it, or (None) at an endpoint that is picked for each stream.
 
     ``name`` is for records; ``stream_idle`` seconds of silence end an attempt.
     """
@@ -24,6 +24,6 @@ class ClusterClient:
         self._stream_idle = stream_idle
 
     async def open(self, permit: Permit, *, fresh: bool) -> H1ClientStream:
-        """See ``streams.StreamOpener``. Raises ProxyError; TypeError for what is no Permit for this cluster and
+        """See ``streams.StreamOpener``. Raises ProxyError; TypeError if ``permit`` is not for this cluster and
         place."""
         return H1ClientStream(await self._cluster.lease(permit, self._at, fresh=fresh), self._stream_idle)

@@ -1,7 +1,7 @@
-"""A connection whose destination is known before its first byte: what does it speak? Then HTTP, or a relay.
+"""A connection whose destination is known before its first byte: detect its protocol, then serve HTTP or relay it.
 
-Called by ``inbound``, whose destination is the app, and by ``outbound`` for what was captured. Each hands in a
-``Target``: where it leads, who may go there, and what to do with a request.
+Called by ``inbound``, whose destination is the app, and by ``outbound`` for captured connections. Each passes a
+``Target``: the destination, which callers may reach it, and what to do with a request.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PROTOCOL = {Detected.TLS: "TLS", Detected.HTTP2: "HTTP/2", Detected.OPAQUE: "TC
 
 
 class Target(Routing, BytesRouting, typing.Protocol):
-    """Where a connection leads, and what goes for all that come there."""
+    """The destination of a connection, and what applies to all connections to it."""
 
     @property
     def direction(self) -> str:
@@ -44,42 +44,42 @@ class Target(Routing, BytesRouting, typing.Protocol):
 
     @property
     def protocol(self) -> Protocol:
-        """What the destination takes, by declaration; see ``resources.protocols``."""
+        """The protocol that is declared for the destination; see ``resources.protocols``."""
         ...
 
     @property
     def vouches(self) -> bool:
-        """Whether the app there may believe what HTTP's fields say of its caller. HTTP that can't be served as HTTP,
-        whose fields are the client's own, is refused then."""
+        """Whether the app there may trust what HTTP fields report about its caller. If so, HTTP that can't be served as
+        HTTP is refused, because its fields are the client's own."""
         ...
 
     @property
     def original(self) -> str:
-        """Where captured connections wanted to go; empty where nothing is captured."""
+        """The original destination of captured connections; empty if nothing is captured."""
         ...
 
     @property
     def name(self) -> str:
-        """What a record says of the upstream before there is a connection to it."""
+        """The upstream's name in a record before there is a connection to it."""
         ...
 
     @property
     def server_first_cache(self) -> ServerFirstCache:
-        """What remembers whether the server speaks first there."""
+        """The cache that remembers whether the server there speaks first."""
         ...
 
     def trusts(self, host: str) -> bool:
-        """Whether what this client says of callers before it is believed."""
+        """Return whether this client is trusted to report the callers before it."""
         ...
 
     def reached(self, connection: Connection) -> tuple[str, int]:
-        """The address and port at which this connection reaches the app, as policies name them."""
+        """Return the address and port at which this connection reaches the app, as policies name them."""
         ...
 
     async def dial_early(self, info: ConnectionInfo) -> Lease:
         """Authorize a client that is silent, and return a connection for it.
 
-        Raises ProxyError, also where nothing may be dialed for a client that has said nothing.
+        Raises ProxyError, also if nothing may be dialed for a client that has sent nothing.
         """
         ...
 
@@ -94,11 +94,11 @@ async def serve_target(
 ) -> bool:
     """Serve a connection from ``host`` until it ends. Cancelling resets it; the caller closes it.
 
-    ``protocol`` is the target's own unless it is given. What the peer's ALPN says of the protocol inside narrows what
-    is taken there, and never widens it.
+    ``protocol`` defaults to the target's own. The protocol that the peer's ALPN names narrows what is accepted there,
+    and never widens it.
 
-    Return True at once, with nothing read, if the acceptor has let a silent client through and that begins a TLS
-    handshake: the acceptor has to look at it again. Otherwise return False.
+    Return True at once, with nothing read, if the acceptor has let a silent client through and the client begins a TLS
+    handshake: the acceptor has to look at the connection again. Otherwise return False.
     """
     protocol = protocol or target.protocol
     who = ConnectionInfo(0.0, "", 0.0, target.original, security.principal, host, target.reached(connection))
@@ -111,13 +111,13 @@ async def serve_target(
                 return True
         await _relay(connection, found, origin, target, context)
     elif protocol == "http" and security.inside == "tcp":
-        origin = _info("opaque bytes, as its ALPN says", 0.0, who, security)
+        origin = _info("opaque bytes, as its ALPN announces", 0.0, who, security)
         error = ProxyError(Reason.PROTOCOL_REFUSED, "opaque bytes (ALPN sidecar-tcp), and this port is declared HTTP")
         _refuse(connection, Detected.OPAQUE, error, origin, target, context)
     elif protocol == "http" or security.inside == "http":
         if security.silent and await _handshake_for_http(connection, context):
             return True
-        said = "the port is declared" if protocol == "http" else "its ALPN says"
+        said = "the port is declared" if protocol == "http" else "its ALPN announces"
         origin = _info(f"HTTP, as {said}", 0.0, who, security)
         await _http(connection, host, b"", origin, target, context, security)
     else:
@@ -144,8 +144,8 @@ async def _after_silence(
 
 
 async def _handshake_for_http(connection: Connection, context: ProxyContext) -> bool:
-    """Wait for the first byte of a silent client; return whether a handshake begins. What ends the wait otherwise ends
-    the first read of a request, too."""
+    """Wait for the first byte of a silent client, and return whether it begins a handshake. If the wait ends in any
+    other way, the first read of a request ends in the same way."""
     connection.limit(context.timeouts.request_head, Reason.CONNECTION_IDLE)
     try:
         return begins_handshake(await connection.peek(1))
@@ -228,7 +228,7 @@ async def _detect(
 
 
 def _refusal(found: Detection, is_http: bool, protocol: Protocol, security: ConnectionSecurity) -> ProxyError | None:
-    """Why what was found may not go on to an app that believes its fields; None where it may."""
+    """Return why what was found may not go on to an app that trusts its fields; None if it may."""
     if found.kind is Detected.HTTP2 and protocol != "http2":
         return ProxyError(Reason.BAD_VERSION, http2_refused(protocol))
     if found.kind is Detected.PROXY:
@@ -256,7 +256,7 @@ def _refuse(
     target: Target,
     context: ProxyContext,
 ) -> None:
-    """Reset a connection that is not relayed, and leave a record of why."""
+    """Reset a connection that is not relayed, and record the reason."""
     record = _record(connection, kind, target)
     record.origin = origin
     record.upstream = target.name
@@ -287,7 +287,7 @@ async def _http(
 async def _http_error(
     connection: Connection, host: str, error: ProxyError, origin: ConnectionInfo, target: Target, context: ProxyContext
 ) -> None:
-    """A head that began and did not go on: answered as HTTP, since nothing else can be said of it."""
+    """Answer in HTTP a connection that can't be served as a request: its first bytes stopped early, or are refused."""
     http_connection = H1ServerConnection(connection, b"", context.timeouts, host, trusted=False, origin=origin)
     http_connection.leaves_with(context.drain)
     http_connection.fail_next(error)
@@ -315,6 +315,6 @@ def _record(connection: Connection, kind: Detected, target: Target) -> Record:
 
 
 def _blame(record: Record, error: ProxyError, context: ProxyContext) -> None:
-    """A connection that could not be relayed leaves a record with an id to be explained by."""
+    """Record why a connection could not be relayed, with an id for ``/explain``."""
     record.request_id = context.ids.new()
     record.blame(error)

@@ -1,6 +1,6 @@
-"""What every connection of the process has in common: settings, telemetry, overload and drain.
+"""What all connections of the process share: settings, telemetry, overload and drain.
 
-Built once by ``app`` and handed down; nothing here is global.
+Built once by ``app`` and passed down; nothing here is global.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HALF_CLOSE_IDLE = 300.0  # seconds that one direction may be silent once the oth
 
 
 class Overload(Protocol):
-    """Whether there is memory left (F11)."""
+    """The memory limit (F11)."""
 
     @property
     def keepalive(self) -> bool:
@@ -41,15 +41,15 @@ class Overload(Protocol):
         ...
 
     def admits(self, active: int) -> bool:
-        """Whether a further request or connection may begin while ``active`` are under way."""
+        """Return whether a further request or connection may begin while ``active`` are under way."""
         ...
 
 
 class Running(Protocol):
-    """A request or a connection on its way, which a policy that has changed may deny."""
+    """A request or a connection in progress, which a changed policy may deny."""
 
     def asked(self) -> Asked | None:
-        """Return what policies are asked of it; None where there are none for it."""
+        """Return what policies judge it by; None if no policies apply to it."""
         ...
 
     def cut(self, denied: ProxyError) -> None:
@@ -63,7 +63,7 @@ def _nothing() -> Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class ProxyContext:
-    """See the module's text. ``listeners`` is complete before the first connection is accepted."""
+    """See the module's docstring. ``listeners`` is complete before the first connection is accepted."""
 
     timeouts: Timeouts
     connect_timeout: float
@@ -77,20 +77,20 @@ class ProxyContext:
     resolver: Resolver
     pipes: Pipes
     egress: Egress = OPEN
-    keeps_request_ids: bool = True  # those that callers sent, where they are sane
-    rules: Rules = allow_all  # asked before anything is dialed, for both directions
-    acceptor: Acceptor | None = None  # where the proxy has an identity
+    keeps_request_ids: bool = True  # those that callers sent, if they are sane
+    rules: Rules = allow_all  # applied before anything is dialed, in both directions
+    acceptor: Acceptor | None = None  # only if the proxy has an identity
     mesh: Mesh | None = None  # likewise
-    current: Callable[[], Snapshot] = _nothing  # the Snapshot of this moment, from wherever it comes
+    current: Callable[[], Snapshot] = _nothing  # returns the current Snapshot, whatever its source
     deadlines: Deadlines = field(default_factory=Deadlines)
     drain: DrainState = field(default_factory=DrainState)
     connections: set[Connection] = field(default_factory=set)
-    judged_names: set[bytes] = field(default_factory=set)  # of fields that policies ask for, in lower case
+    judged_names: set[bytes] = field(default_factory=set)  # of fields that policies read, in lower case
     in_progress: dict[int, Running] = field(default_factory=dict)  # by the id of its record
     listeners: list[Listener] = field(default_factory=list)
     ids: RequestIds = field(default_factory=RequestIds)
 
     def trusts(self, host: str) -> bool:
-        """Whether what ``host`` says of callers before it is believed."""
+        """Return whether ``host`` is trusted to report the callers before it."""
         address = parse_ip(host)
         return address is not None and any(address in network for network in self.trusted_proxies)

@@ -1,9 +1,9 @@
-"""How long an exchange and each of its attempts may take. The sweeper looks at all of them every 50 ms.
+"""Deadlines of an exchange and of each of its attempts. The sweeper checks all of them every 50 ms.
 
-A stream's codec has a third deadline, for silence, which every read begins anew; these two are apart from it, so no
-read moves them. An exchange without limits costs nothing here. One that has them makes no task, and no cancel scope
-with a deadline: what it waits for is aborted. Only opening an upstream, when there is nothing to abort yet, is
-cancelled.
+A stream's codec has a third deadline, for silence, which every read restarts. The two deadlines here are separate, so
+no read moves them. An exchange without limits costs nothing here. An exchange with limits needs no task, and no cancel
+scope with a deadline: the stream that it waits for is aborted. Only opening an upstream is cancelled, because there is
+nothing to abort yet.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sidecar.policy.authorize import Permit
 
 
 class Deadline:
-    """One of ``Deadlines``. ``passed``: ``abort`` was called."""
+    """A deadline of ``Deadlines``. ``passed``: ``abort`` was called."""
 
     __slots__ = ("_all", "abort", "due", "passed")
 
@@ -31,7 +31,7 @@ class Deadline:
         self._all = all_of_them
 
     def disarm(self) -> None:
-        """Let nothing happen when it is due; safe to call twice."""
+        """Cancel the deadline. Safe to call twice."""
         self._all.discard(self)
 
 
@@ -47,13 +47,13 @@ class Deadlines:
         return len(self._armed)
 
     def arm(self, seconds: float, abort: Callable[[], None]) -> Deadline:
-        """Call ``abort`` once ``seconds`` have passed, up to 50 ms late, unless it is disarmed before."""
+        """Call ``abort`` once ``seconds`` have passed, up to 50 ms late, unless the deadline is disarmed before."""
         deadline = Deadline(monotonic() + seconds, abort, self._armed)
         self._armed.add(deadline)
         return deadline
 
     def sweep(self, now: float, late: float = 0.0) -> None:
-        """Abort what was due before ``now`` (monotonic); ``late`` is of no interest here."""
+        """Abort what was due before ``now`` (monotonic); ``late`` is not used here."""
         if self._armed:
             for deadline in [each for each in self._armed if each.due < now]:
                 deadline.disarm()
@@ -63,8 +63,8 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``total`` seconds for an exchange, from its first attempt to the end of its reply; ``per_try`` for an attempt,
-    until the head of its answer is there."""
+    """Time limits of an exchange: ``total`` seconds from its first attempt to the end of its reply, and ``per_try``
+    seconds for an attempt, until the head of its answer is there."""
 
     deadlines: Deadlines
     total: float = float("inf")
@@ -72,7 +72,7 @@ class Limits:
 
 
 class TimeBudget:
-    """The time that one exchange has by its limits; ``over`` ends it."""
+    """The time left to one exchange under its limits; ``over`` ends it."""
 
     __slots__ = ("_limits", "_opening", "_stream", "_total", "_try", "_upstream")
 
@@ -90,7 +90,7 @@ class TimeBudget:
         return self._total.passed
 
     async def open(self, client: StreamOpener, permit: Permit, *, fresh: bool) -> ClientStream:
-        """Begin an attempt: as ``StreamOpener.open``. Raises ProxyError(UPSTREAM_TIMEOUT) as well."""
+        """Begin an attempt, as ``StreamOpener.open`` does. Also raises ProxyError(UPSTREAM_TIMEOUT)."""
         self._upstream = None
         self._try = self._limits.deadlines.arm(self._limits.per_try, self._abort)
         with trio.CancelScope() as scope:
@@ -100,16 +100,16 @@ class TimeBudget:
             if not scope.cancel_called:
                 self._upstream = upstream
                 return upstream
-            upstream.close()  # it came in the moment in which the time was over
+            upstream.close()  # it opened at the very moment when the time ran out
         raise ProxyError(Reason.UPSTREAM_TIMEOUT, f"no connection to {client.name} within the time of the attempt")
 
     def end_try(self) -> None:
-        """The head of the answer is there, or the attempt has failed: the rest has what is left of the total."""
+        """End the limit of the attempt: its answer's head is there, or it has failed. Only the total applies now."""
         if self._try is not None:
             self._try.disarm()
 
     def over(self) -> None:
-        """The exchange has ended. A stream that was aborted carries no other one."""
+        """End the exchange's limits. A stream that was aborted carries no further exchange."""
         self.end_try()
         self._total.disarm()
         if self._total.passed:
@@ -121,4 +121,4 @@ class TimeBudget:
         if self._upstream is not None:
             self._upstream.abort(Reason.UPSTREAM_TIMEOUT)
         if self._stream.reply_begun:
-            self._stream.abort(Reason.UPSTREAM_TIMEOUT)  # it may be the client that is waited for
+            self._stream.abort(Reason.UPSTREAM_TIMEOUT)  # the exchange may be waiting for the client

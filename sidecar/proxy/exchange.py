@@ -3,10 +3,10 @@
 Called by ``pipeline`` with a request that was judged. It imports no codec and no socket.
 
 An exchange is a loop of attempts (``attempt``), each of which ends with the answer's head in hand, and then a reply.
-``policy.retry`` decides whether there is another attempt. By default there is in one case: the connection was a reused
-one, the upstream closed it before a byte of an answer, and either no byte of the request was taken or its method is
-idempotent and it has no body (RFC 9110 section 9.2.2). So a POST of which a byte was written is never sent again.
-``deadlines`` ends what takes longer than its limits, where it has any.
+``policy.retry`` decides whether there is another attempt. By default there is one in a single case: the connection was
+reused, the upstream closed it before the first byte of an answer, and either no byte of the request was taken or the
+method is idempotent and the request has no body (RFC 9110 section 9.2.2). So by default a POST is never sent again
+once a byte of it was written. ``deadlines`` ends an exchange that exceeds its limits, if it has any.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sidecar.telemetry.record import Record
 
 @dataclass(frozen=True, slots=True)
 class Upgraded:
-    """The upstream agreed to speak another protocol from here on."""
+    """The outcome of an exchange whose upstream has switched to another protocol."""
 
     upstream: ClientStream
     head: Response
@@ -43,10 +43,11 @@ async def exchange(
     retry: RetryPolicy = REPLACE_STALE,
     limits: Limits | None = None,
 ) -> Upgraded | None:
-    """Forwards ``request`` with ``fields`` and replies with the answer; fills ``record``.
+    """Forward ``request`` with ``fields``, reply with the answer, and fill ``record``.
 
-    Returns None when reply and record are complete, or the 101 that the caller has to make a tunnel of (it closes the
-    upstream then). Raises ProxyError; whether a reply had begun, ``stream`` knows. Cancelling closes the upstream.
+    Return None when reply and record are complete, or the 101 that the caller has to turn into a tunnel; the caller
+    then closes the upstream. Raises ProxyError; ``stream.reply_begun`` is true if a reply had begun. Cancelling closes
+    the upstream.
     """
     body = stream.first_piece()
     kept = None if stream.body_done else Kept(body)
@@ -83,7 +84,7 @@ async def exchange(
                         switched = True
                         return Upgraded(upstream, head)
                     if upload is None and upstream.done and not upstream.trailers:
-                        await stream.send_head(head, upstream.first_piece(), done=True)  # as ``_reply``, a call less
+                        await stream.send_head(head, upstream.first_piece(), done=True)  # ``_reply``, a call less
                         return None
                     await _reply(stream, upstream, head, upload)
                     return None
@@ -136,10 +137,10 @@ def _again(
 
 
 async def _reply(stream: ServerStream, upstream: ClientStream, head: Response, upload: Upload | None) -> None:
-    """Passes the answer on that ``head`` begins."""
+    """Pass on the answer that begins with ``head``."""
     if upstream.done and not upstream.trailers:
         if upload is not None:
-            await upload.stop()  # nothing will come of the rest of the body: the stream may read it, and go on
+            await upload.stop()  # the rest of the body has no use any more: the stream may read it, and continue
         await stream.send_head(head, upstream.first_piece(), done=True)
         return
     await stream.send_head(head, upstream.first_piece(), done=False)

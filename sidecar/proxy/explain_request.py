@@ -1,4 +1,4 @@
-"""What policies say of a request that was never made, and of one that was, by the code that judges real ones.
+"""Explanations: how policies judge a request that was never made, or one that was, by the code that judges real ones.
 
 Called by the admin port (``POST /explain``, ``GET /explain/<request-id>``). It dials nothing, counts nothing and
 changes nothing.
@@ -24,8 +24,8 @@ from sidecar.telemetry.record import UNKNOWN_CONNECTION, ConnectionInfo, Record
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A would-be request. ``peer`` is the SPIFFE id that its sender shows, empty for none; ``client`` the address that
-    it comes from; ``port`` the app's port, 0 for the only one."""
+    """A hypothetical request. ``peer`` is the SPIFFE id that its sender shows, empty for none; ``client`` the address
+    that it comes from; ``port`` the app's port, 0 for the only one."""
 
     method: str
     target: str
@@ -38,7 +38,7 @@ class Question:
 
 @dataclass(slots=True)
 class _Sender:
-    """What the header sanitizer looks at of a stream."""
+    """The part of a stream that the header sanitizer reads."""
 
     peer: str
     peer_ip: bytes
@@ -47,7 +47,7 @@ class _Sender:
 
 
 def answer(inbound: Inbound | CapturedInbound, context: ProxyContext, question: Question) -> dict[str, object]:
-    """Return what the proxy would do, step by step, as JSON's values. Raises ValueError for what is no request."""
+    """Return what the proxy would do, step by step, as JSON values. Raises ValueError if ``question`` is no request."""
     lines = [f"{question.method} {question.target} HTTP/1.1", f"host: {question.authority}"]
     lines += [f"{name}: {value}" for name, value in question.fields]
     try:
@@ -82,8 +82,8 @@ def _judged(
 
 
 def of_record(inbound: Inbound | CapturedInbound, context: ProxyContext, record: Record) -> dict[str, object]:
-    """Return what decided about a request or connection that has been served, and what each policy in force says of
-    it; empty where policies had no part."""
+    """Return what decided about a request or connection that has been served, and how each policy in force judges it;
+    empty if policies had no part."""
     denied = record.reason in (Reason.RBAC_DENIED, Reason.POLICY_CHANGED)
     if record.direction != "inbound" or not (denied or (record.permit and current(context).policies)):
         return {}

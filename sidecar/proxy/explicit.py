@@ -1,8 +1,8 @@
 """The explicit HTTP proxy on port 15001: requests in absolute form, and CONNECT. From loopback only.
 
-Called by ``outbound``. A CONNECT is a capture whose original destination is its authority: what comes through it is
-looked at as if it had been redirected here. Each request, and each connection that is relayed, reads the Snapshot
-once, and is routed and judged by that one.
+Called by ``outbound``. A CONNECT is handled like a captured connection whose original destination is its authority: the
+protocol inside is detected as if the connection had been redirected here. Each request, and each connection that is
+relayed, reads the Snapshot once, and is routed and judged by that one.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from sidecar.proxy.tcp_proxy import tunnel
 from sidecar.resources.snapshot import Snapshot
 from sidecar.telemetry.record import ConnectionInfo, Record
 
-_DECLARED = {"http": Detected.HTTP1, "tcp": Detected.OPAQUE}  # such a port takes nothing else, and is not looked into
+_DECLARED = {"http": Detected.HTTP1, "tcp": Detected.OPAQUE}  # such a port takes nothing else: no detection
 _ESTABLISHED = Response(200, [], {}, EMPTY)
 
 
 class ExplicitProxy:
-    """Serves connections that were made to the outbound port itself."""
+    """The server of connections that were made to the outbound port itself."""
 
     def __init__(self, routes: RouteTable, sanitizer: HeaderSanitizer, context: ProxyContext) -> None:
         self._routes = routes
@@ -68,7 +68,7 @@ class ExplicitProxy:
             await serve_request(self._absolute, self._context, stream, request, record)
 
     async def _connect(self, stream: ServerStream, request: Request, record: Record) -> None:
-        """Dial before the reply, which says whether there is a connection; then look at what comes through it."""
+        """Dial before the reply, which reports whether there is a connection. Then detect what the tunnel carries."""
         snapshot = self._routes.current()
         route = named_route(self._routes, snapshot, request.authority, default_port=0)
         http = route.protocol == "http"
@@ -90,17 +90,17 @@ class ExplicitProxy:
         began = monotonic()
         found = await self._look_inside(connection, data, route, permit, lease)
         if found.kind is Detected.HTTP1 and (http or not greets(lease.connection)):
-            # Each tunnel dials: were all of these kept, the pool would fill with connections that nothing needs.
+            # Each tunnel dials: if all of these connections were kept, the pool would fill with unneeded ones.
             one_pool = http or not route.cluster.apart
             lease.release(reusable=one_pool and lease.quiet() and not lease.pool.has_idle)
-            words = "HTTP, as the service's port says" if http else found.words
+            words = "HTTP, as the service's port is declared" if http else found.words
             host = stream.peer_ip.decode()
             info = ConnectionInfo(time(), f"{words}, within CONNECT", monotonic() - began, client=host)
             await self._http_within(connection, host, found.data, request.authority, info)
         else:
             snapshot = self._routes.current()
             if lease.stale and not found.sent:
-                lease.release(reusable=False)  # the client was silent meanwhile: this may lead elsewhere by now
+                lease.release(reusable=False)  # the client was silent: the route may have changed since
                 route = named_route(self._routes, snapshot, request.authority, default_port=0)
                 permit = self._routes.permit(route, stream.peer, protocol="TCP", authority=request.authority)
                 lease = await route.cluster.lease(permit, route.at, opaque=True)
@@ -115,7 +115,7 @@ class ExplicitProxy:
     async def _look_inside(
         self, connection: Connection, data: bytes, route: Route, permit: Permit, lease: Lease
     ) -> Detection:
-        """What the tunnel carries: as it is declared, otherwise by its first bytes."""
+        """Return what the tunnel carries: as declared, otherwise by its first bytes."""
         if route.protocol in _DECLARED:
             return Detection(_DECLARED[route.protocol], data, None)
         timeouts, began = self._context.timeouts, monotonic()
@@ -153,7 +153,7 @@ class ExplicitProxy:
 
 
 class _Absolute:
-    """Routing of requests that name their destination themselves: a ``pipeline.Routing``."""
+    """A ``pipeline.Routing`` of requests that name their destination explicitly."""
 
     def __init__(self, routes: RouteTable, sanitizer: HeaderSanitizer) -> None:
         self._routes = routes
@@ -168,7 +168,7 @@ class _Absolute:
         return named_route(self._routes, snapshot, request.authority, default_port=80)
 
     def asked(self, wanted: RunningRequest) -> None:
-        """See ``pipeline.Routing``: policies are the callee's."""
+        """Return None: the callee's proxy applies the policies. See ``pipeline.Routing``."""
 
     async def authorize(self, snapshot: Snapshot, route: Route, wanted: RunningRequest) -> Permit:
         request = wanted.request
@@ -183,7 +183,7 @@ class _Absolute:
 
 
 class _WithinTunnel(_Absolute):
-    """Routing of requests within a CONNECT to ``authority``: all of them go there."""
+    """A ``pipeline.Routing`` of requests within a CONNECT to ``authority``: all of them go there."""
 
     def __init__(self, routes: RouteTable, sanitizer: HeaderSanitizer, authority: bytes) -> None:
         super().__init__(routes, sanitizer)
@@ -196,8 +196,8 @@ class _WithinTunnel(_Absolute):
 
 
 def named_route(routes: RouteTable, snapshot: Snapshot, authority: bytes, *, default_port: int) -> Route:
-    """Return the route for an authority; ``default_port`` 0: it has to name its port. Raises ProxyError(BAD_REQUEST,
-    NO_ROUTE)."""
+    """Return the route for an authority. With ``default_port`` 0, the authority has to name its port. Raises
+    ProxyError(BAD_REQUEST, NO_ROUTE)."""
     canonical = canonical_authority(authority).decode("ascii")
     bare = canonical.endswith("]") or ":" not in canonical
     if bare and authority.endswith(b":80"):

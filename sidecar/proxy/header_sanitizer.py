@@ -1,7 +1,8 @@
-"""The fields that a request goes on with: what a caller may not say is taken out, what we vouch for is put in.
+"""The fields of a forwarded request: remove what the caller may not set, add what the proxy vouches for.
 
-A peer that is neither a mesh peer nor a trusted proxy can say nothing of callers before it; what only a mesh may set
-is taken from everybody who is not it. The app learns who a mesh peer is from x-forwarded-client-cert, which is ours.
+A peer that is neither a mesh peer nor a trusted proxy can't report the callers before it. Fields that only the mesh may
+set are removed from the requests of every other peer. The app learns a mesh peer's identity from
+x-forwarded-client-cert, which only this proxy sets.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ _XFCC: Final = b"x-forwarded-client-cert"
 _HTTP: Final = (b"x-forwarded-proto", b"http")
 _VIA: Final = (b"via", b"1.1 sidecar")
 _ID_ONLY: Final = frozenset({headers.REQUEST_ID})
-# What is taken out and worth telling: Host is remade, not lost.
+# What is removed and worth recording. Host is rebuilt, not lost.
 _TOLD: Final = (headers.HOP_BY_HOP - {headers.HOST}) | _FROM_STRANGERS
 _USUALLY_TOLD: Final = frozenset({headers.CONNECTION})
 _USUAL: Final = ("connection",)
 
 
 class HeaderSanitizer:
-    """``appends_caller``: the request enters the pod, so its sender goes into x-forwarded-for. A request that leaves
-    carries what the app says of its own callers."""
+    """The sanitizer of one direction. ``appends_caller``: requests enter the pod, so their sender is added to
+    x-forwarded-for. A request that leaves carries what the app reports about its own callers."""
 
     def __init__(self, context: ProxyContext, *, appends_caller: bool) -> None:
         self._appends = appends_caller
         self._via = context.via
 
     def fields(self, stream: ServerStream, request: Request, record: Record) -> list[Field]:
-        """The fields of ``request`` to send on, under the record's id; the record learns what was taken out."""
+        """Return the fields of ``request`` to forward, with the record's id. The record lists what was removed."""
         known = request.known
         request_id = record.request_id
         told = _TOLD.intersection(known)

@@ -1,8 +1,8 @@
-"""Inbound: what others send to the app beside this proxy.
+"""Inbound: connections from peers to the app beside this proxy.
 
-One ``Inbound`` serves all connections of port 15006 for one app that it was told of; with --interception redirect, one
-``CapturedInbound`` serves each for the port that it wanted. A connection's life is in
-``docs/life-of-a-connection.md``.
+One ``Inbound`` serves all connections of port 15006 for the one app that is configured. With --interception redirect,
+one ``CapturedInbound`` serves each connection for its original port. ``docs/life-of-a-connection.md`` follows a
+connection through the code.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ _ALERTED = frozenset({Reason.HANDSHAKE_FAILED, Reason.PEER_REFUSED})
 
 
 class Taken(msgspec.Struct, frozen=True, gc=False):
-    """What a port of the app takes. ``mixed``: to some of its callers the documents declare another protocol, so what
-    they announce says nothing here."""
+    """The protocol that a port of the app takes. ``mixed``: the documents declare another protocol to some of its
+    callers, so the protocol that a caller announces is ignored here."""
 
     protocol: Protocol
     mixed: bool = False
 
 
 class AppPort:
-    """One address and port of the app: a ``Target``. ``told`` is what ``--protocol`` says; ``connect`` dials it, and
-    never refers to this object, so that a port that makes room is freed at once."""
+    """A ``Target``: one address and port of the app. ``told`` is the value of ``--protocol``. ``connect`` dials the
+    port; it never refers to this object, so that a port that makes room is freed at once."""
 
     direction = "inbound"
     original = ""
@@ -81,7 +81,7 @@ class AppPort:
 
     @property
     def at_rest(self) -> bool:
-        """Whether it is not used."""
+        """Whether the port is unused."""
         return not self.users and self.app.at_rest
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class AppPort:
         return self.taken_at(self.address.host, self.address.port, direct=False).protocol
 
     def taken_at(self, host: str, port: int, *, direct: bool) -> Taken:
-        """Return what is taken on connections to this endpoint, which leads here; ``direct``: it is our listener's."""
+        """Return what is accepted on connections to this endpoint of the app; ``direct``: it is our listener's."""
         mesh, told = self._context.mesh, self._told
         if mesh is None:
             return Taken(told)
@@ -179,10 +179,10 @@ class AppPort:
 
 
 class CapturedPort(AppPort):
-    """A port of the app that captured connections wanted to reach, at an address of this pod.
+    """A port of the app that is the original destination of captured connections, at an address of this pod.
 
-    It is dialed at that very address, never at loopback: what the app bound there only is private. The source address
-    tells the rules to let the connection through.
+    The proxy dials that very address, never loopback: a port that the app bound to loopback only is private. The rules
+    let the connection through because of its source address.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class CapturedPort(AppPort):
 
         async def connect(place: Address, seconds: float) -> Connection:
             connection = await plaintext.connect_captured_app(place, seconds)
-            listens(address)  # tells that the app does
+            listens(address)  # the app accepted there
             return connection
 
         super().__init__(address, told, context, policies, connect)
@@ -205,7 +205,7 @@ class CapturedPort(AppPort):
 
 
 class Inbound:
-    """Serves connections for the app at ``upstream``; ``protocol`` is what ``--protocol`` says."""
+    """The server of connections for the app at ``upstream``; ``protocol`` is the value of ``--protocol``."""
 
     def __init__(self, upstream: Address, protocol: Protocol, context: ProxyContext) -> None:
         self._context = context
@@ -213,7 +213,7 @@ class Inbound:
         self._app = AppPort(upstream, protocol, context, self.policies, _connector(context).connect_app)
 
     async def serve(self, connection: Connection, host: str) -> None:
-        """Serves one connection from ``host`` until it ends, and closes it."""
+        """Serve one connection from ``host`` until it ends, and close it."""
         try:
             # Documents declare a port by the endpoint that callers dial, which is this listener.
             host_port = ("", 0) if self._context.mesh is None else connection.sock.getsockname()[:2]
@@ -222,7 +222,7 @@ class Inbound:
             connection.close()
 
     def port_for(self, port: int) -> AppPort:
-        """Return the app, whatever port is asked for."""
+        """Return the app, whatever ``port`` is."""
         return self._app
 
     def sweep(self, now: float) -> None:
@@ -231,21 +231,21 @@ class Inbound:
         self._app.app.sweep(now)
 
     def close(self) -> None:
-        """Closes idle connections."""
+        """Close idle connections."""
         self._app.close()
 
     def pools(self) -> dict[str, PoolsShown]:
-        """Its pools, by a name for people."""
+        """Return its pools, by a name for people."""
         return named_pools([self._app])
 
     def uses(self) -> dict[str, PoolUse]:
-        """How its pools are used, by name."""
+        """Return how its pools are used, by name."""
         return pool_uses([self._app], self._context.max_pool)
 
 
 class CapturedInbound:
-    """Serves connections for the app at whatever port they wanted to reach; ``protocol`` is what ``--protocol``
-    says."""
+    """The server of captured connections, each for the port of the app that is its original destination. ``protocol``
+    is the value of ``--protocol``."""
 
     def __init__(self, protocol: Protocol, context: ProxyContext) -> None:
         self._context = context
@@ -254,17 +254,15 @@ class CapturedInbound:
         self._ports: BoundedTable[OriginalDst, CapturedPort] = BoundedTable(
             lambda address: CapturedPort(address, protocol, context, self.policies, self._note_listens)
         )
-        self._reached: set[Address] = (
-            set()
-        )  # stays when a port makes room, as one does for a caller that tries them all
+        self._reached: set[Address] = set()  # stays when a port makes room, as happens when a caller tries all ports
 
     def knows(self, original: OriginalDst) -> bool:
-        """Whether connections to there have been served before."""
+        """Return whether connections to ``original`` have been served before."""
         return self._ports.get(original) is not None
 
     async def serve_captured(self, connection: Connection, host: str, original: OriginalDst) -> None:
-        """Serves one connection from ``host`` that was redirected here on its way to ``original``, an address of this
-        pod, and closes it."""
+        """Serve one connection from ``host`` that was redirected here on its way to ``original``, an address of this
+        pod, and close it."""
         port = self._ports.find(original)
         port.users += 1
         try:
@@ -277,17 +275,17 @@ class CapturedInbound:
 
     @property
     def app_was_seen(self) -> bool:
-        """Whether somebody has listened at a port that others wanted."""
+        """Whether the app has accepted a connection at a captured port."""
         return bool(self._reached)
 
     async def app_is_gone(self) -> bool:
-        """Whether nobody listens any more at any port where somebody was seen to."""
+        """Return whether the app no longer listens at any port where it accepted a connection before."""
         for address in tuple(self._reached):
             try:
                 (await _connector(self._context).connect_captured_app(address, self._context.connect_timeout)).close()
             except ProxyError as error:
                 if error.reason is Reason.CONNECT_FAILED:
-                    continue  # whoever is only slow to accept has not gone
+                    continue  # any other failure, such as a slow accept, does not mean that the app has gone
             return False
         return True
 
@@ -296,7 +294,7 @@ class CapturedInbound:
             self._reached.add(address)
 
     def port_for(self, port: int) -> AppPort:
-        """Return that port of the app, at an address of this pod, without remembering it."""
+        """Return that port of the app, at an address of this pod. A new one is not remembered."""
         host = next(iter(every_outward_address()), "127.0.0.1")
         address = OriginalDst(host, port)
         return self._ports.get(address) or CapturedPort(
@@ -315,36 +313,36 @@ class CapturedInbound:
             port.close()
 
     def pools(self) -> dict[str, PoolsShown]:
-        """The pools of all ports, by a name for people."""
+        """Return the pools of all ports, by a name for people."""
         return named_pools(self._ports.values())
 
     def uses(self) -> dict[str, PoolUse]:
-        """How the pools of all ports are used together, by name."""
+        """Return how the pools of all ports are used together, by name."""
         return pool_uses(self._ports.values(), self._context.max_pool)
 
 
 async def _serve_at(connection: Connection, host: str, port: AppPort, context: ProxyContext, taken: Taken) -> None:
-    """Serve a connection for ``port``, which takes this, through the acceptor where there is one."""
+    """Serve a connection for ``port``, which takes ``taken``, through the acceptor if there is one."""
     acceptor, protocol = context.acceptor, taken.protocol
     if acceptor is None:
         await serve_target(connection, host, port, context, protocol=protocol)
         return
     try:
         begins = True
-        while begins:  # again only for a client whose handshake began after a silence
+        while begins:  # repeats only for a client that began its handshake after a silence
             connection, security = await acceptor.accept(connection, host, port.address.port)
             if security.inside == "tcp" and taken.mixed:
-                # To its caller this may be a port that is declared tcp: what it announces says nothing then.
+                # The documents may declare this port as tcp to the caller: ignore what it announces.
                 security = msgspec.structs.replace(security, inside="auto")
             begins = await serve_target(connection, host, port, context, security, protocol)
     except ProxyError as refused:
         if refused.reason in _ALERTED:
-            await connection.close_after_reply()  # a reset would destroy the alert that says what is wrong
+            await connection.close_after_reply()  # a reset would destroy the alert that reports the error
         refuse(connection, "inbound", refused, port.original, context)
     except ConnectionClosed:
         context.telemetry.counters.detect_nothing += 1
     finally:
-        connection.close()  # after a handshake it is not the caller's
+        connection.close()  # after a handshake, this is not the caller's connection
 
 
 def current(context: ProxyContext) -> Snapshot:
@@ -357,13 +355,13 @@ def _connector(context: ProxyContext) -> PlaintextConnector:
 
 
 def named_pools(ports: Collection[AppPort]) -> dict[str, PoolsShown]:
-    """The pools of these ports, by a name for people."""
+    """Return the pools of these ports, by a name for people."""
     pools = {f"inbound|http|{port.address}": port.app.shown() for port in ports}
     return pools | {f"inbound|opaque|{port.address}": port.app.shown(opaque=True) for port in ports}
 
 
 def pool_uses(ports: Collection[AppPort], limit: int) -> dict[str, PoolUse]:
-    """How the pools of these ports are used together, each of which has ``limit``."""
+    """Return how the pools of these ports are used together, each of which has ``limit``."""
     return {
         "inbound": pool_use([pool for port in ports for pool in port.app.pools], limit),
         "inbound_opaque": pool_use([pool for port in ports for pool in port.app.opaque_pools], limit),

@@ -1,7 +1,7 @@
 """Errors to replies: the only place where a reason becomes a status.
 
-A reply says what went wrong, whose word for it is used in logs and metrics, and the request's id; never what a peer
-sent. The body is RFC 9457's problem document.
+A reply reports what went wrong, the reason's word that logs and metrics use, and the request's id. It never repeats
+what a peer sent. The body is RFC 9457's problem document.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ STATUS: Final = {
     Reason.DRAIN_DEADLINE: 503,
     Reason.INTERNAL: 500,
 }
-_NOT_QUOTED: Final = re.compile(r"[^\x20-\x7e]")  # by a string of RFC 9651 section 3.3.3
+_NOT_QUOTED: Final = re.compile(r"[^\x20-\x7e]")  # not allowed in a string of RFC 9651 section 3.3.3
 _RETRY_LATER: Final = frozenset({Fault.OVERLOAD, Fault.DRAIN})
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """RFC 9457, with ours beside its members: the response flag, the reason's word, the request's id."""
+    """RFC 9457's problem document, extended by the response flag, the reason's word and the request's id."""
 
     type: str
     title: str
@@ -84,11 +84,11 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 async def rescue(stream: ServerStream, error: ProxyError, record: Record) -> None:
-    """Tells the client, if it can still be told, and fills ``record``. Never raises ProxyError.
+    """Reply to the client with the error, if a reply is still possible, and fill ``record``. Never raises ProxyError.
 
-    A reply that had begun can't be taken back: then the stream is reset, so that it does not look complete.
+    If a reply had begun, it can't be taken back: the stream is reset, so that the reply does not look complete.
     """
-    cut = stream.cut_off()  # then nothing can be sent
+    cut = stream.cut_off()  # if it was cut, nothing can be sent
     error = cut or error
     record.blame(error)
     if cut is not None or stream.reply_begun:
@@ -110,7 +110,7 @@ async def rescue(stream: ServerStream, error: ProxyError, record: Record) -> Non
 
 
 def local_reply(status: int, error: ProxyError, request_id: bytes) -> LocalReply:
-    """Return the answer with ``status`` that says why there is no other."""
+    """Return the reply with ``status`` that reports the error."""
     problem = Problem(
         "about:blank",
         HTTPStatus(status).phrase,
@@ -129,8 +129,8 @@ def local_reply(status: int, error: ProxyError, request_id: bytes) -> LocalReply
 
 
 def rbac_reply(error: ProxyError, request_id: bytes, *, of_mesh: bool) -> LocalReply:
-    """Return the refusal of a policy, as Envoy words it. A peer of the mesh learns which rule decided (RFC 9209); to
-    any other that would tell what to try next."""
+    """Return the refusal by a policy, in Envoy's words. A peer of the mesh gets the rule that decided (RFC 9209); any
+    other peer does not, because the rule would show it what to try next."""
     fields = [(b"content-type", b"text/plain")]
     if of_mesh:
         details = f"{error.rule}; {error.detail}; decision {request_id.decode('ascii', 'replace')}"

@@ -1,7 +1,7 @@
-"""Redirected listeners (--interception redirect): where did this connection want to go, and may it be served?
+"""Redirected listeners (--interception redirect): find a connection's original destination, and judge if it is served.
 
-Made by ``data_plane``, which gives it the two directions' ways to serve; it imports neither. A connection that may not
-be served is reset before a byte of it was read, and leaves a record.
+Made by ``data_plane``, which passes in the serving functions of both directions; this module imports neither. A
+connection that may not be served is reset before a byte of it was read, and leaves a record.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ ServeCaptured = Callable[[Connection, str, OriginalDst], Awaitable[None]]
 
 
 class InterceptedInbound:
-    """Of port 15006. ``knows``: whether this destination was found good before, and so need not be looked at again."""
+    """The server of port 15006. ``knows`` returns whether a destination was accepted before, and so needs no check."""
 
     def __init__(self, serve: ServeCaptured, knows: Callable[[OriginalDst], bool], context: ProxyContext) -> None:
         self._serve = serve
         self._knows = knows
         self._context = context
-        self.last_seen = 0.0  # when something captured came, on the wall clock; 0: never
+        self.last_seen = 0.0  # when the last captured connection came, on the wall clock; 0: never
 
     async def serve(self, connection: Connection, host: str) -> None:
-        """Serves a connection from ``host``, or resets it; closes it."""
+        """Serve a connection from ``host``, or resets it; closes it."""
         original = original_dst(connection.plain)
         try:
             self._judge(original, host)
@@ -50,7 +50,7 @@ class InterceptedInbound:
         authorize_captured(
             redirected=original is not None
             and not any(each.name == "inbound" and each.address.port == original.port for each in listening),
-            # The reserved port is ours as well: from here the rules would lead a dial of it to our own outbound side.
+            # The reserved port is ours as well: the rules would redirect our dial of it to our own outbound listener.
             own_listener=original is not None
             and (original.port == ports.DRIFT or any(each.address.port == original.port for each in listening)),
             came_back=host in SOURCES,
@@ -59,7 +59,7 @@ class InterceptedInbound:
 
 
 class InterceptedOutbound:
-    """Of port 15001: what is not captured is the explicit proxy's."""
+    """The server of port 15001. The explicit proxy serves connections that are not captured."""
 
     def __init__(self, explicit: Serve, captured: ServeCaptured, context: ProxyContext) -> None:
         self._explicit = explicit
@@ -67,7 +67,7 @@ class InterceptedOutbound:
         self._context = context
 
     async def serve(self, connection: Connection, host: str) -> None:
-        """Serves a connection from ``host``, or resets it; closes it."""
+        """Serve a connection from ``host``, or resets it; closes it."""
         original = original_dst(connection.plain)
         if original is None:
             await self._explicit(connection, host)
@@ -84,10 +84,10 @@ class InterceptedOutbound:
 
 
 def refuse(connection: Connection, direction: str, error: ProxyError, original: str, context: ProxyContext) -> None:
-    """Resets the connection and leaves a record of why; ``original`` is where it wanted to go, where that is known."""
+    """Reset the connection and record the reason; ``original`` is its original destination, if known."""
     record = Record(direction, "TCP", connection.peer, time(), monotonic())
     record.origin = ConnectionInfo(record.start, "nothing: refused at the door", 0.0, original)
-    record.request_id = context.ids.new()  # to be explained by
+    record.request_id = context.ids.new()  # for ``/explain``
     record.blame(error)
     connection.reset()
     context.telemetry.begin_opaque(record)
@@ -99,6 +99,6 @@ def _text(original: OriginalDst | None) -> str:
 
 
 def _is_of_pod(host: str) -> bool:
-    """Whether others can reach this pod there: loopback is private to the pod, whatever the rules lead here."""
+    """Return whether other pods can reach this pod there. Loopback is private, whatever the rules redirect here."""
     address = parse_ip(host)
     return address is not None and not address.is_loopback and is_local(host)

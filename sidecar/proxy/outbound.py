@@ -1,4 +1,4 @@
-"""Outbound: what the app sends to others, captured, or through the explicit proxy (``explicit``).
+"""Outbound: connections from the app, captured or through the explicit proxy (``explicit``).
 
 One ``Outbound`` serves all connections of port 15001. Each request, and each connection that is relayed, reads the
 Snapshot once, and is routed and judged by that one.
@@ -34,7 +34,7 @@ _WORDS = {Detected.TLS: "TLS", Detected.HTTP1: "HTTP"}
 
 
 class Outbound:
-    """Serves the app's connections; ``serve`` those that were made to the port itself."""
+    """The server of the app's connections. ``serve`` takes those that were made to the port itself."""
 
     def __init__(self, context: ProxyContext) -> None:
         self._context = context
@@ -64,7 +64,7 @@ class Outbound:
             mesh.connector.identity.follow(lambda _: self._clusters.renew())
 
     def sweep(self, now: float) -> None:
-        """Close connections that have been idle for too long, and follow the Snapshot while no request comes."""
+        """Close connections that have been idle for too long. Follow the Snapshot even while no request comes."""
         self._routes.current()
         self._clusters.sweep(now)
 
@@ -75,7 +75,8 @@ class Outbound:
     async def serve_captured(self, connection: Connection, host: str, original: OriginalDst) -> None:
         """Serve one connection that was redirected here on its way to ``original``.
 
-        Raises ProxyError where it can't be served at all; otherwise it closes the connection.
+        Close the connection when it ends. Raises ProxyError if the connection can't be served at all; the caller resets
+        it then.
         """
         snapshot = self._routes.current()
         route = self._routes.captured(snapshot, original)
@@ -92,7 +93,7 @@ class Outbound:
             connection.close()
 
     def pools(self) -> dict[str, PoolsShown]:
-        """The pools of all clusters, by a name for people."""
+        """Return the pools of all clusters, by a name for people."""
         outside = self._clusters.passthrough
         found = {f"outbound|{each.name}": each.shown(outside.terms.limits) for each in outside.endpoints}
         for cluster in self._clusters.called:
@@ -102,14 +103,14 @@ class Outbound:
         return found
 
     def uses(self) -> dict[str, PoolUse]:
-        """How the pools of all clusters are used together."""
+        """Return how the pools of all clusters are used together."""
         pools = [pool for cluster in self._clusters for pool in cluster.pools]
         return {"outbound": pool_use(pools, self._context.max_pool)}
 
 
 class _Captured:
-    """A captured connection: a ``Target``. Its own route is that of its original destination, by the Snapshot that was
-    read last; each request on it reads the Snapshot of its own moment."""
+    """A ``Target`` for a captured connection. Its own route is that of its original destination, by the Snapshot that
+    was read last; each request on it reads the current Snapshot."""
 
     direction = "outbound"
 
@@ -137,7 +138,7 @@ class _Captured:
 
     @property
     def vouches(self) -> bool:
-        """See ``Target``: the callee's sidecar would refuse it all the same."""
+        """Whether the destination is a service, whose sidecar would refuse such HTTP as well. See ``Target``."""
         return self._route.kind == "service"
 
     @property
@@ -182,7 +183,7 @@ class _Captured:
         return self._routes.by_server_name(snapshot, route, found.sni)
 
     def asked(self, wanted: RunningRequest) -> None:
-        """See ``Routing``: policies are the callee's."""
+        """Return None: the callee's proxy applies the policies. See ``Routing``."""
 
     async def authorize_bytes(self, snapshot: Snapshot, route: Route, wanted: RunningBytes) -> Permit:
         found = wanted.found
@@ -191,12 +192,12 @@ class _Captured:
         return await self._routes.permit_as(route, self._host, name, protocol=protocol, sni=found.sni)
 
     def asked_of_bytes(self, wanted: RunningBytes) -> None:
-        """See ``BytesRouting``: likewise."""
+        """Return None, likewise. See ``BytesRouting``."""
 
     def reached(self, connection: Connection) -> tuple[str, int]:
         return self._original.host, self._original.port
 
     async def dial_early(self, info: ConnectionInfo) -> Lease:
-        route = self._own(self.current())  # no name has been said yet: the address has to be enough
+        route = self._own(self.current())  # the client has sent no name yet: the address must do
         permit = self._routes.permit(route, self._host, protocol="TCP")
         return await route.cluster.lease(permit, route.at, opaque=True, at_once=True)

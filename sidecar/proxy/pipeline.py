@@ -1,12 +1,12 @@
-"""The order of all that happens to a request, and to the bytes of an opaque connection. One list for both directions.
+"""The stages of a request, and of the bytes of an opaque connection, in order. One list for both directions.
 
-    Snapshot, read once -> route -> what goes on of the head -> authorize -> attempts -> reply        (a request)
+    Snapshot, read once -> route -> sanitize the head -> authorize -> attempts -> reply               (a request)
     Snapshot, read once -> route -> authorize -> a connection to the endpoint -> relay                (bytes)
 
-``request_loop`` calls it with a request, ``connection_handler`` with bytes; CONNECT (``explicit``) dials before its
-reply, and goes through the same stages itself. What a direction decides
-(its routes, and what its rules are asked) is behind ``Routing``; this module imports no direction and no codec. A stage
-that refuses raises ProxyError; what a request is for has not been dialed then, and no byte has gone on.
+``request_loop`` calls it with a request, ``connection_handler`` with bytes. CONNECT (``explicit``) dials before its
+reply, and runs the same stages itself. The decisions of a direction (its routes, and what its rules judge) are behind
+``Routing``; this module imports no direction and no codec. A stage that refuses raises ProxyError. The request's
+destination has not been dialed then, and no byte has been forwarded.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from sidecar.proxy.tcp_proxy import tunnel, tunnel_upgraded
 from sidecar.resources.snapshot import Snapshot
 from sidecar.telemetry.record import UNKNOWN_CONNECTION, ConnectionInfo, Record
 
-KEPT_BYTES: Final = 256  # of a value that policies ask for
+KEPT_BYTES: Final = 256  # of a value that policies read
 
 
 class Routing(Protocol):
-    """What a direction decides about a request."""
+    """The decisions of a direction about a request."""
 
     @property
     def sanitizer(self) -> HeaderSanitizer:
-        """What decides which fields go on."""
+        """The sanitizer that decides which fields are forwarded."""
         ...
 
     def current(self) -> Snapshot:
-        """Return the Snapshot of this moment; all stages of one stream see the same."""
+        """Return the current Snapshot; all stages of one stream use the same."""
         ...
 
     def route(self, snapshot: Snapshot, request: Request) -> Route:
@@ -51,19 +51,19 @@ class Routing(Protocol):
         ...
 
     async def authorize(self, snapshot: Snapshot, route: Route, wanted: RunningRequest) -> Permit:
-        """Return leave to forward the request along ``route``. Raises ProxyError."""
+        """Return the permit to forward the request along ``route``. Raises ProxyError."""
         ...
 
     def asked(self, wanted: RunningRequest) -> Asked | None:
-        """Return what policies are asked of a request; None where there are none for it."""
+        """Return what policies judge a request by; None if no policies apply to it."""
         ...
 
 
 class BytesRouting(Protocol):
-    """What a direction decides about opaque bytes."""
+    """The decisions of a direction about opaque bytes."""
 
     def current(self) -> Snapshot:
-        """Return the Snapshot of this moment; all stages of one connection see the same."""
+        """Return the current Snapshot; all stages of one connection use the same."""
         ...
 
     def route_bytes(self, snapshot: Snapshot, found: Detection) -> Route:
@@ -71,16 +71,16 @@ class BytesRouting(Protocol):
         ...
 
     async def authorize_bytes(self, snapshot: Snapshot, route: Route, wanted: RunningBytes) -> Permit:
-        """Return leave to relay them along ``route``. Raises ProxyError."""
+        """Return the permit to relay them along ``route``. Raises ProxyError."""
         ...
 
     def asked_of_bytes(self, wanted: RunningBytes) -> Asked | None:
-        """Return what policies are asked of a connection; None where there are none for it."""
+        """Return what policies judge a connection by; None if no policies apply to it."""
         ...
 
 
 class RunningRequest(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """A request on its way: what it was let in by. ``fields`` are those that go on."""
+    """A request in progress, with what it was allowed by. ``fields`` are those that are forwarded."""
 
     routing: Routing
     stream: ServerStream
@@ -98,7 +98,7 @@ class RunningRequest(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 class RunningBytes(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """A connection that is relayed: what it was let in by."""
+    """A connection that is relayed, with what it was allowed by."""
 
     routing: BytesRouting
     connection: Connection
@@ -147,10 +147,10 @@ def _judged(fields: list[Field], names: set[bytes]) -> tuple[tuple[bytes, bytes]
 async def serve_bytes(
     routing: BytesRouting, context: ProxyContext, connection: Connection, found: Detection, record: Record
 ) -> None:
-    """Relay a connection, of which ``found`` was read, until both sides have ended. Raises ProxyError.
+    """Relay a connection until both sides have ended; ``found`` holds what was read of it. Raises ProxyError.
 
-    A lease in ``found`` was made for a client that was silent: it is released here, and given up if it may lead
-    elsewhere by now.
+    A lease in ``found`` was made for a client that was silent. It is released here, and not used if its destination may
+    have changed.
     """
     lease: Lease | None = found.lease
     counted = False

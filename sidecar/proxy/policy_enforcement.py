@@ -1,7 +1,7 @@
-"""AuthorizationPolicy at the app's side: what the Snapshot's policies say of a request or a connection, and of those
-that were let in before the policies changed.
+"""AuthorizationPolicy at the app's side: judge requests and connections by the Snapshot's policies, and judge again
+those that were allowed before the policies changed.
 
-Called by ``inbound``. The judging is ``policy.rbac``'s; here are the counters, the words for records, and the cut.
+Called by ``inbound``. ``policy.rbac`` judges; this module has the counters, the texts for records, and the cut.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from sidecar.proxy.context import ProxyContext
 from sidecar.resources.snapshot import NOTHING, Snapshot
 
 MOST_DRY_RUNS: Final = 1000
-LOOKS_PER_SECOND: Final = 20  # for the nearest miss of a refusal: some 2 % of a core
-MOST_AT_ONCE: Final = 1024  # that are judged anew at one tick: some 4 ms, and 20,000 within a second
+LOOKS_PER_SECOND: Final = 20  # nearest misses computed for refusals: some 2 % of a core
+MOST_AT_ONCE: Final = 1024  # streams judged again at one tick: some 4 ms, and 20,000 within a second
 
 
 class DryRuns:
-    """What policies of dry runs would have decided otherwise, since the start: by policy, caller and decision. Bounded:
-    callers beyond MOST_DRY_RUNS are counted together."""
+    """Counts of the decisions that policies of dry runs would have changed, since the start: by policy, caller and
+    decision. Bounded: callers beyond MOST_DRY_RUNS are counted together."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str, str], list[float]] = {}
@@ -37,7 +37,7 @@ class DryRuns:
         self._found[key] = [times + 1, time()]
 
     def shown(self) -> list[dict[str, object]]:
-        """Return them as JSON's values, the most frequent first."""
+        """Return the counts as JSON values, the most frequent first."""
         rows = sorted(self._found.items(), key=lambda row: -row[1][0])
         return [
             {"policy": policy, "caller": caller, "would": would, "times": int(times), "last": last}
@@ -46,7 +46,7 @@ class DryRuns:
 
 
 class InboundPolicies:
-    """The policies in force. ``changed``: they have, and what is under way has to be judged by them."""
+    """The policies in force at the app's side, by the Snapshot that was read last."""
 
     def __init__(self, context: ProxyContext) -> None:
         self._context = context
@@ -56,16 +56,16 @@ class InboundPolicies:
         self.dry_runs = DryRuns()
         self._looks = 0
         self._looks_since = 0.0
-        self._left: list[int] = []  # keys of what is still to be judged anew
+        self._left: list[int] = []  # keys of what is still to be judged again
 
     def rules(self, snapshot: Snapshot) -> Rules:
-        """Return what judges by this Snapshot."""
+        """Return the rules that judge by this Snapshot."""
         if snapshot is not self._seen:
             self._follow(snapshot)
         return self._rules
 
     def explain(self, snapshot: Snapshot, asked: Asked) -> dict[str, object]:
-        """Return what the policies say of it, each rule with the first field that differs, as JSON's values. Counts
+        """Return how the policies judge ``asked``, each rule with the first field that differs, as JSON values. Counts
         nothing."""
         self.rules(snapshot)
         judged = self._engine.judge(asked)
@@ -149,18 +149,18 @@ class InboundPolicies:
         return error
 
     def _may_look(self) -> bool:
-        """Whether there is time for the nearest miss, which takes up to a millisecond: a flood of refusals does not
-        get it. ``/explain`` looks in any case."""
+        """Return whether to look for the nearest miss, which takes up to a millisecond: a flood of refusals skips it.
+        ``/explain`` always looks."""
         now = monotonic()
         if now - self._looks_since >= 1.0:
             self._looks_since, self._looks = now, 0
         self._looks += 1
         return self._looks <= LOOKS_PER_SECOND
 
-    # -- what was let in before --------------------------------------------------------------------------------------
+    # -- what was allowed before -------------------------------------------------------------------------------------
 
     def sweep(self, snapshot: Snapshot) -> None:
-        """Judge anew what is under way, a part at each call, after the policies have changed."""
+        """Judge again what is in progress, a part at each call, after the policies have changed. Cut what is denied."""
         rules = self.rules(snapshot)
         in_progress = self._context.in_progress
         for _ in range(min(MOST_AT_ONCE, len(self._left))):
@@ -187,7 +187,7 @@ def _shown(step: Step) -> dict[str, object]:
 
 
 def _header_names(snapshot: Snapshot) -> Iterator[bytes]:
-    """The fields that conditions of the policies name, in lower case."""
+    """Yield the names of the fields that the policies' conditions read, in lower case."""
     for policy in snapshot.policies:
         for rule in policy.rules:
             for condition in rule.when or ():
@@ -196,10 +196,10 @@ def _header_names(snapshot: Snapshot) -> Iterator[bytes]:
 
 
 def remote_address(client: str, forwarded: bytes, trusts: Callable[[str], bool]) -> str:
-    """Return the address that trusted proxies report: in x-forwarded-for, the last one that none of them is.
+    """Return the address that trusted proxies report: the last one in x-forwarded-for that is no trusted proxy.
 
-    ``client`` itself is it where it is no trusted proxy; being a member of the mesh makes it none. What is no address
-    is returned as it is: no rule on addresses allows it.
+    If ``client`` is no trusted proxy, return ``client``; a mesh peer is not trusted for being one. A text that is no
+    address is returned as it is: no rule on addresses allows it.
     """
     if not trusts(client):
         return client

@@ -1,11 +1,11 @@
-"""What a connection speaks, found out by waiting as briefly as can be: for the client, then also for the server.
+"""Protocol detection: wait as briefly as possible for the client's first bytes, then also for the server's.
 
-Called by ``connection_handler``, and by ``explicit`` for tunnels. The judging is ``http.first_bytes``'s; here is the
-waiting.
+Called by ``connection_handler``, and by ``explicit`` for tunnels. ``http.first_bytes`` judges the bytes; this module
+waits for them.
 
 A client that is silent for 50 ms may be waiting for the server's greeting (MySQL, SMTP): the upstream is dialed, and
-detection goes on. Who speaks first decides. That a destination has spoken first is remembered only to dial it sooner:
-it never decides what a connection is.
+detection continues. The side that speaks first decides. The proxy remembers that a destination has spoken first only to
+dial it sooner; this never decides the protocol of a connection.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ from sidecar.tls.client_hello import HANDSHAKE, NoHello, read_hello
 
 SILENCE_SECONDS = 0.05
 _FRAME_HEADER = 9  # bytes (RFC 9113 section 4.1)
-_SETTINGS = b"\0\0\0\x04\0\0\0\0\0"  # but for the length, which stands first
+_SETTINGS = b"\0\0\0\x04\0\0\0\0\0"  # except the length, which comes first
 HELLO_SECONDS = 10.0
 _HANDSHAKE = bytes((HANDSHAKE,))
 
 
 class ServerFirstCache(Protocol):
-    """What a destination did before. ``server_first``: its server has spoken first."""
+    """The history of a destination. ``server_first``: its server has spoken first."""
 
     server_first: bool
 
 
 class Detection(msgspec.Struct, frozen=True):
-    """``data`` is what was read, all of it for whoever goes on; ``lease`` the connection that was dialed meanwhile.
-    ``kind`` is TLS, HTTP1, HTTP2, PROXY or OPAQUE; MORE where the client ended before it said anything. ``sent`` bytes
-    of the data have gone to the upstream already. ``begins_handshake``: TLS, none of it read, and there is no lease."""
+    """The outcome of detection. ``data`` is all that was read, for the caller to serve; ``lease`` the connection that
+    was dialed meanwhile. ``kind`` is TLS, HTTP1, HTTP2, PROXY or OPAQUE; MORE if the client ended before it sent
+    anything. ``sent`` bytes of the data have gone to the upstream already. ``begins_handshake``: TLS, none of it read,
+    and there is no lease."""
 
     kind: Detected
     data: bytes
@@ -52,7 +53,7 @@ class Detection(msgspec.Struct, frozen=True):
 
     @property
     def words(self) -> str:
-        """What it is and how that was found out, for people."""
+        """The protocol and how it was detected, for people."""
         if self.server_first:
             return _SERVER_FIRST.get(self.kind, "opaque bytes: the server spoke first")
         return _HTTP if self.kind is Detected.HTTP1 else _WORDS[self.kind]
@@ -65,12 +66,12 @@ _WORDS = {
     Detected.HTTP2: "HTTP/2, by its preface",
     Detected.PROXY: "a PROXY protocol header",
     Detected.OPAQUE: "opaque bytes: they begin like nothing that is known",
-    Detected.MORE: "nothing: the client left before it said anything",
+    Detected.MORE: "nothing: the client left before it sent anything",
 }
 
 
 def note_detected(found: Detection, seconds: float, telemetry: Telemetry) -> None:
-    """Counts an outcome of detection, which took ``seconds``."""
+    """Count an outcome of a detection that took ``seconds``."""
     counters = telemetry.counters
     if found.server_first:
         counters.detect_server_first += 1
@@ -99,13 +100,13 @@ async def detect_protocol(
     announced: bool = False,
     look: bool = False,
 ) -> Detection:
-    """Read from ``client`` until it is known what it speaks. ``connect`` dials the upstream, at most once.
+    """Read from ``client`` until its protocol is known. ``connect`` dials the upstream, at most once.
 
-    ``announced``: the peer has said that opaque bytes follow, so the upstream is dialed without waiting for a silence.
+    ``announced``: the peer has announced opaque bytes, so the upstream is dialed without waiting for a silence.
     ``look``: if the first bytes begin a TLS handshake, leave them unread and return with ``begins_handshake``.
 
-    Raises ProxyError (a beginning that does not go on within ``head_timeout``; what ``connect`` raises) and
-    ConnectionClosed. Whatever it raises, or when it is cancelled, a lease made or handed in has been released.
+    Raises ProxyError (a beginning that is not continued within ``head_timeout``; what ``connect`` raises) and
+    ConnectionClosed. If it raises or is cancelled, a lease that was made or passed in has been released.
     """
     try:
         until = NEVER
@@ -133,15 +134,15 @@ async def detect_protocol(
                     if speaks_http2(lease.connection):
                         return Detection(Detected.HTTP2, data, lease, server_first=True, sent=sent)
                     if not greeted and lease.connection.secured is not None and _waits(lease.connection):
-                        continue  # something of TLS's own, a ticket perhaps
+                        continue  # a record of TLS itself, perhaps a ticket
                     server_first_cache.server_first = server_first_cache.server_first or greeted
                     return Detection(Detected.OPAQUE, data, lease, server_first=greeted, sent=sent)
             else:
                 at_once = announced or (server_first_cache.server_first and not data)
                 more = await _recv_within(client, 0.0 if at_once else SILENCE_SECONDS, look=look)
                 if more is None and kind is Detected.LIKELY_OPAQUE:
-                    # A word, and silence: an opaque client that waits for an answer, most likely. It gets one, but is
-                    # still looked at: an HTTP request in slow pieces must not slip by as opaque bytes.
+                    # A word, then silence: most likely an opaque client that waits for an answer. It gets one, but
+                    # detection continues: an HTTP request in slow pieces must not pass as opaque bytes.
                     lease = lease or await connect()
                     await _send(lease.connection, data[sent:])
                     sent = len(data)
@@ -183,20 +184,21 @@ async def detect_protocol(
 
 
 def greets(server: Connection) -> bool:
-    """Whether a server that nothing was sent to has something to say, and more than that it leaves: many an HTTP server
-    closes a silent connection, some of them after a 408, and none of them is server-first for that. Neither is an
-    HTTP/2 server that sends its settings before the client's preface."""
+    """Return whether a server has sent a greeting before anything was sent to it.
+
+    A close is no greeting, and neither is a 408: many HTTP servers close a silent connection, some after a 408. The
+    settings that an HTTP/2 server sends before the client's preface are no greeting either."""
     said = _peek(server)
     return bool(said) and said[:7] != b"HTTP/1." and not _is_settings(said)
 
 
 def speaks_http2(server: Connection) -> bool:
-    """Return whether a server that nothing was sent to has sent a SETTINGS frame (RFC 9113 sections 3.4 and 6.5)."""
+    """Return whether a server has sent a SETTINGS frame before anything was sent to it (RFC 9113 sections 3.4, 6.5)."""
     return _is_settings(_peek(server))
 
 
 def begins_handshake(first: bytes | None) -> bool:
-    """Return whether these first bytes of a client, if any have come, begin a TLS handshake."""
+    """Return whether a client's first bytes, if any have arrived, begin a TLS handshake."""
     return first is not None and first[:1] == _HANDSHAKE
 
 
@@ -208,12 +210,12 @@ def _peek(server: Connection) -> bytes:
 
 
 def _is_settings(said: bytes) -> bool:
-    """Whether these bytes are the header of a SETTINGS frame of the connection, or the beginning of one."""
+    """Return whether these bytes are, or begin, the header of a SETTINGS frame of the connection."""
     return bool(said) and said[0] == 0 and said[3:] == _SETTINGS[3 : len(said)] and len(said) > 3
 
 
 def _waits(server: Connection) -> bool:
-    """Whether a server has neither said anything nor left."""
+    """Return whether a server has neither sent anything nor closed."""
     try:
         return server.peek_nowait(1) is None
     except ConnectionClosed:
@@ -228,7 +230,7 @@ async def _send(server: Connection, data: bytes) -> None:
 
 
 async def _recv_within(client: Connection, seconds: float, *, look: bool = False) -> bytes | None:
-    """Return the next bytes, or None after a silence. ``look``: return the first of them, and leave them unread."""
+    """Return the next bytes, or None after a silence. ``look``: return only the first of them, and leave it unread."""
     data = client.peek_nowait(1) if look else client.recv_nowait()
     if data is not None or not seconds:
         return data
@@ -247,8 +249,8 @@ async def _recv_within(client: Connection, seconds: float, *, look: bool = False
 async def first_of(
     client: Connection, server: Connection, data: bytes, until: float, idle: float, *, look: bool = False
 ) -> bytes | None:
-    """Return the client's next bytes (b"": FIN), or None as soon as the server has sent something. ``look``: return the
-    first of the client's bytes, and leave them unread."""
+    """Return the client's next bytes (b"": FIN), or None as soon as the server has sent something. ``look``: return
+    only the first of the client's bytes, and leave it unread."""
     more: bytes | None = None
     failure: Exception | None = None
     client.limit(until - monotonic() if data else idle, Reason.HEAD_TIMEOUT if data else Reason.CONNECTION_IDLE)
@@ -258,7 +260,7 @@ async def first_of(
             try:
                 await server.wait_readable()
             except (ConnectionClosed, ProxyError):
-                pass  # it was cut; whoever goes on with it finds out
+                pass  # it was cut; its next read or write raises
             finally:
                 nursery.cancel_scope.cancel()
 
@@ -274,7 +276,7 @@ async def first_of(
 
 
 async def _tls(client: Connection, data: bytes, lease: Lease | None, seconds: float) -> Detection:
-    """Reads the whole ClientHello, for its server name."""
+    """Read the whole ClientHello, for its server name."""
     client.limit(min(seconds, HELLO_SECONDS), Reason.HEAD_TIMEOUT)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Request ids: kept when a caller sent a sane one, else made (a random UUID, as Envoy makes them)."""
+"""Request ids: a caller's id is kept if it is sane; otherwise one is made (a random UUID, as Envoy makes them)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _BLOCK: Final = 4096  # bytes of randomness fetched at a time: a system call per
 
 
 class RequestIds:
-    """Makes ids from the kernel's randomness, a block at a time."""
+    """A source of ids from the kernel's randomness, fetched a block at a time."""
 
     def __init__(self) -> None:
         self._ready: list[bytes] = []
 
     def new(self) -> bytes:
-        """A version 4 UUID (RFC 9562 section 5.4) in its text form."""
+        """Return a version 4 UUID (RFC 9562 section 5.4) in its text form."""
         if not self._ready:
             digits = os.urandom(_BLOCK).hex().encode()
             self._ready = [_uuid(digits[at : at + 32]) for at in range(0, len(digits), 32)]
@@ -30,5 +30,5 @@ def _uuid(digits: bytes) -> bytes:
 
 
 def sane(request_id: bytes) -> bool:
-    """Whether an id that a peer sent may be kept: short, and without anything that a log or a page could trip over."""
+    """Return whether a peer's id may be kept: short, and with no character that is unsafe in a log or a page."""
     return _SANE.fullmatch(request_id) is not None

@@ -1,7 +1,7 @@
 """A client's HTTP connection: its requests, one after the other, each with its record.
 
-Called by ``connection_handler`` and ``explicit``, which hand in what to do with a request (``pipeline``). Here is the
-order of things around a request, and that nothing which fails in one reaches anything else.
+Called by ``connection_handler`` and ``explicit``, which pass in the handler of a request (``pipeline``). This module
+has the steps around a request, and isolates the failure of one request from everything else.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 async def serve_http(connection: ServerConnection, direction: str, handle: Handler, context: ProxyContext) -> None:
-    """Serves until either side closes, then closes the connection. Cancelling resets it."""
+    """Serve until either side closes, then close the connection. Cancelling resets it."""
     peer = connection.peer
     counters = context.telemetry.counters
     while True:
@@ -53,11 +53,13 @@ async def serve_http(connection: ServerConnection, direction: str, handle: Handl
             await handle(stream, request, record)
         except ProxyError as error:
             await rescue(stream, error, record)
-            await trio.lowlevel.checkpoint()  # a refusal waits for nobody, and many may stand in one read
+            await trio.lowlevel.checkpoint()  # a refusal never waits, and one read may hold many
         except Exception:
-            _log.exception("a request failed for a reason that is ours; please report it")
+            _log.exception("internal error while serving a request; please report it")
             stream.close_after_reply()
-            await rescue(stream, ProxyError(Reason.INTERNAL, "the proxy failed; its log says why"), record)
+            await rescue(
+                stream, ProxyError(Reason.INTERNAL, "internal error in the proxy; its log has the details"), record
+            )
         except BaseException:
             record.reason = Reason.DRAIN_DEADLINE
             connection.reset()

@@ -1,4 +1,4 @@
-"""A route: where a request, or the bytes of an opaque connection, goes, and how it is tried there.
+"""A route: the destination of a request, or of the bytes of an opaque connection, and how it is tried there.
 
 Made by ``route_table`` (outbound) and ``inbound``; ``pipeline`` follows it.
 """
@@ -22,13 +22,13 @@ Kind = Literal["app", "service", "entry", "outside"]
 
 
 class Route(msgspec.Struct, gc=False):
-    """One destination. ``at`` is the endpoint that the request names itself, None: one that is picked.
+    """One destination. ``at`` is the endpoint that the request names explicitly; None: an endpoint is picked.
 
-    ``client`` opens streams to the cluster; ``retry`` says when there is another attempt, ``limits`` how long all and
-    each of them may take. ``called`` is what the caller named; ``allowed`` whether the outbound policy lets the app go
-    there by that alone, and ``own`` whether a listener of this proxy is there. ``chosen``: the app chose the address,
-    and a service entry has only a name, which has to lead there. ``permit`` is kept once it was given, where nothing
-    can change it.
+    ``client`` opens streams to the cluster; ``retry`` defines when there is another attempt, ``limits`` how long all
+    and each of them may take. ``called`` is what the caller named; ``allowed`` whether the outbound policy lets the app
+    go there by that alone, and ``own`` whether a listener of this proxy is there. ``chosen``: the app chose the
+    address, and the service entry has only a name, which has to resolve to it. ``permit`` is kept once it was given, if
+    nothing can change it.
     """
 
     kind: Kind
@@ -47,12 +47,12 @@ class Route(msgspec.Struct, gc=False):
 
     @property
     def label(self) -> str:
-        """The cluster's name in records; empty for what is known by where it is."""
+        """The cluster's name in records; empty for a destination that is known by its address."""
         return self.cluster.name if self.kind in _NAMED else ""
 
     @property
     def server_first_cache(self) -> Cluster[Any] | Endpoint:
-        """What remembers whether the server speaks first there."""
+        """The cache that remembers whether the server there speaks first."""
         return self.cluster if self.at is None else self.cluster.at(self.at)
 
 

@@ -1,8 +1,8 @@
-"""What the app calls, and whether it may: a name or an address -> a route, and a Permit for it.
+"""The routes of what the app calls: a name or an address -> a route, and a Permit for it.
 
 Called by ``outbound`` and ``explicit``, once for each request and each opaque connection, with the one Snapshot that
-these are judged by. A name or an address that leads to a service never leads to a service entry, and what leads to an
-entry never goes elsewhere; the rest goes where the app sent it, if the outbound policy lets it.
+these are judged by. A name or an address of a service never leads to a service entry, and one of a service entry never
+leads elsewhere. The rest goes where the app sent it, if the outbound policy allows it.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _MOST: Final = 4096  # routes that are remembered, by what was called; a service
 
 
 class Snapshots(Protocol):
-    """What has the Snapshot of this moment."""
+    """The source of the current Snapshot."""
 
     @property
     def snapshot(self) -> Snapshot: ...
 
 
 class RouteTable:
-    """``told`` is the outbound policy of the command line; ``mesh`` None outside of one. ``stream_idle`` seconds of
-    silence end an attempt."""
+    """The routes of one process. ``told`` is the outbound policy of the command line; ``mesh`` is None outside of a
+    mesh. ``stream_idle`` seconds of silence end an attempt."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class RouteTable:
             self._follow(mesh.snapshot)
 
     def current(self) -> Snapshot:
-        """Return the Snapshot of this moment, by which one stream is routed and judged: read it once for each."""
+        """Return the current Snapshot, which routes and judges one stream: read it once for each stream."""
         mesh = self._mesh
         if mesh is None:
             return NOTHING
@@ -84,9 +84,9 @@ class RouteTable:
     # -- look-ups ----------------------------------------------------------------------------------------------------
 
     def named(self, snapshot: Snapshot, host: str, port: int) -> Route:
-        """Return the route for a host and port that a request names itself.
+        """Return the route for a host and port that a request names explicitly.
 
-        Raises ProxyError(NO_ROUTE) for a service that has no such port: what bears its name is reached in no other way.
+        Raises ProxyError(NO_ROUTE) for a service that has no such port: its name is never routed in any other way.
         """
         known = self._by_name.get((host, port))
         if known is not None:
@@ -103,7 +103,7 @@ class RouteTable:
     def captured(self, snapshot: Snapshot, original: OriginalDst) -> Route:
         """Return the route for a connection that was captured on its way to ``original``.
 
-        Raises ProxyError(NO_ROUTE) for an address that could stand for a service only, and does not.
+        Raises ProxyError(NO_ROUTE) for an address in the range of services that belongs to none of them.
         """
         known = self._by_address.get(original)
         if known is not None:
@@ -138,8 +138,8 @@ class RouteTable:
         return self._led(base, snapshot.entry_by_authority(host, port), OriginalDst(host, port))
 
     def by_server_name(self, snapshot: Snapshot, base: Route, name: bytes) -> Route:
-        """Return the route of TLS on a captured connection, by its SNI. That leads to service entries alone: what is a
-        service's, and yet on its way elsewhere, goes where it was going."""
+        """Return the route of TLS on a captured connection, by its SNI. An SNI leads to service entries only. A
+        connection with a service's name that was going elsewhere continues there."""
         host, port = name.decode("ascii", "replace"), base.called.port
         if base.kind == "service" or self._mesh is None or snapshot.by_name(host) is not None:
             return base
@@ -151,7 +151,7 @@ class RouteTable:
         if entry.resolution != "NONE":
             return self._entry(entry, called)
         if base.kind == "service":
-            return base  # on its way to a service, whatever it says
+            return base  # its original destination is a service, whatever name it sends
         return self._entry(entry, base.called, chosen=True)
 
     def _service(self, snapshot: Snapshot, host: str, port: int) -> Route | None:
@@ -188,13 +188,13 @@ class RouteTable:
     # -- permits -----------------------------------------------------------------------------------------------------
 
     def permit(self, route: Route, client: str, **asked: Any) -> Permit:
-        """Return leave to go there for what names no other name than it was found by. ``asked`` is what else
-        ``Asked`` says of it. Raises ProxyError."""
+        """Return the permit for ``route``, for a request or connection that sends no name beside the one that it was
+        routed by. ``asked`` holds the other fields of ``Asked``. Raises ProxyError."""
         return route.permit or self._judge(route, client, route.allowed, asked)
 
     async def permit_as(self, route: Route, client: str, name: str, **asked: Any) -> Permit:
-        """Return leave to go there for what says ``name`` on a captured connection: under REGISTRY_ONLY, and for an
-        entry that has no address, the name has to lead to where the connection was going. Raises ProxyError."""
+        """Return the permit for ``route``, for a captured connection that sends ``name``. Under REGISTRY_ONLY, and for
+        an entry that has no address, the name has to resolve to the original destination. Raises ProxyError."""
         if route.permit is not None:
             return route.permit
         return self._judge(route, client, route.allowed or await self._leads(route, name), asked)
@@ -223,7 +223,7 @@ class RouteTable:
 
 
 def _named_place(port: EntryPort, called: Address) -> Address | None:
-    """Where an entry is dialed that has no endpoints; None where it has some, or nothing to look up."""
+    """Return the place to dial for an entry without endpoints; None if it has some, or has nothing to look up."""
     if port.places:
         return None
     if port.resolution == "NONE":

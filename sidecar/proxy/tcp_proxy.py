@@ -1,4 +1,4 @@
-"""Opaque bytes: relayed as they are, with a record per connection; also tunnels (CONNECT, Upgrade)."""
+"""Relaying of opaque bytes as they are, with a record per connection; also tunnels (CONNECT, Upgrade)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def tunnel(
     to_upstream: bytes = b"",
     to_client: bytes = b"",
 ) -> None:
-    """Relays until both sides have ended, and adds the bytes to ``record``. Closes neither connection."""
+    """Relay until both sides have ended, and add the bytes to ``record``. Closes neither connection."""
     try:
         relayed = await relay(
             client,
@@ -47,7 +47,7 @@ async def tunnel(
 async def tunnel_upgraded(
     stream: ServerStream, upstream: ClientStream, head: Response, record: Record, context: ProxyContext
 ) -> None:
-    """Pass on ``head``, a 101, and then what either side sends. Close the upstream."""
+    """Send ``head``, a 101, then relay what either side sends. Close the upstream at the end."""
     try:
         client, from_client = await stream.take_over(head)
         server, from_server = upstream.take_over()

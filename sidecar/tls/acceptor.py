@@ -1,16 +1,16 @@
-"""The TLS acceptor of inbound: whether a connection is TLS for this proxy, which peer is behind it, and what is inside.
+"""The TLS acceptor of inbound: whether a connection is TLS for this proxy, which peer it is from, and what is inside.
 
-Called by ``inbound`` before anything is read, where the proxy has an identity. The rules are the mesh's contract:
+Called by ``inbound`` before anything is read, if the proxy has an identity. The rules are the mesh's contract:
 
-- STRICT ends every TLS connection here and wants a certificate; plaintext is refused.
-- PERMISSIVE ends those that offer a protocol of the mesh (ALPN), and then wants a good certificate; all else, TLS of
-  the app's own among it, goes on as it came, from an unauthenticated source.
-- DISABLE lets all go on as it came.
+- STRICT terminates every TLS connection here and requires a certificate; plaintext is refused.
+- PERMISSIVE terminates those that offer a protocol of the mesh (ALPN), and then requires a good certificate; all other
+  connections, including the app's own TLS, continue unchanged, from an unauthenticated source.
+- DISABLE lets all connections continue unchanged.
 - OPTIONAL, for the control plane's own port alone, is STRICT, but a client may show no certificate: it is
   unauthenticated then.
 
 A failed handshake never falls back to plaintext. Bytes that were read can't be given to OpenSSL any more, so the
-acceptor peeks. A silent client may be waiting for the app to speak first: where plaintext is allowed, the acceptor lets
+acceptor peeks. A silent client may be waiting for the app to speak first: if plaintext is allowed, the acceptor lets
 it through as SILENT. Then ``proxy.connection_handler`` peeks at its first bytes, too, and if a handshake begins, the
 connection comes back here.
 """
@@ -33,23 +33,23 @@ from sidecar.tls.connection_security import AS_IT_CAME, SILENT, ConnectionSecuri
 from sidecar.tls.handshake import HANDSHAKE_SECONDS, HandshakeFailed, Ours, secure_server
 from sidecar.tls.handshake_scheduler import HandshakeScheduler
 
-AT_ONCE: Final = 512  # handshakes under way; one more ends the oldest of the peer that has most of them
+AT_ONCE: Final = 512  # handshakes under way; one more evicts the oldest of the peer that has most of them
 SILENCE_SECONDS: Final = 0.05
-REMEMBERED: Final = 256  # results of handshakes, equal ones of which are shared: some 0.6 kB for each connection
+REMEMBERED: Final = 256  # results of handshakes; equal ones are shared, which saves some 0.6 kB per connection
 _OF_THE_MESH: Final = (b"istio", b"istio-http/1.1", b"istio-h2")
 
 STRICT: Final = "STRICT"
 PERMISSIVE: Final = "PERMISSIVE"
 DISABLE: Final = "DISABLE"
-OPTIONAL: Final = "OPTIONAL"  # said by no flag and no document
+OPTIONAL: Final = "OPTIONAL"  # not available in flags or documents
 _TLS_ONLY: Final = (STRICT, OPTIONAL)
 
 
 class TlsAcceptor:
-    """The TLS acceptor of one process. ``mode_of`` gives a port's mode. ``sni_leads_here`` says for a server name (b"":
-    none) whether what it names is served here; None where it is only recorded (captured connections).
+    """The TLS acceptor of one process. ``mode_of`` returns a port's mode. ``sni_leads_here`` returns whether the
+    service of a server name (b"": none) is served here; it is None if the name is only recorded (captured connections).
 
-    ``outcomes`` counts handshakes by how they ended: "ok", or the rule that failed; ``groups`` by key agreement.
+    ``outcomes`` counts handshakes by outcome: "ok", or the rule that failed; ``groups`` by key agreement.
     """
 
     def __init__(
@@ -66,22 +66,22 @@ class TlsAcceptor:
 
     @property
     def under_way(self) -> int:
-        """Handshakes that have begun and not ended."""
+        """The number of handshakes that have begun and not ended."""
         return len(self._under_way)
 
     @property
     def remembered(self) -> int:
-        """How many results of handshakes are remembered, REMEMBERED at most."""
+        """The number of handshake results that are remembered, REMEMBERED at most."""
         return len(self._remembered)
 
     async def accept(self, connection: Connection, host: str, port: int) -> tuple[Connection, ConnectionSecurity]:
         """Look at the first bytes of a connection from ``host``, and secure it if they and the mode call for that.
 
-        Return the connection to go on with, and what was found out. After a handshake that is another connection, which
-        is the caller's to close, and ``connection`` is closed.
+        Return the connection to continue with, and its security. After a handshake that is another connection, which
+        the caller has to close, and ``connection`` is closed.
 
-        Raises ProxyError for what is refused (PLAINTEXT_REFUSED, PEER_REFUSED, HANDSHAKE_*, NO_IDENTITY, NO_ROUTE), and
-        ConnectionClosed if the client left. Then reset ``connection``.
+        Raises ProxyError for a connection that is refused (PLAINTEXT_REFUSED, PEER_REFUSED, HANDSHAKE_*, NO_IDENTITY,
+        NO_ROUTE), and ConnectionClosed if the client left. Then reset ``connection``.
         """
         mode = self._mode_of(port)
         if mode == DISABLE:
@@ -92,7 +92,7 @@ class TlsAcceptor:
                 raise ProxyError(Reason.HANDSHAKE_TIMEOUT, f"no TLS handshake within {HANDSHAKE_SECONDS:g} s")
             return connection, SILENT
         if not first:
-            raise ConnectionClosed("the client left before it said anything")
+            raise ConnectionClosed("the client left before it sent anything")
         if first[0] != HANDSHAKE:
             if mode in _TLS_ONLY:
                 taken = "mutual TLS only (STRICT)" if mode == STRICT else "TLS only"
@@ -149,12 +149,12 @@ class TlsAcceptor:
 
     def _make_room(self) -> None:
         """Evict the oldest handshake of the peer that holds the most slots. Otherwise a client that begins handshakes
-        and ends none would keep all others out."""
+        and completes none would lock all others out."""
         if len(self._under_way) >= AT_ONCE:
             self._under_way.take_from_largest().expire(Reason.TOO_MANY_CONNECTIONS)
 
     def remember(self, secured: Secured, generation: CredentialEpoch) -> ConnectionSecurity:
-        """Return what a handshake under ``generation`` found out: one object for all connections of a peer."""
+        """Return the result of a handshake under ``generation``: one object for all connections of a peer."""
         key = (generation.number, secured.peer, secured.alpn, secured.group)
         security = self._remembered.get(key)
         if security is None:
@@ -164,13 +164,13 @@ class TlsAcceptor:
         return security
 
     def note(self, outcome: str, group: str) -> None:
-        """Counts a handshake, outbound's too; ``group`` is the key agreement of one that went well."""
+        """Count a handshake, also of outbound; ``group`` is the key agreement of one that succeeded."""
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
         if group:
             self.groups[group] = self.groups.get(group, 0) + 1
 
     async def _first_byte(self, connection: Connection, seconds: float) -> bytes | None:
-        """Return the first byte without taking it: b"" at FIN, None after a silence."""
+        """Return the first byte and leave it unread: b"" at FIN, None after a silence."""
         connection.limit(seconds, Reason.HANDSHAKE_TIMEOUT)
         try:
             return await connection.peek(1)
@@ -183,8 +183,8 @@ class TlsAcceptor:
             connection.deadline = NEVER
 
     async def _offers_the_mesh(self, connection: Connection) -> bool:
-        """Whether the ClientHello, which stays unread, offers a protocol of the mesh. One that can't be read offers
-        none."""
+        """Return whether the ClientHello, which stays unread, offers a protocol of the mesh. One that can't be parsed
+        offers none."""
         sock = connection.plain
         until = monotonic() + HANDSHAKE_SECONDS
         connection.limit(HANDSHAKE_SECONDS, Reason.HANDSHAKE_TIMEOUT)
@@ -198,10 +198,10 @@ class TlsAcceptor:
                     return False
                 if hello is not None:
                     return any(name in _OF_THE_MESH or name.startswith(b"sidecar-") for name in hello.alpn)
-                if len(data) <= seen or len(data) >= HELLO_BYTES:  # woken, and no more has come: FIN
+                if len(data) <= seen or len(data) >= HELLO_BYTES:  # woken without new bytes: FIN
                     raise ConnectionClosed("the client closed in the middle of its ClientHello")
                 seen = len(data)
-                # Otherwise the bytes that are there already would end each wait at once.
+                # Otherwise the bytes that have come already would end each wait at once.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, seen + 1)
                 connection.deadline = until
                 await connection.wait_readable()

@@ -1,7 +1,7 @@
-"""Read a TLS ClientHello: the server name (SNI), the protocols offered (ALPN), the largest record that is wanted.
+"""Parser of a TLS ClientHello: the server name (SNI), the offered protocols (ALPN), the largest record requested.
 
 Called by ``handshake``, which needs the record size, and by ``tls.acceptor`` and ``proxy.protocol_detection``, which
-decide by SNI and ALPN where a connection goes. Nothing is terminated here. Every length is checked against the bytes
+decide by SNI and ALPN where a connection goes. No TLS is terminated here. Every length is checked against the bytes
 that are there; anything that does not parse raises NoHello. Pure.
 
 Source: RFC 8446 section 4.1.2, RFC 6066 sections 3 and 4, RFC 7301 section 3.1.
@@ -16,7 +16,7 @@ import msgspec
 
 HANDSHAKE: Final = 0x16  # the first byte of a record that carries a handshake message (RFC 8446 section 5.1)
 HELLO_BYTES: Final = 16 * 1024 + 5 * 16  # the longest hello that is read: 16 KiB, in up to 16 records
-RECORDS: Final = 64  # the most records that one hello may be split into; one byte in each would waste our time
+RECORDS: Final = 64  # the most records that one hello may be split into; one-byte records would waste our time
 LEAST_FRAGMENT: Final = 512  # bytes in a record that a client may ask for; each step doubles it (RFC 6066 section 4)
 _CLIENT_HELLO: Final = 1
 _SERVER_NAME: Final = 0
@@ -26,8 +26,8 @@ _NAME: Final = re.compile(rb"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253})")
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """``sni`` is b"" unless a host name was sent; ``alpn`` is in the order of the offer; ``fragment`` is the most bytes
-    that the client wants in one record, 0 if it asks for no limit."""
+    """The parsed part of a ClientHello. ``sni`` is b"" unless a host name was sent; ``alpn`` is in the order of the
+    offer; ``fragment`` is the most bytes that the client accepts in one record, 0 if it requests no limit."""
 
     sni: bytes
     alpn: tuple[bytes, ...]
@@ -35,7 +35,7 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 class NoHello(Exception):
-    """The bytes are not the beginning of a ClientHello."""
+    """The error for bytes that do not begin a ClientHello."""
 
 
 def read_hello(data: bytes) -> Hello | None:
@@ -69,7 +69,7 @@ def _check_size(data: bytes) -> None:
 
 
 class _Reader:
-    """Take length-prefixed pieces off the front. Raises NoHello past the end."""
+    """A reader of length-prefixed pieces from the front. Raises NoHello past the end."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -125,7 +125,7 @@ def _server_name(content: bytes) -> bytes:
 
 
 def _protocols(content: bytes) -> tuple[bytes, ...]:
-    """Return all names of an ALPN extension: the last one may decide for whom the hello is. The hello's size is the
+    """Return all names of an ALPN extension: the last one may decide where the connection goes. The hello's size is the
     bound. It may hold thousands of names, so this loop reads them without ``_Reader``."""
     offered = _Reader(content).vector(2)
     found: list[bytes] = []

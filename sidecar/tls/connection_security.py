@@ -1,5 +1,5 @@
-"""How a connection is secured, as the acceptor found out. Apart from ``acceptor``, which imports OpenSSL: what handles
-connections must not."""
+"""The security of a connection, as the acceptor determined it. Separate from ``acceptor``, which imports OpenSSL: code
+that handles connections must not."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class ConnectionSecurity(msgspec.Struct, frozen=True):
-    """How a connection goes on.
+    """The security of a connection, and the protocol inside.
 
-    ``inside`` is "http" or "tcp" if its ALPN names that, "auto" if detection has to find out. ``peer``, its form for
+    ``inside`` is "http" or "tcp" if its ALPN names that, "auto" if detection has to decide. ``peer``, its form for
     the app (``xfcc``) and ``leaving`` are None, or b"", for plaintext and for TLS that is not the mesh's; ``words``
     describe for people how it is secured. ``silent``: plaintext is allowed and the client has sent nothing yet, so its
-    first bytes may still begin a handshake of the mesh: look at them before anything is read.
+    first bytes may still begin a handshake of the mesh: peek at them before anything is read.
     """
 
     inside: str = "auto"

@@ -1,9 +1,9 @@
-"""TLS contexts: what our certificate is, whom we trust, and what of TLS we speak. One pair per generation.
+"""TLS contexts: our certificate, the roots that we trust, and the parts of TLS that we allow. One pair per generation.
 
-Who calls it: ``identity``, whenever certificate or bundle change: a context that was used can't be changed, so each
-change makes new ones. OpenSSL tells the secrets of a handshake by what it calls a key log; here that leads to the
+Called by ``identity``, whenever certificate or bundle change: a context that was used can't be changed, so each change
+makes new ones. OpenSSL reports the secrets of a handshake through its key log. Here they go to the
 :class:`HandshakeState` of that one connection, whose records are ours (``tls.records``), and nowhere else: nothing can
-switch it to a file, and nothing reads the environment.
+redirect them to a file, and nothing reads the environment.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from OpenSSL.crypto import X509
 from certs.errors import Refusal
 from certs.keys import PrivateKey
 
-DEPTH: Final = 8  # certificates of a chain
+DEPTH: Final = 8  # the most certificates of a chain
 _OPTIONS: Final = SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
 
-# All of TLS 1.3 that is worth having; the client's order counts, and the first costs least for the same safety here.
+# All suites of TLS 1.3 worth having. The client's order counts; the first costs least here for the same safety.
 _SUITES: Final = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 
-# OpenSSL's X509_V_ERR_..., by number, as our own words; others are UNKNOWN_AUTHORITY.
+# OpenSSL's X509_V_ERR_..., by number, as our own reasons; others are UNKNOWN_AUTHORITY.
 _RULES: Final = {
     7: Refusal.BAD_SIGNATURE,
     9: Refusal.NOT_YET_VALID,
@@ -45,13 +45,13 @@ _RULES: Final = {
 
 
 class AlpnMismatch(Exception):
-    """A client offers only protocols that we don't know. Raised where OpenSSL asks, it ends the handshake with the
-    alert no_application_protocol, and comes out of ``do_handshake``."""
+    """The error for a client that offers only protocols that we don't know. Raised in OpenSSL's callback, it ends the
+    handshake with the alert no_application_protocol, and ``do_handshake`` raises it."""
 
 
 class HandshakeState:
-    """What a handshake leaves besides its end: why the peer's certificate was refused, and the secrets that protect
-    what either side says after it (RFC 8446 section 7.1). It is the connection's ``app_data``."""
+    """What a handshake leaves behind: why the peer's certificate was refused, and the secrets that protect what either
+    side sends after it (RFC 8446 section 7.1). It is the connection's ``app_data``."""
 
     __slots__ = ("by_client", "by_server", "refused")
 
@@ -69,10 +69,11 @@ def server_context(
     *,
     certificate_needed: bool,
 ) -> SSL.Context:
-    """For those who connect to us. Of the names that a client offers the first that is in ``alpn`` is taken; where it
-    offers names and none is, the handshake fails (RFC 7301 section 3.2); who offers nothing gets nothing.
+    """Return the context for peers that connect to us. The first name that a client offers and that is in ``alpn`` is
+    selected. If it offers names and none is in ``alpn``, the handshake fails (RFC 7301 section 3.2). If it offers no
+    names, none is selected.
 
-    ``certificate_needed`` False: a client may show none, but a bad one is refused all the same.
+    ``certificate_needed`` False: a client may show no certificate, but a bad one is still refused.
     """
     context = _context(chain, key, roots)
     needed = SSL.VERIFY_FAIL_IF_NO_PEER_CERT if certificate_needed else 0
@@ -92,16 +93,16 @@ def server_context(
 def client_context(
     chain: Sequence[x509.Certificate], key: PrivateKey, roots: Sequence[x509.Certificate]
 ) -> SSL.Context:
-    """For those whom we call."""
+    """Return the context for peers that we call."""
     context = _context(chain, key, roots)
     context.set_verify(SSL.VERIFY_PEER, _as_judged)
     return context
 
 
 def first_contact_context() -> SSL.Context:
-    """For calling the control plane before there is a certificate, or a bundle. OpenSSL only proves that the peer has
-    its leaf's key; the caller's ``judge`` gets the chain as it was presented and has to check all of it, signatures
-    included (``certs.verify.verify_peer``)."""
+    """Return the context for calling the control plane before there is a certificate, or a bundle. OpenSSL only proves
+    that the peer has its leaf's key. The caller's ``judge`` gets the chain as it was presented and has to check all of
+    it, including signatures (``certs.verify.verify_peer``)."""
     context = _bare()
     context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
     return context
@@ -133,7 +134,8 @@ def _bare() -> SSL.Context:
 
 
 def _take_secret(connection: SSL.Connection, line: bytes) -> None:
-    """``line`` is: what it is, the client's random number, the secret, all but the first in hex."""
+    """Keep a secret of the key log. ``line`` has its label, the client's random number and the secret; the last two are
+    in hex."""
     shaking = connection.get_app_data()
     if isinstance(shaking, HandshakeState):
         label, _, secret = line.split(b" ")
@@ -144,7 +146,7 @@ def _take_secret(connection: SSL.Connection, line: bytes) -> None:
 
 
 def _as_judged(connection: SSL.Connection, _: X509, code: int, depth: int, ok: int) -> bool:
-    """OpenSSL's verdict, whatever it is: anything else would overwrite it. The rule is kept for the record."""
+    """Return OpenSSL's own verdict, because any other value would overwrite it. Keep the rule for the record."""
     if not ok:
         shaking = connection.get_app_data()
         if isinstance(shaking, HandshakeState) and shaking.refused is None:

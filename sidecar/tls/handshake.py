@@ -1,16 +1,16 @@
 """TLS handshakes: a plain connection goes in, a secured one comes out (over ``tls.tls_socket``).
 
-``tls.acceptor``, ``upstream.mtls`` and ``feed.control_client`` call it. The caller's ``judge`` decides about
-certificates; here is what the library lets through and must not (pyOpenSSL's documentation, and measurements).
+Called by ``tls.acceptor``, ``upstream.mtls`` and ``feed.control_client``. The caller's ``judge`` decides about
+certificates. This module refuses what the library accepts and must not (pyOpenSSL's documentation, and measurements).
 
-Theory of operation. OpenSSL shakes hands between two buffers in memory; the bytes come and go by the plain connection,
-with its deadlines. OpenSSL gets one record at a time, read from the kernel by its length, so no byte of the app's has
-been taken when the handshake ends. Then its secrets for both directions are taken over, and its connection is freed
-with all that it would keep. A server's OpenSSL writes two session tickets at the end, which no peer would use: they
-are not sent, and so do not count among the records under the new keys.
+Theory of operation. OpenSSL shakes hands between two buffers in memory; the plain connection carries the bytes, with
+its deadlines. OpenSSL gets one record at a time, read from the kernel by its length, so no byte of the app's has been
+taken when the handshake ends. Then its secrets for both directions are taken over, and its connection is freed with all
+that it would keep. A server's OpenSSL writes two session tickets at the end, which no peer would use: they are not
+sent, and so do not count among the records under the new keys.
 
-If a handshake fails, the plain connection is still the caller's, to be closed. If it succeeds, the plain connection is
-closed, and the caller owns the secured one.
+If a handshake fails, the caller still owns the plain connection, and has to close it. If it succeeds, the plain
+connection is closed, and the caller owns the secured one.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ _ALERTS: Final = {  # for what OpenSSL accepts and we refuse (RFC 8446 section 6
 _ASKS_FRAGMENT: Final = b"\0\1\0\1"  # in a ClientHello: the extension max_fragment_length, and the length of its value
 
 Judge = Callable[[Sequence[x509.Certificate]], Peer]
-Step = Callable[[Callable[[], None]], Awaitable[None]]  # runs a step of a handshake when it is its turn
+Step = Callable[[Callable[[], None]], Awaitable[None]]  # runs a step of a handshake when its turn comes
 
 
 class Ours(msgspec.Struct, frozen=True):
-    """What the caller adds to ``Secured``: when its own certificate expires (0: not known), and its own count."""
+    """The caller's part of ``Secured``: when its own certificate expires (0: not known), and its own count."""
 
     ends: float = 0.0
     generation: int = 0
@@ -71,7 +71,7 @@ _NOT_TOLD: Final = Ours()
 
 
 class HandshakeFailed(ProxyError):
-    """The handshake failed. ``rule`` is the word for metrics and records: a ``certs`` Refusal's, or one of ours."""
+    """The error of a failed handshake. ``rule`` is its word in metrics and records: a ``certs`` Refusal's, or ours."""
 
     def __init__(self, reason: Reason, detail: str, rule: str) -> None:
         super().__init__(reason, detail)
@@ -79,7 +79,7 @@ class HandshakeFailed(ProxyError):
 
 
 class _TooLong(Exception):
-    """The handshake takes more records or bytes than any honest one."""
+    """The error of a handshake that takes more records or bytes than any honest one."""
 
 
 async def at_once(step: Callable[[], None]) -> None:
@@ -222,7 +222,7 @@ async def _shake(connection: Connection, raw: socket.socket, openssl: SSL.Connec
                     raise _TooLong from None
         except (SSL.Error, AlpnMismatch):
             with suppress(ConnectionClosed):
-                connection.send_nowait(_said(openssl))  # the alert that says why
+                connection.send_nowait(_said(openssl))  # the alert with the reason
             raise
         else:
             last = _said(openssl)

@@ -1,15 +1,15 @@
-"""Handshakes take turns: their steps come one after the other, and between two of them everybody else.
+"""Scheduling of handshakes: one step at a time, and between two steps all other tasks.
 
-Called by ``acceptor``, which gives each step to ``run``. How long handshakes rest is decided by ``policy.fairness``.
+Called by ``acceptor``, which passes each step to ``run``. ``policy.fairness`` decides how long handshakes rest.
 
-Theory of operation. A step (one call of OpenSSL's) holds the loop for up to half a millisecond, and nothing can
-interrupt it. If a hundred clients have said something, a hundred steps would follow each other, and a request that
-comes meanwhile waits for all of them. So there is one turn, and each peer has a queue that leads to it. Who is first in
-its queue takes the rest that the peer owes, then queues for the turn, where it meets at most one of each other peer: so
-a flood waits for itself, and who comes alone waits for one step. In a queue those that have begun meet one newcomer at
-most: what was done for them is not thrown away while a crowd begins. Whoever gets the turn yields first to all tasks
-that are ready, so that no two steps follow each other. Where there are few handshakes and nothing else goes on, nobody
-would gain by all that, and a step is done at once.
+Theory of operation. A step (one call of OpenSSL) holds the loop for up to half a millisecond, and nothing can interrupt
+it. If a hundred clients have sent something, a hundred steps would follow each other, and a request that comes
+meanwhile would wait for all of them. So there is one turn, and each peer has a queue for it. The first handshake of a
+queue waits for the rest that the peer owes, then queues for the turn with at most one handshake of each other peer: a
+flood waits for itself, and a peer's only handshake waits for one step. In a queue, handshakes that have begun compete
+with one newcomer at most, so the work done for them is not wasted while a crowd begins. The handshake that gets the
+turn first yields to all tasks that are ready, so no two steps follow each other. If there are few handshakes and no
+other traffic, scheduling gains nothing, and a step is done at once.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import trio
 from sidecar.net.connection import Connection
 from sidecar.policy.fairness import FEW, PEER_SHARE, SHARE, Activity, RateShare
 
-_DEBT_SECONDS: Final = 0.005  # of a step, at most: a longer one is the machine's doing
-_MOST_QUEUES: Final = 256  # beyond so many, those that nobody uses are taken away
+_DEBT_SECONDS: Final = 0.005  # the most that one step is charged: the machine causes longer ones
+_MOST_QUEUES: Final = 256  # beyond so many, unused queues are removed
 
 
 class _PeerQueue:
-    """Whoever has ``lock`` is next; the others of the queue come in their order, newcomers by way of ``newcomers``."""
+    """A peer's queue. The holder of ``lock`` is next; the others follow in order, newcomers through ``newcomers``."""
 
     __slots__ = ("lock", "newcomers", "share", "users")
 
@@ -40,9 +40,9 @@ class _PeerQueue:
 
 
 class HandshakeScheduler:
-    """Of one process. ``forwarded``, which whoever knows sets, gives a number that changes whenever something is
-    forwarded: handshakes leave room for that then. ``clock`` is monotonic, ``spent`` what this thread has had of the
-    processor: a step may be interrupted by other processes, which it does not answer for."""
+    """The scheduler of one process. ``forwarded``, which is set from outside, returns a number that changes whenever
+    something is forwarded: handshakes leave room for that traffic. ``clock`` is monotonic. ``spent`` returns this
+    thread's processor time: other processes may interrupt a step, and the peer is not charged for them."""
 
     def __init__(self, clock: Callable[[], float] = monotonic, spent: Callable[[], float] = thread_time) -> None:
         self._spent = spent
@@ -55,17 +55,17 @@ class HandshakeScheduler:
 
     @property
     def queues(self) -> int:
-        """How many peers are known."""
+        """The number of peers that have a queue."""
         return len(self._queues)
 
     async def run(
         self, connection: Connection, peer: str, under_way: int, step: Callable[[], None], *, begun: bool = False
     ) -> None:
-        """Does ``step``, which must not wait, when it is the turn of this connection of ``peer``'s. Of all peers so
-        many handshakes are ``under_way``; ``begun``: this is not the first step of this one.
+        """Run ``step``, which must not wait, when the turn of this connection of ``peer`` comes. ``under_way`` is the
+        number of handshakes of all peers; ``begun``: this is not the first step of this handshake.
 
-        Raises what it raises, and DeadlineExceeded or ConnectionClosed where the connection has ended before its turn
-        comes, which is when that is noticed. Cancelling it leaves the turn to others.
+        Raises what ``step`` raises. Raises DeadlineExceeded or ConnectionClosed if the connection has ended, which is
+        noticed when its turn comes. Cancelling it leaves the turn to others.
         """
         if under_way <= FEW and not self._flows():
             step()
@@ -80,7 +80,7 @@ class HandshakeScheduler:
                     await self._in_turn(connection, step, queue)
         finally:
             queue.users -= 1
-            await trio.lowlevel.checkpoint()  # what is done next, with an end above all, takes as long as a step
+            await trio.lowlevel.checkpoint()  # what follows, above all the end of a handshake, takes as long as a step
         connection.check()
 
     async def _in_turn(self, connection: Connection, step: Callable[[], None], queue: _PeerQueue) -> None:
@@ -116,6 +116,6 @@ class HandshakeScheduler:
             if len(self._queues) >= self._most:
                 now = self._clock()
                 self._queues = {key: each for key, each in self._queues.items() if each.users or each.share.rest(now)}
-                self._most = max(_MOST_QUEUES, 2 * len(self._queues))  # not at each one that comes then
+                self._most = max(_MOST_QUEUES, 2 * len(self._queues))  # do not sweep again at each new peer
             queue = self._queues[peer] = _PeerQueue(PEER_SHARE)
         return queue

@@ -1,11 +1,11 @@
-"""What came over the wire under TLS 1.3, opened: the app's bytes, and what else a peer may say after the handshake.
+"""Decryption of TLS 1.3 records: the app's bytes, and the other messages that a peer may send after the handshake.
 
-Who calls it: ``tls.tls_socket``, which reads from the kernel, and acts on what an ``RecordReader`` has learnt. No
-I/O and no clock here.
+Called by ``tls.tls_socket``, which reads from the kernel, and acts on what a ``RecordReader`` reports. No I/O and no
+clock here.
 
-Besides the app's bytes a peer may send session tickets (which nobody uses: there is no resumption in a mesh), new keys,
-and alerts (RFC 8446 sections 4.6 and 6). All else ends the connection, and so does whoever sends record after record
-without a byte for the app.
+Besides the app's bytes a peer may send session tickets (which are ignored: there is no resumption in a mesh), new keys,
+and alerts (RFC 8446 sections 4.6 and 6). Anything else ends the connection, and so does a peer that sends record after
+record without a byte for the app.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from sidecar.tls.records import (
     Keys,
 )
 
-BULK_BYTES: Final = 65_536  # of plain text that one read hands up, and one write takes
-SLACK_BYTES: Final = 1024  # more than that is read: for the overhead of records, and a full one that is padded
-BLANK_RECORDS: Final = 32  # in a row without a byte for the app: as many as OpenSSL takes
-UPDATES: Final = 32  # of its keys in one read; each costs what ten records do
+BULK_BYTES: Final = 65_536  # of plain text that one read returns, and one write takes
+SLACK_BYTES: Final = 1024  # read beyond that: for the overhead of records, and a full one that is padded
+BLANK_RECORDS: Final = 32  # in a row without a byte for the app: as many as OpenSSL accepts
+UPDATES: Final = 32  # of the peer's keys in one read; each costs what ten records do
 LATE_BYTES: Final = 65_536  # of one message after the handshake: a ticket may hold a session with our whole chain
 
 _NEW_SESSION_TICKET: Final = 4
@@ -44,7 +44,7 @@ _ILLEGAL: Final = 47
 _DECODE: Final = 50
 _CHANGED: Final = "a TLS record that does not open: it was changed on the way, or is out of order"
 
-# By number (RFC 8446 section 6), as people are told of them.
+# By number (RFC 8446 section 6), with names for people.
 ALERTS: Final = {
     _UNEXPECTED: "unexpected message",
     _BAD_MAC: "bad record mac",
@@ -70,7 +70,7 @@ ALERTS: Final = {
 
 
 class Scratch:
-    """Where long reads and writes pass through between the kernel and their user; nothing waits meanwhile."""
+    """Buffers for long reads and writes between the kernel and the caller; nothing waits while they are in use."""
 
     def __init__(self) -> None:
         self.wire = memoryview(bytearray(BULK_BYTES + SLACK_BYTES))
@@ -81,7 +81,7 @@ _threads: Final = threading.local()
 
 
 def scratch() -> Scratch:
-    """This thread's."""
+    """Return this thread's buffers."""
     try:
         found: Scratch = _threads.scratch
     except AttributeError:
@@ -90,7 +90,7 @@ def scratch() -> Scratch:
 
 
 class _Broken(Exception):
-    """The peer did what ends a connection; ``alert`` is what it is told."""
+    """A violation by the peer that ends the connection; ``alert`` is sent to it."""
 
     def __init__(self, alert: int, words: str) -> None:
         super().__init__(words)
@@ -98,11 +98,11 @@ class _Broken(Exception):
 
 
 class RecordReader:
-    """What one peer sends. ``tickets``: whether it may send session tickets, as servers do.
+    """The reader of one peer's records. ``tickets``: whether the peer may send session tickets, as servers do.
 
-    ``held`` is the begin of a record whose rest has not come. After ``open``, and where ``news`` is set: ``end`` is
-    None, or no more is read, "" after a close_notify and else why not; ``alert`` is what the peer is to be told then
-    (0: nothing); ``asked``: it wants us to take new keys, too.
+    ``held`` is the beginning of a record whose rest has not come. Read the others after ``open``, if ``news`` is set.
+    ``end`` is None while reading continues, "" after a close_notify, otherwise the reason why reading ended. ``alert``
+    is to be sent to the peer then (0: none). ``asked``: the peer requests that we take new keys, too.
     """
 
     __slots__ = ("_blank", "_keys", "_late", "_tickets", "_updates", "alert", "asked", "end", "held", "news")
@@ -110,7 +110,7 @@ class RecordReader:
     def __init__(self, keys: Keys, *, tickets: bool) -> None:
         self._keys = keys
         self._tickets = tickets
-        self._late = b""  # the begin of a message after the handshake
+        self._late = b""  # the beginning of a message after the handshake
         self._blank = 0  # records in a row without a byte for the app
         self._updates = 0  # in this read
         self.held = b""
@@ -120,7 +120,7 @@ class RecordReader:
         self.asked = False
 
     def open(self, data: bytes | memoryview) -> bytes:
-        """The app's bytes in ``data``, which begins with ``held``."""
+        """Return the app's bytes in ``data``, which begins with ``held``."""
         if self.end is not None:
             return b""
         if type(data) is bytes and len(data) == HEADER_BYTES + int.from_bytes(data[3:5], "big") <= FULL_BYTES:
@@ -128,7 +128,7 @@ class RecordReader:
         return self._open_many(memoryview(data))
 
     def _open_one(self, record: bytes) -> bytes:
-        """What mostly comes: one record, the app's, and nothing else."""
+        """Open one record. Mostly it carries the app's bytes and nothing else."""
         self.held = b""
         try:
             if record[0] != APPLICATION or len(record) < HEADER_BYTES + LEAST_BYTES:
@@ -174,7 +174,7 @@ class RecordReader:
         return bytes(plain[:out])
 
     def stop(self, why: str) -> None:
-        """No more is read, ``why`` as in ``end``."""
+        """Read no more; ``why`` is as in ``end``."""
         self.held = self._late = b""
         self.end = why
 
@@ -184,8 +184,8 @@ class RecordReader:
         self.news = True
 
     def _unusual(self, content: bytes) -> int:
-        """A record, without its padding, that was padded, is empty, or is not the app's; returns how many of its bytes
-        are the app's."""
+        """Process a record, without its padding, that was padded, is empty, or is not the app's. Return how many of its
+        bytes are the app's."""
         if not content:
             raise _Broken(_UNEXPECTED, "a record without a type")
         kind, length = content[-1], len(content) - 1
@@ -211,7 +211,7 @@ class RecordReader:
             raise _Broken(_UNEXPECTED, f"more than {BLANK_RECORDS} records or messages in a row without content")
 
     def _hear(self, data: bytes) -> None:
-        """Handshake messages, which may be in pieces, or several in one record."""
+        """Process handshake messages, which may be in pieces, or several in one record."""
         if not data:
             raise _Broken(_UNEXPECTED, "an empty handshake record")
         data = self._late + data
@@ -222,7 +222,7 @@ class RecordReader:
             if len(data) < 4 + length:
                 break
             message, data = data[4 : 4 + length], data[4 + length :]
-            if data:  # another one in the same record
+            if data:  # another message in the same record
                 self._count_blank()
             if kind == _KEY_UPDATE:
                 self._update(message, last=not data)
@@ -231,9 +231,9 @@ class RecordReader:
         self._late = data
 
     def _update(self, message: bytes, *, last: bool) -> None:
-        """The peer's next keys, from the next record on (RFC 8446 section 4.6.3)."""
+        """Take the peer's next keys, from the next record on (RFC 8446 section 4.6.3)."""
         if message not in (b"\0", b"\1"):
-            raise _Broken(_ILLEGAL, "a KeyUpdate that says neither yes nor no")
+            raise _Broken(_ILLEGAL, "a KeyUpdate with an invalid request value")
         if not last:
             raise _Broken(_UNEXPECTED, "a KeyUpdate in the middle of a record")
         self._updates += 1

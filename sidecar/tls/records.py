@@ -1,13 +1,13 @@
-"""Records of TLS 1.3: what stands between the plain bytes of a connection and those on the wire, one way.
+"""Records of TLS 1.3: from the plain bytes of a connection to those on the wire and back, for one direction.
 
-Who calls it: ``tls.tls_socket``, with the secrets that a handshake of OpenSSL's has left (``tls.handshake``). No I/O,
-no clock, no state but the keys and the count of records; the ciphers are the ``cryptography`` package's.
+Called by ``tls.tls_socket``, with the secrets of a handshake by OpenSSL (``tls.handshake``). No I/O, no clock, no state
+but the keys and the count of records; the ciphers are the ``cryptography`` package's.
 
-Theory of operation (RFC 8446 sections 5 and 7). A record is a header of 5 bytes, which says ``application data``
-whatever is inside, and what the cipher made of the content and its type. Its nonce is the initial vector, with the
-record's number in it; its header is authenticated with it. So a record that was changed, repeated, left out or moved
-does not open. Each direction has its own secret, from which follow key and vector; an update derives the next secret
-from it, and nothing leads back.
+Theory of operation (RFC 8446 sections 5 and 7). A record is a header of 5 bytes, whose type is ``application data``
+whatever is inside, followed by the encrypted content and its type. Its nonce is the initial vector, combined with the
+record's number; its header is authenticated with it. So a stream in which a record was changed, repeated, left out or
+moved does not open. Each direction has its own secret, from which key and vector are derived. An update derives the
+next secret from it; an earlier secret can't be derived from a later one.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 HEADER_BYTES: Final = 5
 PLAIN_BYTES: Final = 16_384  # of content in one record (RFC 8446 section 5.1)
-TAG_BYTES: Final = 16  # in all suites that are spoken here
-SEALED_BYTES: Final = PLAIN_BYTES + 256  # behind the header, at most (section 5.2)
-LEAST_BYTES: Final = TAG_BYTES + 1  # behind the header: an empty content and its type
+TAG_BYTES: Final = 16  # in all suites that are allowed here
+SEALED_BYTES: Final = PLAIN_BYTES + 256  # after the header, at most (section 5.2)
+LEAST_BYTES: Final = TAG_BYTES + 1  # after the header: an empty content and its type
 OVERHEAD_BYTES: Final = HEADER_BYTES + LEAST_BYTES  # of a record without padding
 FULL_BYTES: Final = HEADER_BYTES + SEALED_BYTES
 RECORDS_PER_KEY: Final = 1 << 24  # AES-GCM is safe for 2**24.5 full records of one key (section 5.5)
@@ -41,11 +41,11 @@ _KINDS: Final = {kind: bytes([kind]) for kind in (ALERT, HANDSHAKE, APPLICATION)
 
 
 class BadRecord(Exception):
-    """A record that does not open under these keys."""
+    """The error for a record that does not open under these keys."""
 
 
 class Aead(Protocol):
-    """What we ask of a cipher of ``cryptography``; the views are as long as the result."""
+    """The interface of a cipher of ``cryptography``; the views are as long as the result."""
 
     def encrypt_into(self, nonce: bytes, data: bytes, associated_data: bytes, buf: memoryview) -> int: ...
     def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes) -> bytes: ...
@@ -54,7 +54,7 @@ class Aead(Protocol):
 
 
 class Suite(msgspec.Struct, frozen=True):
-    """A cipher suite: how its key is used, how long that is (bytes), and the hash that keys are derived with."""
+    """A cipher suite: its cipher, the key's length in bytes, and the hash that derives keys."""
 
     aead: Callable[[bytes], Aead]
     key_bytes: int
@@ -69,9 +69,10 @@ SUITES: Final = {
 
 
 class Keys:
-    """One direction's keys, from its secret on. ``sequence`` is the number of the next record under them.
+    """One direction's keys, derived from its secret. ``sequence`` is the number of the next record under them.
 
-    The constructor raises ValueError for what is no secret of that suite: keys from nothing would be everybody's.
+    The constructor raises ValueError if ``secret`` does not have the suite's length: anyone could derive keys from an
+    empty one.
     """
 
     __slots__ = ("_aead", "_secret", "_suite", "_vector", "sequence")
@@ -89,18 +90,18 @@ class Keys:
         self.sequence = 0
 
     def update(self) -> None:
-        """To the next keys, as both sides do at a KeyUpdate (RFC 8446 section 7.2)."""
+        """Change to the next keys, as both sides do at a KeyUpdate (RFC 8446 section 7.2)."""
         self._take(_expand(self._suite, self._secret, b"traffic upd", len(self._secret)))
 
     def seal(self, kind: int, content: bytes | memoryview) -> bytes:
-        """The record that carries ``content``, at most PLAIN_BYTES of it."""
+        """Return the record that carries ``content``, at most PLAIN_BYTES of it."""
         header = _HEADER.pack(APPLICATION, _VERSION, len(content) + LEAST_BYTES)
         nonce = (self._vector ^ self.sequence).to_bytes(12, "big")
         self.sequence += 1
         return header + self._aead.encrypt(nonce, b"".join((content, _KINDS[kind])), header)
 
     def seal_into(self, content: memoryview, into: memoryview) -> int:
-        """As ``seal``, of application data, to the front of ``into``; returns how long the record is."""
+        """Seal application data as ``seal`` does, to the front of ``into``. Return the length of the record."""
         sealed = len(content) + LEAST_BYTES
         header = _HEADER.pack(APPLICATION, _VERSION, sealed)
         nonce = (self._vector ^ self.sequence).to_bytes(12, "big")
@@ -111,7 +112,7 @@ class Keys:
         return HEADER_BYTES + sealed
 
     def open(self, record: bytes) -> bytes:
-        """What a whole record carries, its type and padding behind it.
+        """Return the content of a complete record, followed by its type and padding.
 
         Raises BadRecord, after which nothing more can be opened.
         """
@@ -123,7 +124,7 @@ class Keys:
             raise BadRecord from None
 
     def open_into(self, header: memoryview, sealed: memoryview, into: memoryview) -> None:
-        """As ``open``, into ``into``, which is TAG_BYTES shorter than ``sealed``."""
+        """Open as ``open`` does, into ``into``, which is TAG_BYTES shorter than ``sealed``."""
         nonce = (self._vector ^ self.sequence).to_bytes(12, "big")
         self.sequence += 1
         try:
@@ -133,7 +134,7 @@ class Keys:
 
 
 def _expand(suite: Suite, secret: bytes, label: bytes, length: int) -> bytes:
-    """HKDF-Expand-Label with an empty context (RFC 8446 section 7.1)."""
+    """Return HKDF-Expand-Label with an empty context (RFC 8446 section 7.1)."""
     label = b"tls13 " + label
     told = struct.pack(">HB", length, len(label)) + label + b"\0"
     return HKDFExpand(suite.hash, length, told).derive(secret)

@@ -4,8 +4,8 @@
 raises, so the connection waits, times out and speculates in the same way as over a plain socket.
 
 Why not OpenSSL to the end: its connection keeps 39 kB for as long as it lives (two record layers, the peer's chain, the
-spent key agreement), and takes two system calls for each record that it reads. What is left to do after a handshake is
-small: records (``tls.records``), five kinds of messages (``tls.record_reader``), and an end.
+spent key agreement), and takes two system calls for each record that it reads. Little is left to do after a handshake:
+records (``tls.records``), five kinds of messages (``tls.record_reader``), and an end.
 
 Theory of operation. A read takes from the kernel what is there, up to what was asked for, and returns all of its whole
 records at once. So at most a part of a record is held, and a poll reports the rest of it. If such a read ends with the
@@ -29,15 +29,15 @@ from typing import Final
 from sidecar.tls.record_reader import BULK_BYTES, SLACK_BYTES, RecordReader, scratch
 from sidecar.tls.records import ALERT, APPLICATION, HANDSHAKE, PLAIN_BYTES, RECORDS_PER_KEY, Keys
 
-_KEY_UPDATE: Final = b"\x18\0\0\1\0"  # that asks for none in return
+_KEY_UPDATE: Final = b"\x18\0\0\1\0"  # that requests none in return
 _CLOSE_NOTIFY: Final = b"\1\0"
 _FATAL: Final = 2
-WITNESS_BYTES: Final = 64  # by which what is offered again is known
+WITNESS_BYTES: Final = 64  # compared to recognize bytes that are offered again
 RECORDS_AT_ONCE: Final = 4  # sealed for one write: 64 KiB, the most that the kernel mostly takes
 
 
 class TlsFailure(ConnectionAbortedError):
-    """The TLS layer failed in the middle of a connection; ``strerror`` describes how."""
+    """The error of a TLS layer that failed in the middle of a connection; ``strerror`` describes it."""
 
     def __init__(self, words: str) -> None:
         super().__init__(errno.ECONNABORTED, words)
@@ -47,7 +47,7 @@ class TlsSocket:
     """A ``Sealed`` byte stream over ``raw``, which it owns.
 
     ``serves`` is true for the end that answered the handshake; ``most`` is the most bytes of the app's that the peer
-    wants in one record.
+    accepts in one record.
     """
 
     __slots__ = (
@@ -71,12 +71,12 @@ class TlsSocket:
         self._most = most
         self._reading = RecordReader(reading, tickets=not serves)
         self._writing = writing
-        self._rest = b""  # sealed, and not yet the kernel's
+        self._rest = b""  # sealed, and not taken by the kernel yet
         self._owed = 0  # bytes of the app's that were sealed, and not yet reported as sent
         self._refused = b""  # the first of them
         self._replying = False  # ``_rest`` holds an answer to a KeyUpdate
         self._silent = False  # nothing more is sent, not even a close_notify
-        self._cut = False  # on our side: not an end that the peer has sent
+        self._cut = False  # on our side; the peer has sent no end
         self.unread = b""  # opened by a peek, and not read yet
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -158,13 +158,13 @@ class TlsSocket:
         return data
 
     def holds_unread(self) -> bool:
-        """Whether something unread has come that no poll reports: maybe a part of a record."""
+        """Return whether something unread has come that no poll reports: maybe a part of a record."""
         return bool(self.unread or self._reading.held)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def send(self, data: bytes | memoryview) -> int:
-        """As ``socket.send``. What was refused must be offered again as it was, with more behind it or not."""
+        """Send as ``socket.send`` does. Refused bytes must be offered again as they were; more bytes may follow."""
         if self._silent:
             raise BrokenPipeError(errno.EPIPE, "the TLS connection has ended")
         size = len(data)
@@ -206,7 +206,7 @@ class TlsSocket:
             except OSError:
                 if not sent:
                     raise
-                break  # as a socket does: what was taken is told, and the failure to the next call
+                break  # as a socket does: report what was taken; the next call raises the failure
             if not took_all:
                 self._refuse(part)
                 if not sent:
@@ -216,7 +216,7 @@ class TlsSocket:
         return sent
 
     def _push(self, sealed: bytes | memoryview) -> bool:
-        """Hand records to the kernel, and keep the rest; return whether it took all."""
+        """Hand records to the kernel, and keep the rest. Return whether the kernel took all."""
         try:
             taken = self._raw.send(sealed)
         except BlockingIOError:
@@ -237,8 +237,8 @@ class TlsSocket:
         self._replying = False
 
     def _say(self, kind: int, content: bytes) -> None:
-        """Put a record of our own behind the rest, and send what goes now. The next write sends what is left, or fails
-        if the peer is gone."""
+        """Append a record of our own to the rest, and send what the kernel takes now. The next write sends what is
+        left, or fails if the peer is gone."""
         self._rest += self._writing.seal(kind, content)
         with suppress(OSError):
             self._flush()
@@ -262,7 +262,7 @@ class TlsSocket:
     def shutdown(self, how: int) -> None:
         """Send close_notify, then FIN. Raises BlockingIOError while the notice has no room, or another OSError.
 
-        SHUT_RDWR is a cut: no notice is sent, and nothing that has come already is read."""
+        SHUT_RDWR cuts: no notice is sent, and nothing that has come already is read."""
         if how == socket.SHUT_RDWR:
             self._abandon()
         elif not self._silent:
@@ -278,22 +278,23 @@ class TlsSocket:
         self._reading.stop("")
 
     def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
-        """As ``socket.setsockopt``. SO_LINGER prepares a reset: no close_notify may make it look like an end."""
+        """Set an option as ``socket.setsockopt`` does. SO_LINGER prepares a reset: no close_notify is sent then, which
+        would make it look like an end."""
         if level == socket.SOL_SOCKET and option == socket.SO_LINGER:
             self._silent = True
         self._raw.setsockopt(level, option, value)
 
     def getsockopt(self, level: int, option: int) -> int:
-        """As ``socket.getsockopt``."""
+        """Return an option as ``socket.getsockopt`` does."""
         return self._raw.getsockopt(level, option)
 
     def getsockname(self) -> tuple[str, int]:
-        """As ``socket.getsockname``."""
+        """Return the address as ``socket.getsockname`` does."""
         name: tuple[str, int] = self._raw.getsockname()
         return name
 
     def fileno(self) -> int:
-        """The socket's number, for polls."""
+        """Return the socket's number, for polls."""
         return self._raw.fileno()
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
-"""Tables of what is made as it is asked for, bounded in number.
+"""Tables whose entries are made on demand, bounded in number.
 
-Used by ``proxy.inbound``, for the ports of the app that captured connections wanted to reach, and by ``cluster``, for
-the endpoints that requests name themselves. Beyond MOST entries those that are not used make room. Those in use are
-never refused: there are no more of them than connections, which are bounded elsewhere. Were they counted here, a caller
-that tries all ports of a pod, and stays, would keep all others out.
+Used by ``proxy.inbound``, for the ports of the app that are original destinations, and by ``cluster``, for the
+endpoints that requests name explicitly. Beyond MOST entries, unused entries make room. Entries in use are never
+refused: there are no more of them than connections, which are bounded elsewhere. If they counted here, a caller that
+connects to all ports of a pod, and stays, would lock all others out.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, ItemsView, ValuesView
 from typing import Final, Generic, Protocol, TypeVar
 
-MOST: Final = 1024  # kept while they are not used
-ROOM: Final = 64  # made at a time, since looking for it walks all of them
+MOST: Final = 1024  # entries kept while they are not used
+ROOM: Final = 64  # entries dropped at a time, since finding unused ones walks the whole table
 
 
 class Led(Protocol):
-    """What a table keeps: something that leads to connections, and knows whether it is used."""
+    """An entry of a table: it has connections, and reports whether it is in use."""
 
     @property
     def at_rest(self) -> bool: ...
@@ -31,8 +31,8 @@ V = TypeVar("V", bound=Led)
 
 
 def make_room(known: dict[K, V]) -> int:
-    """Drop the oldest of more than MOST entries that are not used, with their idle connections. Return the size at
-    which it is time to look again."""
+    """Drop the oldest unused entries beyond MOST, with their idle connections. Return the size at which to call this
+    again."""
     wanted = len(known) - MOST + ROOM
     at_rest = [key for key, each in known.items() if each.at_rest]
     for key in at_rest[:wanted]:
@@ -41,7 +41,7 @@ def make_room(known: dict[K, V]) -> int:
 
 
 class BoundedTable(Generic[K, V]):
-    """See the module. ``make`` makes the entry of a key."""
+    """A bounded table; see the module. ``make`` makes the entry of a key."""
 
     def __init__(self, make: Callable[[K], V]) -> None:
         self._make = make
@@ -49,11 +49,11 @@ class BoundedTable(Generic[K, V]):
         self._look_at = MOST  # entries at which some make room
 
     def get(self, key: K) -> V | None:
-        """Return the entry that is there already."""
+        """Return the existing entry, or None."""
         return self._known.get(key)
 
     def find(self, key: K) -> V:
-        """Return the entry that is there, or a new one."""
+        """Return the existing entry, or a new one."""
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= self._look_at:
@@ -62,9 +62,9 @@ class BoundedTable(Generic[K, V]):
         return found
 
     def items(self) -> ItemsView[K, V]:
-        """All of them, by key."""
+        """Return all entries, by key."""
         return self._known.items()
 
     def values(self) -> ValuesView[V]:
-        """All of them."""
+        """Return all entries."""
         return self._known.values()

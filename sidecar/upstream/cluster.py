@@ -1,13 +1,13 @@
 """A cluster: a destination with its endpoints, of which one is picked for each request and each opaque connection.
 
-Called by ``proxy`` with a Permit that fits. Inbound has a cluster for each port of the app, with one endpoint; outbound
-one for each port of a service or service entry, and one for all that is neither (PassthroughCluster). In those whose
-endpoints are not known beforehand a request names its own (``at``): the address that the app chose.
+Called by ``proxy`` with a Permit for it. Inbound has a cluster for each port of the app, with one endpoint; outbound
+one for each port of a service or service entry, and one for all other destinations (PassthroughCluster). In clusters
+whose endpoints are not known beforehand, a request names its own (``at``): the address that the app chose.
 
-Theory of operation. ``places`` is what may be picked, as a Snapshot has it; an ``Endpoint`` is made for a place when it
-is picked first. When places change, endpoints that are gone end what they carry and are not picked again. An endpoint
-that can't be reached is passed over for another one, within the time that one connection may take, and is picked last
-for ten seconds: the first caller pays, the others go past it.
+Theory of operation. ``places`` are the candidates of a Snapshot; an ``Endpoint`` is made for a place when it is first
+picked. When places change, endpoints that are gone finish what they carry and are not picked again. If an endpoint
+can't be reached, another one is tried within the time that one connection may take, and the failed one is picked last
+for ten seconds: the first caller pays for the failure, later callers avoid it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sidecar.upstream.bounded_table import MOST, make_room
 from sidecar.upstream.endpoint import Dial, Endpoint
 from sidecar.upstream.pool_stats import EndpointShown, PoolsShown, shown
 
-ATTEMPT_SECONDS: Final = 1.0  # for one endpoint to be reached, while there are others to try
+ATTEMPT_SECONDS: Final = 1.0  # to reach one endpoint, while there are others to try
 MOST_TRIED: Final = 8  # endpoints for one connection: a service that is down must not cost a dial of each
 _LAST: Final = float("inf")  # the load of an endpoint that is picked when no other is left
 
@@ -37,11 +37,11 @@ Connect = Callable[[P, float], Awaitable[Connection]]
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What holds for a cluster as long as it is there.
+    """The fixed properties of a cluster.
 
-    ``name`` is what permits are for, in Envoy's form (``outbound|80||web.shop.svc.cluster.local``); ``shown`` what it
-    is called in a record before an endpoint is picked. ``patience`` is how many seconds a connection may take, with all
-    its attempts; ``next_on`` the failures after which the next endpoint is tried: nothing of the request has been sent
+    ``name`` is the name in permits, in Envoy's form (``outbound|80||web.shop.svc.cluster.local``); ``shown`` the name
+    in a record before an endpoint is picked. ``patience`` is how many seconds a connection may take, with all its
+    attempts; ``next_on`` the failures after which the next endpoint is tried: nothing of the request has been sent
     then.
     """
 
@@ -54,8 +54,8 @@ class Terms(msgspec.Struct, frozen=True):
 
 
 class Cluster(Generic[P]):
-    """``connect`` dials a place, within that many seconds; ``connect_opaque`` does it for connections that are relayed,
-    which have pools of their own then. Both raise ProxyError."""
+    """A cluster; see the module. ``connect`` dials a place within the given seconds; ``connect_opaque`` dials it for
+    connections that are relayed, which then have pools of their own. Both raise ProxyError."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Cluster(Generic[P]):
         self._connect_opaque = connect_opaque
         self._counters = counters
         self._places: Sequence[P] = places
-        self._picked: list[Endpoint | None] = [None] * len(places)  # the endpoint of each place, once there is one
+        self._picked: list[Endpoint | None] = [None] * len(places)  # the endpoint of each place, once it is made
         self._endpoints: dict[P, Endpoint] = {}
         self._leaving: list[Endpoint] = []  # not picked any more, and not empty yet
         self._look_at = MOST  # endpoints at which some make room, in a cluster without places
@@ -85,7 +85,7 @@ class Cluster(Generic[P]):
     # -- its endpoints -----------------------------------------------------------------------------------------------
 
     def take(self, places: Sequence[P]) -> None:
-        """Pick from these from now on."""
+        """Pick from these places from now on."""
         if places == self._places:
             return
         self._places = places
@@ -100,7 +100,7 @@ class Cluster(Generic[P]):
                 self._leaving.append(endpoint)
 
     def at(self, place: P) -> Endpoint:
-        """Return the endpoint at a place that a request or connection names itself."""
+        """Return the endpoint at a place that a request or connection names explicitly."""
         found = self._endpoints.get(place)
         if found is None:
             if not self._places and len(self._endpoints) >= self._look_at:
@@ -113,8 +113,7 @@ class Cluster(Generic[P]):
         return Endpoint(str(place), _bound(self._connect, place), opaque, self.terms.limits, self._counters)
 
     def _pick(self, tried: Sequence[Endpoint]) -> Endpoint:
-        """Return the endpoint that is next. Those that cool down come last. Raises ProxyError(NO_ENDPOINT) where none
-        is left."""
+        """Return the next endpoint. Those that cool down come last. Raises ProxyError(NO_ENDPOINT) if none is left."""
         if self._closed:
             raise ProxyError(Reason.NO_ENDPOINT, f"{self.terms.shown} is gone, or served by others now")
         picked = self._picked
@@ -136,7 +135,7 @@ class Cluster(Generic[P]):
             return endpoint.pool.active + endpoint.opaque.active
 
         number = least_request(range(count), load, random(), random())
-        if (tried or self._cool_until) and load(number) == _LAST:  # both choices: only now all of them are looked at
+        if (tried or self._cool_until) and load(number) == _LAST:  # so are both choices: only now look at all of them
             left = [each for each in range(count) if picked[each] not in tried]
             if not left:
                 raise ProxyError(Reason.NO_ENDPOINT, f"{self.terms.shown} has no endpoint")
@@ -154,11 +153,11 @@ class Cluster(Generic[P]):
     ) -> Lease:
         """Return a connection to an endpoint: the one ``at`` a place, or one that is picked.
 
-        ``fresh``: a new one. ``opaque``: for bytes that are relayed; it is a new one, too. ``at_once``: for a client
-        that has said nothing, which must not wait for a connection, since what it says next may be HTTP.
+        ``fresh``: a new connection. ``opaque``: for bytes that are relayed; a new connection, too. ``at_once``: for a
+        client that has sent nothing. It must not wait for a connection, since its first bytes may be HTTP.
 
-        Raises ProxyError: NO_ENDPOINT, POOL_FULL, POOL_TIMEOUT, or what connecting raises; TypeError for what is no
-        Permit for this cluster and place.
+        Raises ProxyError: NO_ENDPOINT, POOL_FULL, POOL_TIMEOUT, or what connecting raises; TypeError if ``permit`` is
+        not for this cluster and place.
         """
         if permit.__class__ is not Permit or permit.cluster != self.name or permit.at != at:
             raise TypeError("forwarding takes a Permit for this very destination")
@@ -172,7 +171,7 @@ class Cluster(Generic[P]):
         return await self._lease(endpoint, pinned=at is not None, fresh=fresh or opaque, opaque=opaque)
 
     async def _lease(self, endpoint: Endpoint, *, pinned: bool, fresh: bool, opaque: bool) -> Lease:
-        """From this endpoint, or from the next where that can't be reached."""
+        """Return a connection to this endpoint, or to the next one if this can't be reached."""
         tried: list[Endpoint] = []
         patience, until = self.terms.patience, monotonic() + self.terms.patience
         while True:
@@ -199,7 +198,7 @@ class Cluster(Generic[P]):
 
     @property
     def endpoints(self) -> Iterable[Endpoint]:
-        """Those that have been picked, and those that are gone and carry something still."""
+        """The endpoints that have been picked, and those that are gone and still carry something."""
         return (*self._endpoints.values(), *self._leaving)
 
     @property
@@ -209,7 +208,7 @@ class Cluster(Generic[P]):
 
     @property
     def opaque_pools(self) -> list[Pool]:
-        """The pools of all endpoints, for connections that are relayed, where these are apart."""
+        """The pools of all endpoints, for connections that are relayed, if these are separate."""
         return [each.opaque for each in self.endpoints if self.apart]
 
     @property
@@ -223,7 +222,7 @@ class Cluster(Generic[P]):
         return all(each.at_rest for each in self.endpoints)
 
     def shown(self, *, opaque: bool = False) -> PoolsShown:
-        """Return what its pools come to, those for requests or those for ``opaque`` connections."""
+        """Return the totals of its pools, those for requests or those for ``opaque`` connections."""
         now = monotonic()
         pools = self.opaque_pools if opaque else self.pools
         endpoints = [
@@ -234,12 +233,12 @@ class Cluster(Generic[P]):
         return shown(pools, self.terms.limits, self.terms.identities, several)
 
     def renew(self) -> None:
-        """Let no connection that is there be used again."""
+        """Let no existing connection be used again."""
         for endpoint in self._endpoints.values():
             endpoint.renew()
 
     def renew_at(self, places: Collection[P]) -> None:
-        """Likewise at these places alone."""
+        """Renew the connections at these places only."""
         for place in self._endpoints.keys() & set(places):
             self._endpoints[place].renew()
 
@@ -251,12 +250,13 @@ class Cluster(Generic[P]):
             self._leaving = [each for each in self._leaving if not each.unused]
 
     def close(self) -> None:
-        """Close idle connections, for good; what is leased closes when it is released."""
+        """Close idle connections, for good; leased ones close when they are released."""
         self._closed = True
         for endpoint in self._endpoints.values():
             endpoint.close()
 
 
 def _bound(connect: Connect[P], place: P) -> Dial:
-    """No bound method of an endpoint or a cluster: one that makes room is freed at once, without the collector."""
+    """Return a function that dials ``place``. It is no bound method of an endpoint or a cluster, so an endpoint that
+    makes room is freed at once, without the garbage collector."""
     return lambda seconds: connect(place, seconds)

@@ -1,8 +1,8 @@
 """The clusters that the app calls: one for each port of a service, one for each port of a service entry, and one for
-what is neither. Kept in step with the Snapshot.
+all other destinations. Kept in step with the Snapshot.
 
-Called by ``proxy.route_table``, which finds what a request is for. A cluster is made when it is called first, and
-follows the Snapshot from then on: ten thousand services that the app does not call cost it nothing.
+Called by ``proxy.route_table``, which finds the destination of a request. A cluster is made when it is first called,
+and follows the Snapshot from then on: ten thousand services that the app does not call cost nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sidecar.upstream.plaintext import PlaintextConnector
 from sidecar.upstream.transport import Mtls, Plaintext
 
 PASSTHROUGH: Final = "PassthroughCluster"
-# Nothing of the request has been sent then, so the next endpoint may have it.
+# Nothing of the request has been sent then, so the next endpoint may be tried.
 _NOT_REACHED: Final = frozenset(
     {Reason.CONNECT_FAILED, Reason.CONNECT_TIMEOUT, Reason.UPSTREAM_HANDSHAKE, Reason.UPSTREAM_IDENTITY}
 )
@@ -36,7 +36,8 @@ class MeshConnector(Protocol):
 
 
 class Clusters:
-    """``mesh`` dials services, None outside of a mesh. ``patience`` is how many seconds a connection may take."""
+    """The clusters of one process. ``mesh`` dials services; None outside of a mesh. ``patience`` is how many seconds a
+    connection may take."""
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class Clusters:
         )
 
     def of_service(self, port: ServicePort) -> Cluster[Endpoint]:
-        """Return the cluster of a port of a service, as the Snapshot in force has it."""
+        """Return the cluster of a port of a service, by the Snapshot in force."""
         name = str(port)
         known = self._services.get(name)
         if known is not None:
@@ -76,7 +77,7 @@ class Clusters:
         return made
 
     def of_entry(self, port: EntryPort) -> Cluster[Address]:
-        """Return the cluster of a port of a service entry's host. Where the entry has no endpoints, requests name
+        """Return the cluster of a port of a service entry's host. If the entry has no endpoints, requests name
         theirs."""
         key = port.host, port.port
         known = self._entries.get(key)
@@ -93,8 +94,8 @@ class Clusters:
         return made
 
     def follow(self, snapshot: Snapshot) -> None:
-        """Take over a new Snapshot: clusters learn of their endpoints; those whose ports are gone, or are served by
-        others now, end what they carry."""
+        """Apply a new Snapshot. Clusters get their endpoints; those whose ports are gone, or are served by other
+        workloads now, finish what they carry."""
         for name, (cluster, port) in list(self._services.items()):
             now = _same(snapshot, port)
             if now is None or (now.identities, now.sni, now.protocol) != (port.identities, port.sni, port.protocol):
@@ -122,13 +123,13 @@ class Clusters:
                     each.renew_at(joined)
 
     def renew(self) -> None:
-        """Let no connection to a service be used again: our identity has changed."""
+        """Let no existing connection to a service be used again: our identity has changed."""
         for cluster, _ in self._services.values():
             cluster.renew()
 
     @property
     def called(self) -> list[Cluster[Any]]:
-        """Those of services and of service entries."""
+        """The clusters of services and of service entries."""
         return [*[each for each, _ in self._services.values()], *[each for each, _ in self._entries.values()]]
 
     def __iter__(self) -> Iterator[Cluster[Any]]:
@@ -153,12 +154,12 @@ class Clusters:
 
 
 def cluster_name(port: ServicePort | EntryPort) -> str:
-    """Return the name of a port's cluster, as the field writes it."""
+    """Return the name of a port's cluster, in Envoy's form."""
     return f"outbound|{port.port}||{port.host}"
 
 
 def _same(snapshot: Snapshot, port: ServicePort) -> ServicePort | None:
-    """The same port in this Snapshot."""
+    """Return the same port in this Snapshot, or None."""
     service = snapshot.services.get((port.namespace, port.service))
     found = None if service is None else service.ports.get(port.port)
     return found if found is not None and found.trust_domain == port.trust_domain else None

@@ -1,7 +1,7 @@
 """An endpoint of a cluster: the pools of its connections, and whether it could be reached a moment ago.
 
-Made and kept by ``upstream.cluster``, when the endpoint is picked for the first time: of ten thousand endpoints that
-are never called there is nothing here.
+Made and kept by ``upstream.cluster``, when the endpoint is first picked: ten thousand endpoints that are never called
+have no object here.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from sidecar.net.connection import Connection
 from sidecar.net.connection_pool import Limits, Pool, PoolCounters
 from sidecar.upstream.pool_stats import PoolsShown, shown
 
-COOL_DOWN_SECONDS: Final = 10.0  # for which an endpoint that could not be reached is picked last
+COOL_DOWN_SECONDS: Final = 10.0  # an endpoint that could not be reached is picked last for so long
 
 Dial = Callable[[float], Awaitable[Connection]]
 
 
 class Endpoint:
-    """``name`` is ADDRESS:PORT, for people. ``opaque`` is the pool of connections that are relayed, where they must not
-    use up those for requests; otherwise it is ``pool``.
+    """An endpoint; see the module. ``name`` is ADDRESS:PORT, for people. ``opaque`` is the pool of connections that are
+    relayed, if they must not use up those for requests; otherwise it is ``pool``.
 
     ``users`` are captured connections that lead here and are open, whether or not they have a request in progress.
     """
@@ -37,7 +37,7 @@ class Endpoint:
 
     @property
     def at_rest(self) -> bool:
-        """Whether it is not used: no connection is in use, waited for or captured here."""
+        """Whether the endpoint is unused: no connection is in use, waited for or captured here."""
         return not self.users and self.pool.at_rest and self.opaque.at_rest
 
     @property
@@ -46,7 +46,7 @@ class Endpoint:
         return self.pool.unused and self.opaque.unused
 
     def shown(self, limits: Limits) -> PoolsShown:
-        """Return what its pool for requests comes to."""
+        """Return the totals of its pool for requests."""
         return shown([self.pool], limits)
 
     def cool_down(self, now: float) -> None:
@@ -54,7 +54,7 @@ class Endpoint:
         self.cool_until = now + COOL_DOWN_SECONDS
 
     def renew(self) -> None:
-        """Let no connection that is there be used again: what they were made with has changed."""
+        """Let no existing connection be used again: the inputs of dialing have changed."""
         self.pool.renew()
         self.opaque.renew()
 
@@ -65,6 +65,6 @@ class Endpoint:
             self.opaque.sweep(now)
 
     def close(self) -> None:
-        """Close idle connections; what is leased closes when it is released. Requests that wait for one are failed."""
+        """Close idle connections; leased ones close when they are released. Requests that wait for one fail."""
         self.pool.close()
         self.opaque.close()

@@ -1,6 +1,6 @@
 """Connections within the mesh: dialed, secured, and judged before a byte of the app's goes out.
 
-Called by the clusters of services. The server's SPIFFE id is held against those that may serve the service; a failed
+Called by the clusters of services. The server's SPIFFE id is compared with those that may serve the service; a failed
 handshake never falls back to plaintext.
 """
 
@@ -22,13 +22,13 @@ OPAQUE_OFFER: Final = (ALPN_OPAQUE, ALPN_DETECT)
 
 
 class Outcomes(Protocol):
-    """Where handshakes are counted by how they ended."""
+    """The counters of handshakes, by outcome."""
 
     def note(self, outcome: str, group: str) -> None: ...
 
 
 class MtlsConnector:
-    """Dials the mesh: our identity, and where outcomes are counted. One per process."""
+    """The dialer of the mesh, with our identity and the counters of outcomes. One per process."""
 
     def __init__(self, identity: Identity, outcomes: Outcomes, connections: set[Connection]) -> None:
         self.identity = identity
@@ -36,8 +36,8 @@ class MtlsConnector:
         self._connections = connections
 
     async def connect(self, endpoint: Endpoint, transport: Mtls, seconds: float, *, opaque: bool) -> Connection:
-        """Return a secured connection to ``endpoint``, at the first of its addresses that answers; ``seconds`` for it
-        to connect. The ALPN says whether requests follow or ``opaque`` bytes.
+        """Return a secured connection to ``endpoint``, at the first of its addresses that answers. Connecting may take
+        ``seconds``. The ALPN announces requests or ``opaque`` bytes.
 
         Raises ProxyError: what ``net.dial`` raises, NO_IDENTITY, UPSTREAM_HANDSHAKE, UPSTREAM_IDENTITY.
         """
@@ -77,11 +77,11 @@ class MtlsConnector:
 
 
 class Mesh(Protocol):
-    """What this proxy knows of its mesh."""
+    """This proxy's view of its mesh."""
 
     connector: MtlsConnector
 
     @property
     def snapshot(self) -> Snapshot:
-        """The one of this moment."""
+        """The current Snapshot."""
         ...

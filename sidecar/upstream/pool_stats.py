@@ -1,4 +1,4 @@
-"""What the pools of several endpoints come to together, for people and metrics."""
+"""Totals of the pools of several endpoints, for people and metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sidecar.net.connection_pool import Limits, Pool
 
 
 class EndpointShown(msgspec.Struct, frozen=True):
-    """An endpoint's own share."""
+    """The share of one endpoint."""
 
     address: str
     open: int
@@ -21,8 +21,8 @@ class EndpointShown(msgspec.Struct, frozen=True):
 
 
 class PoolsShown(msgspec.Struct, frozen=True):
-    """Pools with the same limits, together. ``identities`` may be at the other end; empty: any. ``endpoints`` is empty
-    where there can be only one."""
+    """The totals of pools with the same limits. ``identities`` are those that may be at the other end; empty: any.
+    ``endpoints`` is empty if there can be only one."""
 
     open: int
     idle: int
@@ -40,7 +40,7 @@ class PoolsShown(msgspec.Struct, frozen=True):
 def shown(
     pools: Sequence[Pool], limits: Limits, identities: tuple[str, ...] = (), endpoints: tuple[EndpointShown, ...] = ()
 ) -> PoolsShown:
-    """Return what these come to, each of which has these limits."""
+    """Return the totals of these pools; each has these limits."""
     failures = [pool.last_failure for pool in pools if pool.last_failure is not None]
     return PoolsShown(
         sum(pool.open for pool in pools),

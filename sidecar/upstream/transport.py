@@ -1,4 +1,4 @@
-"""The two ways in which an endpoint is reached. They have nothing in common, so that neither can become the other."""
+"""The two ways to reach an endpoint. They have nothing in common, so that neither can become the other."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ class Mtls(msgspec.Struct, frozen=True):
 
 
 class Plaintext(msgspec.Struct, frozen=True):
-    """Bytes as the app sends them. ``called`` is what leads there, for people."""
+    """Bytes as the app sends them. ``called`` names the destination, for people."""
 
     called: str

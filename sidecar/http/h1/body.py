@@ -1,12 +1,12 @@
-"""Message bodies: by length, in chunks, until close. Each reader takes bytes and says what of them is body.
+"""Message bodies: by length, in chunks, until close. Each reader takes bytes and returns those that are body.
 
-One reader belongs to one message. ``feed`` gives back decoded body bytes; then ``done`` says whether the body has
-ended, ``rest`` holds what came after it, and ``more`` that a further ``feed(b"")`` has work to do (a call decodes a
-bounded number of chunks, so that no read full of tiny ones holds the loop). Pure.
+One reader belongs to one message. ``feed`` returns decoded body bytes. After it, ``done`` is true if the body has
+ended, ``rest`` holds what came after it, and ``more`` is true if a further ``feed(b"")`` has work to do (a call decodes
+a bounded number of chunks, so that no read full of tiny ones holds the loop). Pure.
 
-The chunk reader is our own, held against h11's by a property test, rather than h11 behind a guard: a guard that
-refuses what h11 lets through (white space after the size, bare CR in an extension, 20-digit sizes, bare LF in trailers)
-has to read all of the framing anyway, and two readers in a row could only disagree.
+The chunk reader is our own, compared with h11's by a property test, rather than h11 behind a guard. A guard that
+refuses what h11 accepts (white space after the size, bare CR in an extension, 20-digit sizes, bare LF in trailers) has
+to read all of the framing anyway, and two readers in a row could only disagree.
 
 Source: RFC 9112 section 7.1, RFC 9110 section 6.5.
 """
@@ -34,7 +34,7 @@ _CHUNK_LINE_START: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:\r|;[^\x00-\x08\x0a
 
 
 class BodyReader(Protocol):
-    """What all three readers have in common; ``trailers`` are those that may be passed on."""
+    """The interface of all three readers; ``trailers`` are those that may be forwarded."""
 
     done: bool
     more: bool
@@ -42,17 +42,17 @@ class BodyReader(Protocol):
     trailers: list[Field]
 
     def feed(self, data: bytes) -> bytes:
-        """The body bytes in ``data``. Raises ProxyError where the framing is broken."""
+        """Return the body bytes in ``data``. Raises ProxyError if the framing is broken."""
         ...
 
     def end(self) -> None:
-        """The peer sent FIN. Raises ProxyError where the body is not complete."""
+        """End the body at the peer's FIN. Raises ProxyError if the body is not complete."""
         ...
 
 
 def reader_for(body: Body, limit: int = 0, *, until_close: bool = False) -> BodyReader:
-    """The reader for a message's ``body``. A chunked one may announce ``limit`` bytes at most, if that is not 0.
-    ``until_close``: an UNKNOWN one is not chunked, but ends with the connection."""
+    """Return the reader for a message's ``body``. A chunked body may announce ``limit`` bytes at most, unless that is
+    0. ``until_close``: an UNKNOWN body is not chunked, but ends with the connection."""
     if body != UNKNOWN:
         return LengthReader(body)
     return CloseReader() if until_close else ChunkReader(limit)
@@ -121,9 +121,9 @@ class ChunkReader:
 
     def __init__(self, limit: int = 0) -> None:
         self._limit = limit
-        self._announced = 0  # bytes of all chunks so far, those to come of this one included
+        self._announced = 0  # bytes of all chunks so far, including those still to come of this one
         self._pending = b""  # the beginning of a chunk line, of a chunk's end or of the trailers
-        self._left = 0  # of the chunk at hand
+        self._left = 0  # bytes of the current chunk
         self._extensions = 0
         self._step = _LINE
         self.done = self.more = False
@@ -133,7 +133,7 @@ class ChunkReader:
     def feed(self, data: bytes) -> bytes:
         if self._pending:
             if self._step is _TRAILERS and b"\n" not in data and len(self._pending) + len(data) < HEAD_BYTES:
-                self._pending += data  # no further line: nothing to judge anew
+                self._pending += data  # no further line: nothing new to judge
                 return b""
             data = self._pending + data
             self._pending = b""
@@ -220,12 +220,12 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 def chunk(data: bytes) -> bytes:
-    """One chunk around ``data``, which is not empty (an empty one would end the body)."""
+    """Return one chunk around ``data``, which is not empty (an empty one would end the body)."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def last_chunk(trailers: list[Field]) -> bytes:
-    """The end of a chunked body."""
+    """Return the end of a chunked body."""
     if not trailers:
         return LAST_CHUNK
     return b"0\r\n%b\r\n" % grammar.field_lines(trailers)

@@ -1,7 +1,7 @@
-"""An exchange with an upstream over HTTP/1 on a pooled connection, as ``streams.ClientStream`` has it.
+"""An exchange with an upstream over HTTP/1 on a pooled connection: a ``streams.ClientStream``.
 
-The codecs are beside it; here is where they meet the waiting. Whatever rule of HTTP the upstream's bytes break, it
-is the upstream's fault, and its connection is never used again.
+The codecs are in modules of their own; this module adds the waiting. If the upstream's bytes break a rule of HTTP, the
+error is the upstream's fault, and its connection is never used again.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class H1ClientStream:
     def push(self, data: bytes) -> bool:
         if (
             self.connection.deadline != NEVER
-        ):  # the answer is waited for meanwhile; an upload that gets on is no silence
+        ):  # the answer is awaited meanwhile; an upload that makes progress is no silence
             self.connection.deadline = monotonic() + self._stream_idle
         return self._push(chunk(data) if self._request_chunked else data)
 
@@ -107,7 +107,7 @@ class H1ClientStream:
         try:
             sent = self.connection.send_nowait(data)
         except ConnectionClosed as gone:
-            self._unsent = data  # the request is not complete, whoever goes on without this
+            self._unsent = data  # the request stays incomplete, so the connection is not reused
             raise _left(gone.detail) from None
         self.wrote = True
         if sent == len(data):
@@ -119,7 +119,7 @@ class H1ClientStream:
         try:
             while self._unsent:
                 # Reads and writes share the connection's one deadline: the read of the answer, which runs at the same
-                # time, has armed it, and a write that gets on pushes it off.
+                # time, has armed it, and a write that makes progress extends it.
                 self.connection.limit(self._stream_idle, Reason.UPSTREAM_TIMEOUT)
                 await self.connection.wait_writable()
                 sent = self.connection.send_nowait(self._unsent)
@@ -140,7 +140,7 @@ class H1ClientStream:
     async def read_head(self) -> Response:
         data = self._buffer
         if not data:
-            # As ``_recv``, two calls less deep: here nearly every exchange waits.
+            # As ``_recv``, two calls less deep: nearly every exchange waits here.
             connection = self.connection
             connection.deadline = monotonic() + self._stream_idle
             connection.overdue_as = Reason.UPSTREAM_TIMEOUT
@@ -162,14 +162,14 @@ class H1ClientStream:
             if parsed is not None:
                 break
             more = b""
-            # Past the version only a line's end can change the verdict.
+            # After the version, only a line's end can change the verdict.
             while b"\n" not in more and (not more or len(data) > VERSION_BYTES) and len(data) < HEAD_BYTES:
                 more = await self._recv()
                 data += more
         head, size = parsed
         if head.status < 200:
             if head.status == 101 and not head.switches_to(self._protocol):
-                raise ProxyError(Reason.UPSTREAM_PROTOCOL, "the upstream switches to a protocol that was not asked for")
+                raise ProxyError(Reason.UPSTREAM_PROTOCOL, "the upstream switches to a protocol that was not requested")
             self._buffer = data[size:]
             return head
         self._keep = head.keep_alive
@@ -179,7 +179,7 @@ class H1ClientStream:
         if not head.body:
             self.done = True
             if size != len(data):
-                self._keep = False  # bytes that nobody asked for
+                self._keep = False  # bytes that belong to no answer
             self._buffer = b""
         else:
             self._reader = reader_for(head.body, until_close=head.until_close)
@@ -250,22 +250,23 @@ class H1ClientStream:
         return data
 
     def _heed(self, keep_alive: bytes) -> None:
-        """Leaves an idle connection a second before the app's own time-out does, where it says one (timeout=N)."""
+        """Limit the idle time to a second less than the app's own time-out, if it announces one (timeout=N)."""
         for member in keep_alive.split(b","):
             name, _, value = member.strip().partition(b"=")
             if name.lower() == b"timeout" and value.isdigit() and len(value) < 7:
                 self._lease.idle_limit = min(self._lease.pool.idle_seconds, max(0.0, int(value) - 1.0))
 
     def _gone(self, how: str) -> ProxyError:
-        """Under TLS 1.3 a server judges our certificate after our handshake is over: an alert is its verdict, then, and
-        an end without a word may be."""
+        """Return the error for a lost connection. Under TLS 1.3 a server judges our certificate after our handshake is
+        over: an alert is its verdict, and a close without one may be."""
         if self.connection.secured is None or self.reused:
             return _left(how)
         verdict = "refused this proxy's certificate" if "alert" in how else "left, or may have refused our certificate"
         return ProxyError(Reason.UPSTREAM_HANDSHAKE, f"right after the handshake the upstream {verdict}: {how}")
 
     def _cut(self, overdue: DeadlineExceeded) -> ProxyError:
-        """What was cut since the server is no longer good is no fault of the caller's."""
+        """Return the upstream's fault if the connection was cut because the server's identity is no longer good;
+        otherwise ``overdue``."""
         if overdue.reason not in CUTS:
             return overdue
         cut = ProxyError(Reason.UPSTREAM_IDENTITY, self.connection.cut_for)
@@ -293,7 +294,7 @@ def _left(how: str) -> ProxyError:
 
 
 def _of_upstream(error: ProxyError) -> ProxyError:
-    """The same broken rule, with the upstream at fault."""
+    """Return an error of the codec with the upstream at fault."""
     if error.reason.fault is Fault.CLIENT:
         return ProxyError(Reason.UPSTREAM_PROTOCOL, f"the upstream's answer: {error.detail}")
     return error

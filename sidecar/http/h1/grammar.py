@@ -1,8 +1,8 @@
 """The one strict grammar of HTTP/1 heads, on bytes: what it does not accept is refused.
 
-``head`` reads complete heads with it, ``body`` trailers. It accepts a subset of what h11 accepts, with the same
-meaning, and a property test holds it there. Where a head is refused, :func:`explain_request` walks its lines in the
-order of their bytes, so that the verdict is the same however the bytes were split. Pure.
+``head`` parses complete heads with it, ``body`` trailers. It accepts a subset of what h11 accepts, with the same
+meaning, and a property test verifies that. If a head is refused, :func:`explain_request` walks its lines in the order
+of their bytes, so that the verdict is the same however the bytes were split. Pure.
 
 Source: RFC 9110 section 5, RFC 9112 sections 2 to 5, with the leniencies that RFC 9112 allows left out (bare LF,
 obs-fold, white space around the start line, leading empty lines).
@@ -18,7 +18,7 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.http.headers import Field
 
 HEAD_BYTES: Final = 32 * 1024  # a head's size, start line to empty line (F6; Envoy allows 60 KiB, nginx 32 KiB)
-VERSION_BYTES: Final = 7  # of a status line, which no answer can do without
+VERSION_BYTES: Final = 7  # of a status line, which every answer has
 HEAD_FIELDS: Final = 100  # Envoy's default
 
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
@@ -31,7 +31,7 @@ REQUEST_HEAD: Final = re.compile(rb"(" + TOKEN + rb"++) (" + TARGET + rb"++) HTT
 RESPONSE_HEAD: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (" + VALUE + rb"*+))?\r\n" + FIELD_BLOCK)
 TRAILER_BLOCK: Final = re.compile(FIELD_BLOCK)
 
-# Of a block that is known to be good: the cheapest that still takes the white space off a value's ends.
+# For a block that is known to be good: the cheapest pattern that still strips the white space around a value.
 _FIELD: Final = re.compile(rb"([^:]++):[ \t]*+((?:[^\r]*[^\r \t])?)[ \t]*+\r\n")
 _FIELD_LINE: Final = re.compile(FIELD_LINE)
 _REQUEST_LINE: Final = re.compile(TOKEN + rb"++ " + TARGET + rb"++ HTTP/1\.[01]\r\n")
@@ -43,19 +43,20 @@ _COLON: Final = b": ".join
 
 
 def split_fields(block: bytes) -> list[Field]:
-    """The fields of a block that a pattern above has matched: (name as sent, value without white space around it)."""
+    """Return the fields of a block that a pattern above has matched: (name as sent, value without white space
+    around it)."""
     return _FIELD.findall(block)
 
 
 def field_lines(fields: list[Field]) -> bytes:
-    """The fields as lines of a head or of trailers."""
+    """Return the fields as lines of a head or of trailers."""
     return b"\r\n".join([*map(_COLON, fields), b""])
 
 
 def explain_request(data: bytes) -> None:
-    """Raises ProxyError for the first line of a request head that breaks the grammar or a limit.
+    """Raise ProxyError for the first line of a request head that breaks the grammar or a limit.
 
-    Returns where more bytes could still make it a good head. ``data`` starts at the head's first byte.
+    Return if more bytes could still make it a good head. ``data`` starts at the head's first byte.
     """
     if data and not _TOKEN_BYTE.match(data):
         raise ProxyError(Reason.BAD_REQUEST, "the request line does not begin with a method")
@@ -63,14 +64,14 @@ def explain_request(data: bytes) -> None:
 
 
 def explain_response(data: bytes) -> None:
-    """As :func:`explain_request`, for the head of a response."""
+    """Do as :func:`explain_request`, for the head of a response."""
     if data and not b"HTTP/1.".startswith(data[:VERSION_BYTES]):
         raise ProxyError(Reason.BAD_REQUEST, "the answer does not begin with HTTP/1")
     _explain(data, _check_status_line)
 
 
 def explain_trailers(data: bytes) -> None:
-    """As :func:`explain_request`, for the trailers after a chunked body."""
+    """Do as :func:`explain_request`, for the trailers after a chunked body."""
     _explain(data, None)
 
 

@@ -1,11 +1,11 @@
 """HTTP/1's request and response heads: the one constructor of each, which enforces every rule on it.
 
-A head is a ``message.Request`` or ``message.Response`` with what only HTTP/1 knows beside it; the codecs of
-``http.h1.server_stream`` and ``http.h1.client`` read that, and nothing between them does. A head that goes out is
-rebuilt from one of these, never copied through. Pure.
+A head is a ``message.Request`` or ``message.Response`` with the properties that only HTTP/1 has. Only the codecs of
+``http.h1.server_stream`` and ``http.h1.client`` read these, and nothing between them. A head that goes out is rebuilt
+from such an object, never copied through. Pure.
 
-Source: RFC 9112 sections 3, 6 and 9.3; ``grammar`` for the bytes, ``headers`` for what names mean, ``paths`` for the
-target.
+Source: RFC 9112 sections 3, 6 and 9.3; ``grammar`` for the bytes, ``headers`` for the meaning of names, ``paths`` for
+the target.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ResponseHead(Response, frozen=True, gc=False):
     until_close: bool = False
 
     def switches_to(self, wanted: bytes) -> bool:
-        """Whether this 101 names, in Upgrade, only protocols that ``wanted`` (a request's Upgrade) has offered."""
+        """Return whether this 101's Upgrade names only protocols that ``wanted`` (a request's Upgrade) has offered."""
         offered = headers.tokens(wanted)
         chosen = headers.tokens(self.known.get(headers.UPGRADE, b""))
         return bool(chosen) and all(protocol in offered for protocol in chosen)
@@ -54,17 +54,17 @@ _PHRASES: Final = {status.value: status.phrase.encode() for status in HTTPStatus
 
 
 def phrase_for(status: int) -> bytes:
-    """The usual reason phrase of a status; b"" where there is none."""
+    """Return the usual reason phrase of a status; b"" if there is none."""
     return _PHRASES.get(status, b"")
 
 
 def phrase_of(response: Response) -> bytes:
-    """The reason phrase to send: the one that came, if the answer came over HTTP/1."""
+    """Return the reason phrase to send: the upstream's own, if the answer came over HTTP/1."""
     return response.phrase if isinstance(response, ResponseHead) else phrase_for(response.status)
 
 
 def local_reply_head(reply: LocalReply, *, close: bool) -> bytes:
-    """The bytes of a local reply before its body; ``close``: no request is taken after it."""
+    """Return the head of a local reply as bytes; ``close``: the connection takes no request after it."""
     return b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\n%b\r\n" % (
         reply.status,
         phrase_for(reply.status),
@@ -75,7 +75,7 @@ def local_reply_head(reply: LocalReply, *, close: bool) -> bytes:
 
 
 def parse_request(data: bytes) -> tuple[RequestHead, int] | None:
-    """The head at the front of ``data`` and its size in bytes; None while it is incomplete. Raises ProxyError."""
+    """Return the head at the start of ``data`` and its size in bytes; None if it is incomplete. Raises ProxyError."""
     match = grammar.REQUEST_HEAD.match(data)
     if match is None or match.end() > HEAD_BYTES:
         grammar.explain_request(data)
@@ -88,7 +88,7 @@ def parse_request(data: bytes) -> tuple[RequestHead, int] | None:
 
 
 def request_head(method: bytes, target: bytes, minor: int, fields: list[Field]) -> RequestHead:
-    """The constructor: raises ProxyError where any rule on a request is broken."""
+    """Construct a request's head. Raises ProxyError if any rule on a request is broken."""
     known, kept = _index(fields)
     body = _body(known, minor)
     authority = known.get(headers.HOST)
@@ -122,8 +122,8 @@ def request_head(method: bytes, target: bytes, minor: int, fields: list[Field]) 
 
 
 def parse_response(data: bytes, method: bytes) -> tuple[ResponseHead, int] | None:
-    """As :func:`parse_request`, for the answer to a request with ``method``. Reasons are those of a client's fault;
-    whoever reads an upstream's bytes turns them round."""
+    """Parse, as :func:`parse_request` does, the answer to a request with ``method``. Errors carry reasons of a client's
+    fault; the caller that reads an upstream's bytes converts them."""
     match = grammar.RESPONSE_HEAD.match(data)
     if match is None or match.end() > HEAD_BYTES:
         grammar.explain_response(data)
@@ -137,11 +137,11 @@ def parse_response(data: bytes, method: bytes) -> tuple[ResponseHead, int] | Non
 
 
 def response_head(status: int, phrase: bytes, minor: int, fields: list[Field], method: bytes) -> ResponseHead:
-    """The constructor: raises ProxyError where any rule on an answer is broken."""
+    """Construct an answer's head. Raises ProxyError if any rule on an answer is broken."""
     known, kept = _index(fields)
     body = _body(known, minor)
     until_close = False
-    announced = False  # a body where there is none: should it come all the same, then as nobody's bytes
+    announced = False  # a body where none is allowed: if its bytes came anyway, they would belong to no answer
     if status < 200 or status == 204 or status == 304 or method == b"HEAD":
         if status < 200 or status == 204:
             announced = body != EMPTY
@@ -170,7 +170,7 @@ _ONCE: Final = frozenset({headers.HOST, headers.CONTENT_LENGTH, headers.TRANSFER
 
 
 def _index(fields: list[Field]) -> tuple[dict[bytes, bytes], list[Field]]:
-    """What the fields mean to us, and those that are not hop-by-hop."""
+    """Return the values of fields that have a meaning here, and the fields that are not hop-by-hop."""
     known: dict[bytes, bytes] = {}
     kept: list[Field] = []
     spelling = headers.SPELLINGS
@@ -193,7 +193,7 @@ def _index(fields: list[Field]) -> tuple[dict[bytes, bytes], list[Field]]:
 
 
 def _body(known: dict[bytes, bytes], minor: int) -> Body:
-    """RFC 9112 section 6.3, with every ambiguity refused."""
+    """Return the length of the body by RFC 9112 section 6.3. Raises ProxyError for every ambiguity."""
     coding = known.get(headers.TRANSFER_ENCODING)
     length = known.get(headers.CONTENT_LENGTH)
     if coding is not None:
@@ -212,7 +212,9 @@ def _body(known: dict[bytes, bytes], minor: int) -> Body:
 
 
 def _other_form(method: bytes, target: bytes, authority: bytes, body: Body, minor: int) -> tuple[bytes, bytes, bool]:
-    """Absolute, authority and asterisk form (RFC 9112 section 3.2): (target, authority, whether it was absolute)."""
+    """Parse the absolute, authority and asterisk forms (RFC 9112 section 3.2).
+
+    Return (target, authority, whether the target was absolute). Raises ProxyError."""
     if method == b"CONNECT":
         if body or not minor:
             raise ProxyError(Reason.BAD_REQUEST, "CONNECT has a body, or is HTTP/1.0")
@@ -237,6 +239,6 @@ def _other_form(method: bytes, target: bytes, authority: bytes, body: Body, mino
 
 
 def _wanted_upgrade(value: bytes) -> bytes:
-    """The protocols to upgrade to. h2c is never offered on: it would leave the proxy blind (RFC 9113 section 3.1)."""
+    """Return the protocols to upgrade to. h2c is never offered: the proxy could not read it (RFC 9113 section 3.1)."""
     wanted = [member.strip(b" \t") for member in value.split(b",")]
     return b", ".join([member for member in wanted if member and member.lower() not in (b"h2c", b"h2")])

@@ -1,7 +1,7 @@
 """A client's HTTP/1 connection: one ``ServerStream`` per request, one after the other.
 
-``proxy.connection_handler`` and ``proxy.explicit`` make one, ``proxy.request_loop`` takes the streams from it; nothing
-behind ``proxy.request_loop`` sees it.
+``proxy.connection_handler`` and ``proxy.explicit`` make one, ``proxy.request_loop`` takes the streams from it; the
+handlers that ``proxy.request_loop`` calls do not see it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from sidecar.telemetry.record import ConnectionInfo
 
 
 class H1ServerConnection:
-    """``buffer`` has come already; ``peer_ip`` is the client's address. ``trusted``: its word on callers before it
-    counts. ``xfcc`` is a mesh peer, in the form in which the app is told of it; ``origin`` goes into records."""
+    """A ``ServerConnection`` over HTTP/1. ``buffer`` has been read already; ``peer_ip`` is the client's address.
+    ``trusted``: the client is trusted to report the callers before it. ``xfcc`` is a mesh peer's identity, in the form
+    that the app receives; ``origin`` goes into records."""
 
     __slots__ = ("_failure", "_served", "_stream", "connection", "origin")
 
@@ -40,7 +41,7 @@ class H1ServerConnection:
         self.origin = origin
         address = (str(parse_ip(peer_ip) or peer_ip)).encode()
         self._stream = H1ServerStream(connection, buffer, timeouts, address, trusted=trusted, xfcc=xfcc)
-        self._served = False  # a head has come
+        self._served = False  # a head has been read
         self._failure: ProxyError | None = None
 
     @property
@@ -57,18 +58,18 @@ class H1ServerConnection:
         self.connection.reset()
 
     def leaves_with(self, drain: DrainState) -> None:
-        """Close after the reply at hand once ``drain`` is active."""
+        """Close after the current reply once ``drain`` is active."""
         self._stream.drain = drain
 
     def fail_next(self, error: ProxyError) -> None:
-        """Refuse what came: it is no request, for a reason that was found before this object was made."""
+        """Refuse the next request with ``error``, which was found before this object was made."""
         self._failure = error
 
     async def next_stream(self) -> H1ServerStream | None:
-        """Wait for the next request; None when the client is done. It is valid until the next call.
+        """Wait for the next request; return None when the client is done. The stream is valid until the next call.
 
-        ``failure`` of the stream is set if what came is no request: then there may be no ``request``, and all that
-        can be done is to reply.
+        If the client's bytes are no valid request, the stream's ``failure`` is set. Then there may be no ``request``,
+        and the caller can only reply.
         """
         stream = self._stream
         stream.reply_begun = False
@@ -80,7 +81,7 @@ class H1ServerConnection:
                 raise self._failure
             data = stream.rest
             if not data:
-                # The first request has to come as soon as a head has to be complete; later ones may take their time.
+                # The first request has to begin within the time limit of a head; later ones may take longer.
                 timeouts = stream.timeouts
                 connection.deadline = monotonic() + (timeouts.idle if self._served else timeouts.request_head)
                 connection.overdue_as = Reason.CONNECTION_IDLE
@@ -134,7 +135,7 @@ class H1ServerConnection:
                     return parsed
 
     async def goes_on(self) -> bool:
-        """Whether another request may follow the one at hand, whose reply has ended; otherwise close."""
+        """Return whether another request may follow the current one, whose reply has ended. Otherwise close."""
         stream = self._stream
         if not stream.closing and (stream.body_done or stream.settle()):
             return True
@@ -145,6 +146,6 @@ class H1ServerConnection:
         stream = self._stream
         request = stream.request
         if request is not None and not request.keep_alive and stream.body_done and not stream.rest:
-            self.connection.close()  # the client wanted it so: nothing more comes that would turn FIN into RST
+            self.connection.close()  # the client asked to close: it sends no more bytes that would turn FIN into RST
         else:
             await self.connection.close_after_reply()

@@ -1,7 +1,8 @@
-"""One request on a client's HTTP/1 connection, and the reply to it, as ``streams.ServerStream`` has them.
+"""One request on a client's HTTP/1 connection, and the reply to it: a ``streams.ServerStream``.
 
-``server`` reads the heads. The codecs are beside it; here is where they meet the waiting. A read arms its
-connection's deadline before it waits and disarms it after, so that no client is timed out while nothing is asked of it.
+``server`` reads the heads. The codecs are in modules of their own; this module adds the waiting. A read arms its
+connection's deadline before it waits and disarms it after, so no client is timed out while the proxy expects nothing of
+it.
 """
 
 from __future__ import annotations
@@ -24,16 +25,15 @@ from sidecar.net.connection import NEVER, Connection, ConnectionClosed, Deadline
 from sidecar.net.graceful_drain import NOT_DRAINING
 
 VERSIONS: Final = "HTTP/1.0", "HTTP/1.1"
-CLIENT_ERROR: Final = 400  # after statuses from here on, an app reads no more of the body
+CLIENT_ERROR: Final = 400  # after this status or a higher one, an app reads no more of the body
 SETTLED_BYTES: Final = 65_536  # of an unwanted body, read so that its connection can be kept
 
 
 class H1ServerStream:
     """A ``ServerStream`` over HTTP/1: one request and its reply. ``server.H1ServerConnection`` begins each.
 
-    HTTP/1 carries one at a time, so a connection has one object of these, and ``next_stream`` makes it the next
-    request's: making twenty attributes anew would cost 2 % of a whole exchange. ``rest`` and ``closing`` are what
-    stays.
+    HTTP/1 carries one at a time, so a connection has one such object, and ``next_stream`` reuses it for the next
+    request: setting twenty attributes again would cost 2 % of a whole exchange. ``rest`` and ``closing`` are kept.
     """
 
     __slots__ = (
@@ -81,7 +81,7 @@ class H1ServerStream:
         self.peer = connection.peer
         self.peer_ip = peer_ip
         self.trusted = trusted
-        self.xfcc = xfcc  # a mesh peer, in the form in which the app is told of it
+        self.xfcc = xfcc  # a mesh peer's identity, in the form that the app receives
         self.closing = False
         self.protocol = VERSIONS[1]
         self.drain = NOT_DRAINING
@@ -93,8 +93,8 @@ class H1ServerStream:
         self.request_trailers: list[Field] = []
         self._reader: BodyReader | None = None
         self.first = b""
-        self._broken: ProxyError | None = None  # why the body can't be read on: what follows must not be either
-        self._held = False  # the client may wait for 100 before it sends its body
+        self._broken: ProxyError | None = None  # why the body can't be read further; nothing after it is read
+        self._held = False  # the client may be waiting for 100 before it sends its body
         self._chunked = False
         self._window_bytes = 0
         self._waited = 0.0
@@ -103,7 +103,7 @@ class H1ServerStream:
     # -- the request -------------------------------------------------------------------------------------------------
 
     def take_failure(self) -> ProxyError | None:
-        """See ``ServerStream``. Kept, the error would hold all that it passed."""
+        """See ``ServerStream``. The error is not kept: it would hold all frames that it passed."""
         failure = self.failure
         if failure is not None:
             self.failure = None
@@ -112,7 +112,7 @@ class H1ServerStream:
     # -- the request's body ------------------------------------------------------------------------------------------
 
     def begin_body(self, head: RequestHead, data: bytes) -> None:
-        """The body of ``head`` begins with ``data``. Raises ProxyError."""
+        """Begin the body of ``head``, whose first bytes are ``data``. Raises ProxyError."""
         limit = self.timeouts.max_body
         if limit and head.body > limit:
             self.body_done = False
@@ -173,7 +173,7 @@ class H1ServerStream:
             if limit and self.bytes_in > limit:
                 raise ProxyError(Reason.BODY_TOO_LARGE, f"the body is longer than {limit} bytes")
         except ProxyError as error:
-            # The bytes are lost, and a reader that went on would find an end of the body where there is none.
+            # The bytes are lost, and a reader that continued would find an end of the body where there is none.
             self._broken = ProxyError(error.reason, error.detail)
             self.closing = True
             raise
@@ -195,7 +195,7 @@ class H1ServerStream:
         return data
 
     async def _recv_body(self) -> bytes:
-        """Waits for body bytes: at most ``stream_idle`` at a time, and not for a client that trickles."""
+        """Wait for body bytes, at most ``stream_idle`` at a time. Raises ProxyError if the client sends too slowly."""
         connection, timeouts = self.connection, self.timeouts
         silent_since = monotonic()
         while True:
@@ -242,7 +242,7 @@ class H1ServerStream:
             try:
                 await self._send(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, phrase_of(head), field_lines(head.fields)))
             except ProxyError:
-                self.reply_begun = True  # a part of it may have gone, and no head can follow upon that
+                self.reply_begun = True  # a part of it may have gone, and no head can follow that
                 raise
 
     async def send_head(self, head: Response, body: bytes, *, done: bool) -> None:
@@ -304,7 +304,7 @@ class H1ServerStream:
         self.connection.revive()
         request = self.request
         if request is None or request.body or in_doubt or self.drain.active:
-            self.closing = True  # after a refusal no body is read on, so that its verdict depends on no timing
+            self.closing = True  # after a refusal, read no more of the body: the outcome must not depend on timing
         self.reply_begun = True
         body = b"" if request is not None and request.method == b"HEAD" else reply.body
         self.bytes_out += len(body)
@@ -319,7 +319,7 @@ class H1ServerStream:
             raise ProxyError(Reason.CLIENT_CLOSED, f"the client went away: {gone.detail}") from None
 
     async def _send_slowly(self, rest: memoryview) -> None:
-        """To a client that takes nothing now: it has ``stream_idle`` for each piece."""
+        """Send to a client that takes nothing now. It has ``stream_idle`` for each piece."""
         connection = self.connection
         self._write_until = monotonic() + self.timeouts.stream_idle
         try:
@@ -330,7 +330,7 @@ class H1ServerStream:
                 except DeadlineExceeded as overdue:
                     if overdue.reason is not Reason.CLIENT_IDLE:
                         raise
-                    connection.revive()  # whose deadline it was, each of the two finds out by itself
+                    connection.revive()  # the reader and the writer each check if the deadline was theirs
                 sent = connection.send_nowait(rest)
                 now = monotonic()
                 if sent:
@@ -343,12 +343,12 @@ class H1ServerStream:
             self._arm()
 
     def _arm(self) -> None:
-        """The connection has one deadline: the sooner of those of a body that is read and a reply that is written."""
+        """Set the connection's one deadline to the sooner of those for the body's reader and the reply's writer."""
         self.connection.deadline = min(self._read_until, self._write_until)
         self.connection.overdue_as = Reason.CLIENT_IDLE
 
     def watch(self, upstream: ClientStream | None) -> None:
-        """See ``ServerStream``: the sweeper looks at the connection."""
+        """See ``ServerStream``. The sweeper watches the connection."""
         self.connection.watcher = upstream
 
     # -- the end -----------------------------------------------------------------------------------------------------
@@ -358,12 +358,14 @@ class H1ServerStream:
         self.closing = True
 
     def _breaks_off(self, status: int, *, done: bool) -> bool:
-        """Whether the connection will end with the reply, whose head comes before the body has ended: the rest of that
-        must never be read as a request. Where a reply goes on beside the body, only its end can tell for certain."""
+        """Return whether the connection will end with a reply whose head is sent before the request's body has ended.
+
+        The rest of that body must never be read as a request. If the reply continues beside the body, this is only a
+        guess: it is certain when the reply ends."""
         return not self.settle() if done else self._held or status >= CLIENT_ERROR
 
     def settle(self) -> bool:
-        """Whether the next request can follow: what is left of this one's body is dropped if all of it is there."""
+        """Return whether the next request can follow. Drop the rest of this one's body if it has arrived completely."""
         left = SETTLED_BYTES
         try:
             while not self.body_done and left > 0:
