@@ -42,6 +42,9 @@ def effective(held: Iterable[Held]) -> dict[Key, Document]:
             unreadable.append(one)
         else:
             found[one.key] = one.document
+    for one in unreadable:  # before services: whether policies select by labels has to be known of all of them
+        if one.key[0] == "AuthorizationPolicy":
+            _put(found, _denying(one))
     for one in unreadable:
         kind, namespace, _ = one.key
         if kind in ("PeerAuthentication", "Service"):
@@ -50,8 +53,6 @@ def effective(held: Iterable[Held]) -> dict[Key, Document]:
         if kind in ("Sidecar", "Service"):
             _without(found, "Sidecar", namespace)
             _put(found, _registry_only(namespace))
-        if kind == "AuthorizationPolicy":
-            _put(found, _denying(one))
         if kind == "Service":
             _put(found, _nobodys(one))
             if any(_selects_in(each, namespace) for each in found.values()):

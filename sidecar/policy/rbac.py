@@ -122,7 +122,10 @@ class Engine:
         if self._allow is None and ("ALLOW", True) not in self._groups:
             return True, ""
         allowed_by = _earlier(allow, self._first("ALLOW", True, view))
-        return (False, "") if allowed_by is None else (True, allowed_by.policy)
+        if allowed_by is not None:
+            return True, allowed_by.policy
+        by_default = (each.spec.title for each in self._policies if each.spec.dry_run and each.spec.action == "ALLOW")
+        return False, next(by_default, "")
 
     def _first(self, action: Action, dry_run: bool, view: View) -> CompiledRule | None:
         group = self._groups.get((action, dry_run))

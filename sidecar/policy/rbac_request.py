@@ -26,6 +26,8 @@ Ip = tuple[int, int]
 """The version, and the address as a number."""
 
 _DEFAULT_PORT: Final = 80
+_NOT_VISIBLE: Final = bytes(each for each in range(256) if not 0x21 <= each <= 0x7E)
+MOST_READINGS: Final = 64  # of one field: each rule about it may look at all of them
 _MEMO: Final = 1024  # entries of each memo; bounded because peers can fill them
 _MEMO_BYTES: Final = 256  # of an authority or an address that is kept
 _ABSENT: Final = (b"", 0)
@@ -78,7 +80,7 @@ class Memo:
 class View:
     """One request, or one connection if ``http`` is false."""
 
-    __slots__ = ("_forms", "_headers", "_memo", "asked", "http", "peer")
+    __slots__ = ("_forms", "_headers", "_memo", "_readings", "asked", "http", "peer")
 
     def __init__(self, asked: Asked, peer: Peer, memo: Memo) -> None:
         self.asked = asked
@@ -87,6 +89,7 @@ class View:
         self._memo = memo
         self._forms: tuple[bytes, ...] | None = ()  # not read yet
         self._headers: dict[bytes, tuple[bytes, ...]] | None = None
+        self._readings: dict[bytes, tuple[bytes, ...] | None] | None = None
 
     def forms(self) -> tuple[bytes, ...] | None:
         """Return the path as it is forwarded, and as it is judged. A rule that allows must match each form; one that
@@ -133,6 +136,29 @@ class View:
             values = (*values, self.asked.authority)
         self._headers[name] = values
         return values
+
+    def readings(self, name: bytes) -> tuple[bytes, ...] | None:
+        """All that a server may read as the value of that field: each value as it is, cut at both ends, and each member
+        of a list; also of fields whose names differ by an underscore. None for more than MOST_READINGS of them."""
+        if self._readings is None:
+            self._readings = {}
+        elif name in self._readings:
+            return self._readings[name]
+        twin = name.replace(b"-", b"_")
+        values = list(self.header(name))
+        if twin != name:
+            values += [value for key, value in self.asked.fields if key.lower().replace(b"-", b"_") == twin]
+        if name == b"host" and values:
+            values += [canonical_authority(value) for value in values]
+            values += [value.rpartition(b":")[0] for value in values if value[-1:].isdigit() and b":" in value]
+        found: dict[bytes, None] = {}
+        for value in values:
+            for each in (value, *(value.split(b",", MOST_READINGS + 1) if b"," in value else ())):
+                found[each] = found[each.strip(_NOT_VISIBLE)] = None
+            if len(found) > MOST_READINGS:
+                break
+        readings = self._readings[name] = tuple(found) if len(found) <= MOST_READINGS else None
+        return readings
 
     def client(self) -> Ip | None:
         """Return the address that the connection comes from."""

@@ -43,7 +43,6 @@ Show = Callable[[View], str]
 UNDECIDED: Final = "can't be decided"
 _HEADER_KEY: Final = re.compile(r"request\.headers\[(:authority|[!#$%&'*+.^_`|~0-9A-Za-z-]+)\]")
 _HIDDEN_HEADERS: Final = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"})
-_NOT_VISIBLE: Final = bytes(each for each in range(256) if not 0x21 <= each <= 0x7E)
 _SHOWN_BYTES: Final = 256
 _LOCAL_TRUST_DOMAIN: Final = "cluster.local"
 
@@ -144,6 +143,7 @@ class Fields:
         known: Mapping[str, _Make] = {
             "source.principal": self._principals,
             "source.namespace": self._namespaces,
+            "source.serviceAccount": self._accounts,
             "destination.port": self._ports,
             "connection.sni": self._sni,
         }
@@ -232,13 +232,8 @@ class Fields:
             match, unsure = found.matcher(), self._unsure
             if found.present:
                 match = _present
-            elif self._wide(negated):
-                match = _any_reading(match)
-            return Term(
-                name,
-                lambda view: any(map(match, view.header(field))) is not negated if view.http else unsure,
-                _show_header(field),
-            )
+            holds = _wide_header if self._wide(negated) else _narrow_header
+            return Term(name, holds(field, match, negated, unsure), _show_header(field))
 
         return make
 
@@ -283,15 +278,22 @@ def _present(_: bytes) -> bool:
     return True
 
 
-def _any_reading(match: Match) -> Match:
-    """Match a header value as it is, stripped at both ends, or by one of its members: servers differ in reading it."""
+def _wide_header(field: bytes, match: Match, negated: bool, unsure: bool) -> Holds:
+    def holds(view: View) -> bool:
+        readings = view.readings(field) if view.http else None
+        return unsure if readings is None else any(map(match, readings)) is not negated
 
-    def wide(value: bytes) -> bool:
-        if match(value) or match(value.strip(_NOT_VISIBLE)):
-            return True
-        return b"," in value and any(match(member.strip(_NOT_VISIBLE)) for member in value.split(b","))
+    return holds
 
-    return wide
+
+def _narrow_header(field: bytes, match: Match, negated: bool, unsure: bool) -> Holds:
+    def holds(view: View) -> bool:
+        if not view.http:
+            return unsure
+        values = view.header(field)
+        return (bool(values) and all(map(match, values))) is not negated
+
+    return holds
 
 
 def _fails(_: View) -> bool:

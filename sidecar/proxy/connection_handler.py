@@ -10,13 +10,13 @@ import typing
 from functools import partial
 from time import monotonic, time
 
-from sidecar.errors import ProxyError, Reason
+from sidecar.errors import CUTS, ProxyError, Reason
 from sidecar.http.first_bytes import Detected
 from sidecar.http.h1.server import H1ServerConnection
 from sidecar.net.connection import NEVER, Connection, ConnectionClosed, DeadlineExceeded
 from sidecar.net.connection_pool import Lease
 from sidecar.proxy.context import ProxyContext
-from sidecar.proxy.pipeline import BytesRouting, Routing, serve_bytes, serve_request
+from sidecar.proxy.pipeline import BytesRouting, Routing, RunningBytes, serve_bytes, serve_request
 from sidecar.proxy.protocol_detection import (
     Detection,
     ServerFirstCache,
@@ -32,6 +32,7 @@ from sidecar.telemetry.record import ConnectionInfo, Record
 from sidecar.tls.connection_security import AS_IT_CAME, ConnectionSecurity
 
 _PROTOCOL = {Detected.TLS: "TLS", Detected.HTTP2: "HTTP/2", Detected.OPAQUE: "TCP"}
+_UNKNOWN_BYTES = Detection(Detected.OPAQUE, b"", None)
 
 
 class Target(Routing, BytesRouting, typing.Protocol):
@@ -101,7 +102,8 @@ async def serve_target(
     handshake: the acceptor has to look at the connection again. Otherwise return False.
     """
     protocol = protocol or target.protocol
-    who = ConnectionInfo(0.0, "", 0.0, target.original, security.principal, host, target.reached(connection))
+    sni = b"" if connection.secured is None else connection.secured.sni
+    who = ConnectionInfo(0.0, "", 0.0, target.original, security.principal, host, target.reached(connection), sni)
     if protocol == "tcp":
         origin = _info("opaque bytes, as the port is declared", 0.0, who, security)
         found = Detection(Detected.OPAQUE, b"", None)
@@ -125,11 +127,18 @@ async def serve_target(
     return False
 
 
+async def _dial_early(connection: Connection, target: Target, context: ProxyContext, who: ConnectionInfo) -> Lease:
+    """Dial for a silent client. From now on, until it is known what it speaks, a policy that denies bytes cuts it."""
+    lease = await target.dial_early(who)
+    context.in_progress[id(who)] = RunningBytes(target, connection, _UNKNOWN_BYTES, who)
+    return lease
+
+
 async def _after_silence(
     connection: Connection, target: Target, context: ProxyContext, who: ConnectionInfo
 ) -> Detection:
     """Dial for a silent client, and wait until it or the app sends something. Raises ProxyError, ConnectionClosed."""
-    lease = await target.dial_early(who)
+    lease = await _dial_early(connection, target, context, who)
     try:
         first = await first_of(connection, lease.connection, b"", NEVER, context.timeouts.idle, look=True)
     except BaseException:
@@ -137,6 +146,7 @@ async def _after_silence(
         raise
     finally:
         connection.deadline = NEVER
+        context.in_progress.pop(id(who), None)
     if begins_handshake(first):
         lease.release(reusable=False)
         return Detection(Detected.TLS, b"", None, begins_handshake=True)
@@ -156,7 +166,7 @@ async def _handshake_for_http(connection: Connection, context: ProxyContext) -> 
 def _info(words: str, after: float, who: ConnectionInfo, security: ConnectionSecurity) -> ConnectionInfo:
     if security.words:
         words = f"{words}; within {security.words}"
-    return ConnectionInfo(time() - after, words, after, who.original, who.principal, who.client, who.place)
+    return ConnectionInfo(time() - after, words, after, who.original, who.principal, who.client, who.place, who.sni)
 
 
 async def _detect(
@@ -173,7 +183,7 @@ async def _detect(
         found = await detect_protocol(
             connection,
             b"",
-            partial(target.dial_early, who),
+            partial(_dial_early, connection, target, context, who),
             target.server_first_cache,
             lease=None,
             head_timeout=context.timeouts.request_head,
@@ -185,7 +195,11 @@ async def _detect(
         counters.detect_nothing += 1
         return False
     except DeadlineExceeded as overdue:
-        if overdue.reason is not Reason.HEAD_TIMEOUT:
+        if overdue.reason in CUTS:
+            cut = ProxyError(overdue.reason, connection.cut_for)
+            origin = _info("undecided: it was cut", monotonic() - began, who, security)
+            _refuse(connection, Detected.OPAQUE, cut, origin, target, context)
+        elif overdue.reason is not Reason.HEAD_TIMEOUT:
             counters.detect_nothing += 1
         else:
             counters.detect_undecided += 1
@@ -198,6 +212,8 @@ async def _detect(
         origin = _info("undecided: the client was silent", monotonic() - began, who, security)
         _refuse(connection, Detected.OPAQUE, error, origin, target, context)
         return False
+    finally:
+        context.in_progress.pop(id(who), None)
     if found.begins_handshake:
         return True
     lease = found.lease

@@ -71,6 +71,8 @@ async def exchange(
                 record.upstream = upstream.name
                 record.upstream_principal = upstream.principal
                 record.reused = upstream.reused
+                if (cut := stream.cut_off()) is not None:
+                    raise cut  # while a connection was waited for: nothing of the request has gone yet
                 stream.watch(upstream)
                 head, upload = await try_once(stream, request, fields, body, kept, upstream, record)
                 if allotted is not None:

@@ -90,13 +90,15 @@ def of_record(inbound: Inbound | CapturedInbound, context: ProxyContext, record:
     info = record.origin or UNKNOWN_CONNECTION
     protocol = "HTTP" if record.method else "TLS" if record.protocol == "TLS" else "TCP"
     remote = remote_address(info.client, record.forwarded_for, context.trusts) if record.forwarded_for else info.client
+    target = record.sent_target if record.sent_target.startswith(b"/") else record.path
     asked = Asked(
-        "inbound", info.principal, info.client, "", protocol, record.method, record.sent_target, record.authority,
-        record.sni, remote, info.place, record.judged,
+        "inbound", info.principal, info.client, "", protocol, record.method, target, record.authority,
+        info.sni or record.sni, remote, info.place, record.judged,
     )  # fmt: skip
     told = inbound.policies.explain(current(context), asked)
     agrees = told["allowed"] is not denied
-    told |= {"allowed": not denied, "decided_by": record.rule if denied and record.rule else record.permit}
+    decided_by = record.rule or record.detail if denied else record.permit
+    told |= {"allowed": not denied, "status": record.status or None, "decided_by": decided_by}
     if record.note:
         told["note"] = record.note
     if not agrees:

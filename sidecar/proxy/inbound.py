@@ -134,10 +134,10 @@ class AppPort:
             request.method,
             request.sent if request.sent.startswith(b"/") else request.target,
             request.authority,
-            b"",
+            info.sni,
             info.client if forwarded is None else remote_address(info.client, forwarded, self._context.trusts),
             info.place,
-            wanted.fields,
+            [*wanted.fields, (b"upgrade", request.protocol)] if request.protocol else wanted.fields,
         )
 
     def route_bytes(self, snapshot: Snapshot, found: Detection) -> Route:

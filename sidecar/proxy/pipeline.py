@@ -32,6 +32,7 @@ from sidecar.resources.snapshot import Snapshot
 from sidecar.telemetry.record import UNKNOWN_CONNECTION, ConnectionInfo, Record
 
 KEPT_BYTES: Final = 256  # of a value that policies read
+KEPT_FIELDS: Final = 8
 
 
 class Routing(Protocol):
@@ -141,7 +142,8 @@ async def serve_request(
 
 def _judged(fields: list[Field], names: set[bytes]) -> tuple[tuple[bytes, bytes], ...]:
     """Return the fields with these names, for the record, which keeps no long values."""
-    return tuple([(name, value[:KEPT_BYTES]) for name, value in fields if name.lower() in names])
+    found = [(name, value[:KEPT_BYTES]) for name, value in fields if name.lower() in names]
+    return tuple(found[:KEPT_FIELDS])
 
 
 async def serve_bytes(
@@ -174,6 +176,7 @@ async def serve_bytes(
             lease = None
         if lease is None:
             lease = await route.cluster.lease(permit, route.at, opaque=True)
+        connection.check()  # it may have been cut while a connection was waited for
         record.upstream = lease.connection.peer
         record.upstream_principal = lease.principal
         context.telemetry.begin_opaque(record)

@@ -6,6 +6,7 @@ Called by ``inbound``. ``policy.rbac`` judges; this module has the counters, the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from time import monotonic, time
 from typing import Final, cast
@@ -16,6 +17,7 @@ from sidecar.policy.rbac import EMPTY, Engine, Judgement, Step, compile_policies
 from sidecar.proxy.context import ProxyContext
 from sidecar.resources.snapshot import NOTHING, Snapshot
 
+_log = logging.getLogger(__name__)
 MOST_DRY_RUNS: Final = 1000
 LOOKS_PER_SECOND: Final = 20  # nearest misses computed for refusals: some 2 % of a core
 MOST_AT_ONCE: Final = 1024  # streams judged again at one tick: some 4 ms, and 20,000 within a second
@@ -52,7 +54,7 @@ class InboundPolicies:
         self._context = context
         self._seen: Snapshot = NOTHING
         self._engine: Engine = EMPTY
-        self._rules: Rules = context.rules
+        self._rules: Rules | None = None
         self.dry_runs = DryRuns()
         self._looks = 0
         self._looks_since = 0.0
@@ -60,9 +62,9 @@ class InboundPolicies:
 
     def rules(self, snapshot: Snapshot) -> Rules:
         """Return the rules that judge by this Snapshot."""
-        if snapshot is not self._seen:
+        if snapshot is not self._seen or self._rules is None:
             self._follow(snapshot)
-        return self._rules
+        return cast(Rules, self._rules)
 
     def explain(self, snapshot: Snapshot, asked: Asked) -> dict[str, object]:
         """Return how the policies judge ``asked``, each rule with the first field that differs, as JSON values. Counts
@@ -85,15 +87,28 @@ class InboundPolicies:
         return told
 
     def _follow(self, snapshot: Snapshot) -> None:
-        before, self._seen = self._engine, snapshot
-        engine = snapshot.rules
-        self._engine = cast(Engine, engine) if engine is not None else self._compile(snapshot)
-        self._rules = self._context.rules if self._engine.empty else self._judge
+        before, engine = self._engine, cast(Engine | None, snapshot.rules)
+        known = self._seen
+        if (snapshot.policies, snapshot.trust_domain) == (known.policies, known.trust_domain):
+            engine = before  # nothing has changed for what is under way
+        elif engine is None:
+            try:
+                engine = self._compile(snapshot)
+            except Exception:
+                _log.exception("internal error: the policies do not compile, so everything is denied; please report it")
+                self._seen, self._rules = snapshot, _undecidable
+                return
+        self._engine = engine
+        if self._context.mesh is not None and snapshot.source == "none":
+            self._rules = _unconfigured
+        else:
+            self._rules = self._context.rules if engine.empty else self._judge
         names = self._context.judged_names
         names.clear()
         names.update(_header_names(snapshot))
-        if self._engine is not before:
-            self._left = list(self._context.in_progress)
+        self._seen = snapshot
+        if engine is not before:
+            self._left = list(reversed(self._context.in_progress))  # the oldest is judged first
 
     def _compile(self, snapshot: Snapshot) -> Engine:
         if not snapshot.policies:
@@ -161,18 +176,29 @@ class InboundPolicies:
 
     def sweep(self, snapshot: Snapshot) -> None:
         """Judge again what is in progress, a part at each call, after the policies have changed. Cut what is denied."""
-        rules = self.rules(snapshot)
+        self.rules(snapshot)
         in_progress = self._context.in_progress
         for _ in range(min(MOST_AT_ONCE, len(self._left))):
             running = in_progress.get(self._left.pop())
             asked = None if running is None else running.asked()
             if running is None or asked is None:
                 continue
-            try:
-                rules(asked)
-            except ProxyError as denied:
+            judged = self._engine.judge(asked)
+            if not judged.allowed:
                 self._context.telemetry.counters.rbac_cut += 1
-                running.cut(denied)
+                running.cut(self._denied(judged, asked, ""))
+
+
+def _unconfigured(_: Asked) -> Leave:
+    """Until the first Snapshot it is not known which policies there are."""
+    raise ProxyError(
+        Reason.NO_CONFIGURATION,
+        "no configuration received yet; inbound calls are refused: look at what --control answers (/ready)",
+    )
+
+
+def _undecidable(_: Asked) -> Leave:
+    raise ProxyError(Reason.RBAC_DENIED, "the policies can't be compiled; the log says why")
 
 
 def _shown(step: Step) -> dict[str, object]:
@@ -181,7 +207,7 @@ def _shown(step: Step) -> dict[str, object]:
         told["dry_run"] = True
     if not step.matched:
         told["differs"] = step.field
-        if not step.field.startswith("request.headers"):  # the value of a header may be a secret
+        if "request.headers[" not in step.field:  # the value of a header may be a secret
             told["saw"] = step.seen
     return told
 
@@ -204,7 +230,7 @@ def remote_address(client: str, forwarded: bytes, trusts: Callable[[str], bool])
     if not trusts(client):
         return client
     for text in reversed(forwarded.decode("ascii", "replace").split(",")):
-        client = text.strip()
+        client = text.strip() or "unknown"
         if not trusts(client):
             break
     return client

@@ -60,7 +60,8 @@ class History:
 
     def add(self, record: Record) -> None:
         """Keeps a finished record."""
-        if len(record.path) + len(record.user_agent) + len(record.forwarded_for) + len(record.method) > LONGEST:
+        targets = len(record.path) + len(record.sent_target)
+        if targets + len(record.user_agent) + len(record.forwarded_for) + len(record.method) > LONGEST:
             _cut(record)
         if record.reason is None and record.status < SERVER_ERROR and not record.tries:
             self._kept.append(_pack(record))

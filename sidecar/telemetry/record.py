@@ -22,7 +22,8 @@ class ConnectionInfo(msgspec.Struct, array_like=True, gc=False):
     ``opened`` is on the wall clock; ``detected`` is what it speaks and how that was found out, in words; ``after`` how
     many seconds that took; ``original`` where a captured connection wanted to go, empty for any other; ``principal``
     the SPIFFE id that the client has shown by mutual TLS, empty where it showed none. ``client`` is the address that it
-    comes from, ``place`` the address and port at which it reached the app.
+    comes from, ``place`` the address and port at which it reached the app, ``sni`` the server
+    name in its handshake with this proxy.
     """
 
     opened: float
@@ -32,6 +33,7 @@ class ConnectionInfo(msgspec.Struct, array_like=True, gc=False):
     principal: str = ""
     client: str = ""
     place: tuple[str, int] = ("", 0)
+    sni: bytes = b""
 
 
 UNKNOWN_CONNECTION: Final = ConnectionInfo(0.0, "", 0.0)

@@ -248,6 +248,21 @@ def test_a_policy_that_comes_later_cuts_opaque_bytes(shop: Shop) -> None:
     assert record["response_code_details"] == "policy_changed"
 
 
+@covers("POL-9")
+def test_a_silent_client_is_cut_when_bytes_are_denied(shop: Shop) -> None:
+    """It was let in as bytes, and the app was dialed for it; what it sends later must not go there."""
+    obey(shop, EVERYBODY)
+    dialed = len(shop.app.connections)
+    with shop.stranger(shop.papers["caller"], alpn=("istio",), sni=SNI[80]) as client:
+        wait_until(lambda: len(shop.app.connections) > dialed, "the app is dialed for a silent client")
+        seen = shop.seen()
+        obey(shop, {"name": "closed", "namespace": "shop", "action": "DENY", "rules": [{}]})
+        client.read_to_end()
+        assert client.heard.end in ("cut", "reset")
+        assert shop.seen() == seen
+    assert shop.web.record_of(client.heard.port)["response_code_details"] == "policy_changed"
+
+
 # -- a request that was never made -------------------------------------------------------------------------------------
 
 

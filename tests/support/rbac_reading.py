@@ -110,7 +110,12 @@ class Reading:
             "destination.port": self._port,
             "connection.sni": lambda value, wide: text_matches(value.lower(), self.asked.sni.decode().lower()),
         }
-        test = self._header(header[1]) if header else tests.get(condition.key)
+        if header and (condition.values or condition.not_values):
+            name = header[1].lower()
+            return (not condition.values or self._header(name, condition.values, False)) and (
+                not condition.not_values or self._header(name, condition.not_values, True)
+            )
+        test = tests.get(condition.key)
         if test is None or not (condition.values or condition.not_values):
             return not self.allows
         return self._both(condition.values, condition.not_values, test)
@@ -218,20 +223,29 @@ class Reading:
             return False
         return own_name.endswith(name.removesuffix(".")) if before else own_name == _plain(name)
 
-    def _header(self, name: str) -> Test:
-        def test(value: str, wide: bool) -> bool:
-            if not self.http:
-                raise Undecided
-            seen = [found for key, found in self.asked.fields if key.decode().lower() == name.lower()]
-            if value == "*":
-                return bool(seen)
-            if not wide:
-                return any([text_matches(value, each.decode("latin-1")) for each in seen] or [text_matches(value, "")])
-            readings = [part for each in seen for part in (each, *each.split(b","))]
-            readings += [re.sub(rb"^[^!-~]+|[^!-~]+$", b"", each) for each in readings]
-            return any([text_matches(value, each.decode("latin-1")) for each in readings] or [text_matches(value, "")])
+    def _header(self, name: str, patterns: Sequence[str], negated: bool) -> bool:
+        wide = negated if self.allows else not negated
+        if not self.http:
+            return not self.allows
 
-        return test
+        def one(value: bytes) -> bool:
+            hits = []
+            for pattern in patterns:
+                try:
+                    hits.append(pattern == "*" or text_matches(pattern, value.decode("latin-1")))
+                except Unreadable:
+                    hits.append(wide)
+            return any(hits)
+
+        names = (name, name.replace("-", "_")) if wide else (name,)
+        seen = [found for key, found in self.asked.fields if key.decode().lower() in names]
+        if not wide:
+            return (bool(seen) and all(map(one, seen))) is not negated
+        readings = [part for each in seen for part in (each, *each.split(b","))]
+        readings += [re.sub(rb"^[^!-~]+|[^!-~]+$", b"", each) for each in readings]
+        if not readings and "" in patterns:
+            return not self.allows  # a pattern that can't be read may be one for what is absent
+        return any(map(one, readings)) is not negated
 
     def _path(self, value: str, wide: bool) -> bool:
         return any(self._one_path(value, form, strict=True) for form in self._forms())
@@ -291,6 +305,8 @@ def read(policies: Sequence[PolicySpec], asked: Asked, identities: bool = True) 
     if not any(policy.dry_run for policy in policies):
         return Judgement(allowed, title, index, audited)
     would, by, _ = _verdict(policies, hits)
+    if not would and not by:
+        by = next((each.title for each in policies if each.dry_run and each.action == "ALLOW"), "")
     return Judgement(allowed, title, index, audited, would, by)
 
 

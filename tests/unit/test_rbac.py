@@ -363,7 +363,11 @@ def test_a_denied_header_is_denied_however_it_is_sent(values: tuple[bytes, ...])
 
 def test_an_allowed_header_is_taken_as_it_was_sent() -> None:
     rule = when("request.headers[x-user]", "ann")
-    assert allows(rule, changed(fields=((b"x-user", b"bob"), (b"x-user", b"ann"))))
+    assert allows(rule, changed(fields=((b"x-user", b"ann"), (b"x-user", b"ann"))))
+    assert not allows(rule, changed(fields=((b"x-user", b"bob"), (b"x-user", b"ann"))))
+    assert denies(
+        when("request.headers[x-user]", notValues=["ann"]), changed(fields=((b"x-user", b"bob"), (b"x-user", b"ann")))
+    )
     for value in (b"bob,ann", b"ann\x85", b" ann"):
         assert not allows(rule, changed(fields=((b"x-user", value),)))
     present = when("request.headers[x-user]", "*")
@@ -387,7 +391,7 @@ def test_an_address_that_is_not_known_is_decided_against_the_caller() -> None:
         ([ALL_ALLOW], None, ""),
         ([ALL_ALLOW, policy("DENY", ANYONE, "dry", dryRun=True)], False, "shop/dry"),
         ([policy("DENY", ANYONE, "dry", dryRun=True), ALL_DENY], False, "shop/dry"),
-        ([policy("ALLOW", [], "dry", dryRun=True)], False, ""),
+        ([policy("ALLOW", [], "dry", dryRun=True)], False, "shop/dry"),  # the default deny is its doing
         ([policy("ALLOW", []), policy("ALLOW", ANYONE, "dry", dryRun=True)], True, "shop/dry"),
         ([ALL_ALLOW, policy("ALLOW", ANYONE, "dry", dryRun=True)], True, "shop/allow"),
         ([policy("AUDIT", ANYONE, "dry", dryRun=True)], True, ""),
@@ -482,3 +486,17 @@ def test_compiling_yields_after_every_few_rules_and_values() -> None:
 @given(POLICIES, st.integers(0, 1 << 32), st.sampled_from([True, True, True, False]))
 def test_the_compiled_form_reads_as_the_documents_do(policies: list[PolicySpec], seed: int, identities: bool) -> None:
     hold_against_reading(policies, seed, identities)
+
+
+def test_a_field_with_many_members_is_decided_against_the_caller() -> None:
+    many = changed(fields=((b"x-user", b",".join(b"%d" % each for each in range(100))),))
+    assert denies(when("request.headers[x-user]", "nothing of it"), many)
+    assert not allows(when("request.headers[x-user]", notValues=["nothing of it"]), many)
+
+
+def test_a_field_is_known_by_other_spellings_of_its_name() -> None:
+    assert denies(when("request.headers[x-user]", "ann"), changed(fields=((b"X_User", b"ann"),)))
+    assert not allows(when("request.headers[x-user]", "ann"), changed(fields=((b"X_User", b"ann"),)))
+    for authority in (b"ADMIN.test", b"admin.test.", b"admin.test:80", b"admin.test:8080"):
+        assert denies(when("request.headers[host]", "admin.test"), changed(authority=authority)), authority
+    assert allows(when("source.serviceAccount", "b/x"), changed(peer="spiffe://cluster.local/ns/b/sa/x"))
