@@ -81,8 +81,8 @@ def test_a_reading_that_fails_leaves_the_state(caplog: pytest.LogCaptureFixture)
     assert "memory.current" in caplog.text
 
 
-def cgroup(tmp_path: Path, mesh_runtime: str, files: dict[str, str]) -> tuple[str, str]:
-    (tmp_path / "membership").write_text(mesh_runtime)
+def cgroup(tmp_path: Path, membership: str, files: dict[str, str]) -> tuple[str, str]:
+    (tmp_path / "membership").write_text(membership)
     for name, text in files.items():
         path = tmp_path / "mount" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,9 +118,9 @@ NAMESPACED = {
     ids=["v2, limit above us", "v1", "v2, path of the host"],
 )
 def test_the_cgroups_own_limit_is_held_against_its_working_set(
-    tmp_path: Path, mesh_runtime: str, files: dict[str, str], used: int
+    tmp_path: Path, membership: str, files: dict[str, str], used: int
 ) -> None:
-    assert reader_for(1000, *cgroup(tmp_path, mesh_runtime, files))() == used
+    assert reader_for(1000, *cgroup(tmp_path, membership, files))() == used
 
 
 def test_another_limit_is_held_against_our_resident_set(tmp_path: Path) -> None:
