@@ -51,7 +51,8 @@ def judged(target: bytes) -> frozenset[bytes]:
     :func:`forwarded`.
     """
     sent = target.partition(b"?")[0]
-    return _forms(sent) | _forms(forwarded(sent))
+    forms, goes_on = _forms(sent), forwarded(sent)
+    return forms if goes_on == sent else forms | _forms(goes_on)
 
 
 def _forms(path: bytes) -> frozenset[bytes]:

@@ -13,6 +13,7 @@ from typing import cast
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.h1.head import RequestHead, parse_request
 from sidecar.http.streams import ServerStream
+from sidecar.net.local_addresses import every_outward_address
 from sidecar.policy.authorize import Asked
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.inbound import CapturedInbound, Inbound, current
@@ -74,7 +75,9 @@ def _judged(
     route = port.route(snapshot, request)
     record = Record("inbound", "HTTP/1.1", question.client, time(), monotonic())
     fields = port.sanitizer.fields(stream, request, record)
-    place = (port.address.host, port.address.port)
+    # Without interception the app is reached at the address of the listener: one of this machine.
+    host = port.address.host if port.original else next(iter(every_outward_address()), port.address.host)
+    place = (host, port.address.port)
     info = ConnectionInfo(record.start, "", 0.0, "", question.peer, question.client, place)
     asked = port.asked(RunningRequest(port, stream, request, fields, info))
     verdict = inbound.policies.explain(snapshot, asked)
