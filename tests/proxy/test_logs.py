@@ -85,8 +85,8 @@ def test_a_full_standard_error_stops_neither_traffic_nor_the_end(upstream) -> No
 def test_what_was_lost_is_counted(upstream) -> None:
     """Lines beyond what may wait for standard error are dropped, and the metric says how many."""
     script = (
-        "import logging, sys, threading; from sidecar import applog; applog.configure('info', 'text')\n"
-        "with applog.in_background() as log:\n"
+        "import logging, sys, threading; from sidecar import logging_setup; logging_setup.configure('info', 'text')\n"
+        "with logging_setup.in_background() as log:\n"
         "    for number in range(5000): logging.getLogger('sidecar.x').info('%0200d', number)\n"
         "    sys.stdout.write(str(log.newly_dropped())); sys.stdout.flush(); sys.stdin.read()\n"
     )
@@ -217,7 +217,7 @@ def _messages(path: Path, form: str) -> str:
 
 def test_the_library_for_json_is_there_only_where_it_is_wanted() -> None:
     script = (
-        "import sys; from sidecar import app, applog, cli; applog.configure('info', sys.argv[1]); "
+        "import sys; from sidecar import app, cli, logging_setup; logging_setup.configure('info', sys.argv[1]); "
         "sys.exit('pythonjsonlogger' in sys.modules)"
     )
     codes: dict[str, Any] = {

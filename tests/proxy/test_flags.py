@@ -23,12 +23,12 @@ _PLAIN = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
 _BODY = b"POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 100\r\n\r\n"
 # Two that the command line and our care rule out are planted: a fault of ours, and a caller who is not on loopback.
 _FAULT = (
-    "import sys; from sidecar.proxy.header_sanitizer import Forwarder; from sidecar.cli import main; "
-    "Forwarder.fields = lambda *_: 1 / 0; sys.exit(main())"
+    "import sys; from sidecar.proxy.header_sanitizer import HeaderSanitizer; from sidecar.cli import main; "
+    "HeaderSanitizer.fields = lambda *_: 1 / 0; sys.exit(main())"
 )
 _STRANGER = (
-    "import sys; import sidecar.proxy.outbound as outbound; from sidecar.cli import main; "
-    "outbound.parse_ip = lambda _: None; sys.exit(main())"
+    "import sys; import sidecar.proxy.explicit as explicit; from sidecar.cli import main; "
+    "explicit.parse_ip = lambda _: None; sys.exit(main())"
 )
 
 
@@ -190,6 +190,8 @@ CASES: dict[Reason, Case] = {
 QUIET = {Reason.CONNECTION_IDLE}
 # What takes a namespace with rules of its own, or a mesh, to come about.
 ELSEWHERE = {
+    Reason.RBAC_DENIED: "tests/mesh/test_authorization.py",
+    Reason.POLICY_CHANGED: "tests/mesh/test_authorization.py",
     Reason.NOT_REDIRECTED: "tests/netns/test_capture_proxy.py",
     Reason.NOT_THIS_POD: "tests/netns/test_capture_proxy.py",
     Reason.PEER_REFUSED: "tests/mesh/test_cut.py",
