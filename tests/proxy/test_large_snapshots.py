@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -72,10 +73,13 @@ def test_ten_thousand_endpoints_under_load(services: int, endpoints: int, capsys
         PlaneThread() as control,
         RecordingUpstream(mesh=True) as app,
         SidecarProcess(app.port, *control.flags, "--mtls", "permissive") as sidecar,
-        Load(sidecar.inbound) as load,
+        ExitStack() as stack,
     ):
+        control.send(f"{EPOCH}.1", mesh(1, "s0", endpoints=1))  # before the first one nothing is served
+        wait_until(partial(is_held, sidecar, f"{EPOCH}.1"), "the first version is in force", 60)
+        load = stack.enter_context(Load(sidecar.inbound))
         figures = []
-        for n in range(1, 6):
+        for n in range(2, 7):
             control.send(f"{EPOCH}.{n}", mesh(n, *names, endpoints=endpoints))
 
             wait_until(partial(is_held, sidecar, f"{EPOCH}.{n}"), f"version {n} is in force", 60)
