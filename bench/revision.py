@@ -36,7 +36,8 @@ from bench.proxies import OURS
 from tests.support.papers import Papers
 hop = json.loads(sys.argv[1])
 papers = {name: text if name == "spiffe_id" else Path(text) for name, text in hop["papers"].items()}
-print(json.dumps(list(OURS.hop(Hop(**{**hop, "run": Path(hop["run"]), "papers": Papers(**papers)})))))
+known = {name: value for name, value in hop.items() if name in Hop.__dataclass_fields__ or value}
+print(json.dumps(list(OURS.hop(Hop(**{**known, "run": Path(hop["run"]), "papers": Papers(**papers)})))))
 """
 _COMPILED = ("bench", "certs", "control", "init", "sidecar", "tests/support")
 

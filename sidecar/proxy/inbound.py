@@ -19,7 +19,7 @@ from sidecar.http.message import Request
 from sidecar.net.connection import Connection, ConnectionClosed
 from sidecar.net.connection_pool import Lease, Limits, PoolUse, pool_use
 from sidecar.net.local_addresses import every_outward_address
-from sidecar.policy.authorize import Asked, Permit, authorize_inbound
+from sidecar.policy.authorize import Asked, Permit, allow_all, authorize_inbound
 from sidecar.proxy.cluster_client import ClusterClient
 from sidecar.proxy.connection_handler import serve_target
 from sidecar.proxy.context import ProxyContext
@@ -66,6 +66,8 @@ class AppPort:
         connect: Connect[Address],
     ) -> None:
         self._policies = policies
+        self.current = context.current
+        self._open_permits: dict[str, Permit] = {}  # by principal, where no policy decides
         self.address = address
         self._told = told
         self._context = context
@@ -107,10 +109,6 @@ class AppPort:
         """See ``Target``."""
         return self.app
 
-    def current(self) -> Snapshot:
-        """See ``Routing``."""
-        return current(self._context)
-
     def route(self, snapshot: Snapshot, request: Request) -> Route:
         """See ``Routing``."""
         if request.method == b"CONNECT":
@@ -119,7 +117,15 @@ class AppPort:
 
     async def authorize(self, snapshot: Snapshot, route: Route, wanted: RunningRequest) -> Permit:
         """See ``Routing``."""
-        return authorize_inbound(self._policies.rules(snapshot), self.asked(wanted))
+        rules = self._policies.rules(snapshot)
+        if rules is not allow_all:
+            return authorize_inbound(rules, self.asked(wanted))
+        permit = self._open_permits.get(wanted.info.principal)
+        if permit is None:
+            permit = authorize_inbound(rules, self.asked(wanted))
+            if len(self._open_permits) < MOST:
+                self._open_permits[wanted.info.principal] = permit
+        return permit
 
     def asked(self, wanted: RunningRequest) -> Asked:
         """See ``Routing``."""

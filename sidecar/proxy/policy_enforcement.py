@@ -54,17 +54,18 @@ class InboundPolicies:
         self._context = context
         self._seen: Snapshot = NOTHING
         self._engine: Engine = EMPTY
-        self._rules: Rules | None = None
+        self._rules: Rules = _undecidable
         self.dry_runs = DryRuns()
         self._looks = 0
         self._looks_since = 0.0
         self._left: list[int] = []  # keys of what is still to be judged again
+        self._follow(NOTHING)
 
     def rules(self, snapshot: Snapshot) -> Rules:
         """Return the rules that judge by this Snapshot."""
-        if snapshot is not self._seen or self._rules is None:
+        if snapshot is not self._seen:
             self._follow(snapshot)
-        return cast(Rules, self._rules)
+        return self._rules
 
     def explain(self, snapshot: Snapshot, asked: Asked) -> dict[str, object]:
         """Return how the policies judge ``asked``, each rule with the first field that differs, as JSON values. Counts

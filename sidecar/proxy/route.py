@@ -44,11 +44,10 @@ class Route(msgspec.Struct, gc=False):
     permit: Permit | None = None
     retry: RetryPolicy = REPLACE_STALE
     limits: Limits | None = None
+    label: str = ""  # the cluster's name in records; empty for what is known by where it is
 
-    @property
-    def label(self) -> str:
-        """The cluster's name in records; empty for a destination that is known by its address."""
-        return self.cluster.name if self.kind in _NAMED else ""
+    def __post_init__(self) -> None:
+        self.label = self.cluster.name if self.kind in _NAMED else ""
 
     @property
     def server_first_cache(self) -> Cluster[Any] | Endpoint:
