@@ -1,8 +1,8 @@
-"""``python -m tests.peer.make_authorization_data JUDGE [NAME...]``: renew ``data/authorization.jsonl``.
+"""``python -m tests.peer.make_authorization_data RUNNER [NAME...]``: renew ``data/authorization.jsonl``.
 
-``JUDGE`` (or ``$JUDGE_TOOL``) is the directory of the judge: its ``up`` starts istiod and a sidecar's Envoy on
-loopback, its ``ask.py`` applies documents and sends requests, its ``down`` ends what ``up`` started. They need Go,
-openssl, etcd, kube-apiserver, kubectl, pilot-discovery and envoy, on ``$PATH`` or in ``$PEERS``.
+``RUNNER`` (or ``$ISTIO_RUNNER``) is a directory with three programs: ``up`` starts istiod and a sidecar's Envoy on
+loopback, ``ask.py DOCUMENTS REQUESTS`` applies the documents, sends the requests and prints what each got, ``down``
+ends what ``up`` started. They keep their state in ``$JUDGE_DIR``.
 
 Each line of the file is a set. Its documents and requests are kept; the verdicts and versions are written anew, a few
 seconds a set. ``NAME...``: only these sets. To add a set, append a line with ``name``, ``documents`` (YAML) and
@@ -126,8 +126,8 @@ def versions() -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> None:
-    if not arguments and "JUDGE_TOOL" in os.environ:
-        arguments = [os.environ["JUDGE_TOOL"]]
+    if not arguments and "ISTIO_RUNNER" in os.environ:
+        arguments = [os.environ["ISTIO_RUNNER"]]
     if not arguments:
         raise SystemExit(__doc__)
     judge, names = Path(arguments[0]).resolve(), arguments[1:]
