@@ -265,7 +265,7 @@ class ControlPlane:
         addresses = self._settings.tls_listen
         if not addresses:
             return None
-        from control.tls_front import TlsFront  # and with it OpenSSL: 10 MB that nobody else here needs
+        from control.tls_front import TlsFront  # and with it OpenSSL: 10 MB that nothing else here needs
 
         front = TlsFront(addresses, str(private), self.authority, self.figures, self._clock)
         try:

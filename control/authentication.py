@@ -2,8 +2,8 @@
 
 Who calls it: ``control.middleware``, before anything else is looked at. In order: what the door says must hold
 together; a token that is shown decides alone (a bad one is refused even where the certificate is good); else the
-certificate does; else nobody is there. An identity that is revoked, or whose certificate is, is nobody, however it
-came.
+certificate does; else the caller has no identity. An identity that is revoked, or whose certificate is, counts as none,
+however it came.
 """
 
 from __future__ import annotations

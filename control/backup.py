@@ -1,7 +1,7 @@
 """``GET /v1/backup``: the whole store, consistent, while it runs.
 
 Who calls it: ``control.middleware``. The store makes a copy in our own directory, beside what it is a copy of; it is
-opened and its name taken away at once, so that it is gone with whoever reads it, however that ends. It goes out with
+opened and its name taken away at once, so that it is gone with its reader, however that ends. It goes out with
 its length, so that a copy which was cut off is never taken for a whole one. What a killed process left there is taken
 away by the next.
 """

@@ -3,8 +3,8 @@
 Who calls it: ``control.certificate_authority``, while a new root waits to be used. A proxy says so by asking for what
 is newer than the version that it holds. Everyone whose certificate is good is waited for, by identity; and every
 replica that was heard of lately, by its certificate, as two of one identity may hold different versions. A replica
-whose certificate was taken back or has ended is not waited for: it is nobody until it has another, which comes with the
-bundle of then.
+whose certificate was taken back or has ended is not waited for: it has no identity until it has another, which comes
+with the bundle of then.
 """
 
 from __future__ import annotations

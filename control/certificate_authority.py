@@ -1,7 +1,7 @@
 """The authority: what it issues, to whom it says what is trusted, and how one root follows another.
 
 Who calls it: ``control.api`` for callers, the composition root for the control plane's own certificate. What is decided
-is decided elsewhere: who somebody is (``control.authentication``), what a request may say (``certs.request``), when a
+is decided elsewhere: who a caller is (``control.authentication``), what a request may say (``certs.request``), when a
 root is used (``control.ca_rotation``); here it is brought together, written down, and then done.
 
 **Order.** A certificate is in the ledger before it is handed out, so that it can be revoked with its identity; a

@@ -1,7 +1,7 @@
 """What was issued, and what was taken back.
 
 Who calls it: ``control.certificate_authority``, which signs lists from it, and ``control.authentication``. Everything
-is in the store before it counts, and in memory for whoever asks: one process owns a store, so the two agree.
+is in the store before it counts, and in memory for each caller that asks: one process owns a store, so the two agree.
 
 A certificate is revoked by its serial number, or with its identity. An identity that is revoked gets none until that
 is lifted, and what was issued to it before stays revoked after that as well: whoever stole its key has it still. So

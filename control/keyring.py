@@ -3,7 +3,7 @@
 Who calls it: the composition root and ``control.certificate_authority``. One file holds roots, keys and how far a
 rotation is, and is replaced as a whole: whenever the process dies, what is there is one state or the next, and keys and
 certificates fit. The directory is for this user alone, 0700, the file 0600, and what is found in another condition is
-refused rather than mended: somebody may have read it (``control.secret_files``).
+refused rather than mended: another user may have read it (``control.secret_files``).
 
 ``root.pem`` beside it has the roots alone, for whoever has to be told them by hand (``--control-ca``).
 """

@@ -1,7 +1,7 @@
 """What a caller is told when it does not get what it asked for: ``application/problem+json`` (RFC 9457). Pure.
 
 Who raises: everything behind ``control.middleware``; only the gate turns one into a reply. A refusal is opaque: its
-body depends on the status alone, so that nobody learns from it whether a token exists, has expired or belongs to
+body depends on the status alone, so that no caller learns from it whether a token exists, has expired or belongs to
 somebody else. The reason goes to the audit log, and the two meet by the request id. What was wrong with a request is
 told to callers that have proven who they are, and never where identity is what is asked for.
 """

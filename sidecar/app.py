@@ -126,7 +126,7 @@ class App:
     async def main(self) -> int:
         """See :func:`run`."""
         self._bind()
-        with logging_setup.in_background() as log:  # from here on nobody waits for standard error
+        with logging_setup.in_background() as log:  # from here on no task waits for standard error
             self._log = log
             await self._run()
         return 0

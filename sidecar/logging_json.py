@@ -1,7 +1,7 @@
 """The application log as JSON: an object per line, by python-json-logger.
 
-Imported by ``sidecar.logging_setup`` where ``--log-format json`` asks for it, and by nobody else: a start without it is
-smaller by the library.
+Imported by ``sidecar.logging_setup`` where ``--log-format json`` asks for it, and by no other module: a start without
+it is smaller by the library.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def in_background(standard: int = 2) -> Iterator[Background]:
 def _formatter(form: str) -> logging.Formatter:
     if form == "text":
         return TextFormatter()
-    from sidecar.logging_json import formatter  # not before somebody wants it: it brings a library
+    from sidecar.logging_json import formatter  # not before it is needed: it brings a library
 
     return formatter()
 

@@ -104,7 +104,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "admin", LISTENERS, LISTEN + "|off", str(ports.ADMIN), "15000",
-        "for whoever looks after it, on loopback", value_parsers.or_off(_LOCAL),
+        "for its operators, on loopback", value_parsers.or_off(_LOCAL),
     ),
     Option(
         "scrape", LISTENERS, LISTEN + "|off", str(ports.SCRAPE), "15020",

@@ -1,4 +1,4 @@
-"""What each proxy is to know, made once per change and sent to whoever waits for it.
+"""What each proxy is to know, made once per change and sent to each reader that waits for it.
 
 **From a change to a proxy.** Documents and the registry say which keys changed (``invalidation``: which services must
 be written anew, whose scope may be another one). 100 ms after the first change of a quiet time a round is made of all

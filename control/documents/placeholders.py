@@ -7,8 +7,8 @@ ServiceEntry or a WorkloadEntry that nobody knows is called as any other host, o
   namespace says STRICT. (In the root namespace that is the mesh's; a namespace that says otherwise could have done so
   before.)
 - **Sidecar** may have said REGISTRY_ONLY. So, likewise, all of its namespace may call only what is known.
-- **AuthorizationPolicy** may have refused anybody. So a policy of its name denies everything, at the workloads that its
-  selector covers as far as that can be read, else in all of its namespace (in the root namespace: of the mesh).
+- **AuthorizationPolicy** may have refused any caller. So a policy of its name denies everything, at the workloads that
+  its selector covers as far as that can be read, else in all of its namespace (in the root namespace: of the mesh).
 - **Service**: an app that calls one which is not known sends in plaintext where others may be called at all. So its
   name, ports and addresses stay known as far as they can be read, with nobody who may serve it: it can't be reached.
   And since its labels are what selectors go by, for its namespace the first two are so too, and where a policy selects

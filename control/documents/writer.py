@@ -1,8 +1,8 @@
 """Changes of documents, one after the other: judged against all that is there, and written whole or not at all.
 
-Who calls it: ``api``. There is one turn: whoever has it judges against the newest state, writes, and waits until the
-table has what was written, so that the next one judges against that, and whoever reads after the answer sees it. The
-write names the version of each entry that it replaces; should another process write to the same store, the loser judges
+Who calls it: ``api``. There is one turn: the call that has it judges against the newest state, writes, and waits until
+the table has what was written: the next one judges against that, and a reader after the answer sees it. The write
+names the version of each entry that it replaces; should another process write to the same store, the loser judges
 anew, and is told 409 when that happens again and again. What is judged is pure, and runs in a thread.
 """
 

@@ -1,8 +1,8 @@
 """The endpoints that there are, in memory: a view of the store, and when each of them was heard.
 
 Who reads it: what sends configuration to proxies (``endpoints``, ``live``, ``virtual_address_allocator``, ``follow``),
-and the registry's own calls. Who feeds it: its own ``run``, from the store alone; nobody else writes, so that what is
-seen here is what a restart would find. Who has just written and wants to see it here waits for its version
+and the registry's own calls. Who feeds it: its own ``run``, from the store alone; no other task writes, so that what
+is seen here is what a restart would find. Who has just written and wants to see it here waits for its version
 (``reached``). When each was heard stands in no store: after a start all are as if they had been heard then.
 """
 

@@ -1,8 +1,8 @@
 """Addresses that stand for a service, where its document names none: which one is free. Pure.
 
 Who calls it: ``control.registry.reconciler``. Where an app's calls are captured its service is known by the address
-that was dialed: it has to be one per service, and nobody else's. Each service gets a number, and by it one address of
-each family: in 240.240.0.0/16, where Istio's automatic allocation has them too (RFC 1112 reserves it), and in
+that was dialed: it has to be one per service, and no other service's. Each service gets a number, and by it one address
+of each family: in 240.240.0.0/16, where Istio's automatic allocation has them too (RFC 1112 reserves it), and in
 2001:2::/48 (RFC 5180; never routed). The number is looked for from a place that the service's name gives, so that one
 that was deleted and made again mostly gets back what callers still hold; and a number that was freed goes to no other
 service for KEPT_SECONDS, since a connection to it would reach the wrong one.

@@ -1,7 +1,7 @@
 """A file, from what is found at a path to two connections that can be used; or one line that says why not.
 
 Who calls it: ``control.store.sqlite`` at the start, and ``control.store.database_restore``. Nothing that is found is
-changed before it is known to be ours, whole, and in nobody's use; and what is not is left as it is.
+changed before it is known to be ours, whole, and in no process's use; and what is not is left as it is.
 
 A store that is new is made under another name and put in place when it is complete. So a file that is empty, or whose
 journal is there without it, is one that was cut short, and never taken for a new one: the tokens and revocations that

@@ -67,7 +67,7 @@ async def config_dump(context: AdminContext, _: Request) -> Reply:
 
 
 def _mesh(context: AdminContext) -> dict[str, object] | None:
-    """What this proxy was told of its mesh: where from, how old, what was refused; None where nobody tells it."""
+    """What this proxy was told of its mesh: where from, how old, what was refused; None where no source does."""
     feed = context.mesh_runtime or context.config_runtime
     return None if feed is None else {**feed.shown, "snapshot": dump(feed.current.snapshot)}
 

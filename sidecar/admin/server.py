@@ -184,7 +184,7 @@ class _Conversation:
 
         async def watch() -> None:
             try:
-                await self.connection.recv()  # FIN; and whoever says more while we speak is not heard out either
+                await self.connection.recv()  # FIN; and a client that sends more meanwhile is not served either
             except (ConnectionClosed, ProxyError):
                 self.connection.close()
             nursery.cancel_scope.cancel()

@@ -2,7 +2,7 @@
 
 Who calls it: ``feed.certificate_renewal``, after each change, and once at the start. The directory must lie on tmpfs: a
 key never touches a disk. It and the one file in it are for this user alone, and the file is replaced as a whole. What
-can't be read, belongs to others, has ended or is somebody else's is not used; only what names the directory wrongly is
+can't be read, belongs to others, has ended or is another user's is not used; only what names the directory wrongly is
 an error.
 """
 

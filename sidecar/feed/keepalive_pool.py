@@ -103,7 +103,7 @@ class KeepAliveConnection:
         if self.connection.closed or self.connection.overdue is not None or now - self.rests_since > REST_SECONDS:
             return False
         try:
-            came = self.connection.recv_nowait() is not None  # an end, or what nobody asked for
+            came = self.connection.recv_nowait() is not None  # an end, or bytes that were not requested
             return not came and not self.connection.holds_unread()
         except ConnectionClosed:
             return False

@@ -2,9 +2,9 @@
 
 Who calls it: ``mesh_runtime``, where there are ``--control`` and ``--service``. It registers when its listeners are
 open and it has a certificate; says so again every third of its time to live, at once where its app's health has
-changed; and registers anew where the control plane knows it no more. Where that is away nobody is dropped, and all goes
-on. ``leave`` takes it out, once and for good, within a bound that no drain notices. A sidecar that is only taken out
-for a while (``/healthcheck/fail``) stays, as unhealthy.
+changed; and registers anew where the control plane knows it no more. Where that is away no endpoint is dropped, and all
+goes on. ``leave`` takes it out, once and for good, within a bound that no drain notices. A sidecar that is only taken
+out for a while (``/healthcheck/fail``) stays, as unhealthy.
 
 **Addresses.** A pod has several, and callers that dial one which is not registered would not find the service there. So
 a captured sidecar names all of its pod's, and proves each that the control plane does not take at once by a call from

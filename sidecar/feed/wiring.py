@@ -73,7 +73,7 @@ def registration_of(
     by_file = bool(settings.mesh or settings.config)  # then our service may be in no document, and nobody asks for us
     if not settings.service or settings.advertise is None or (by_file and settings.advertise == Advertise()):
         return None
-    from sidecar.feed.app_health import Health, look_of  # not before: many a sidecar has nobody to tell of
+    from sidecar.feed.app_health import Health, look_of  # not before: many a sidecar has no app whose health it reports
     from sidecar.feed.registration import Place, Registration
 
     place = Place(

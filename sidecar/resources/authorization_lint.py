@@ -100,9 +100,9 @@ def _principals(rule: Rule, path: Path) -> Iterator[tuple[Path, str]]:
 def _foreign(text: str, trust_domain: str) -> str:
     """Why no caller of this mesh has such a principal; empty where one can."""
     if text.startswith("spiffe://"):
-        return f"{shown(text)} matches nobody: principals are written without spiffe://"
+        return f"{shown(text)} matches no caller: principals are written without spiffe://"
     domain, slash, _ = text.partition("/ns/")
     if not slash or "*" in domain or domain in (OWN, trust_domain):
         return ""
     own = "" if trust_domain == OWN else f", or {OWN} for the same"
-    return f"{shown(text)} is of another trust domain, and matches nobody; the mesh's is {trust_domain}{own}"
+    return f"{shown(text)} is of another trust domain, and matches no caller; the mesh's is {trust_domain}{own}"

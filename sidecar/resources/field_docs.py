@@ -69,10 +69,10 @@ ABOUT: Final[dict[type, dict[str, str]]] = {
         "action": "ALLOW: what a rule matches may pass, and what no ALLOW policy matches is refused; DENY: what a rule "
                   "matches is refused, whatever others allow; AUDIT: what a rule matches is marked",
         "rules": "the policy matches what any of them matches; without rules it matches nothing, so spec: {} allows "
-                 "nobody; one empty rule, {}, matches everything",
+                 "no caller; one empty rule, {}, matches everything",
     },
     Rule: {
-        "from": "one of these sources calls; left out: anybody",
+        "from": "one of these sources calls; left out: any caller",
         "to": "one of these operations is called; left out: any",
         "when": "all of these conditions hold",
     },

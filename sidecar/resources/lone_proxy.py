@@ -35,7 +35,7 @@ def unenforceable(scope: Visibility) -> list[str]:
 
 
 def odd_alone(mesh: Mesh, me: Node, labels: Mapping[str, str]) -> Iterator[Finding]:
-    """What is odd in the documents. A selector is held against this proxy, since nobody else reads them."""
+    """What is odd in the documents. A selector is held against this proxy, since no other proxy reads them."""
     for finding in lint(mesh):
         if (finding.key[0], finding.path) != (_POLICY, ("spec", "selector")):
             yield finding

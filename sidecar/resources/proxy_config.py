@@ -69,8 +69,8 @@ class EntrySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 class ProxyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
     """All that one proxy obeys. ``version`` is ``EPOCH.N``; ``proxy`` the SPIFFE id that it is for; ``issued`` in
-    seconds since the epoch. ``outbound_policy`` None: nobody says anything of it. ``authorization``: every policy that
-    applies to the proxy, in the order in which records name them."""
+    seconds since the epoch. ``outbound_policy`` None: no document says anything of it. ``authorization``: every policy
+    that applies to the proxy, in the order in which records name them."""
 
     schema: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$")]
     version: str

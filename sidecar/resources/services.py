@@ -2,8 +2,8 @@
 
 Who calls it: ``compile`` and ``incremental_compile``. Each rule is a line that says what is wrong, and what to do where
 that is not plain. Rules of identity are those of ``certs.spiffe``; who may serve a service is said by the service, and
-never by an endpoint. A service that nobody may serve never becomes a :class:`ServicePort`: there is nothing that could
-be dialed.
+never by an endpoint. A service that no identity may serve never becomes a :class:`ServicePort`: there is nothing that
+could be dialed.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ async def test_listeners_as_text_and_json() -> None:
     assert found[0] == {"name": "inbound", "host": "::", "port": 15006, "accepting": True}
 
 
-async def nobody_there(seconds: float) -> Connection:
+async def no_server(seconds: float) -> Connection:
     raise ProxyError(Reason.CONNECT_FAILED, "127.0.0.1:8080: connection refused")
 
 
@@ -62,7 +62,7 @@ def shown_of(one: Pool) -> PoolsShown:
 
 
 def pool(limit: int) -> Pool:
-    return Pool(nobody_there, limits_of(limit), Counters())
+    return Pool(no_server, limits_of(limit), Counters())
 
 
 async def test_clusters_tell_what_is_open_and_what_failed_last() -> None:

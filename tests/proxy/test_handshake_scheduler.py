@@ -28,7 +28,7 @@ def connections() -> Iterator[Callable[[], Connection]]:
             ours, theirs = socket.socketpair()
             stack.enter_context(ours)
             stack.enter_context(theirs)
-            return Connection(ours, "somebody", set())
+            return Connection(ours, "a peer", set())
 
         yield connection
 
@@ -73,10 +73,10 @@ async def test_between_two_steps_everybody_else_has_a_turn(connections: Callable
     assert ["step", "step"] not in [done[at : at + 2] for at in range(len(done))]
 
 
-async def test_a_few_that_nobody_waits_for_do_not_wait(connections: Callable[[], Connection]) -> None:
+async def test_a_few_without_other_work_do_not_wait(connections: Callable[[], Connection]) -> None:
     scheduler, done = HandshakeScheduler(), list[str]()
     with trio.CancelScope() as scope:
-        scope.cancel()  # whoever waited would be cancelled
+        scope.cancel()  # a waiting task would be cancelled
         await scheduler.run(connections(), "a", FEW, lambda: done.append("step"))
     assert done == ["step"]
 
@@ -110,7 +110,7 @@ async def test_a_peer_rests_while_others_are_at_work(
     assert min(apart) > 0.05  # 0.005 s of steps, each time
 
 
-async def test_without_other_work_nobody_rests(connections: Callable[[], Connection], mock_clock: MockClock) -> None:
+async def test_without_other_work_no_peer_rests(connections: Callable[[], Connection], mock_clock: MockClock) -> None:
     scheduler = HandshakeScheduler(trio.current_time)
     async with trio.open_nursery() as nursery:  # the clock stands still but for the steps, so who rested would stay
         for _ in range(100):
@@ -118,7 +118,9 @@ async def test_without_other_work_nobody_rests(connections: Callable[[], Connect
     assert trio.current_time() == pytest.approx(1.0)
 
 
-async def test_who_ends_while_it_waits_does_nothing_and_keeps_nobody(connections: Callable[[], Connection]) -> None:
+async def test_a_task_that_ends_while_it_waits_does_nothing_and_keeps_no_other(
+    connections: Callable[[], Connection],
+) -> None:
     scheduler, done = HandshakeScheduler(), list[str]()
     late, gone = connections(), connections()
     failed: list[type[BaseException]] = []

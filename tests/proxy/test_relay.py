@@ -282,7 +282,7 @@ async def test_somebody_elses_expire_ends_it(side):
 
 
 @pytest.mark.parametrize(("side", "reason"), [("left", Reason.CLIENT_CLOSED), ("right", Reason.UPSTREAM_CLOSED)])
-async def test_a_connection_that_somebody_closed_ends_it(side, reason):
+async def test_a_connection_that_was_closed_ends_it(side, reason):
     async with linked() as link:
         await trio.testing.wait_all_tasks_blocked()
         getattr(link, side).close()

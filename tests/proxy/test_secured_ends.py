@@ -73,7 +73,7 @@ def test_the_end_that_comes_with_the_last_bytes_is_noticed(fin: bool, peeks: boo
         assert peer.data == b"answer"
 
 
-async def test_whoever_waits_on_a_connection_hears_of_the_end() -> None:
+async def test_a_task_that_waits_on_a_connection_is_woken_by_its_end() -> None:
     with taken_over() as (near, peer), trio.fail_after(30):
         connection = Connection(near, "peer", set())
         peer.say((DATA, b"last"), (ALERT, CLOSE_NOTIFY))

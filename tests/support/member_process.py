@@ -163,7 +163,7 @@ def main(words: Sequence[str]) -> int:
     """Runs the sidecar with the FLAGS; returns its exit code."""
     socket, key, chain, roots, *flags = words
     install(credentials(key, chain, roots.split(",")), socket)
-    # Nobody is asked at that URL; without one there is no mesh_runtime.
+    # No server is called at that URL; without one there is no mesh_runtime.
     return cli.main(["--control", "http://127.0.0.1:9", "--token-file", key, *flags])
 
 

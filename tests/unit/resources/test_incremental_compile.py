@@ -348,14 +348,14 @@ def test_no_service_port_can_be_made_that_anybody_may_serve() -> None:
 # -- policies ---------------------------------------------------------------------------------------------------------
 
 DENY = {"name": "deny", "namespace": "shop", "action": "DENY", "rules": [{"to": [{"operation": {"ports": ["80"]}}]}]}
-EMPTY = {"name": "nobody", "namespace": "shop"}
+EMPTY = {"name": "no-caller", "namespace": "shop"}
 
 
 def test_policies_come_in_their_order_a_step_each() -> None:
     found, steps = compiled(written(service("web"), authorization=[DENY, EMPTY]))
     assert found.snapshot is not None and found.problems == ()
     assert found.snapshot.policies == (
-        PolicySpec("deny", "shop", "DENY", [Rule(to=[To(Operation(ports=["80"]))])]), PolicySpec("nobody", "shop"),
+        PolicySpec("deny", "shop", "DENY", [Rule(to=[To(Operation(ports=["80"]))])]), PolicySpec("no-caller", "shop"),
     )  # fmt: skip
     assert steps == compiled(written(service("web")))[1] + 2
     assert snapshot(written(service("web"))).policies == ()
@@ -381,7 +381,7 @@ def test_policies_are_shown_in_the_words_of_documents() -> None:
     shown = dump(snapshot(written(authorization=[DENY, EMPTY | {"dryRun": True}])))
     assert shown["authorization"] == [
         {**DENY, "dryRun": False},
-        {"name": "nobody", "namespace": "shop", "action": "ALLOW", "dryRun": True, "rules": []},
+        {"name": "no-caller", "namespace": "shop", "action": "ALLOW", "dryRun": True, "rules": []},
     ]
 
 

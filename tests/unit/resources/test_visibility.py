@@ -167,7 +167,7 @@ def test_a_policy_is_told_as_it_is_written() -> None:
 def test_labels_of_another_origin_count_beside_those_of_services() -> None:
     at = mesh(LABELED + authz("a/w", "{app: web}") + authz("a/x", "{tier: old}"))
     assert [each.name for each in scope_of(at, "a", "web", [{"tier": "old"}]).authorization] == ["w", "x"]
-    assert [each.name for each in scope_of(at, "a", "nobody", [{"tier": "old"}]).authorization] == ["x"]
+    assert [each.name for each in scope_of(at, "a", "unknown", [{"tier": "old"}]).authorization] == ["x"]
 
 
 def policy(where: str, mode: str, more: str = "") -> str:
@@ -199,7 +199,7 @@ def test_a_service_with_what_was_registered() -> None:
     named = mesh(service("a/web", more="addresses: [10.9.9.9]"))
     assert service_spec(named, ("a", "web"), (), ("240.240.0.1",)).addresses == ["10.9.9.9"]
     with pytest.raises(KeyError):
-        service_spec(at, ("a", "nobody"))
+        service_spec(at, ("a", "unknown"))
 
 
 def test_of_a_registered_endpoint_those_addresses_are_told_that_the_document_has_not() -> None:
@@ -272,7 +272,7 @@ def test_a_mesh_is_changed_and_stays_as_it_was() -> None:
     assert (len(before), len(after)) == (1, 3)
     assert names(scope_of(after, "a", "x").services) == "a/api a/web b/db"
     assert names(scope_of(before, "a", "x").services) == "a/web"
-    gone = after.without(("Service", "a", "web")).without(("Service", "a", "nobody")).without(("Nothing", "a", "b"))
+    gone = after.without(("Service", "a", "web")).without(("Service", "a", "unknown")).without(("Nothing", "a", "b"))
     assert names(scope_of(gone, "a", "x").services) == "a/api b/db"
     assert gone.get(("Service", "a", "web")) is None and after.get(("Service", "a", "web")) is not None
     assert sorted(each.title for each in gone.documents()) == ["Service a/api", "Service b/db"]
