@@ -89,7 +89,7 @@ bench: bench/.venv-own/installed
 
 fuzz: $(VENV)/installed-dev
 	$(BIN)/python -m tests.hostile.fuzz --count 1000000
-	$(BIN)/python -m tests.support.rbac_reading --count 1000000
+	$(BIN)/python -m tests.support.rbac_drawing --count 1000000
 	$(BIN)/python -m tests.control.schemathesis_run --examples 300
 
 soak: $(VENV)/installed-dev

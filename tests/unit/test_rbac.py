@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sidecar.policy.authorize import Asked
 from sidecar.policy.rbac import EMPTY, Judgement, Step, compile_policies
 from sidecar.resources.authorization import PolicySpec
-from tests.support.rbac_reading import POLICIES, REQUESTS, compiled, hold_against_reading
+from tests.support.rbac_drawing import POLICIES, REQUESTS, compiled, hold_against_reading
 from tests.support.yardstick import slowness
 
 TRUST_DOMAIN = "mesh.test"
