@@ -15,6 +15,7 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.policy.authorize import Asked, Leave, Rules
 from sidecar.policy.rbac import EMPTY, Engine, Judgement, Step, compile_policies
 from sidecar.proxy.context import ProxyContext
+from sidecar.proxy.local_reply import STATUS
 from sidecar.resources.snapshot import NOTHING, Snapshot
 
 _log = logging.getLogger(__name__)
@@ -70,7 +71,16 @@ class InboundPolicies:
     def explain(self, snapshot: Snapshot, asked: Asked) -> dict[str, object]:
         """Return how the policies judge ``asked``, each rule with the first field that differs, as JSON values. Counts
         nothing."""
-        self.rules(snapshot)
+        if (rules := self.rules(snapshot)) in (_unconfigured, _undecidable):
+            try:
+                rules(asked)
+            except ProxyError as refusal:
+                return {
+                    "allowed": False,
+                    "status": STATUS[refusal.reason],
+                    "decided_by": refusal.detail,
+                    "policies": [],
+                }
         judged = self._engine.judge(asked)
         told: dict[str, object] = {"allowed": judged.allowed, "status": None if judged.allowed else 403}
         if judged.policy:
