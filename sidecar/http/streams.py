@@ -7,7 +7,8 @@ with the fault of the side that it belongs to.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.headers import Field
@@ -17,6 +18,8 @@ from sidecar.telemetry.record import ConnectionInfo
 
 if TYPE_CHECKING:  # tests have streams that no socket carries
     from sidecar.net.connection import Connection
+
+E = TypeVar("E")
 
 
 class ClientStream(Protocol):
@@ -194,11 +197,22 @@ class ServerConnection(Protocol):
         ...
 
 
-class StreamOpener(Protocol):
-    """A source of streams to one destination."""
+class StreamOpener(Protocol[E]):
+    """A source of streams to one destination, whose endpoints are of type ``E``."""
 
     name: str  # the destination's name in a record before there is a connection
 
-    async def open(self, permit: Permit, *, fresh: bool) -> ClientStream:
-        """Return a stream on an existing connection, or (``fresh``) on a new one."""
+    @property
+    def pick(self) -> Callable[[Permit], E]:
+        """Choose the endpoint of an attempt. Raises ProxyError if there is none, TypeError for a permit that is for
+        another destination."""
+        ...
+
+    def open_nowait(self, endpoint: E) -> ClientStream | None:
+        """Return a stream on an idle connection; None if the caller has to wait for one."""
+        ...
+
+    async def open(self, endpoint: E, *, fresh: bool) -> ClientStream:
+        """Return a stream on an existing connection, or (``fresh``) on a new one, to this endpoint or, if that can't
+        be reached, to another one. Raises ProxyError."""
         ...

@@ -197,7 +197,8 @@ class Pool:
     def release(self, lease: Lease, *, reusable: bool) -> None:
         """See :meth:`Lease.release`."""
         connection = lease.connection
-        if not reusable or lease.stale or connection.closed or connection.overdue is not None:
+        stale = self.closed or lease.generation != self.generation
+        if not reusable or stale or connection.closed or connection.overdue is not None:
             self._drop(lease)
             return
         connection.deadline = NEVER

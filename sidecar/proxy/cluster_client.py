@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sidecar.http.h1.client import H1ClientStream
 from sidecar.policy.authorize import Permit
 from sidecar.upstream.cluster import Cluster
+from sidecar.upstream.endpoint import Endpoint
 
 
 class ClusterClient:
@@ -15,15 +18,21 @@ class ClusterClient:
     ``name`` is for records; ``stream_idle`` seconds of silence end an attempt.
     """
 
-    __slots__ = ("_at", "_cluster", "_stream_idle", "name")
+    __slots__ = ("_cluster", "_pinned", "_stream_idle", "name", "pick")
 
     def __init__(self, cluster: Cluster[Any], at: object, name: str, stream_idle: float) -> None:
         self._cluster = cluster
-        self._at = at
+        self._pinned = at is not None
         self.name = name
         self._stream_idle = stream_idle
+        self.pick: Callable[[Permit], Endpoint] = partial(cluster.pick, at=at)
 
-    async def open(self, permit: Permit, *, fresh: bool) -> H1ClientStream:
-        """See ``streams.StreamOpener``. Raises ProxyError; TypeError if ``permit`` is not for this cluster and
-        place."""
-        return H1ClientStream(await self._cluster.lease(permit, self._at, fresh=fresh), self._stream_idle)
+    def open_nowait(self, endpoint: Endpoint) -> H1ClientStream | None:
+        """See ``streams.StreamOpener``."""
+        lease = endpoint.pool.take_idle()
+        return None if lease is None else H1ClientStream(lease, self._stream_idle)
+
+    async def open(self, endpoint: Endpoint, *, fresh: bool) -> H1ClientStream:
+        """See ``streams.StreamOpener``."""
+        lease = await self._cluster.connect(endpoint, pinned=self._pinned, fresh=fresh)
+        return H1ClientStream(lease, self._stream_idle)

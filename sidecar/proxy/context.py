@@ -35,10 +35,7 @@ HALF_CLOSE_IDLE = 300.0  # seconds that one direction may be silent once the oth
 class Overload(Protocol):
     """The memory limit (F11)."""
 
-    @property
-    def keepalive(self) -> bool:
-        """Whether connections may be kept for further requests."""
-        ...
+    keepalive: bool  # connections may be kept for further requests; then a further request may begin, too
 
     def admits(self, active: int) -> bool:
         """Return whether a further request or connection may begin while ``active`` are under way."""

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
+from typing import TypeVar
 
 import trio
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.streams import ClientStream, ServerStream, StreamOpener
-from sidecar.policy.authorize import Permit
+
+E = TypeVar("E")
 
 
 class Deadline:
@@ -89,13 +91,13 @@ class TimeBudget:
         """Whether there is no time for another attempt."""
         return self._total.passed
 
-    async def open(self, client: StreamOpener, permit: Permit, *, fresh: bool) -> ClientStream:
+    async def open(self, client: StreamOpener[E], endpoint: E, *, fresh: bool) -> ClientStream:
         """Begin an attempt, as ``StreamOpener.open`` does. Also raises ProxyError(UPSTREAM_TIMEOUT)."""
         self._upstream = None
         self._try = self._limits.deadlines.arm(self._limits.per_try, self._abort)
         with trio.CancelScope() as scope:
             self._opening = scope
-            upstream = await client.open(permit, fresh=fresh)
+            upstream = await client.open(endpoint, fresh=fresh)
             self._opening = None
             if not scope.cancel_called:
                 self._upstream = upstream

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.headers import Field
@@ -37,7 +38,7 @@ async def exchange(
     stream: ServerStream,
     request: Request,
     fields: list[Field],
-    client: StreamOpener,
+    client: StreamOpener[Any],
     permit: Permit,
     record: Record,
     retry: RetryPolicy = REPLACE_STALE,
@@ -57,22 +58,24 @@ async def exchange(
         while True:
             record.attempts += 1
             record.upstream = client.name
-            record.upstream_principal = ""
-            record.reused = False
             record.tried = monotonic()
             upstream: ClientStream | None = None
             upload: Upload | None = None
             switched = False
             try:
-                if allotted is None:
-                    upstream = await client.open(permit, fresh=fresh)
-                else:
-                    upstream = await allotted.open(client, permit, fresh=fresh)
+                endpoint = client.pick(permit)
+                if not fresh and allotted is None:
+                    upstream = client.open_nowait(endpoint)
+                if upstream is None:
+                    if allotted is None:
+                        upstream = await client.open(endpoint, fresh=fresh)
+                    else:
+                        upstream = await allotted.open(client, endpoint, fresh=fresh)
+                    if (cut := stream.cut_off()) is not None:
+                        raise cut  # while a connection was waited for: nothing of the request has gone yet
                 record.upstream = upstream.name
                 record.upstream_principal = upstream.principal
                 record.reused = upstream.reused
-                if (cut := stream.cut_off()) is not None:
-                    raise cut  # while a connection was waited for: nothing of the request has gone yet
                 stream.watch(upstream)
                 head, upload = await try_once(stream, request, fields, body, kept, upstream, record)
                 if allotted is not None:

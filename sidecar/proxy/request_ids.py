@@ -8,6 +8,9 @@ from typing import Final
 
 _SANE: Final = re.compile(rb"[A-Za-z0-9._~:+/=@-]{1,128}")
 _BLOCK: Final = 4096  # bytes of randomness fetched at a time: a system call per id would cost more than the id
+_PARTS: Final = re.compile(rb"(.{8})(.{4})(.{4})(.{4})(.{12})")
+_UUID_BITS: Final = "ffffffffffff0fff3fffffffffffffff", "00000000000040008000000000000000"  # kept, set
+_KEPT, _SET = (int(digits * (_BLOCK // 16), 16) for digits in _UUID_BITS)
 
 
 class RequestIds:
@@ -19,14 +22,9 @@ class RequestIds:
     def new(self) -> bytes:
         """Return a version 4 UUID (RFC 9562 section 5.4) in its text form."""
         if not self._ready:
-            digits = os.urandom(_BLOCK).hex().encode()
-            self._ready = [_uuid(digits[at : at + 32]) for at in range(0, len(digits), 32)]
+            digits = b"%0*x" % (2 * _BLOCK, int.from_bytes(os.urandom(_BLOCK)) & _KEPT | _SET)
+            self._ready = list(map(b"-".join, _PARTS.findall(digits)))
         return self._ready.pop()
-
-
-def _uuid(digits: bytes) -> bytes:
-    variant = b"89ab"[digits[16] & 3]
-    return b"%b-%b-4%b-%c%b-%b" % (digits[:8], digits[8:12], digits[13:16], variant, digits[17:20], digits[20:])
 
 
 def sane(request_id: bytes) -> bool:

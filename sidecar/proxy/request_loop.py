@@ -38,7 +38,13 @@ async def serve_http(connection: ServerConnection, direction: str, handle: Handl
         record = Record(direction, stream.protocol, peer, time(), monotonic())
         record.origin = connection.origin
         if request is not None:
-            _describe(record, request)
+            record.method = request.method
+            record.path = request.target
+            record.sent_target = request.sent
+            record.authority = request.authority
+            known = request.known
+            record.user_agent = known.get(headers.USER_AGENT, b"")
+            record.forwarded_for = known.get(headers.FORWARDED_FOR, b"")
         counters.requests_active += 1
         try:
             record.request_id = _request_id(request, context)
@@ -48,8 +54,8 @@ async def serve_http(connection: ServerConnection, direction: str, handle: Handl
             assert request is not None
             if not context.overload.keepalive:
                 stream.close_after_reply()
-            if not context.overload.admits(counters.requests_active - 1):
-                raise ProxyError(Reason.MEMORY, "the proxy is near its memory limit; try again later")
+                if not context.overload.admits(counters.requests_active - 1):
+                    raise ProxyError(Reason.MEMORY, "the proxy is near its memory limit; try again later")
             await handle(stream, request, record)
         except ProxyError as error:
             await rescue(stream, error, record)
@@ -72,18 +78,6 @@ async def serve_http(connection: ServerConnection, direction: str, handle: Handl
             context.telemetry.finish(record)
         if (stream.closing or not stream.body_done) and not await connection.goes_on():
             return
-
-
-def _describe(record: Record, request: Request) -> None:
-    record.method = request.method
-    record.path = request.target
-    record.sent_target = request.sent
-    record.authority = request.authority
-    known = request.known
-    if headers.USER_AGENT in known:
-        record.user_agent = known[headers.USER_AGENT]
-    if headers.FORWARDED_FOR in known:
-        record.forwarded_for = known[headers.FORWARDED_FOR]
 
 
 def _request_id(request: Request | None, context: ProxyContext) -> bytes:

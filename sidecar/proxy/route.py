@@ -33,7 +33,7 @@ class Route(msgspec.Struct, gc=False):
 
     kind: Kind
     cluster: Cluster[Any]
-    client: StreamOpener
+    client: StreamOpener[Any]
     at: Address | None
     called: Address
     shown: str  # in a record, before an endpoint is picked

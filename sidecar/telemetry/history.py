@@ -60,12 +60,14 @@ class History:
 
     def add(self, record: Record) -> None:
         """Keeps a finished record."""
-        targets = len(record.path) + len(record.sent_target)
-        if targets + len(record.user_agent) + len(record.forwarded_for) + len(record.method) > LONGEST:
-            _cut(record)
         if record.reason is None and record.status < SERVER_ERROR and not record.tries:
-            self._kept.append(_pack(record))
+            packed = _pack(record)
+            if len(packed) > LONGEST:
+                _cut(record)
+                packed = _pack(record)
+            self._kept.append(packed)
         else:
+            _cut(record)
             self._kept.append(record)
             if record.reason is not None or record.status >= SERVER_ERROR:
                 self._failed.append(record)

@@ -57,13 +57,9 @@ class MemoryGuard:
         self.limit = limit
         self.used = 0
         self.state = MemoryState.NORMAL
+        self.keepalive = True  # an idle connection may stay open
         self._read_used = read_used or reader_for(limit)
         self._next_sample = 0.0
-
-    @property
-    def keepalive(self) -> bool:
-        """Whether an idle connection may stay open."""
-        return self.state is MemoryState.NORMAL
 
     def admits(self, active: int) -> bool:
         """Whether one more request or connection may be taken on while ``active`` are in progress.
@@ -85,6 +81,7 @@ class MemoryGuard:
         if self.used >= self.limit * RELAXED:
             _give_back()  # what the allocator keeps would count as used for good
         before, self.state = self.state, decide(self.state, self.used, self.limit)
+        self.keepalive = self.state is MemoryState.NORMAL
         if self.state is not before:
             logger.warning("memory %s: %d of %d bytes in use", self.state.value, self.used, self.limit)
 

@@ -113,7 +113,7 @@ class Record(msgspec.Struct, array_like=True, gc=False):
         """The attempt at hand is over, by this error or with an answer, and is followed by another one."""
         reason, detail = (None, "") if error is None else (error.reason, error.detail)
         self.tries += (self._try(monotonic(), reason, detail),)
-        self.first_byte, self.status = 0.0, 0
+        self.first_byte, self.status, self.upstream_principal, self.reused = 0.0, 0, "", False
 
     @property
     def all_tries(self) -> tuple[Attempt, ...]:

@@ -79,6 +79,7 @@ class Cluster(Generic[P]):
         self._look_at = MOST  # endpoints at which some make room, in a cluster without places
         self._cool_until = 0.0  # until then some endpoint may be cooling down
         self._closed = False
+        self._only: Endpoint | None = None  # the endpoint that is always picked, if there is one
         if len(places) == 1:
             self._found(0)
 
@@ -89,10 +90,13 @@ class Cluster(Generic[P]):
         if places == self._places:
             return
         self._places = places
+        self._only = None
         if not self._endpoints:
             self._picked = [None] * len(places)
             return
         self._picked = [self._endpoints.get(place) for place in places]
+        if len(places) == 1 and not self._closed:
+            self._only = self._picked[0]
         for place in self._endpoints.keys() - set(places):
             endpoint = self._endpoints.pop(place)
             endpoint.close()
@@ -111,6 +115,13 @@ class Cluster(Generic[P]):
     def _made(self, place: P) -> Endpoint:
         opaque = None if self._connect_opaque is None else _bound(self._connect_opaque, place)
         return Endpoint(str(place), _bound(self._connect, place), opaque, self.terms.limits, self._counters)
+
+    def pick(self, permit: Permit, at: P | None = None) -> Endpoint:
+        """Return the endpoint for a request or connection: the one ``at`` a place, or one that is chosen. Raises
+        ProxyError(NO_ENDPOINT); TypeError if ``permit`` is not for this cluster and place."""
+        if permit.__class__ is not Permit or permit.cluster != self.name or permit.at != at:
+            raise TypeError("forwarding takes a Permit for this very destination")
+        return self._only or self._pick(()) if at is None or self._closed else self.at(at)
 
     def _pick(self, tried: Sequence[Endpoint]) -> Endpoint:
         """Return the next endpoint. Those that cool down come last. Raises ProxyError(NO_ENDPOINT) if none is left."""
@@ -144,6 +155,7 @@ class Cluster(Generic[P]):
 
     def _found(self, number: int) -> Endpoint:
         endpoint = self._picked[number] = self.at(self._places[number])
+        self._only = endpoint if len(self._picked) == 1 else None
         return endpoint
 
     # -- connections -------------------------------------------------------------------------------------------------
@@ -159,19 +171,14 @@ class Cluster(Generic[P]):
         Raises ProxyError: NO_ENDPOINT, POOL_FULL, POOL_TIMEOUT, or what connecting raises; TypeError if ``permit`` is
         not for this cluster and place.
         """
-        if permit.__class__ is not Permit or permit.cluster != self.name or permit.at != at:
-            raise TypeError("forwarding takes a Permit for this very destination")
-        endpoint = self._pick(()) if at is None or self._closed else self.at(at)
-        if not fresh and not opaque:
-            lease = endpoint.pool.take_idle()
-            if lease is not None:
-                return lease
+        endpoint = self.pick(permit, at)
         if at_once and endpoint.opaque.full:
             raise ProxyError(Reason.POOL_FULL, "all its connections for silent and opaque clients are in use")
-        return await self._lease(endpoint, pinned=at is not None, fresh=fresh or opaque, opaque=opaque)
+        return await self.connect(endpoint, pinned=at is not None, fresh=fresh or opaque, opaque=opaque)
 
-    async def _lease(self, endpoint: Endpoint, *, pinned: bool, fresh: bool, opaque: bool) -> Lease:
-        """Return a connection to this endpoint, or to the next one if this can't be reached."""
+    async def connect(self, endpoint: Endpoint, *, pinned: bool, fresh: bool, opaque: bool = False) -> Lease:
+        """Return a connection to this endpoint, which was picked, or to the next one if this can't be reached, unless
+        it is ``pinned``. The rest is as of ``lease``."""
         tried: list[Endpoint] = []
         patience, until = self.terms.patience, monotonic() + self.terms.patience
         while True:
@@ -252,6 +259,7 @@ class Cluster(Generic[P]):
     def close(self) -> None:
         """Close idle connections, for good; leased ones close when they are released."""
         self._closed = True
+        self._only = None
         for endpoint in self._endpoints.values():
             endpoint.close()
 

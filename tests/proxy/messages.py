@@ -271,9 +271,16 @@ class MemoryOrigin:
         self.opens = trio.Event()
         self.opens.set()
 
-    async def open(self, permit: Permit, *, fresh: bool) -> ClientStream:
-        await trio.lowlevel.checkpoint()
+    def pick(self, permit: Permit) -> str:
         assert isinstance(permit, Permit)
+        return self.name
+
+    def open_nowait(self, endpoint: str) -> None:
+        assert endpoint == self.name
+
+    async def open(self, endpoint: str, *, fresh: bool) -> ClientStream:
+        await trio.lowlevel.checkpoint()
+        assert endpoint == self.name
         await self.opens.wait()
         if self.refusals:
             raise self.refusals.pop(0)

@@ -12,11 +12,10 @@ from sidecar.http.message import EMPTY, UNKNOWN
 from sidecar.http.streams import ClientStream
 from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import Connection
-from sidecar.policy.authorize import Permit
 from sidecar.policy.retry import RetryPolicy
 from sidecar.proxy.exchange import exchange
 from tests.proxy.ends import tcp_pair
-from tests.proxy.messages import FIELDS, PERMIT, MemoryClient, MemoryUpstream, Run, answer, question
+from tests.proxy.messages import FIELDS, PERMIT, MemoryClient, MemoryOrigin, MemoryUpstream, Run, answer, question
 
 TIMEOUTS = Timeouts(5.0, 5.0, 5.0, 0, 5.0, 0)
 BREAKS = {
@@ -130,10 +129,8 @@ async def test_an_attempt_that_opens_nothing_is_recorded_without_the_last_ones_p
     run = Run(MemoryClient(), question(), first)
     opened = 0
 
-    class Origin:
-        name = "memory"
-
-        async def open(self, permit: Permit, *, fresh: bool) -> ClientStream:
+    class Origin(MemoryOrigin):
+        async def open(self, endpoint: str, *, fresh: bool) -> ClientStream:
             nonlocal opened
             opened += 1
             if opened == 2:

@@ -7,7 +7,9 @@ error is the upstream's fault, and its connection is never used again.
 from __future__ import annotations
 
 from time import monotonic
+from typing import cast
 
+import msgspec
 import trio
 
 from sidecar.errors import CUTS, Fault, ProxyError, Reason
@@ -21,47 +23,39 @@ from sidecar.net.connection import NEVER, Connection, ConnectionClosed, Deadline
 from sidecar.net.connection_pool import Lease
 
 
-class H1ClientStream:
-    """One HTTP/1 exchange on a leased connection."""
+class H1ClientStream(msgspec.Struct, eq=False, gc=False):
+    """One HTTP/1 exchange on a leased connection. ``stream_idle`` seconds of silence end it.
 
-    __slots__ = (
-        "_buffer",
-        "_closed",
-        "_keep",
-        "_lease",
-        "_method",
-        "_protocol",
-        "_reader",
-        "_request_chunked",
-        "_request_done",
-        "_stream_idle",
-        "_unsent",
-        "answered",
-        "connection",
-        "done",
-        "name",
-        "principal",
-        "reused",
-        "trailers",
-        "wrote",
-    )
+    A Struct, since setting twenty attributes in Python would cost a hundredth of a whole exchange. The collector does
+    not look at it: nothing that it holds refers to it but the connection's watcher, which the exchange takes back.
+    """
 
-    def __init__(self, lease: Lease, stream_idle: float) -> None:
-        self.connection = lease.connection
-        self.name = lease.connection.peer
+    _lease: Lease
+    _stream_idle: float
+    answered: bool = False
+    wrote: bool = False
+    done: bool = False
+    trailers: list[Field] = []
+    _buffer: bytes = b""
+    _unsent: bytes = b""
+    _reader: BodyReader | None = None
+    _method: bytes = b""
+    _protocol: bytes = b""
+    _request_chunked: bool = False
+    _request_done: bool = False
+    _keep: bool = False
+    _closed: bool = False
+    reused: bool = False
+    principal: str = ""
+    name: str = ""
+    connection: Connection = cast(Connection, None)  # that of the lease, from the beginning
+
+    def __post_init__(self) -> None:
+        lease = self._lease
+        self.connection = connection = lease.connection
+        self.name = connection.peer
         self.reused = lease.reused
         self.principal = lease.principal
-        self.answered = self.wrote = self.done = False
-        self.trailers: list[Field] = []
-        self._lease = lease
-        self._stream_idle = stream_idle
-        self._buffer = b""
-        self._unsent = b""
-        self._reader: BodyReader | None = None
-        self._method = self._protocol = b""
-        self._request_chunked = self._request_done = False
-        self._keep = False
-        self._closed = False
 
     # -- the request -------------------------------------------------------------------------------------------------
 
@@ -286,7 +280,9 @@ class H1ClientStream:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._lease.release(reusable=self.done and self._keep and self._request_done and not self._unsent)
+            self._lease.pool.release(
+                self._lease, reusable=self.done and self._keep and self._request_done and not self._unsent
+            )
 
 
 def _left(how: str) -> ProxyError:
