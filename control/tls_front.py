@@ -200,6 +200,7 @@ class ApiPort:
     direction = "inbound"
     protocol: Protocol = "http"
     vouches = True
+    rejudged = False
     original = ""
     name = "api"
 
@@ -231,11 +232,11 @@ class ApiPort:
 
     async def authorize(self, snapshot: Snapshot, route: Route, wanted: RunningRequest) -> Permit:
         """See ``Routing``: the API itself judges each call."""
-        asked = Asked("inbound", wanted.info.principal, wanted.info.client, self.api.name, "HTTP")
-        return authorize_inbound(self._context.rules, asked)
+        return authorize_inbound(self._context.rules, self.asked(wanted))
 
-    def asked(self, wanted: RunningRequest) -> None:
+    def asked(self, wanted: RunningRequest) -> Asked:
         """See ``Routing``."""
+        return Asked("inbound", wanted.info.principal, wanted.info.client, self.api.name, "HTTP")
 
     def route_bytes(self, snapshot: Snapshot, found: Detection) -> Route:
         """See ``BytesRouting``."""
@@ -245,8 +246,9 @@ class ApiPort:
         """See ``BytesRouting``."""
         raise ProxyError(Reason.BAD_REQUEST, "only HTTP/1.1 is served here")
 
-    def asked_of_bytes(self, wanted: RunningBytes) -> None:
+    def asked_of_bytes(self, wanted: RunningBytes) -> Asked:
         """See ``BytesRouting``."""
+        return Asked("inbound", wanted.info.principal, wanted.info.client, self.api.name, "TCP")
 
     def reached(self, connection: Connection) -> tuple[str, int]:
         """See ``Target``: no policy asks for it."""

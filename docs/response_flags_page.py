@@ -16,6 +16,7 @@ FLAGS: Final = {
     "DC": "downstream closed",
     "NR": "no route",
     "UAEX": "denied by authorization",
+    "RL": "rate limited",
     "DF": "DNS failure",
     "UF": "upstream connection failure",
     "UH": "no healthy upstream",

@@ -40,6 +40,7 @@ from sidecar.os_limits import descriptor_limit
 from sidecar.policy.egress import Egress
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.explain_request import answer, of_record
+from sidecar.proxy.limit_enforcement import LimitsInForce
 from sidecar.resources.protocols import MEANINGS
 from sidecar.resources.snapshot import NOTHING
 from sidecar.settings import EffectiveOption, Settings
@@ -102,6 +103,7 @@ class App:
             in_force=in_force,
             probes=settings.probe,
             dry_runs=self._directions.inbound.policies.dry_runs.shown,
+            limits=list if self._context.limits is None else self._context.limits.shown,
             authorized=partial(of_record, self._directions.inbound, self._context),
             hypothetical=partial(answer, self._directions.inbound, self._context),
             drift=self._directions.drift_words,
@@ -116,7 +118,7 @@ class App:
         self._listeners: dict[str, list[Listener]] = {}
         self._dns: DnsServer | None = None
         self._connections: dict[str, ConnectionTracker] = {}
-        add_gauges(self._telemetry, settings, self._admin, self._memory, self._directions)
+        add_gauges(self._telemetry, settings, self._admin, self._memory, self._directions, self._context.limits)
 
     def _forwarded(self) -> int:
         """A number that changes whenever a request or a piece of a relay goes on."""
@@ -228,7 +230,9 @@ class App:
         def refused(peer: str) -> None:
             self._note_refused(name, peer)
 
-        tracker = ConnectionTracker(nursery, serve, self._context.connections, counters, admits, refused)
+        limits = self._context.limits
+        gate = None if limits is None or admits is _always else limits.gate(name)
+        tracker = ConnectionTracker(nursery, serve, self._context.connections, counters, admits, refused, gate)
         self._connections[name] = tracker
         take = self._directions.outbound_taker(tracker.take) if name == "outbound" else tracker.take
         for listener in self._listeners[name]:
@@ -261,6 +265,8 @@ class App:
         self._count_lost_lines()
         self._memory.tick(now)
         self._directions.sweep(now)
+        if self._context.limits is not None:
+            self._context.limits.sweep()
 
     def _count_lost_lines(self) -> None:
         self._telemetry.counters.app_log_dropped += self._log.newly_dropped()
@@ -360,6 +366,7 @@ def _context(
         body_min_window=settings.body_min_window,
         max_body=settings.max_body,
     )
+    current = (lambda: NOTHING) if runtime is None else (lambda: runtime.current.snapshot)
     return ProxyContext(
         timeouts=timeouts,
         connect_timeout=settings.connect_timeout,
@@ -375,6 +382,7 @@ def _context(
         connections=connections,
         acceptor=None if mesh_runtime is None else mesh_runtime.acceptor,
         mesh=mesh_runtime,
-        current=(lambda: NOTHING) if runtime is None else (lambda: runtime.current.snapshot),
+        current=current,
+        limits=None if runtime is None else LimitsInForce(telemetry, current),
         egress=Egress(settings.outbound_policy == "REGISTRY_ONLY", settings.allow_host),
     )

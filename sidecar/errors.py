@@ -6,6 +6,7 @@ field. Modules raise :class:`ProxyError`; only ``proxy.local_reply`` turns one i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
@@ -45,6 +46,7 @@ class Reason(Enum):
     NO_ROUTE = ("no_route", "NR", Fault.CLIENT)
     RBAC_DENIED = ("rbac_denied", "UAEX", Fault.POLICY)
     POLICY_CHANGED = ("policy_changed", "UAEX", Fault.POLICY)  # to one that denies what is open
+    RATE_LIMITED = ("rate_limited", "RL", Fault.POLICY)
     CALLER_REFUSED = ("caller_refused", "UAEX", Fault.POLICY)
     OWN_LISTENER = ("own_listener", "UAEX", Fault.POLICY)
     PEER_REFUSED = ("peer_refused", "UAEX", Fault.IDENTITY)
@@ -92,11 +94,12 @@ class ProxyError(Exception):
 
     ``reason`` decides what the peer is told; ``detail`` is one sentence for people, free of secrets and of bytes that
     a peer chose (it goes into replies and logs). ``rule`` is the word of the rule that was broken, where a reason
-    stands for many; ``note`` is what audits and dry runs have to add.
+    stands for many; ``note`` is what audits and dry runs have to add; ``fields`` go into the reply.
     """
 
     rule = ""
     note = ""
+    fields: Sequence[tuple[bytes, bytes]] = ()
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)

@@ -12,6 +12,7 @@ from sidecar.admin.context import AdminContext
 from sidecar.admin.health import standing
 from sidecar.data_plane import DataPlane
 from sidecar.net.connection_pool import PoolUse
+from sidecar.proxy.limit_enforcement import LimitsInForce
 from sidecar.settings import Settings
 from sidecar.telemetry.memory import MemoryGuard, MemoryState
 from sidecar.telemetry.metric_snapshot import Readings
@@ -29,6 +30,7 @@ def add_gauges(
     admin: AdminContext,
     memory: MemoryGuard,
     directions: DataPlane,
+    limits: LimitsInForce | None = None,
 ) -> None:
     """Gives every metric of ``catalog.READ`` its reader."""
     gauges = telemetry.gauges
@@ -58,6 +60,8 @@ def add_gauges(
     if admin.mesh_runtime is not None:
         _add_handshakes(telemetry, admin.mesh_runtime)
 
+    if limits is not None:
+        gauges.add_labelled("sidecar_rate_limit", limits.counts)
     feed = admin.mesh_runtime or admin.config_runtime
     if feed is not None:
         feed.add_gauges(gauges)

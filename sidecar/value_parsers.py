@@ -13,11 +13,11 @@ import re
 from collections.abc import Callable
 
 from sidecar.addresses import Address, parse_host_port, parse_ip, parse_port
+from sidecar.durations import duration as duration
+from sidecar.durations import positive_duration as positive_duration
 
 Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h)?", re.ASCII)
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = re.compile(r"([0-9]{1,15})([A-Za-z]*)", re.ASCII)
 _BYTES: dict[str, int] = {"": 1, "b": 1} | {
     prefix + suffix: factor
@@ -25,22 +25,6 @@ _BYTES: dict[str, int] = {"": 1, "b": 1} | {
     for suffix, factor in (("b", 1000**power), ("ib", 1024**power), ("i", 1024**power))  # "Mi": as pods write it
 }
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
-
-
-def duration(text: str) -> float:
-    """Seconds from ``10``, ``10s``, ``250ms``, ``5m``, ``1h``; zero is one."""
-    found = _DURATION.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text!r} is not a duration")
-    return float(found[1]) * _SECONDS[found[2] or "s"]
-
-
-def positive_duration(text: str) -> float:
-    """As ``duration``, above zero."""
-    seconds = duration(text)
-    if seconds <= 0:
-        raise ValueError(f"{text!r} is not above zero")
-    return seconds
 
 
 def size(text: str) -> int:

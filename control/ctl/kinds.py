@@ -10,6 +10,7 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
     "Service": ("services", "svc"),
     "PeerAuthentication": ("peerauthentications", "pa"),
     "AuthorizationPolicy": ("authorizationpolicies", "authz"),
+    "RateLimitPolicy": ("ratelimitpolicies", "rl"),
     "ServiceEntry": ("serviceentries", "se"),
     "WorkloadEntry": ("workloadentries", "we"),
     "Sidecar": ("sidecars",),

@@ -6,6 +6,7 @@ is empty, so that an older or newer one can be listed as well.
 
 from __future__ import annotations
 
+import math
 import time
 from calendar import timegm
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import Any, Final
 from control.ctl.output import Column, Row
 from sidecar.resources.kinds import DRY_RUN
 from sidecar.resources.protocols import MEANINGS, WORDS, Protocol, protocol_of
+
+SHOWN_KEYS: Final = 3  # of a limit, in a table
 
 
 def field(*path: str) -> Callable[[Row], str]:
@@ -64,6 +67,16 @@ def span(seconds: float) -> str:
             smaller = {"d": "h", "h": "m", "m": "s"}[unit]
             return f"{whole}{unit}" + (f"{rest // below}{smaller}" if rest // below and whole < 10 else "")
     return f"{left}s"
+
+
+def _limited(keys: list[Row]) -> str:
+    """The first keys that are limited, and for how long; and how many more there are."""
+    told = []
+    for key in keys[:SHOWN_KEYS]:
+        wait = key.get("wait_seconds")
+        told.append(f"{key['key'] or '-'}, for {math.ceil(wait)}s" if wait else f"{key['key'] or '-'}")
+    more = len(keys) - SHOWN_KEYS
+    return "; ".join([*told, *([f"and {more} more"] if more > 0 else [])])
 
 
 def ago(*path: str) -> Callable[[Row], str]:
@@ -160,6 +173,12 @@ SPECS: Final = {
         Column("SELECTOR", field("document", "spec", "selector", "matchLabels")),
         Column("DRY RUN", _dry_run),
     ),
+    "RateLimitPolicy": (
+        Column("DIRECTION", lambda row: word(at(row, "document", "spec", "direction")) or "INBOUND"),
+        Column("LIMITS", lambda row: str(len(at(row, "document", "spec", "limits") or []))),
+        Column("SELECTOR", field("document", "spec", "selector", "matchLabels")),
+        Column("MODE", lambda row: word(at(row, "document", "spec", "mode")) or "ENFORCE"),
+    ),
     "ServiceEntry": (
         Column("HOSTS", field("document", "spec", "hosts")),
         Column("RESOLUTION", field("document", "spec", "resolution")),
@@ -192,6 +211,15 @@ DRY_RUNS: Final = (
     Column("CALLER", lambda row: at(row, "caller") or "without a certificate"),
     Column("TIMES", field("times")),
     Column("LAST", lambda row: span(time.time() - float(at(row, "last") or 0.0))),
+)
+LIMITS: Final = (
+    Column("POLICY", field("policy")),
+    Column("LIMIT", field("limit")),
+    Column("OF", field("of")),
+    Column("MODE", field("mode"), wide=True),
+    Column("ADMITTED", field("admitted")),
+    Column("BEYOND", field("beyond")),
+    Column("LIMITED NOW", lambda row: _limited(at(row, "limited") or [])),
 )
 SERVICES: Final = (
     Column("NAMESPACE", field("namespace")),

@@ -5,15 +5,16 @@ Who calls it: ``control.distribution.push`` makes contents and compares them, ``
 ``ProxyConfig`` that is encoded whole would say (a test holds it to that), but a service is encoded once per change and
 not once per proxy.
 
-**Schema.** ``1.2``. Within a major, a minor may add members that a proxy can do without, and they are
+**Schema.** ``1.3``. Within a major, a minor may add members that a proxy can do without, and they are
 left out for a proxy that asks for an older minor: proxies refuse what they don't know. Whatever must be enforced by all
 is another major. A proxy names the newest minor that it knows, and gets the older of its and ours. ``1.1`` has
 endpoints with several addresses (``alsoAt``), and those that are unwell. For 1.0 each address is an endpoint, which
 leaves none of them in plaintext, and the unwell are left out.
 
-``1.2`` has ``authorization``, which a proxy can't do without: one that does not know it would let everybody pass. So it
-is never left out for an older proxy. Where policies apply to that proxy, its strict decoder refuses the whole Snapshot,
-the last good one stays in force, and its refusal is told; where none do, the member is not sent, and it goes on.
+``1.2`` has ``authorization`` and ``1.3`` ``rateLimits``, which a proxy can't do without: one that does not know them
+would let every caller pass. So they are never left out for an older proxy. Where policies apply to that proxy, its
+strict decoder refuses the whole Snapshot, the last good one stays in force, and its refusal is told; where none do, the
+members are not sent, and it goes on.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import msgspec
 from sidecar.resources.proxy_config import Policy, ResolvedService
 from sidecar.resources.schema import PeerAuthenticationSpec
 
-SCHEMA: Final = (1, 2)  # of ``sidecar.resources.snapshot``, in numbers
+SCHEMA: Final = (1, 3)  # of ``sidecar.resources.snapshot``, in numbers
 PART_BYTES: Final = 64 * 1024
 _ALSO_AT: Final = b'"alsoAt":['
 _UNWELL: Final = b'"unwell":true'
@@ -35,13 +36,14 @@ _SCHEMA: Final = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})", re.ASCII)
 
 
 class Content(msgspec.Struct, frozen=True):
-    """What an identity is told, but for version and time. ``services``, ``entries`` and ``policies``: encoded, in
-    their order."""
+    """What an identity is told, but for version and time. ``services``, ``entries``, ``policies`` and ``limits``:
+    encoded, in their order."""
 
     services: tuple[bytes, ...] = ()
     entries: tuple[bytes, ...] = ()
     rules: bytes = b""
     policies: tuple[bytes, ...] = ()
+    limits: tuple[bytes, ...] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -90,15 +92,15 @@ class Snapshot(msgspec.Struct, frozen=True):
     def _tail(self) -> Iterator[bytes]:
         yield b"],"
         yield self.content.rules
-        if self.content.policies:  # for a proxy of any schema: see the module
-            yield _POLICIES
-            yield from _separated(self.content.policies)
-            yield b"]"
+        for name, pieces in ((b"authorization", self.content.policies), (b"rateLimits", self.content.limits)):
+            if pieces:  # for a proxy of any schema: see the module
+                yield b',"%b":[' % name
+                yield from _separated(pieces)
+                yield b"]"
         yield b"}"
 
 
 _BETWEEN: Final = b'],"serviceEntries":['
-_POLICIES: Final = b',"authorization":['
 
 
 def rules_of(peer_authentication: PeerAuthenticationSpec, outbound_policy: Policy | None) -> bytes:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from sidecar.resources.documents import Document, Key
 from sidecar.resources.kinds import ROOT_NAMESPACE, Service, ServiceEntry
 from sidecar.resources.mesh_documents import Mesh
+
+_POLICIES: Final = ("AuthorizationPolicy", "RateLimitPolicy")
 
 
 @dataclass(slots=True)
@@ -41,11 +44,11 @@ def _add(found: Affected, key: Key, before: Document | None, after: Document | N
     kind, namespace, _ = key
     if kind == "WorkloadEntry":
         found.selecting.add(namespace)
-    elif kind in ("PeerAuthentication", "Sidecar", "AuthorizationPolicy"):
+    elif kind in ("PeerAuthentication", "Sidecar", *_POLICIES):
         if namespace == ROOT_NAMESPACE:
             found.everybody = True
         found.namespaces.add(namespace)
-        if kind == "AuthorizationPolicy":
+        if kind in _POLICIES:
             found.pieces.add(key)
     else:
         found.pieces.add(key)

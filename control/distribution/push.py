@@ -28,7 +28,7 @@ from control.version import Version
 from control.watchable import Watchable
 from sidecar.resources.documents import Key
 from sidecar.resources.mesh_documents import Mesh
-from sidecar.resources.visibility import Visibility, entry_spec, policy_spec, scope_of, service_spec
+from sidecar.resources.visibility import Visibility, entry_spec, limit_policy_spec, policy_spec, scope_of, service_spec
 
 BATCH_SECONDS: Final = 0.1  # from the first change to the round
 RETRY_SECONDS: Final = 1.0  # after a store that failed
@@ -225,6 +225,8 @@ class SnapshotPush:
             return msgspec.json.encode(entry_spec(self._mesh, (namespace, name)))
         if kind == "AuthorizationPolicy":
             return msgspec.json.encode(policy_spec(self._mesh, (namespace, name)))
+        if kind == "RateLimitPolicy":
+            return msgspec.json.encode(limit_policy_spec(self._mesh, (namespace, name)))
         live, virtual = self._registry.live(namespace, name), self._registry.virtual(namespace, name)
         return msgspec.json.encode(service_spec(self._mesh, (namespace, name), live, virtual))
 

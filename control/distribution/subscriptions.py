@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from control.distribution.content import Content, Snapshot
 from control.watchable import Watchable
@@ -15,17 +16,19 @@ from sidecar.resources.documents import Key
 from sidecar.resources.mesh_documents import Place
 from sidecar.resources.visibility import Visibility
 
-Scope = tuple[tuple[Place, ...], tuple[Place, ...], tuple[Place, ...]]
+Places = tuple[Place, ...]
+Scope = tuple[Places, Places, Places, Places]
 
 
 @dataclass(eq=False, slots=True)
 class View:
-    """What some identities see: (namespace, name) of services, entries and policies, in the order of the
-    snapshot."""
+    """What some identities see: (namespace, name) of services, entries, policies and limits, in the order of
+    the snapshot."""
 
     services: tuple[Place, ...]
     entries: tuple[Place, ...]
     policies: tuple[Place, ...] = ()
+    limits: tuple[Place, ...] = ()
     content: Content = field(default_factory=Content)  # without rules
     members: set[Member] = field(default_factory=set)
 
@@ -35,11 +38,12 @@ class View:
         yield from (("Service", *place) for place in self.services)
         yield from (("ServiceEntry", *place) for place in self.entries)
         yield from (("AuthorizationPolicy", *place) for place in self.policies)
+        yield from (("RateLimitPolicy", *place) for place in self.limits)
 
     @property
     def scope(self) -> Scope:
         """By what it is found again."""
-        return self.services, self.entries, self.policies
+        return self.services, self.entries, self.policies, self.limits
 
 
 @dataclass(eq=False, slots=True)
@@ -59,7 +63,7 @@ class Member:
     def content(self) -> Content:
         """What it is to be told by now."""
         seen = self.view.content
-        return Content(seen.services, seen.entries, self.rules, seen.policies)
+        return Content(seen.services, seen.entries, self.rules, seen.policies, seen.limits)
 
 
 @dataclass(slots=True)
@@ -107,7 +111,8 @@ class Subscriptions:
     def view(self, scope: Visibility) -> tuple[View, Iterator[None]]:
         """The view of a scope, and the steps that it takes to fill it; it is not to be used before they are done."""
         policies = tuple((each.namespace, each.name) for each in scope.authorization)
-        fresh = View(scope.services, scope.entries, policies)
+        limits = tuple((each.namespace, each.name) for each in scope.rate_limits)
+        fresh = View(scope.services, scope.entries, policies, limits)
         found = self._views.get(fresh.scope)
         if found is not None:
             return found, iter(())
@@ -133,11 +138,9 @@ class Subscriptions:
 
     def gather(self, view: View) -> None:
         """Makes a view's content of its pieces."""
-        pieces = [self._slots[key].piece for key in view.keys]
-        services, entries = len(view.services), len(view.services) + len(view.entries)
-        view.content = Content(
-            tuple(pieces[:services]), tuple(pieces[services:entries]), policies=tuple(pieces[entries:])
-        )
+        pieces = iter([self._slots[key].piece for key in view.keys])
+        services, entries, policies, limits = [tuple(islice(pieces, len(places))) for places in view.scope]
+        view.content = Content(services, entries, policies=policies, limits=limits)
 
     def _fill(self, view: View) -> Iterator[None]:
         for key in view.keys:

@@ -9,6 +9,8 @@ ServiceEntry or a WorkloadEntry that nobody knows is called as any other host, o
 - **Sidecar** may have said REGISTRY_ONLY. So, likewise, all of its namespace may call only what is known.
 - **AuthorizationPolicy** may have refused any caller. So a policy of its name denies everything, at the workloads that
   its selector covers as far as that can be read, else in all of its namespace (in the root namespace: of the mesh).
+- **RateLimitPolicy** opens nothing, and refusing every call for it would be an outage: it is left out, and shown as
+  unreadable.
 - **Service**: an app that calls one which is not known sends in plaintext where others may be called at all. So its
   name, ports and addresses stay known as far as they can be read, with nobody who may serve it: it can't be reached.
   And since its labels are what selectors go by, for its namespace the first two are so too, and where a policy selects

@@ -117,6 +117,7 @@ class AdminContext:
     in_force: Sequence[EffectiveOption] = ()
     probes: Sequence[Probe] = ()
     dry_runs: Callable[[], list[dict[str, object]]] = list  # what policies of dry runs would have decided
+    limits: Callable[[], list[dict[str, object]]] = list  # of requests and connections, and whom they hold back now
     authorized: Callable[[Record], dict[str, object]] = lambda _: {}  # what policies had to do with it
     hypothetical: Callable[[Question], dict[str, object]] | None = None  # what would become of a request
     drift: Callable[[], str] = str  # what is wrong with the rules that redirect connections here; empty: nothing

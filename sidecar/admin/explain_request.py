@@ -1,5 +1,5 @@
 """``POST /explain``: what would become of a request that was never made; ``/dry_runs``: what would have become of those
-that were made, by policies that are not in force yet."""
+that were made, by policies that are not in force yet; ``/limits``: what limits count."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ async def dry_runs(context: AdminContext, request: Request) -> Reply:
     """What the policies of dry runs would have decided otherwise, by policy and caller."""
     wanted = request.parameters.get("policy", "")
     return as_json([row for row in context.dry_runs() if not wanted or row["policy"] == wanted])
+
+
+async def limits(context: AdminContext, request: Request) -> Reply:
+    """Each limit of a RateLimitPolicy, with what it counted and the keys that it refuses now."""
+    wanted = request.parameters.get("policy", "")
+    return as_json([row for row in context.limits() if not wanted or row["policy"] == wanted])
 
 
 def _question(parameters: dict[str, str]) -> Question:

@@ -79,6 +79,8 @@ class Connection:
     """A stream of bytes to and from one peer. It owns ``sock``, a connected, non-blocking socket or what a handshake
     made of one; ``secured`` is the result of that handshake. The connection is in ``registry`` until it is closed."""
 
+    paced = False  # whether its bytes are slowed down, so that a relay must not bypass ``recv`` and ``send_nowait``
+
     __slots__ = (
         "_sealed",
         "bulk",
@@ -294,7 +296,9 @@ class Connection:
             raise self._overdue()
         raw = self.plain
         family, kind, proto = raw.family, raw.type | socket.SOCK_NONBLOCK, raw.proto
-        above = Connection(seal(socket.socket(family, kind, proto, raw.detach())), self.peer, self.registry, secured)
+        above = self.__class__(
+            seal(socket.socket(family, kind, proto, raw.detach())), self.peer, self.registry, secured
+        )
         above.deadline, above.overdue_as, above.overdue = self.deadline, self.overdue_as, self.overdue
         above.cut_for, above.watcher = self.cut_for, self.watcher
         self._leave()

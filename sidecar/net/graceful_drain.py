@@ -16,6 +16,7 @@ import trio
 from sidecar.addresses import ClientAddr
 from sidecar.errors import Reason
 from sidecar.net.connection import NEVER, Connection
+from sidecar.net.paced_connection import PacedConnection
 
 LAST_REQUEST_SECONDS = 1.0  # in a drain, an idle connection may still bring a request for this long
 _LOOK_SECONDS = 0.1
@@ -41,6 +42,17 @@ class ConnectionCounters(Protocol):
     connections_refused: int
 
 
+class Gate(Protocol):
+    """A judge of connections that are accepted. ``paced``: a connection that comes now may have to be slowed down."""
+
+    @property
+    def paced(self) -> bool: ...
+
+    def admit(self, connection: Connection, host: str) -> Callable[[], None] | None:
+        """Return what to call at the connection's end; None for one that is refused, and recorded."""
+        ...
+
+
 class _Accepted(set[Connection]):
     """The open connections of one direction. Each is also in the registry of the process: a connection enters and
     leaves both at once, also when a TLS handshake puts another one in its place."""
@@ -62,7 +74,7 @@ class ConnectionTracker:
     """The connections of one direction, served by ``serve(connection, host)`` in ``nursery``.
 
     ``admits(active)`` returns whether one more may come while ``active`` are open in all directions; ``refused(peer)``
-    is called for each connection that is refused.
+    is called for each connection that is refused. ``gate`` judges each one that may come; None: all may.
     """
 
     def __init__(
@@ -73,12 +85,14 @@ class ConnectionTracker:
         counters: ConnectionCounters,
         admits: Callable[[int], bool],
         refused: Callable[[str], None],
+        gate: Gate | None = None,
     ) -> None:
         self._nursery = nursery
         self._serve = serve
         self._counters = counters
         self._admits = admits
         self._refused = refused
+        self._gate = gate
         self._connections = _Accepted(registry)
         self._served = 0  # tasks
         self._left = trio.Event()
@@ -90,23 +104,30 @@ class ConnectionTracker:
 
     def take(self, sock: socket.socket, client: ClientAddr) -> None:
         """Serve a connection that was accepted, or refuse it with RST."""
-        connection = Connection(sock, str(client), self._connections)
+        gate = self._gate
+        kind = PacedConnection if gate is not None and gate.paced else Connection
+        connection = kind(sock, str(client), self._connections)
         if not self._admits(self._counters.connections_active):
             self._counters.connections_refused += 1
             connection.reset()
             self._refused(connection.peer)
             return
+        release = _nothing if gate is None else gate.admit(connection, client.host)
+        if release is None:
+            connection.reset()
+            return
         self._counters.connections_active += 1
         self._served += 1
-        self._nursery.start_soon(self._guarded, connection, client.host)
+        self._nursery.start_soon(self._guarded, connection, client.host, release)
 
-    async def _guarded(self, connection: Connection, host: str) -> None:
+    async def _guarded(self, connection: Connection, host: str, release: Callable[[], None]) -> None:
         try:
             await self._serve(connection, host)
         except Exception:
             _log.exception("internal error while serving a connection; please report it")
         finally:
             connection.close()
+            release()
             self._served -= 1
             self._counters.connections_active -= 1
             self._left.set()
@@ -124,3 +145,7 @@ class ConnectionTracker:
         for connection in self._connections:
             if soon < connection.deadline < NEVER and connection.overdue_as is Reason.CONNECTION_IDLE:
                 connection.deadline = soon
+
+
+def _nothing() -> None:
+    pass

@@ -168,6 +168,7 @@ class _Direction(ReactorEntry):
     """The direction from ``source`` to ``sink``. ``moved`` counts the bytes that the sink's kernel took."""
 
     __slots__ = (
+        "_paced",
         "_pipes",
         "_receive",
         "_rest",
@@ -192,6 +193,7 @@ class _Direction(ReactorEntry):
         self.ended = False
         self.moved = 0
         self._pipes = pipes
+        self._paced = source.paced or sink.paced
         self._spliceable = source.secured is None and sink.secured is None
         self._receive: Callable[[int], bytes] = source.sock.recv
         self._send: Callable[[bytes | memoryview], int] = sink.sock.send
@@ -225,12 +227,24 @@ class _Direction(ReactorEntry):
         while not self.ended:
             if self.source.closed:
                 raise SourceDied
+            if self._paced:
+                await self._slowly()
+                continue
             await self.board.carry(self.source.fd, self)
             if self._rest is None:
                 self.ended = True
             else:
                 await self._push(self._rest)
                 await self._long()
+
+    async def _slowly(self) -> None:
+        """Carry one read by the connections' own methods, which keep to a rate."""
+        try:
+            data = await self.source.recv()
+        except ConnectionClosed:
+            raise SourceDied from None
+        self.ended = not data
+        await self._push(data)
 
     async def wait_reset(self) -> None:
         """Wait after the FIN until the source is gone for good."""

@@ -130,7 +130,8 @@ async def serve_target(
 async def _dial_early(connection: Connection, target: Target, context: ProxyContext, who: ConnectionInfo) -> Lease:
     """Dial for a silent client. From now on, until it is known what it speaks, a policy that denies bytes cuts it."""
     lease = await target.dial_early(who)
-    context.in_progress[id(who)] = RunningBytes(target, connection, _UNKNOWN_BYTES, who)
+    if target.rejudged:
+        context.in_progress[id(who)] = RunningBytes(target, connection, _UNKNOWN_BYTES, who)
     return lease
 
 

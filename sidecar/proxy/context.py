@@ -21,6 +21,7 @@ from sidecar.net.splice_pipes import Pipes
 from sidecar.policy.authorize import Asked, Rules, allow_all
 from sidecar.policy.egress import OPEN, Egress
 from sidecar.proxy.deadlines import Deadlines
+from sidecar.proxy.limit_enforcement import LimitsInForce
 from sidecar.proxy.request_ids import RequestIds
 from sidecar.resources.snapshot import NOTHING, Snapshot
 from sidecar.telemetry.telemetry import Telemetry
@@ -45,8 +46,8 @@ class Overload(Protocol):
 class Running(Protocol):
     """A request or a connection in progress, which a changed policy may deny."""
 
-    def asked(self) -> Asked | None:
-        """Return what policies judge it by; None if no policies apply to it."""
+    def asked(self) -> Asked:
+        """Return what policies judge it by."""
         ...
 
     def cut(self, denied: ProxyError) -> None:
@@ -83,6 +84,7 @@ class ProxyContext:
     drain: DrainState = field(default_factory=DrainState)
     connections: set[Connection] = field(default_factory=set)
     judged_names: set[bytes] = field(default_factory=set)  # of fields that policies read, in lower case
+    limits: LimitsInForce | None = None  # None: there can be none
     in_progress: dict[int, Running] = field(default_factory=dict)  # by the id of its record
     listeners: list[Listener] = field(default_factory=list)
     ids: RequestIds = field(default_factory=RequestIds)

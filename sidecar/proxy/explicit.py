@@ -7,6 +7,7 @@ relayed, reads the Snapshot once, and is routed and judged by that one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from time import monotonic, time
 
@@ -15,11 +16,12 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.http.authority import canonical_authority
 from sidecar.http.first_bytes import Detected
 from sidecar.http.h1.server import H1ServerConnection
+from sidecar.http.headers import Field
 from sidecar.http.message import EMPTY, Request, Response
 from sidecar.http.streams import ServerStream
 from sidecar.net.connection import Connection, ConnectionClosed
 from sidecar.net.connection_pool import Lease
-from sidecar.policy.authorize import Permit, authorize_caller
+from sidecar.policy.authorize import Asked, Permit, authorize_caller
 from sidecar.proxy.connection_handler import http2_refused
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
@@ -75,6 +77,9 @@ class ExplicitProxy:
         permit = self._routes.permit(
             route, stream.peer, protocol="HTTP" if http else "TCP", authority=request.authority
         )
+        if snapshot.limits and self._context.limits is not None:
+            asked = asked_outbound(stream.peer_ip.decode(), request, request.fields)
+            self._context.limits.charge(snapshot, asked, record)
         record.attempts = 1
         record.upstream = route.shown
         record.cluster = route.label
@@ -155,6 +160,8 @@ class ExplicitProxy:
 class _Absolute:
     """A ``pipeline.Routing`` of requests that name their destination explicitly."""
 
+    rejudged = False
+
     def __init__(self, routes: RouteTable, sanitizer: HeaderSanitizer) -> None:
         self._routes = routes
         self.sanitizer = sanitizer
@@ -167,8 +174,9 @@ class _Absolute:
             )
         return named_route(self._routes, snapshot, request.authority, default_port=80)
 
-    def asked(self, wanted: RunningRequest) -> None:
-        """Return None: the callee's proxy applies the policies. See ``pipeline.Routing``."""
+    def asked(self, wanted: RunningRequest) -> Asked:
+        """See ``pipeline.Routing``. Limits alone judge by it."""
+        return asked_outbound(wanted.info.client, wanted.request, wanted.fields)
 
     async def authorize(self, snapshot: Snapshot, route: Route, wanted: RunningRequest) -> Permit:
         request = wanted.request
@@ -193,6 +201,14 @@ class _WithinTunnel(_Absolute):
         if request.method == b"CONNECT" or request.absolute:
             raise ProxyError(Reason.METHOD_REFUSED, "a proxy request inside a tunnel")
         return named_route(self._routes, snapshot, self._authority, default_port=0)
+
+
+def asked_outbound(client: str, request: Request, fields: Sequence[Field]) -> Asked:
+    """Return what limits judge a request of the app at ``client`` by."""
+    path = request.sent if request.sent.startswith(b"/") else request.target
+    return Asked(
+        "outbound", "", client, "", "HTTP", request.method, path, request.authority, remote=client, fields=fields
+    )
 
 
 def named_route(routes: RouteTable, snapshot: Snapshot, authority: bytes, *, default_port: int) -> Route:

@@ -32,6 +32,7 @@ from sidecar.proxy.route import Route
 from sidecar.resources.protocols import Protocol, protocol_in_force
 from sidecar.resources.snapshot import Snapshot
 from sidecar.telemetry.record import ConnectionInfo
+from sidecar.tls.connection_security import AS_IT_CAME
 from sidecar.upstream.bounded_table import MOST, BoundedTable
 from sidecar.upstream.cluster import Cluster, Connect, Terms
 from sidecar.upstream.plaintext import PlaintextConnector
@@ -56,6 +57,7 @@ class AppPort:
     direction = "inbound"
     original = ""
     vouches = True
+    rejudged = True
 
     def __init__(
         self,
@@ -330,16 +332,23 @@ class CapturedInbound:
 async def _serve_at(connection: Connection, host: str, port: AppPort, context: ProxyContext, taken: Taken) -> None:
     """Serve a connection for ``port``, which takes ``taken``, through the acceptor if there is one."""
     acceptor, protocol = context.acceptor, taken.protocol
-    if acceptor is None:
+    limits = context.limits
+    if acceptor is None and limits is None:
         await serve_target(connection, host, port, context, protocol=protocol)
         return
+    release = _nothing
     try:
         begins = True
         while begins:  # repeats only for a client that began its handshake after a silence
-            connection, security = await acceptor.accept(connection, host, port.address.port)
+            security = AS_IT_CAME
+            if acceptor is not None:
+                connection, security = await acceptor.accept(connection, host, port.address.port)
             if security.inside == "tcp" and taken.mixed:
                 # The documents may declare this port as tcp to the caller: ignore what it announces.
                 security = msgspec.structs.replace(security, inside="auto")
+            if limits is not None:
+                release()
+                release = limits.admit(connection, "inbound", host, security.principal, early=False)
             begins = await serve_target(connection, host, port, context, security, protocol)
     except ProxyError as refused:
         if refused.reason in _ALERTED:
@@ -348,7 +357,12 @@ async def _serve_at(connection: Connection, host: str, port: AppPort, context: P
     except ConnectionClosed:
         context.telemetry.counters.detect_nothing += 1
     finally:
+        release()
         connection.close()  # after a handshake, this is not the caller's connection
+
+
+def _nothing() -> None:
+    pass
 
 
 def current(context: ProxyContext) -> Snapshot:

@@ -36,6 +36,7 @@ STATUS: Final = {
     Reason.NO_ROUTE: 404,
     Reason.RBAC_DENIED: 403,
     Reason.POLICY_CHANGED: 403,
+    Reason.RATE_LIMITED: 429,
     Reason.CALLER_REFUSED: 403,
     Reason.OWN_LISTENER: 403,
     Reason.NOT_REDIRECTED: 403,
@@ -103,6 +104,8 @@ async def rescue(stream: ServerStream, error: ProxyError, record: Record) -> Non
         if error.reason is Reason.RBAC_DENIED:
             reply = rbac_reply(error, record.request_id, of_mesh=bool(record.principal))
         else:
+            if error.reason is Reason.RATE_LIMITED and not record.principal and record.direction == "inbound":
+                error = _without_name(error)
             reply = local_reply(status, error, record.request_id)
         await stream.send_local(reply, in_doubt=in_doubt)
     except ProxyError:
@@ -125,7 +128,15 @@ def local_reply(status: int, error: ProxyError, request_id: bytes) -> LocalReply
         fields.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
     if status == 405:
         fields.append((b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
+    fields.extend(error.fields)
     return LocalReply(status, fields, msgspec.json.encode(problem))
+
+
+def _without_name(error: ProxyError) -> ProxyError:
+    """Return the refusal by a limit without its name, which strangers do not learn."""
+    told = ProxyError(error.reason, "too many requests; try again later")
+    told.fields = error.fields
+    return told
 
 
 def rbac_reply(error: ProxyError, request_id: bytes, *, of_mesh: bool) -> LocalReply:

@@ -13,10 +13,10 @@ from sidecar.http.first_bytes import Detected
 from sidecar.http.message import Request
 from sidecar.net.connection import Connection
 from sidecar.net.connection_pool import Lease, Limits, PoolUse, pool_use
-from sidecar.policy.authorize import Permit, refuse_own_listener
+from sidecar.policy.authorize import Asked, Permit, refuse_own_listener
 from sidecar.proxy.connection_handler import serve_target
 from sidecar.proxy.context import ProxyContext
-from sidecar.proxy.explicit import ExplicitProxy
+from sidecar.proxy.explicit import ExplicitProxy, asked_outbound
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
 from sidecar.proxy.pipeline import RunningBytes, RunningRequest
 from sidecar.proxy.protocol_detection import Detection, ServerFirstCache
@@ -58,6 +58,7 @@ class Outbound:
             context.listeners,
             context.rules,
             context.timeouts.stream_idle,
+            context.current,
         )
         self.serve = ExplicitProxy(self._routes, self._sanitizer, context).serve
         if mesh is not None:
@@ -113,6 +114,7 @@ class _Captured:
     was read last; each request on it reads the current Snapshot."""
 
     direction = "outbound"
+    rejudged = False
 
     def __init__(
         self,
@@ -182,8 +184,9 @@ class _Captured:
             return route
         return self._routes.by_server_name(snapshot, route, found.sni)
 
-    def asked(self, wanted: RunningRequest) -> None:
-        """Return None: the callee's proxy applies the policies. See ``Routing``."""
+    def asked(self, wanted: RunningRequest) -> Asked:
+        """See ``Routing``. Limits alone judge by it: the callee's proxy applies other policies."""
+        return asked_outbound(wanted.info.client, wanted.request, wanted.fields)
 
     async def authorize_bytes(self, snapshot: Snapshot, route: Route, wanted: RunningBytes) -> Permit:
         found = wanted.found
@@ -191,8 +194,9 @@ class _Captured:
         protocol = _WORDS.get(found.kind, "TCP")
         return await self._routes.permit_as(route, self._host, name, protocol=protocol, sni=found.sni)
 
-    def asked_of_bytes(self, wanted: RunningBytes) -> None:
-        """Return None, likewise. See ``BytesRouting``."""
+    def asked_of_bytes(self, wanted: RunningBytes) -> Asked:
+        """See ``BytesRouting``."""
+        return Asked("outbound", "", wanted.info.client, "", "TCP", sni=wanted.found.sni)
 
     def reached(self, connection: Connection) -> tuple[str, int]:
         return self._original.host, self._original.port

@@ -1,6 +1,6 @@
 """The stages of a request, and of the bytes of an opaque connection, in order. One list for both directions.
 
-    Snapshot, read once -> route -> sanitize the head -> authorize -> attempts -> reply               (a request)
+    Snapshot, read once -> route -> sanitize the head -> authorize -> limit -> attempts -> reply      (a request)
     Snapshot, read once -> route -> authorize -> a connection to the endpoint -> relay                (bytes)
 
 ``request_loop`` calls it with a request, ``connection_handler`` with bytes. CONNECT (``explicit``) dials before its
@@ -31,12 +31,14 @@ from sidecar.proxy.tcp_proxy import tunnel, tunnel_upgraded
 from sidecar.resources.snapshot import Snapshot
 from sidecar.telemetry.record import UNKNOWN_CONNECTION, ConnectionInfo, Record
 
-KEPT_BYTES: Final = 256  # of a value that policies read
-KEPT_FIELDS: Final = 8
+JUDGED_BYTES: Final = 256  # of a value that policies read
+JUDGED_FIELDS: Final = 8
 
 
 class Routing(Protocol):
-    """The decisions of a direction about a request."""
+    """The decisions of a direction about a request. ``rejudged``: policies that come later may end the request."""
+
+    rejudged: bool
 
     @property
     def sanitizer(self) -> HeaderSanitizer:
@@ -55,13 +57,15 @@ class Routing(Protocol):
         """Return the permit to forward the request along ``route``. Raises ProxyError."""
         ...
 
-    def asked(self, wanted: RunningRequest) -> Asked | None:
-        """Return what policies judge a request by; None if no policies apply to it."""
+    def asked(self, wanted: RunningRequest) -> Asked:
+        """Return what policies judge a request by."""
         ...
 
 
 class BytesRouting(Protocol):
-    """The decisions of a direction about opaque bytes."""
+    """The decisions of a direction about opaque bytes. ``rejudged``: as of ``Routing``."""
+
+    rejudged: bool
 
     def current(self) -> Snapshot:
         """Return the current Snapshot; all stages of one connection use the same."""
@@ -75,8 +79,8 @@ class BytesRouting(Protocol):
         """Return the permit to relay them along ``route``. Raises ProxyError."""
         ...
 
-    def asked_of_bytes(self, wanted: RunningBytes) -> Asked | None:
-        """Return what policies judge a connection by; None if no policies apply to it."""
+    def asked_of_bytes(self, wanted: RunningBytes) -> Asked:
+        """Return what policies judge a connection by."""
         ...
 
 
@@ -89,7 +93,7 @@ class RunningRequest(msgspec.Struct, frozen=True, eq=False, gc=False):
     fields: list[Field]
     info: ConnectionInfo
 
-    def asked(self) -> Asked | None:
+    def asked(self) -> Asked:
         """See ``context.Running``."""
         return self.routing.asked(self)
 
@@ -106,7 +110,7 @@ class RunningBytes(msgspec.Struct, frozen=True, eq=False, gc=False):
     found: Detection
     info: ConnectionInfo
 
-    def asked(self) -> Asked | None:
+    def asked(self) -> Asked:
         """See ``context.Running``."""
         return self.routing.asked_of_bytes(self)
 
@@ -130,20 +134,23 @@ async def serve_request(
     record.permit = permit.rule
     if permit.note:
         record.note = permit.note
+    if snapshot.limits and context.limits is not None:
+        context.limits.charge(snapshot, routing.asked(wanted), record)
     running, key = context.in_progress, id(record)
-    running[key] = wanted
+    if routing.rejudged:
+        running[key] = wanted
     try:
         upgraded = await exchange(stream, request, fields, route.client, permit, record, route.retry, route.limits)
         if upgraded is not None:
             await tunnel_upgraded(stream, upgraded.upstream, upgraded.head, record, context)
     finally:
-        del running[key]
+        running.pop(key, None)
 
 
 def _judged(fields: list[Field], names: set[bytes]) -> tuple[tuple[bytes, bytes], ...]:
     """Return the fields with these names, for the record, which keeps no long values."""
-    found = [(name, value[:KEPT_BYTES]) for name, value in fields if name.lower() in names]
-    return tuple(found[:KEPT_FIELDS])
+    found = [(name, value[:JUDGED_BYTES]) for name, value in fields if name.lower() in names]
+    return tuple(found[:JUDGED_FIELDS])
 
 
 async def serve_bytes(
@@ -165,7 +172,8 @@ async def serve_bytes(
         record.permit = permit.rule
         if permit.note:
             record.note = permit.note
-        running[key] = wanted
+        if routing.rejudged:
+            running[key] = wanted
         if not context.overload.admits(context.telemetry.counters.connections_active - 1):
             raise ProxyError(Reason.MEMORY, "the proxy is near its memory limit")
         record.attempts = 1

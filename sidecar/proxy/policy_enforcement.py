@@ -191,9 +191,9 @@ class InboundPolicies:
         in_progress = self._context.in_progress
         for _ in range(min(MOST_AT_ONCE, len(self._left))):
             running = in_progress.get(self._left.pop())
-            asked = None if running is None else running.asked()
-            if running is None or asked is None:
+            if running is None:
                 continue
+            asked = running.asked()
             judged = self._engine.judge(asked)
             if not judged.allowed:
                 self._context.telemetry.counters.rbac_cut += 1

@@ -73,7 +73,7 @@ def _source(source: Source, at: Path) -> Found:
         ("principals", source.principals), ("notPrincipals", source.not_principals),
         ("namespaces", source.namespaces), ("notNamespaces", source.not_namespaces),
     ):  # fmt: skip
-        yield from _texts(values, (*at, field))
+        yield from check_texts(values, (*at, field))
     for field, values in (
         ("ipBlocks", source.ip_blocks), ("notIpBlocks", source.not_ip_blocks),
         ("remoteIpBlocks", source.remote_ip_blocks), ("notRemoteIpBlocks", source.not_remote_ip_blocks),
@@ -88,23 +88,23 @@ def _operation(operation: Operation, at: Path) -> Found:
         ("hosts", operation.hosts), ("notHosts", operation.not_hosts),
         ("methods", operation.methods), ("notMethods", operation.not_methods),
     ):  # fmt: skip
-        yield from _texts(values, (*at, field))
+        yield from check_texts(values, (*at, field))
     yield from _ports(operation.ports, (*at, "ports"))
     yield from _ports(operation.not_ports, (*at, "notPorts"))
-    yield from _paths(operation.paths, (*at, "paths"))
-    yield from _paths(operation.not_paths, (*at, "notPaths"))
+    yield from check_paths(operation.paths, (*at, "paths"))
+    yield from check_paths(operation.not_paths, (*at, "notPaths"))
 
 
 def _condition(condition: Condition, at: Path) -> Found:
     key, check = condition.key, _KEYS.get(condition.key)
     if check is None and _HEADER.fullmatch(key):
-        check = _texts
+        check = check_texts
     if check is None:
         yield Problem((*at, "key"), _unknown(key))
     if not condition.values and not condition.not_values:
         yield Problem(at, "has neither values nor notValues; add one of them")
     for field, values in (("values", condition.values), ("notValues", condition.not_values)):
-        yield from (check or _texts)(values, (*at, field))
+        yield from (check or check_texts)(values, (*at, field))
 
 
 def _unknown(key: str) -> str:
@@ -118,7 +118,8 @@ def _unknown(key: str) -> str:
     return f"{shown(key)} is not a key; there are request.headers[NAME], {', '.join(_KEYS)}"
 
 
-def _texts(values: Sequence[str], path: Path) -> Found:
+def check_texts(values: Sequence[str], path: Path) -> Found:
+    """All that is wrong with texts, which are exact, or have a ``*`` at one end."""
     for index, text in enumerate(values):
         if not text:
             yield Problem((*path, index), 'is empty; write a value, or "*" for any that is not empty')
@@ -160,7 +161,8 @@ def _accounts(values: Sequence[str], path: Path) -> Found:
             yield Problem((*path, index), f"{shown(text)} is neither NAMESPACE/ACCOUNT nor ACCOUNT")
 
 
-def _paths(values: Sequence[str], path: Path) -> Found:
+def check_paths(values: Sequence[str], path: Path) -> Found:
+    """All that is wrong with paths and path templates."""
     for index, text in enumerate(values):
         why = "is empty; write a path" if not text else _bad_template(text)
         if why:
@@ -192,10 +194,10 @@ def _bad_template(text: str) -> str:
 _KEYS: Final[dict[str, Callable[[Sequence[str], Path], Found]]] = {
     "source.ip": _blocks,
     "remote.ip": _blocks,
-    "source.namespace": _texts,
-    "source.principal": _texts,
+    "source.namespace": check_texts,
+    "source.principal": check_texts,
     "source.serviceAccount": _accounts,
     "destination.ip": _blocks,
     "destination.port": _ports,
-    "connection.sni": _texts,
+    "connection.sni": check_texts,
 }

@@ -25,6 +25,7 @@ def dump(snapshot: Snapshot) -> Json:
         },
         "outboundTrafficPolicy": {"mode": snapshot.outbound_policy},
         "authorization": [_policy(policy) for policy in snapshot.policies],
+        "rateLimits": [msgspec.to_builtins(policy) for policy in snapshot.limits],
         "services": [_service(service) for _, service in sorted(snapshot.services.items())],
         "serviceEntries": [_entry(entry) for _, entry in sorted(snapshot.entries.items())],
     }

@@ -14,6 +14,7 @@ from sidecar.resources.kinds import (
     Metadata,
     OutboundTrafficPolicy,
     PeerAuthentication,
+    RateLimitPolicy,
     Selector,
     Service,
     ServiceEntry,
@@ -21,6 +22,7 @@ from sidecar.resources.kinds import (
     WorkloadEntry,
     WorkloadSelector,
 )
+from sidecar.resources.rate_limits import ByteRate, ConnectionLimit, LimitMatch, LimitOverride, RateLimit, RequestRate
 from sidecar.resources.schema import EndpointSpec, MutualTls, PortSpec
 
 ABOUT: Final[dict[type, dict[str, str]]] = {
@@ -108,6 +110,59 @@ ABOUT: Final[dict[type, dict[str, str]]] = {
                "source.serviceAccount, destination.ip, destination.port or connection.sni",
         "values": "one of these; values or notValues has an entry",
         "notValues": "none of these",
+    },
+    RateLimitPolicy: {
+        "selector": "the workloads that it applies to; without it all of the namespace, in sidecar-system all of the "
+                    "mesh; one in sidecar-system with a selector applies to workloads of any namespace",
+        "direction": "INBOUND: what others ask of the selected apps; OUTBOUND: what these apps ask of others, captured "
+                     "or through the explicit proxy",
+        "mode": "ENFORCE; or SHADOW: counted and logged, and never refused",
+        "limits": "one or more; a request has to be within all that match it, and is charged to all or to none",
+        "xRateLimitHeaders": "whether a refusal has x-ratelimit-limit, -remaining and -reset, too",
+    },
+    RateLimit: {
+        "name": "a DNS label, once in the policy; what a bucket holds is kept under this name",
+        "key": "a bucket for each combination of these: source.principal, source.namespace, source.ip, remote.ip, "
+               "request.path, request.method, request.headers[NAME]; a part that is missing is one shared empty value; "
+               "without a key there is one bucket",
+        "match": "the requests that it is about; without it all",
+        "rate": "of requests, for each key",
+        "algorithm": "token-bucket: burst at once, then evenly; sliding-window: requests in any period, by two "
+                     "counters of which the older is weighted",
+        "overrides": "other rates for some sources, each with its own buckets; of several CIDRs the narrowest counts",
+        "total": "of requests, over all keys",
+        "fairShare": "divide total between the keys that ask: each gets its share, and of the rest what others leave",
+        "connections": "of TCP connections, for each key; refused before TLS if the key has no identity in it",
+        "bytesPerSecond": "of connections, for each key; they are slowed down to it",
+        "prefixLength": "of IPv6 addresses in the key; IPv4 addresses count whole",
+        "maxKeys": "keys with a bucket of their own that is not full; further ones share one",
+    },
+    RequestRate: {
+        "requests": "one or more",
+        "per": "the period, up to 24h: 1s, 500ms, 1m, 1h",
+        "burst": "requests at once; by default as requests; not with a sliding window",
+    },
+    LimitMatch: {
+        "methods": "the method; here and below a value is exact, abc* a prefix, *abc a suffix, * anything",
+        "paths": "the path without the query; segments {*} for one that is not empty, {**} for any number of them",
+        "hosts": "the Host of the request, in any case; without a port it matches any port",
+        "headers": "values by the name of the header, all of them",
+        "sources": "who asks, as in overrides",
+    },
+    LimitOverride: {
+        "source": "TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT, NAMESPACE/ACCOUNT, ACCOUNT in the policy's namespace, or a "
+                  "CIDR; cluster.local means the mesh's own trust domain",
+        "requests": "one or more",
+        "per": "by default that of rate",
+        "burst": "by default as requests",
+    },
+    ConnectionLimit: {
+        "max": "open at a time",
+        "perSecond": "accepted in a second, and as many at once",
+    },
+    ByteRate: {
+        "received": "from clients; 4096 or more",
+        "sent": "to clients; 4096 or more",
     },
     ServiceEntry: {
         "hosts": "names of the hosts, in lower case; *. in front takes every name below",

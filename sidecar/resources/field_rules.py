@@ -18,6 +18,7 @@ from sidecar.resources.kinds import (
     EntryPort,
     Metadata,
     PeerAuthentication,
+    RateLimitPolicy,
     Service,
     ServiceEntry,
     Sidecar,
@@ -25,6 +26,7 @@ from sidecar.resources.kinds import (
     WorkloadEntry,
 )
 from sidecar.resources.protocols import WORDS
+from sidecar.resources.rate_limit_rules import check_limits
 from sidecar.resources.schema import MeshFile, ServiceSpec
 from sidecar.resources.snapshot import Node, Version
 from sidecar.resources.sni import LABEL
@@ -103,6 +105,11 @@ def _peer_authentication(metadata: Metadata, spec: PeerAuthentication) -> Found:
 def _authorization_policy(metadata: Metadata, spec: AuthorizationPolicy) -> Found:
     yield from _labels(spec.selector.match_labels, ("spec", "selector", "matchLabels"))
     yield from check_policy(metadata, spec)
+
+
+def _rate_limit_policy(metadata: Metadata, spec: RateLimitPolicy) -> Found:
+    yield from _labels(spec.selector.match_labels, ("spec", "selector", "matchLabels"))
+    yield from check_limits(spec.limits, metadata.namespace, ("spec", "limits"))
 
 
 # -- hosts without a sidecar ------------------------------------------------------------------------------------------
@@ -279,6 +286,7 @@ _CHECKS: Final[dict[type, Callable[[Metadata, Any], Found]]] = {
     Service: _service,
     PeerAuthentication: _peer_authentication,
     AuthorizationPolicy: _authorization_policy,
+    RateLimitPolicy: _rate_limit_policy,
     ServiceEntry: _service_entry,
     WorkloadEntry: _workload_entry,
     Sidecar: _sidecar,

@@ -19,6 +19,8 @@ import msgspec
 from sidecar.resources.authorization import PolicySpec
 from sidecar.resources.authorization_rules import check_rules
 from sidecar.resources.proxy_config import EntrySpec, ProxyConfig, RegisteredSpec, ResolvedService
+from sidecar.resources.rate_limit_rules import check_limits
+from sidecar.resources.rate_limits import LimitPolicySpec
 from sidecar.resources.schema import EndpointSpec
 from sidecar.resources.service_entries import add_entry
 from sidecar.resources.services import add_service
@@ -46,6 +48,7 @@ class _Envelope(ProxyConfig, frozen=True, forbid_unknown_fields=True, rename="ca
     services: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]
     service_entries: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]
     authorization: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]
+    rate_limits: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]
 
 
 class _LargeService(ResolvedService, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -66,6 +69,7 @@ _large_service: Final = msgspec.json.Decoder(_LargeService)
 _large_entry: Final = msgspec.json.Decoder(_LargeEntry)
 _endpoint: Final = msgspec.json.Decoder(RegisteredSpec)
 _policy: Final = msgspec.json.Decoder(PolicySpec)
+_limits: Final = msgspec.json.Decoder(LimitPolicySpec)
 
 
 def compile_slices(document: bytes, me: Node, source: Source) -> Generator[None, None, Compiled]:
@@ -80,6 +84,7 @@ def compile_slices(document: bytes, me: Node, source: Source) -> Generator[None,
     tables = SnapshotBuilder(mesh.trust_domain, strict=False)
     version = _version(tables, mesh.version)
     policies: list[PolicySpec] = []
+    limits: list[LimitPolicySpec] = []
     if tables.check_head(mesh.schema):
         for index, raw in enumerate(mesh.services):
             yield from _part(tables, raw, _service, _large_service, add_service, ("services", index))
@@ -87,6 +92,8 @@ def compile_slices(document: bytes, me: Node, source: Source) -> Generator[None,
             yield from _part(tables, raw, _entry, _large_entry, add_entry, ("serviceEntries", index))
         for index, raw in enumerate(mesh.authorization):
             yield from _add_policy(tables, raw, policies, ("authorization", index))
+        for index, raw in enumerate(mesh.rate_limits):
+            yield from _add_limits(tables, raw, limits, ("rateLimits", index))
     if tables.problems:
         return Compiled(None, _told(list(tables.problems)))
     snapshot = tables.snapshot(
@@ -96,6 +103,7 @@ def compile_slices(document: bytes, me: Node, source: Source) -> Generator[None,
         source=source,
         outbound_policy=mesh.outbound_policy,
         policies=tuple(policies),
+        limits=tuple(limits),
     )
     return Compiled(snapshot)
 
@@ -129,6 +137,19 @@ def _add_policy(tables: SnapshotBuilder, raw: msgspec.Raw, policies: list[Policy
         for problem in check_rules(policy.rules, (*path, "rules")):
             tables.wrong(problem.path, problem.why)
         policies.append(policy)
+    yield
+
+
+def _add_limits(tables: SnapshotBuilder, raw: msgspec.Raw, limits: list[LimitPolicySpec], path: Path) -> Iterator[None]:
+    """Adds a policy of limits, likewise."""
+    try:
+        policy = _limits.decode(raw)
+    except _UNREADABLE as error:
+        tables.wrong(path, _why(error))
+    else:
+        for problem in check_limits(policy.limits, policy.namespace, (*path, "limits")):
+            tables.wrong(problem.path, problem.why)
+        limits.append(policy)
     yield
 
 

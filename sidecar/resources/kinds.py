@@ -12,6 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from sidecar.resources.authorization import Action, Rule
+from sidecar.resources.rate_limits import Direction, LimitMode, RateLimit
 from sidecar.resources.schema import EndpointSpec, MutualTls, Port, PortSpec
 from sidecar.resources.snapshot import Policy, Resolution
 
@@ -71,6 +72,17 @@ class AuthorizationPolicy(_Part, frozen=True):
     selector: Selector = Selector()
     action: Action = "ALLOW"
     rules: list[Rule] = []
+
+
+class RateLimitPolicy(_Part, frozen=True):
+    """How much callers may ask for: of the workloads selected, else of all in its namespace, else of all in the mesh;
+    with direction OUTBOUND, how much these workloads may ask of others. All limits of all policies hold together."""
+
+    limits: list[RateLimit]
+    selector: Selector = Selector()
+    direction: Direction = "INBOUND"
+    mode: LimitMode = "ENFORCE"
+    x_rate_limit_headers: bool = False
 
 
 class EntryPort(_Part, frozen=True):
@@ -141,15 +153,17 @@ class Sidecar(_Part, frozen=True):
     outbound_traffic_policy: OutboundTrafficPolicy | None = None
 
 
-Spec = Service | PeerAuthentication | AuthorizationPolicy | ServiceEntry | WorkloadEntry | Sidecar
+Spec = Service | PeerAuthentication | AuthorizationPolicy | RateLimitPolicy | ServiceEntry | WorkloadEntry | Sidecar
 Kind = Literal[
-    "Service", "PeerAuthentication", "AuthorizationPolicy", "ServiceEntry", "WorkloadEntry", "Sidecar"
+    "Service", "PeerAuthentication", "AuthorizationPolicy", "RateLimitPolicy", "ServiceEntry", "WorkloadEntry",
+    "Sidecar",
 ]  # fmt: skip
 
 KINDS: Final[dict[str, type[Spec]]] = {
     "Service": Service,
     "PeerAuthentication": PeerAuthentication,
     "AuthorizationPolicy": AuthorizationPolicy,
+    "RateLimitPolicy": RateLimitPolicy,
     "ServiceEntry": ServiceEntry,
     "WorkloadEntry": WorkloadEntry,
     "Sidecar": Sidecar,
@@ -158,6 +172,7 @@ API_VERSIONS: Final[dict[str, tuple[str, ...]]] = {
     "Service": ("sidecar/v1",),
     "PeerAuthentication": _ISTIO_SECURITY,
     "AuthorizationPolicy": _ISTIO_SECURITY,
+    "RateLimitPolicy": ("sidecar/v1",),
     "ServiceEntry": _ISTIO_NETWORKING,
     "WorkloadEntry": _ISTIO_NETWORKING,
     "Sidecar": _ISTIO_NETWORKING,

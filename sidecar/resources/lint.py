@@ -22,12 +22,14 @@ from sidecar.resources.kinds import (
     WorkloadEntry,
 )
 from sidecar.resources.mesh_documents import Mesh
+from sidecar.resources.rate_limit_lint import lint_limits
 from sidecar.resources.validation import Path, shown
 from sidecar.resources.visibility import asked, matches, selector_of
 
 _SELECTOR: Mapping[str, Path] = {
     "PeerAuthentication": ("spec", "selector"),
     "AuthorizationPolicy": ("spec", "selector"),
+    "RateLimitPolicy": ("spec", "selector"),
     "Sidecar": ("spec", "workloadSelector"),
     "ServiceEntry": ("spec", "workloadSelector"),
 }
@@ -45,6 +47,7 @@ def lint(mesh: Mesh, changed: Collection[Key] | None = None) -> list[Finding]:
         *_ranks(mesh, [*chosen["PeerAuthentication"], *chosen["Sidecar"]]),
         *_ports(mesh, chosen["PeerAuthentication"]),
         *lint_policies(mesh, chosen["AuthorizationPolicy"]),
+        *lint_limits(mesh, chosen["RateLimitPolicy"]),
         *_egress(mesh, chosen["Sidecar"]),
         *_hosts(mesh, chosen["ServiceEntry"]),
         *_workload_entries(mesh, chosen["WorkloadEntry"]),
@@ -61,7 +64,7 @@ def _selectors(mesh: Mesh, documents: list[Document]) -> Iterator[Finding]:
         if document.kind == "ServiceEntry":
             if not any(matches(wanted, [labels]) for _, labels in _workloads(mesh, namespace)):
                 yield Finding(document.key, path, f"matches no WorkloadEntry of namespace {namespace}")
-        elif document.kind == "AuthorizationPolicy" and namespace == ROOT_NAMESPACE:
+        elif document.kind in ("AuthorizationPolicy", "RateLimitPolicy") and namespace == ROOT_NAMESPACE:
             if not services_of(mesh, document):
                 why = "matches no service of the mesh: workloads have the labels of the services they serve"
                 yield Finding(document.key, path, why)

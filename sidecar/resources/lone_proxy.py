@@ -1,4 +1,5 @@
-"""What documents mean to a proxy without a control plane, which has no identity: AuthorizationPolicies alone. Pure.
+"""What documents mean to a proxy without a control plane, which has no identity: AuthorizationPolicies and
+RateLimitPolicies alone. Pure.
 
 Called by ``document_files`` for ``sidecar --config`` without ``--control``. Without a certificate there is no mutual
 TLS, and services can't be called, so other kinds have no effect. One that closes something is refused: it must not look
@@ -17,7 +18,7 @@ from sidecar.resources.snapshot import Node
 from sidecar.resources.validation import shown
 from sidecar.resources.visibility import Visibility, applies, labels_of, selector_of
 
-_POLICY = "AuthorizationPolicy"
+_POLICIES = "AuthorizationPolicy", "RateLimitPolicy"
 
 
 def unenforceable(scope: Visibility) -> list[str]:
@@ -37,10 +38,11 @@ def unenforceable(scope: Visibility) -> list[str]:
 def odd_alone(mesh: Mesh, me: Node, labels: Mapping[str, str]) -> Iterator[Finding]:
     """What is odd in the documents. A selector is held against this proxy, since no other proxy reads them."""
     for finding in lint(mesh):
-        if (finding.key[0], finding.path) != (_POLICY, ("spec", "selector")):
+        if finding.key[0] not in _POLICIES or finding.path != ("spec", "selector"):
             yield finding
     every = [*labels_of(mesh, me.namespace, me.service_account), labels]
-    for _, document in sorted(mesh.of(_POLICY).items()):
+    found = (document for kind in _POLICIES for _, document in sorted(mesh.of(kind).items()))
+    for document in found:
         if not applies(document, me.namespace, every):
             if selector_of(document):
                 told = ",".join(f"{key}={value}" for key, value in labels.items()) or "none"
@@ -53,8 +55,8 @@ def odd_alone(mesh: Mesh, me: Node, labels: Mapping[str, str]) -> Iterator[Findi
 
 def notes_alone(mesh: Mesh, scope: Visibility) -> Iterator[str]:
     """What is odd about these documents as a whole."""
-    others = sorted({document.kind for document in mesh.documents()} - {_POLICY})
+    others = sorted({document.kind for document in mesh.documents()} - {*_POLICIES})
     if others:
-        yield f"without --control only {_POLICY} is obeyed; {', '.join(others)} have no effect"
-    if not scope.authorization:
-        yield f"no {_POLICY} applies to this proxy, so every call is allowed"
+        yield f"without --control only {' and '.join(_POLICIES)} are obeyed; {', '.join(others)} have no effect"
+    if not scope.authorization and not scope.rate_limits:
+        yield f"no {' or '.join(_POLICIES)} applies to this proxy, so every call is allowed"

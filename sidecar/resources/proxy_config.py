@@ -1,7 +1,7 @@
 """The mesh as one proxy is to see it: what the control plane sends, and what documents amount to without one. Pure.
 
 Who makes it: ``visibility``, from documents and endpoints. Who reads it: ``compile``, which makes the Snapshot. On the
-wire it is JSON, ``{"schema": "1.2", "version": "EPOCH.N", "proxy": "spiffe://...", "issued": SECONDS, ...}``; a field
+wire it is JSON, ``{"schema": "1.3", "version": "EPOCH.N", "proxy": "spiffe://...", "issued": SECONDS, ...}``; a field
 that is not known is refused, since something may have to be enforced by it.
 """
 
@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 
 from sidecar.resources.authorization import PolicySpec
+from sidecar.resources.rate_limits import LimitPolicySpec
 from sidecar.resources.schema import EndpointSpec, PeerAuthenticationSpec, PortSpec, ServiceSpec
 from sidecar.resources.snapshot import Policy as Policy
 from sidecar.resources.snapshot import Resolution as Resolution
@@ -70,7 +71,7 @@ class EntrySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 class ProxyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
     """All that one proxy obeys. ``version`` is ``EPOCH.N``; ``proxy`` the SPIFFE id that it is for; ``issued`` in
     seconds since the epoch. ``outbound_policy`` None: no document says anything of it. ``authorization``: every policy
-    that applies to the proxy, in the order in which records name them."""
+    that applies to the proxy, in the order in which records name them; ``rate_limits``: likewise."""
 
     schema: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$")]
     version: str
@@ -82,3 +83,4 @@ class ProxyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     peer_authentication: PeerAuthenticationSpec = PeerAuthenticationSpec()
     outbound_policy: Policy | None = None
     authorization: list[PolicySpec] = []
+    rate_limits: list[LimitPolicySpec] = []

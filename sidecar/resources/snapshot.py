@@ -21,9 +21,10 @@ from certs.spiffe import SpiffeId
 from sidecar.addresses import Address, parse_ip
 from sidecar.resources.authorization import PolicySpec
 from sidecar.resources.protocols import Protocol, of_one_port
+from sidecar.resources.rate_limits import LimitPolicySpec
 from sidecar.resources.sni import Sni
 
-SCHEMA: Final = "1.2"  # 1.1: of an endpoint ``alsoAt`` and ``unwell``; 1.2: ``authorization``
+SCHEMA: Final = "1.3"  # 1.1: of an endpoint ``alsoAt`` and ``unwell``; 1.2: ``authorization``; 1.3: ``rateLimits``
 
 ANSWERED: Final = 8  # endpoints whose addresses stand for a service that has none; a connection to one goes to any
 
@@ -192,7 +193,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     that callers reach, and in force as they stand: what the command line said is in them. ``outbound_policy`` is what
     documents say of it; see ``policy.egress`` for what is in force. ``shared`` has the protocols of each place to
     which service ports of several lead. ``policies`` are all AuthorizationPolicies that apply to this proxy, those of
-    the root namespace first, then by namespace and name.
+    the root namespace first, then by namespace and name; ``limits`` are all RateLimitPolicies, likewise.
     """
 
     source: Source = "none"
@@ -210,6 +211,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     shared: Mapping[tuple[str, int], frozenset[Protocol]] = {}
     outbound_policy: Policy | None = None
     policies: tuple[PolicySpec, ...] = ()
+    limits: tuple[LimitPolicySpec, ...] = ()
     rules: object = None  # what was compiled of the policies, by the feed; None: nothing yet
     schema: str = SCHEMA
 

@@ -16,6 +16,7 @@ from sidecar.addresses import parse_ip
 from sidecar.resources.authorization import PolicySpec
 from sidecar.resources.protocols import Protocol
 from sidecar.resources.proxy_config import Policy
+from sidecar.resources.rate_limits import LimitPolicySpec
 from sidecar.resources.schema import MutualTls, PeerAuthenticationSpec
 from sidecar.resources.snapshot import (
     SCHEMA,
@@ -122,6 +123,7 @@ class SnapshotBuilder:
         source: Source,
         outbound_policy: Policy | None = None,
         policies: tuple[PolicySpec, ...] = (),
+        limits: tuple[LimitPolicySpec, ...] = (),
     ) -> Snapshot:
         """What the work came to. The tables must not be changed any more."""
         default, modes = _modes(peer_authentication, me)
@@ -141,6 +143,7 @@ class SnapshotBuilder:
             shared=self.shared,
             outbound_policy=outbound_policy,
             policies=policies,
+            limits=limits,
         )
 
 

@@ -17,6 +17,7 @@ from sidecar.resources.kinds import (
     Metadata,
     OutboundTrafficPolicy,
     PeerAuthentication,
+    RateLimitPolicy,
     Selector,
     Service,
     ServiceEntry,
@@ -24,6 +25,7 @@ from sidecar.resources.kinds import (
     WorkloadEntry,
     WorkloadSelector,
 )
+from sidecar.resources.rate_limits import RateLimit
 from sidecar.resources.schema import KNOWN as OF_MESH_FILES
 from sidecar.resources.schema import EndpointSpec, PortSpec
 
@@ -86,6 +88,11 @@ KNOWN: Final[dict[type, dict[str, str]]] = {
         "requestPrincipals": _JWT, "notRequestPrincipals": _JWT,
         "trustDomains": _TRUST_DOMAINS, "notTrustDomains": _TRUST_DOMAINS,
     },
+    RateLimitPolicy: {"targetRef": _LATER, "targetRefs": _LATER, "rateLimits": "is written limits here"},
+    RateLimit: {
+        "maxTokens": "is written rate.burst here", "fillInterval": "is written rate.per here",
+        "tokensPerFill": "is written rate.requests here", "limit": "is written rate here",
+    },
     ServiceEntry: {
         "subjectAltNames": _PLAIN,
         "location=MESH_INTERNAL": "is not supported yet: where there are sidecars write a Service, and where there are "
@@ -117,7 +124,7 @@ OTHER_KINDS: Final[dict[str, str]] = {
     kind: f"{kind} {_KIND_LATER}"
     for kind in (
         "DestinationRule", "EnvoyFilter", "Gateway", "GatewayClass", "GRPCRoute", "HTTPRoute",
-        "ProxyConfig", "RateLimitPolicy", "ReferenceGrant", "RequestAuthentication", "TCPRoute", "Telemetry",
+        "ProxyConfig", "ReferenceGrant", "RequestAuthentication", "TCPRoute", "Telemetry",
         "TLSRoute", "VirtualService", "WasmPlugin", "WorkloadGroup",
     )
 } | {

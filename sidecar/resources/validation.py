@@ -122,7 +122,9 @@ def _wanted(hint: Any) -> str:
     if get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(str, get_args(hint)))
     if get_origin(hint) is Annotated:
-        return "a port from 1 to 65535"
+        bounds = get_args(hint)[1]
+        what = "a port" if bounds.le == 65535 else "a whole number"
+        return f"{what} from {bounds.ge} to {bounds.le}"
     if hint is str:
         return "text; put it in quotes"
     return _wanted(get_args(hint)[0])  # a union with None, which nobody has to write

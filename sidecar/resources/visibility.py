@@ -9,8 +9,9 @@ Who calls it: the control plane for each identity, ``sidecar --config`` for its 
 - PeerAuthentication and Sidecar: a workload's own (by selector) before the namespace's, before the mesh's (without a
   selector, in ROOT_NAMESPACE). What one leaves unsaid is taken from the next; of several of one rank the first by name
   counts.
-- AuthorizationPolicy: all apply together, whatever their rank. Those of the workload's namespace and of ROOT_NAMESPACE
-  without a selector, and those with one that matches; one in ROOT_NAMESPACE selects workloads of any namespace.
+- AuthorizationPolicy, RateLimitPolicy: all apply together, whatever their rank. Those of the workload's namespace and
+  of ROOT_NAMESPACE without a selector, and those with one that matches; one in ROOT_NAMESPACE selects workloads of any
+  namespace.
 - A workload's labels are those of a service of its namespace whose ``serviceAccounts`` list its account: a selector has
   to match one of them whole.
 """
@@ -32,6 +33,7 @@ from sidecar.resources.kinds import (
     AuthorizationPolicy,
     Egress,
     PeerAuthentication,
+    RateLimitPolicy,
     Service,
     ServiceEntry,
     Sidecar,
@@ -39,6 +41,8 @@ from sidecar.resources.kinds import (
 )
 from sidecar.resources.mesh_documents import Exports, Mesh, Place
 from sidecar.resources.proxy_config import EntrySpec, ProxyConfig, RegisteredSpec, ResolvedService, told
+from sidecar.resources.rate_limit_rules import limit_policy_of
+from sidecar.resources.rate_limits import LimitPolicySpec
 from sidecar.resources.schema import EndpointSpec, MutualTls, PeerAuthenticationSpec, PortSpec
 from sidecar.resources.snapshot import SCHEMA, Policy
 
@@ -48,13 +52,14 @@ Labels = Mapping[str, str]
 class Visibility(msgspec.Struct, frozen=True):
     """What an identity is to see, by documents alone. ``services`` and ``entries`` are (namespace, name),
     sorted; of entries those of the own namespace first, since the first one counts where two have the same host.
-    ``authorization``: those of ROOT_NAMESPACE first, then by namespace and name."""
+    ``authorization`` and ``rate_limits``: those of ROOT_NAMESPACE first, then by namespace and name."""
 
     services: tuple[Place, ...]
     entries: tuple[Place, ...]
     peer_authentication: PeerAuthenticationSpec
     outbound_policy: Policy | None
     authorization: tuple[PolicySpec, ...] = ()
+    rate_limits: tuple[LimitPolicySpec, ...] = ()
 
 
 def scope_of(mesh: Mesh, namespace: str, service_account: str, more: Iterable[Labels] = ()) -> Visibility:
@@ -75,7 +80,8 @@ def scope_of(mesh: Mesh, namespace: str, service_account: str, more: Iterable[La
         tuple(sorted(entries, key=lambda place: (place[0] != namespace, place))),
         _peer_authentication(_ranked(mesh, "PeerAuthentication", namespace, labels)),
         policy,
-        tuple(_policies(mesh, namespace, labels)),
+        tuple(policy_spec(mesh, place) for place in _policies(mesh, "AuthorizationPolicy", namespace, labels)),
+        tuple(limit_policy_spec(mesh, place) for place in _policies(mesh, "RateLimitPolicy", namespace, labels)),
     )
 
 
@@ -142,6 +148,13 @@ def policy_spec(mesh: Mesh, place: Place) -> PolicySpec:
     return policy_of(document.metadata, document.spec)
 
 
+def limit_policy_spec(mesh: Mesh, place: Place) -> LimitPolicySpec:
+    """A RateLimitPolicy as proxies are told it. Likewise."""
+    document = mesh.of("RateLimitPolicy")[place]
+    assert isinstance(document.spec, RateLimitPolicy)
+    return limit_policy_of(document.metadata, document.spec)
+
+
 def scoped_mesh(
     mesh: Mesh,
     identity: SpiffeId,
@@ -169,6 +182,7 @@ def scoped_mesh(
         peer_authentication=scope.peer_authentication,
         outbound_policy=scope.outbound_policy,
         authorization=list(scope.authorization),
+        rate_limits=list(scope.rate_limits),
     )
 
 
@@ -183,7 +197,7 @@ def matches(wanted: Labels, labels: Iterable[Labels]) -> bool:
 def selector_of(document: Document) -> Labels:
     """The labels that the document selects workloads by; empty: it selects none in particular."""
     spec = document.spec
-    if isinstance(spec, PeerAuthentication | AuthorizationPolicy):
+    if isinstance(spec, PeerAuthentication | AuthorizationPolicy | RateLimitPolicy):
         return spec.selector.match_labels
     if isinstance(spec, Sidecar | ServiceEntry) and spec.workload_selector is not None:
         return spec.workload_selector.labels
@@ -210,17 +224,18 @@ def _peer_authentication(ranked: list[Document]) -> PeerAuthenticationSpec:
 
 
 def applies(policy: Document, namespace: str, labels: Iterable[Labels]) -> bool:
-    """Return whether an AuthorizationPolicy applies to a workload with these labels in this namespace."""
+    """Return whether a policy, which may be in ROOT_NAMESPACE, applies to a workload with these labels in this
+    namespace."""
     wanted = selector_of(policy)
     return policy.metadata.namespace in (namespace, ROOT_NAMESPACE) and (not wanted or matches(wanted, labels))
 
 
-def _policies(mesh: Mesh, namespace: str, labels: list[Labels]) -> Iterator[PolicySpec]:
-    """All policies that apply to this workload; each namespace's by name."""
+def _policies(mesh: Mesh, kind: str, namespace: str, labels: list[Labels]) -> Iterator[Place]:
+    """All policies of a kind that apply to this workload; each namespace's by name."""
     for each in dict.fromkeys((ROOT_NAMESPACE, namespace)):
-        for document in mesh.in_namespace("AuthorizationPolicy", each):
+        for document in mesh.in_namespace(kind, each):
             if applies(document, namespace, labels):
-                yield policy_spec(mesh, document.key[1:])
+                yield document.key[1:]
 
 
 # -- who sees what ----------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ def explain(record: Record) -> Explanation:
         "connection": _connection(record),
         "request": _request(record),
         "headers_stripped": list(record.stripped),
+        **({"limits": _limits(record)} if record.limits else {}),
         "upstream": _upstream(record),
         "outcome": _outcome(record),
     }
@@ -66,6 +67,14 @@ def _judged(path: bytes) -> frozenset[bytes]:
         return paths.judged(path) if path.startswith(b"/") else frozenset()
     except ProxyError:
         return frozenset()
+
+
+def _limits(record: Record) -> list[Explanation]:
+    """Each limit that matched, and what its bucket had left after this request."""
+    return [
+        {"policy": policy, "limit": limit, "left": round(left, 3), "of": size}
+        for policy, limit, left, size in record.limits
+    ]
 
 
 def _upstream(record: Record) -> Explanation:

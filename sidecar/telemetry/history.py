@@ -27,6 +27,7 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list).decode
 _ORIGIN: Final = Record.__struct_fields__.index("origin")
 _STRIPPED: Final = Record.__struct_fields__.index("stripped")
+_LIMITS: Final = Record.__struct_fields__.index("limits")
 _JUDGED: Final = Record.__struct_fields__.index("judged")
 _TRIES: Final = Record.__struct_fields__.index("tries")
 
@@ -107,6 +108,7 @@ def _record(kept: bytes | Record) -> Record:
         values[_ORIGIN] = info = ConnectionInfo(*values[_ORIGIN])
         info.place = (info.place[0], info.place[1])
     values[_JUDGED] = tuple([tuple(each) for each in values[_JUDGED]])
+    values[_LIMITS] = tuple([tuple(each) for each in values[_LIMITS]])
     values[_STRIPPED], values[_TRIES] = tuple(values[_STRIPPED]), ()
     return Record(*values)
 

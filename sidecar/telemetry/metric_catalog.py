@@ -174,6 +174,12 @@ READ: Final = (
         "sidecar_registration_state", "gauge",
         "1 for how this sidecar stands as an endpoint of its service: waiting, registered, left.", ("state",),
     ),
+    Metric(
+        "sidecar_rate_limit", "counter",
+        "Requests and connections that limits of RateLimitPolicies were about, by what became of them: admitted, "
+        "refused, or shadowed (beyond a limit of mode SHADOW).",
+        ("policy", "limit", "of", "decision"),
+    ),
     Metric("sidecar_app_healthy", "gauge", "1 where --health finds the app well."),
     Metric("sidecar_access_log_pending_bytes", "gauge", "Bytes of the access log that are not written yet."),
     Metric("sidecar_taps_open", "gauge", "Readers of live records, as by /tap."),

@@ -105,6 +105,11 @@ MEANINGS: Final[dict[Reason, ReasonHelp]] = {
         "It was allowed when it began, and an AuthorizationPolicy that came later denies it: it was cut.",
         "The detail names the policy. If the caller is to be allowed, add it to an ALLOW rule.",
     ),
+    Reason.RATE_LIMITED: ReasonHelp(
+        "A RateLimitPolicy allows no more requests, or connections, from this source now.",
+        "The detail names the policy and its limit; GET /limits shows which keys are limited, and for how long. If the "
+        "caller is to have more, raise the rate, or give it an override.",
+    ),
     Reason.CALLER_REFUSED: ReasonHelp(
         "A client whose own address is no loopback address used the outbound port.",
         "Only processes beside this proxy may call through it, from 127.0.0.1 or ::1: let them bind no other address, "

@@ -97,6 +97,7 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     permit: str = ""  # the rule that allowed it
     note: str = ""  # what audits and dry runs have to add
     judged: tuple[tuple[bytes, bytes], ...] = ()  # the fields that policies ask for, as they went on
+    limits: tuple[tuple[str, str, float, int], ...] = ()  # policy, limit, left after this request, size of the bucket
     tried: float = 0.0  # when the last attempt began, on the monotonic clock
 
     @property

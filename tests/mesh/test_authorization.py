@@ -47,7 +47,7 @@ def obey(shop: Shop, *policies: dict[str, Any]) -> None:
         "ports": [{"port": port, "name": f"any-{port}"} for port in PORTS.values()],
     }  # fmt: skip
     document = {
-        "schema": "1.2", "version": "1.1", "proxy": shop.papers["web"].spiffe_id, "issued": 1.0,
+        "schema": "1.3", "version": "1.1", "proxy": shop.papers["web"].spiffe_id, "issued": 1.0,
         "trustDomain": "cluster.local", "services": [service], "authorization": list(policies),
         "peerAuthentication": {"mtls": {"mode": "PERMISSIVE"}},
     }  # fmt: skip

@@ -17,7 +17,7 @@ from sidecar.http.message import EMPTY, Request
 from sidecar.http.timeouts import Timeouts
 from sidecar.net.resolve import Resolver
 from sidecar.net.splice_pipes import Pipes
-from sidecar.policy.authorize import Permit
+from sidecar.policy.authorize import Asked, Permit
 from sidecar.policy.retry import REPLACE_STALE, RetryPolicy
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
@@ -49,6 +49,8 @@ def asking(request: Request) -> MemoryClient:
 class MemoryRouting:
     """Leads all requests to ``upstreams``, or refuses them with ``refusal``; ``passed`` is the order of the stages."""
 
+    rejudged = True
+
     def __init__(self, context: ProxyContext, upstreams: Sequence[MemoryUpstream], retry: RetryPolicy) -> None:
         self.sanitizer = HeaderSanitizer(context, appends_caller=True)
         self.client = MemoryOrigin(*upstreams)
@@ -65,8 +67,8 @@ class MemoryRouting:
         self.passed.append("route")
         return self._route
 
-    def asked(self, wanted: RunningRequest) -> None:
-        pass
+    def asked(self, wanted: RunningRequest) -> Asked:
+        return Asked("inbound", "", wanted.info.client, PERMIT.cluster, "HTTP", wanted.request.method)
 
     async def authorize(self, snapshot: Snapshot, route: Route, wanted: RunningRequest) -> Permit:
         self.passed.append("authorize")

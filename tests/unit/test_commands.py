@@ -268,7 +268,8 @@ def test_check_config_judges_policies_without_a_control_plane(tmp_path, capsys) 
     assert capsys.readouterr().err.splitlines() == [
         f"sidecar: warning: --config: {file}:4: spec.selector: does not match --workload-labels 'none' in namespace "
         "default: the policy does not apply here",
-        f"sidecar: warning: --config: {file}: no AuthorizationPolicy applies to this proxy, so every call is allowed",
+        f"sidecar: warning: --config: {file}: no AuthorizationPolicy or "
+        "RateLimitPolicy applies to this proxy, so every call is allowed",
     ]
     file.write_text(head + "spec: {action: CUSTOM}\n")
     assert cli.main(words) == 2

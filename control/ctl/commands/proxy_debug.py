@@ -1,4 +1,4 @@
-"""``tap``, ``explain``, ``admin``, ``support-bundle``: a look into one proxy, by its admin port."""
+"""``tap``, ``explain``, ``limits``, ``admin``, ``support-bundle``: a look into one proxy, by its admin port."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from control.ctl import settings
+from control.ctl import settings, tables
 from control.ctl import support_bundle as archive
-from control.ctl.command_base import Command, with_session
+from control.ctl.command_base import Command, output, with_session
 from control.ctl.exit_codes import Exit, Failed
 from control.ctl.output import printable
 from control.ctl.proxy import DEFAULT, Proxy, line, record
@@ -153,6 +153,22 @@ def explain(
 
 
 @click.command(
+    cls=Command,
+    short_help="what rate limits count, and who is limited now",
+    connects=False,
+    examples=("sidecarctl limits --proxy 127.0.0.1:15000", "sidecarctl limits -o json"),
+)
+@output
+@proxied
+@with_session
+def limits(session: Session, proxy: Proxy) -> int:
+    """List the limits of the RateLimitPolicies that a proxy obeys: what each admitted, and whom it holds back now."""
+    found = json.loads(proxy.get("/limits"))
+    session.printer.rows(tables.LIMITS, found, {"items": found}, "no RateLimitPolicy applies to this proxy")
+    return Exit.DONE
+
+
+@click.command(
     cls=Command, short_help="what the admin port says at a path", connects=False,
     examples=(
         "sidecarctl admin /help",
@@ -210,4 +226,4 @@ def support_bundle(session: Session, proxy: Proxy, file: str) -> int:
     return Exit.DONE
 
 
-COMMANDS: Final = (tap, explain, admin, support_bundle)
+COMMANDS: Final = (tap, explain, limits, admin, support_bundle)

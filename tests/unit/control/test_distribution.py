@@ -25,6 +25,7 @@ from sidecar.resources.kinds import (
     Metadata,
     OutboundTrafficPolicy,
     PeerAuthentication,
+    RateLimitPolicy,
     Selector,
     Service,
     ServiceEntry,
@@ -35,8 +36,17 @@ from sidecar.resources.kinds import (
 )
 from sidecar.resources.mesh_documents import Mesh
 from sidecar.resources.proxy_config import EntrySpec, ProxyConfig, RegisteredSpec, ResolvedService
+from sidecar.resources.rate_limits import LimitMode, LimitPolicySpec, RateLimit, RequestRate
 from sidecar.resources.schema import MutualTls, PeerAuthenticationSpec, PortSpec, ServiceSpec
-from sidecar.resources.visibility import Visibility, entry_spec, policy_spec, scope_of, scoped_mesh, service_spec
+from sidecar.resources.visibility import (
+    Visibility,
+    entry_spec,
+    limit_policy_spec,
+    policy_spec,
+    scope_of,
+    scoped_mesh,
+    service_spec,
+)
 
 # -- whom a change concerns: nobody who would see something else is left out ------------------------------------------
 
@@ -70,6 +80,12 @@ SPECS: dict[str, st.SearchStrategy[Spec]] = {
         LABELS, st.sampled_from(["ALLOW", "DENY"]),
         st.sampled_from([[], [Rule()], [Rule(when=[Condition("source.ip", ["10.0.0.1"])])]]),
     ),
+    "RateLimitPolicy": st.builds(
+        lambda labels, requests: RateLimitPolicy(
+            [RateLimit("all", rate=RequestRate(requests, "1s"))], Selector(labels)
+        ),
+        LABELS, st.integers(1, 3),
+    ),
     "Sidecar": st.builds(
         lambda labels, hosts, mode: Sidecar(
             WorkloadSelector(labels) if labels else None, [Egress(hosts)], OutboundTrafficPolicy(mode)
@@ -86,9 +102,11 @@ def documents(draw: st.DrawFn) -> Document:
     return Document("v1", kind, metadata, draw(SPECS[kind]))  # type: ignore[arg-type]  # one of its kinds
 
 
-def piece(mesh: Mesh, key: Key) -> ServiceSpec | EntrySpec | PolicySpec:
+def piece(mesh: Mesh, key: Key) -> ServiceSpec | EntrySpec | PolicySpec | LimitPolicySpec:
     kind, *place = key
     namespace, name = place
+    if kind == "RateLimitPolicy":
+        return limit_policy_spec(mesh, (namespace, name))
     if kind == "AuthorizationPolicy":
         return policy_spec(mesh, (namespace, name))
     return service_spec(mesh, (namespace, name)) if kind == "Service" else entry_spec(mesh, (namespace, name))
@@ -164,7 +182,7 @@ def test_no_part_is_long_and_a_service_that_is_stays_whole() -> None:
 
 def test_a_schema_is_answered_in_the_older_of_two_minors() -> None:
     assert ".".join(map(str, SCHEMA)) == snapshot.SCHEMA, "control plane and proxy are of one release here"
-    assert [schema_for(asked) for asked in ("1.0", "1.1", "1.2", "1.12")] == [(1, 0), (1, 1), (1, 2), (1, 2)]
+    assert [schema_for(asked) for asked in ("1.0", "1.1", "1.2", "1.12")] == [(1, 0), (1, 1), (1, 2), (1, 3)]
     for asked in ("2.0", "0.9", "1", "", "1.0.0", "1.-1", "١.0"):
         with pytest.raises(ValueError):
             schema_for(asked)
@@ -197,28 +215,53 @@ def test_to_a_proxy_of_1_0_each_address_is_an_endpoint_and_the_unwell_are_none()
     assert old.services[1] == plain
 
 
-def test_a_proxy_of_an_older_minor_is_told_of_policies_and_refuses_the_whole() -> None:
-    """If it took the rest, it would let everybody pass. Where no policy applies, the member is not sent."""
-    policy = PolicySpec("deny", "shop", "DENY", [Rule()])
+LIMITS = LimitPolicySpec("few", "shop", [RateLimit("all", rate=RequestRate(1, "1s"))])
+
+
+@pytest.mark.parametrize(
+    ("member", "policy"), [("authorization", PolicySpec("deny", "shop", "DENY", [Rule()])), ("rateLimits", LIMITS)]
+)
+def test_a_proxy_of_an_older_minor_is_told_of_policies_and_refuses_the_whole(
+    member: str, policy: PolicySpec | LimitPolicySpec
+) -> None:
+    """If it took the rest, it would let every caller pass. If no policy applies, the member is not sent."""
     rules = rules_of(PeerAuthenticationSpec(), None)
     for policies in ((), (policy,)):
-        content = Content(rules=rules, policies=tuple(map(msgspec.json.encode, policies)))
-        made = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, content)
-        for schema in ((1, 2), (1, 1), (1, 0)):
+        pieces = tuple(map(msgspec.json.encode, policies))
+        given = {"policies": pieces} if member == "authorization" else {"limits": pieces}
+        made = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, Content(rules=rules, **given))
+        for schema in ((1, 3), (1, 2), (1, 1), (1, 0)):
             body = b"".join(made.parts("1.2", schema))
             assert len(body) == made.length("1.2", schema)
-            assert (b'"authorization"' in body) is bool(policies)
-            assert list(msgspec.json.decode(body, type=ProxyConfig).authorization) == list(policies)
+            assert (b'"%b"' % member.encode() in body) is bool(policies)
+            told = msgspec.json.decode(body, type=ProxyConfig)
+            assert [*told.authorization, *told.rate_limits] == list(policies)
             older = msgspec.defstruct(
                 "Older",
-                [name for name in ProxyConfig.__struct_encode_fields__ if name != "authorization"],
+                [(name, object, None) for name in ProxyConfig.__struct_encode_fields__ if name != member],
                 forbid_unknown_fields=True,
             )
             if policies:
-                with pytest.raises(msgspec.ValidationError, match="unknown field `authorization`"):
+                with pytest.raises(msgspec.ValidationError, match=f"unknown field `{member}`"):
                     msgspec.json.decode(body, type=older)
             else:
                 assert msgspec.json.decode(body, type=older)
+
+
+def test_a_change_of_a_limit_makes_its_piece_anew() -> None:
+    def limits(mode: LimitMode) -> Document:
+        return Document("v1", "RateLimitPolicy", Metadata("few", "a"), RateLimitPolicy(LIMITS.limits, mode=mode))
+
+    before = Mesh([limits("ENFORCE")])
+    after = before.with_(limits("SHADOW"))
+    key = ("RateLimitPolicy", "a", "few")
+    found = affected([key], before, after)
+    assert (found.everybody, found.namespaces, found.pieces) == (False, {"a"}, {key})
+    made, audience = snapshot_of(before, "a", "x")
+    assert [msgspec.json.decode(each, type=LimitPolicySpec).mode for each in made.content.limits] == ["ENFORCE"]
+    assert audience.seen(found.pieces) == [key]
+    changed, _ = snapshot_of(after, "a", "x")
+    assert [msgspec.json.decode(each, type=LimitPolicySpec).mode for each in changed.content.limits] == ["SHADOW"]
 
 
 def test_a_change_of_a_policy_makes_its_piece_anew_for_who_it_applies_to() -> None:
@@ -241,7 +284,7 @@ def test_a_change_of_a_policy_makes_its_piece_anew_for_who_it_applies_to() -> No
 
 
 def test_members_are_in_the_order_of_the_struct() -> None:
-    content = Content(rules=rules_of(PeerAuthenticationSpec(), None), policies=(b"{}",))
+    content = Content(rules=rules_of(PeerAuthenticationSpec(), None), policies=(b"{}",), limits=(b"{}",))
     made = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, content)
     members = list(msgspec.json.decode(b"".join(made.parts("1.2"))))
     assert members == list(ProxyConfig.__struct_encode_fields__)

@@ -14,7 +14,7 @@ ISTIO = dict.fromkeys(("PeerAuthentication", "AuthorizationPolicy"), "security.i
 def doc(kind: str, where: str, spec: str, labels: str = "{}") -> str:
     """One document: ``where`` is ``namespace/name``, ``spec`` a flow mapping."""
     namespace, _, name = where.partition("/")
-    version = "sidecar/v1" if kind == "Service" else ISTIO.get(kind, "networking.istio.io/v1")
+    version = "sidecar/v1" if kind in ("Service", "RateLimitPolicy") else ISTIO.get(kind, "networking.istio.io/v1")
     head = (
         f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}, labels: {labels}}}\n"
     )

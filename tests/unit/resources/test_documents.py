@@ -50,6 +50,32 @@ SPECS: dict[str, dict[str, Any]] = {
             {},
         ],
     },
+    "RateLimitPolicy": {
+        "selector": {"matchLabels": {"app": "web"}},
+        "direction": "OUTBOUND",
+        "mode": "SHADOW",
+        "xRateLimitHeaders": True,
+        "limits": [
+            {
+                "name": "calls",
+                "key": ["source.principal", "request.headers[x-team]"],
+                "match": {"methods": ["GET"], "paths": ["/a/{*}"], "hosts": ["b"], "headers": {"x-a": ["b*"]}},
+                "rate": {"requests": 5, "per": "1s", "burst": 7},
+                "overrides": [{"source": "cron", "requests": 1, "per": "1m", "burst": 2}],
+                "total": {"requests": 9, "per": "1s"},
+                "fairShare": True,
+                "maxKeys": 10,
+            },
+            {
+                "name": "connections",
+                "key": ["source.ip"],
+                "prefixLength": 48,
+                "connections": {"max": 5, "perSecond": 7},
+                "bytesPerSecond": {"received": 5000, "sent": 7000},
+            },
+            {"name": "window", "rate": {"requests": 5, "per": "1h"}, "algorithm": "sliding-window"},
+        ],
+    },
     "ServiceEntry": {
         "hosts": ["api.example.com", "*.example.net"],
         "addresses": ["192.0.2.7", "2001:db8::7"],

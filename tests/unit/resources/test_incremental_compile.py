@@ -126,7 +126,7 @@ def test_everything_that_is_wrong_is_told_and_not_without_end() -> None:
         "serviceEntries[1].hosts[2]: 'a b' is not a DNS name, with or without *. in front",
         "serviceEntries[2].endpoints: are dialed with resolution STATIC or DNS alone, and this is NONE",
     ]  # fmt: skip
-    assert problems(written(service("a"), schema="2.0")) == ["schema: '2.0' is not known; this sidecar reads 1.2"]
+    assert problems(written(service("a"), schema="2.0")) == ["schema: '2.0' is not known; this sidecar reads 1.3"]
     many = problems(written(*(service(f"X{number}") for number in range(150))))
     assert (len(many), many[-1]) == (101, "and 50 more problems")
 

@@ -121,7 +121,7 @@ def test_services_that_the_same_may_serve_can_share_an_endpoint() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("schema: '2.0'", ":1: schema: '2.0' is not known; this sidecar reads 1.2"),
+        ("schema: '2.0'", ":1: schema: '2.0' is not known; this sidecar reads 1.3"),
         ("schema: 1.0", ":1: schema: 1.0 is not text; put it in quotes"),
         (
             "trustDomain: Upper",

@@ -43,7 +43,7 @@ def test_selectors_look_at_the_labels_of_the_command_line(where: str) -> None:
     assert found.notes == (
         "p.yaml:4: spec.selector: does not match --workload-labels 'app=api' in namespace default: the policy does not "
         "apply here",
-        "p.yaml: no AuthorizationPolicy applies to this proxy, so every call is allowed",
+        "p.yaml: no AuthorizationPolicy or RateLimitPolicy applies to this proxy, so every call is allowed",
     )
 
 
@@ -51,7 +51,9 @@ def test_selectors_look_at_the_services_in_the_documents_as_well() -> None:
     text = policy("default/p", SELECTING) + service("default/web", "default", labels="{app: web}")
     found = alone(text)
     assert applying(found) == ["default/p"]
-    assert found.notes == ("p.yaml: without --control only AuthorizationPolicy is obeyed; Service have no effect",)
+    assert found.notes == (
+        "p.yaml: without --control only AuthorizationPolicy and RateLimitPolicy are obeyed; Service have no effect",
+    )
 
 
 @pytest.mark.parametrize(

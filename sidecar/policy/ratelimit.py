@@ -1,0 +1,277 @@
+"""RateLimitPolicy for requests: whether a request is within all limits that match it, and what is charged. Pure.
+
+Called by ``proxy.limit_enforcement``. ``Limits`` are those of one direction, compiled from the Snapshot's policies. A
+request is charged to all limits that match it or to none: one that any limit refuses takes no token of the others.
+Limits of mode SHADOW are counted as if they were in force, and refuse nothing.
+
+A limit that a new Snapshot does not change keeps its buckets. It is found again by its policy's and its own name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from sidecar.durations import positive_duration
+from sidecar.policy.ratelimit_buckets import ALL, Buckets, Key, Shares, SlidingWindows, TokenBuckets
+from sidecar.policy.ratelimit_match import Sources, key_of, matcher, shown_key
+from sidecar.policy.rbac_request import View
+from sidecar.resources.rate_limit_rules import rate_of
+from sidecar.resources.rate_limits import Direction, LimitPolicySpec, RateLimit, RequestRate
+
+MOST_DATED: Final = 1000  # keys of one limit of which is known since when they are limited
+
+LimitName = tuple[str, str]
+"""The policy, as NAMESPACE/NAME, and the limit."""
+
+
+class Look(msgspec.Struct, gc=False):
+    """A request at one limit. ``wait`` is 0.0 if it is within the limit, otherwise the seconds until it would be."""
+
+    wait: float
+    buckets: Buckets | None
+    key: Key
+    within_share: bool
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """What is left of a bucket of ``size``, which is full again in ``full_in`` seconds."""
+
+    left: float
+    size: int
+    full_in: float
+
+
+class Limited(msgspec.Struct, frozen=True, gc=False):
+    """A key, for people, that has to ``wait`` for so many seconds, and has had to since ``ago`` seconds."""
+
+    key: str
+    usage: Usage
+    wait: float
+    ago: float
+
+
+class Limit:
+    """One limit of requests, with its buckets. ``shadow`` and ``x_headers`` are its policy's."""
+
+    __slots__ = (
+        "_key",
+        "_matches",
+        "_namespace",
+        "_overrides",
+        "_rate",
+        "_shares",
+        "_since",
+        "_sources",
+        "_total",
+        "_trust_domain",
+        "admitted",
+        "exceeded",
+        "name",
+        "shadow",
+        "spec",
+        "x_headers",
+    )
+
+    def __init__(self, policy: LimitPolicySpec, spec: RateLimit, trust_domain: str) -> None:
+        self.name: LimitName = policy.title, spec.name
+        self.spec = spec
+        self.shadow = policy.mode == "SHADOW"
+        self.x_headers = policy.x_rate_limit_headers
+        self.admitted = self.exceeded = 0
+        self._since: dict[Key, float] = {}
+        self._namespace, self._trust_domain = policy.namespace, trust_domain
+        self._matches = None if spec.match is None else matcher(spec.match, policy.namespace, trust_domain)
+        self._key = key_of(spec.key, spec.prefix_length)
+        self._rate = None if spec.rate is None else _buckets(spec, spec.rate, spec.max_keys)
+        self._overrides = [_buckets(spec, rate_of(spec, each), spec.max_keys) for each in spec.overrides]
+        texts = [each.source for each in spec.overrides]
+        self._sources = Sources(texts, policy.namespace, trust_domain) if texts else None
+        self._total = None if spec.total is None else _buckets(spec, spec.total, 1)
+        self._shares: Shares | None = None
+        if spec.total is not None and spec.fair_share:
+            total = spec.total
+            self._shares = Shares(
+                total.requests, positive_duration(total.per), total.burst or total.requests, spec.max_keys
+            )
+
+    def is_of(self, policy: LimitPolicySpec, spec: RateLimit, trust_domain: str) -> bool:
+        """Return whether this is that limit, unchanged."""
+        return (self.spec, self._namespace, self._trust_domain) == (spec, policy.namespace, trust_domain)
+
+    def look(self, view: View, now: float) -> Look | None:
+        """Return the request's place at this limit; None if the limit is not about it. Charges nothing."""
+        if self._matches is not None and not self._matches(view):
+            return None
+        key = self._key(view)
+        buckets, wait = self._rate, 0.0
+        if self._sources is not None and (index := self._sources.find(view)) >= 0:
+            buckets = self._overrides[index]
+        if buckets is not None:
+            key = buckets.slot(key, now)
+            wait = buckets.wait(key, now)
+        if self._total is None:
+            return Look(wait, buckets, key, False)
+        within = False
+        longest = self._total.wait(ALL, now)
+        if self._shares is not None:
+            key = self._shares.slot(key, now)
+            within = self._shares.within(key, now)
+            if not within and not longest:
+                longest = self._wait_for_rest(now)
+        return Look(max(wait, longest), buckets, key, within)
+
+    def _wait_for_rest(self, now: float) -> float:
+        """Return the seconds until the total's bucket holds a token that is not reserved for keys within their
+        shares."""
+        total, shares, spec = self._total, self._shares, self.spec.total
+        assert total is not None
+        assert shares is not None
+        assert spec is not None
+        missing = 1.0 + min(shares.reserve, total.size - 1.0) - total.left(ALL, now)
+        return 0.0 if missing <= 1e-6 else missing * positive_duration(spec.per) / spec.requests
+
+    def take(self, look: Look, now: float) -> None:
+        """Charge the request, which is within the limit."""
+        self.admitted += 1
+        if look.buckets is not None:
+            look.buckets.take(look.key, now)
+        if self._total is not None:
+            self._total.take(ALL, now)
+            if self._shares is not None and look.within_share:
+                self._shares.take(look.key, now)
+
+    def refuse(self, look: Look, now: float) -> None:
+        """Count a request that is beyond the limit."""
+        self.exceeded += 1
+        if look.key not in self._since and len(self._since) < MOST_DATED:
+            self._since[look.key] = now
+
+    def usage(self, look: Look, now: float) -> Usage:
+        """Return what is left of the bucket that has least."""
+        found = None if look.buckets is None else _usage(look.buckets, look.key, now)
+        if self._total is not None:
+            of_total = _usage(self._total, ALL, now)
+            if found is None or of_total.left < found.left:
+                return of_total
+        assert found is not None
+        return found
+
+    def sweep(self, now: float) -> None:
+        """Forget some of the buckets that are full."""
+        for buckets in (self._rate, *self._overrides, self._shares):
+            if buckets is not None:
+                buckets.sweep(now)
+        if self._since:
+            waiting = {key for _, key in self._waiting(now)}
+            self._since = {key: since for key, since in self._since.items() if key in waiting}
+
+    def _waiting(self, now: float) -> Iterator[tuple[Buckets, Key]]:
+        for buckets in (self._rate, *self._overrides, self._total):
+            if buckets is not None:
+                yield from ((buckets, key) for key in buckets.kept_keys() if buckets.wait(key, now))
+
+    def limited(self, now: float) -> Iterator[Limited]:
+        """Yield the keys that have to wait now."""
+        for buckets, key in self._waiting(now):
+            whole = buckets is self._total
+            shown = "(total)" if whole else shown_key(key)
+            since = self._since.get(key, now)
+            yield Limited(shown, _usage(buckets, key, now), buckets.wait(key, now), now - since)
+
+    @property
+    def kept(self) -> int:
+        """The number of buckets that are kept."""
+        tables = (self._rate, *self._overrides, self._shares)
+        return sum([len(list(each.kept_keys())) for each in tables if each is not None])
+
+
+def _usage(buckets: Buckets, key: Key, now: float) -> Usage:
+    return Usage(buckets.left(key, now), buckets.size, buckets.full_in(key, now))
+
+
+def _buckets(spec: RateLimit, rate: RequestRate, most: int) -> Buckets:
+    per = positive_duration(rate.per)
+    if spec.algorithm == "sliding-window":
+        return SlidingWindows(rate.requests, per, most)
+    return TokenBuckets(rate.requests, per, rate.burst or rate.requests, most)
+
+
+class Charged(msgspec.Struct, frozen=True, gc=False):
+    """What became of a request. ``refused`` is the limit with the longest ``wait``, None if it is within all;
+    ``exceeded`` are the names of limits in SHADOW that it is beyond; ``used`` tells of each limit that matched what it
+    had left after this request."""
+
+    refused: Limit | None
+    wait: float
+    exceeded: tuple[LimitName, ...]
+    used: tuple[tuple[LimitName, Usage], ...]
+
+
+class Limits:
+    """The limits of requests in one direction."""
+
+    __slots__ = ("_limits",)
+
+    def __init__(self, limits: Sequence[Limit] = ()) -> None:
+        self._limits = tuple(limits)
+
+    def __bool__(self) -> bool:
+        return bool(self._limits)
+
+    def __iter__(self) -> Iterator[Limit]:
+        return iter(self._limits)
+
+    def charge(self, view: View, now: float, *, really: bool = True) -> Charged:
+        """Charge a request to all limits that match it, or to none. Not ``really``: only look, and count nothing."""
+        looks: list[tuple[Limit, Look]] = []
+        refused: Limit | None = None
+        longest = 0.0
+        exceeded: tuple[LimitName, ...] = ()
+        for limit in self._limits:
+            look = limit.look(view, now)
+            if look is None:
+                continue
+            looks.append((limit, look))
+            if look.wait:
+                if limit.shadow:
+                    exceeded = (*exceeded, limit.name)
+                elif look.wait > longest:
+                    refused, longest = limit, look.wait
+        if really:
+            for limit, look in looks:
+                if look.wait:
+                    limit.refuse(look, now)
+                elif refused is None:
+                    limit.take(look, now)
+        used = tuple([(limit.name, limit.usage(look, now)) for limit, look in looks])
+        return Charged(refused, longest, exceeded, used)
+
+    def sweep(self, now: float) -> None:
+        """Forget buckets that are full; to be called every 50 to 100 ms."""
+        for limit in self._limits:
+            limit.sweep(now)
+
+
+def compile_limits(
+    policies: Sequence[LimitPolicySpec], direction: Direction, trust_domain: str, before: Limits
+) -> Limits:
+    """Return the limits of requests of these policies. Those of ``before`` that have not changed are kept, with what
+    their buckets hold."""
+    known = {limit.name: limit for limit in before}
+    found: list[Limit] = []
+    for policy in policies:
+        if policy.direction != direction:
+            continue
+        for spec in policy.limits:
+            if spec.rate is None and spec.total is None:
+                continue
+            limit = known.get((policy.title, spec.name))
+            if limit is None or not limit.is_of(policy, spec, trust_domain):
+                limit = Limit(policy, spec, trust_domain)
+            limit.shadow = policy.mode == "SHADOW"
+            limit.x_headers = policy.x_rate_limit_headers
+            found.append(limit)
+    return Limits(found)

@@ -1,0 +1,240 @@
+"""RateLimitPolicy for connections: how many are open, how many come in a second, and how fast their bytes go. Pure.
+
+Called by ``proxy.limit_enforcement``, twice for a connection: when it is accepted, with the limits whose keys have no
+identity in them, and after its handshake with the others. As with requests, a connection is charged to all limits of a
+call or to none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from sidecar.policy.ratelimit import LimitName
+from sidecar.policy.ratelimit_buckets import Key, TokenBuckets
+from sidecar.policy.ratelimit_match import Sources, key_of, matcher, shown_key
+from sidecar.policy.rbac_request import View
+from sidecar.resources.rate_limits import Direction, LimitPolicySpec, RateLimit
+
+BURST_SECONDS: Final = 0.1  # of a byte rate that was not used before
+QUANTUM: Final = 4096  # bytes that are worth waking up for
+
+
+class Pace:
+    """The bytes in one direction of all connections of a key. ``users`` are the connections."""
+
+    __slots__ = ("_capacity", "_rate", "_spent_at", "_tokens", "users")
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._capacity = max(rate * BURST_SECONDS, float(QUANTUM))
+        self._tokens = self._capacity
+        self._spent_at = 0.0
+        self.users = 0
+
+    def available(self, now: float) -> int:
+        """Return how many bytes may go now."""
+        self._tokens = min(self._capacity, self._tokens + (now - self._spent_at) * self._rate)
+        self._spent_at = now
+        return int(self._tokens)
+
+    def spend(self, count: int) -> None:
+        """Count bytes that went; they may be more than were available."""
+        self._tokens -= count
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until QUANTUM bytes may go."""
+        return max(0.0, (QUANTUM - self.available(now)) / self._rate)
+
+
+class ConnectionLimit:
+    """One limit of connections. ``early``: its key has no identity in it, so it can be judged before TLS."""
+
+    __slots__ = (
+        "_key",
+        "_matches",
+        "_namespace",
+        "_open",
+        "_per_second",
+        "_received",
+        "_sent",
+        "_trust_domain",
+        "admitted",
+        "early",
+        "exceeded",
+        "name",
+        "shadow",
+        "spec",
+    )
+
+    def __init__(self, policy: LimitPolicySpec, spec: RateLimit, trust_domain: str) -> None:
+        self.name: LimitName = policy.title, spec.name
+        self.spec = spec
+        self.shadow = policy.mode == "SHADOW"
+        self.admitted = self.exceeded = 0
+        self._namespace, self._trust_domain = policy.namespace, trust_domain
+        self._key = key_of(spec.key, spec.prefix_length)
+        self._matches = None if spec.match is None else matcher(spec.match, policy.namespace, trust_domain)
+        self._open: dict[Key, int] = {}
+        rate = None if spec.connections is None else spec.connections.per_second
+        self._per_second = None if rate is None else TokenBuckets(rate, 1.0, rate, spec.max_keys)
+        self._received: dict[Key, Pace] = {}
+        self._sent: dict[Key, Pace] = {}
+        sources = [] if spec.match is None else spec.match.sources
+        by_identity = Sources(sources, policy.namespace, trust_domain).by_identity
+        identified = by_identity or bool({"source.principal", "source.namespace"} & set(spec.key))
+        self.early = not identified or policy.direction == "OUTBOUND"  # an app shows its proxy no identity
+
+    def is_of(self, policy: LimitPolicySpec, spec: RateLimit, trust_domain: str) -> bool:
+        """Return whether this is that limit, unchanged."""
+        return (self.spec, self._namespace, self._trust_domain) == (spec, policy.namespace, trust_domain)
+
+    def slot(self, view: View, now: float) -> Key | None:
+        """Return the key under which a connection is counted; None if the limit is not about it."""
+        if self._matches is not None and not self._matches(view):
+            return None
+        key = self._key(view)
+        return key if self._per_second is None else self._per_second.slot(key, now)
+
+    def exceeds(self, key: Key, now: float) -> str:
+        """Return why one more connection is too many; empty if it is not."""
+        limit = self.spec.connections
+        if limit is None:
+            return ""
+        if limit.max is not None and self._open.get(key, 0) >= limit.max:
+            return f"{limit.max} connections are open already"
+        if self._per_second is not None and self._per_second.wait(key, now):
+            return f"more than {limit.per_second} connections in a second"
+        return ""
+
+    def enter(self, key: Key, now: float) -> None:
+        """Count a connection that is admitted."""
+        self.admitted += 1
+        if self._per_second is not None:
+            self._per_second.take(key, now)
+        self._open[key] = self._open.get(key, 0) + 1
+
+    def leave(self, key: Key) -> None:
+        """Count its end."""
+        left = self._open[key] - 1
+        if left:
+            self._open[key] = left
+        else:
+            del self._open[key]
+
+    def paces(self, key: Key) -> Iterator[tuple[Pace | None, Pace | None]]:
+        """Yield the paces of bytes received and sent, each None if it has no limit."""
+        rates = self.spec.bytes_per_second
+        if rates is not None and not self.shadow:
+            yield _pace(self._received, key, rates.received), _pace(self._sent, key, rates.sent)
+
+    def sweep(self, now: float) -> None:
+        """Forget what nothing depends on any more."""
+        if self._per_second is not None:
+            self._per_second.sweep(now)
+        for table in (self._received, self._sent):
+            if table:
+                for key in [key for key, pace in table.items() if not pace.users and not pace.wait(now)]:
+                    del table[key]
+
+    def limited(self, now: float) -> Iterator[tuple[str, str]]:
+        """Yield the keys whose next connection would be refused, for people, and why."""
+        keys = dict.fromkeys([*self._open, *(() if self._per_second is None else self._per_second.kept_keys())])
+        for key in keys:
+            if why := self.exceeds(key, now):
+                yield shown_key(key), why
+
+
+def _pace(table: dict[Key, Pace], key: Key, rate: int | None) -> Pace | None:
+    if rate is None:
+        return None
+    found = table.get(key)
+    if found is None:
+        found = table[key] = Pace(rate)
+    return found
+
+
+class Admission(msgspec.Struct, gc=False):
+    """A connection that was counted, or (``refused``) was not: the limit and why. Its paces slow its bytes down."""
+
+    held: list[tuple[ConnectionLimit, Key]] = []
+    refused: tuple[LimitName, str] | None = None
+    received: list[Pace] = []
+    sent: list[Pace] = []
+
+    def release(self) -> None:
+        """Count the connection's end. Safe to call twice."""
+        for limit, key in self.held:
+            limit.leave(key)
+        for pace in (*self.received, *self.sent):
+            pace.users -= 1
+        self.held, self.received, self.sent = [], [], []
+
+
+NOT_LIMITED: Final = Admission()
+
+
+class ConnectionLimits:
+    """The limits of connections in one direction."""
+
+    __slots__ = ("_early", "_late", "limits", "paced")
+
+    def __init__(self, limits: Sequence[ConnectionLimit] = ()) -> None:
+        self.limits = tuple(limits)
+        self._early = [limit for limit in limits if limit.early]
+        self._late = [limit for limit in limits if not limit.early]
+        self.paced = any(limit.spec.bytes_per_second is not None for limit in limits)
+
+    def concerns(self, *, early: bool) -> bool:
+        """Return whether there are limits to judge at this call."""
+        return bool(self._early if early else self._late)
+
+    def admit(self, view: View, now: float, *, early: bool) -> Admission:
+        """Count a connection at all limits that match it, or (``refused``) at none."""
+        found: list[tuple[ConnectionLimit, Key]] = []
+        for limit in self._early if early else self._late:
+            key = limit.slot(view, now)
+            if key is None:
+                continue
+            if why := limit.exceeds(key, now):
+                limit.exceeded += 1
+                if not limit.shadow:
+                    return Admission(refused=(limit.name, why))
+            found.append((limit, key))
+        admission = Admission(held=found)
+        for limit, key in found:
+            limit.enter(key, now)
+            for received, sent in limit.paces(key):
+                for pace, paces in ((received, admission.received), (sent, admission.sent)):
+                    if pace is not None:
+                        pace.users += 1
+                        paces.append(pace)
+        return admission
+
+    def sweep(self, now: float) -> None:
+        """Forget what nothing depends on any more; to be called every 50 to 100 ms."""
+        for limit in self.limits:
+            limit.sweep(now)
+
+
+def compile_connection_limits(
+    policies: Sequence[LimitPolicySpec], direction: Direction, trust_domain: str, before: ConnectionLimits
+) -> ConnectionLimits:
+    """Return the limits of connections of these policies. Those of ``before`` that have not changed are kept, with
+    their counts."""
+    known = {limit.name: limit for limit in before.limits}
+    found: list[ConnectionLimit] = []
+    for policy in policies:
+        if policy.direction != direction:
+            continue
+        for spec in policy.limits:
+            if spec.connections is None and spec.bytes_per_second is None:
+                continue
+            limit = known.get((policy.title, spec.name))
+            if limit is None or not limit.is_of(policy, spec, trust_domain):
+                limit = ConnectionLimit(policy, spec, trust_domain)
+            limit.shadow = policy.mode == "SHADOW"
+            found.append(limit)
+    return ConnectionLimits(found)

@@ -1,0 +1,252 @@
+"""RateLimitPolicy in force: charge requests and connections by the Snapshot's limits, and report what was refused.
+
+Called by ``pipeline`` for each request that was authorized, by ``net.graceful_drain`` for each connection that is
+accepted, and by ``inbound`` once a connection has shown who is at the other end. ``policy.ratelimit`` and
+``policy.ratelimit_connections`` decide; this module has the Snapshot, the texts and the fields of refusals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import islice
+from time import monotonic, time
+from typing import Final
+
+from sidecar.errors import ProxyError, Reason
+from sidecar.net.connection import Connection
+from sidecar.net.paced_connection import PacedConnection
+from sidecar.policy.authorize import Asked
+from sidecar.policy.ratelimit import Charged, Limit, Limited, LimitName, Limits, compile_limits
+from sidecar.policy.ratelimit_connections import (
+    NOT_LIMITED,
+    Admission,
+    ConnectionLimits,
+    compile_connection_limits,
+)
+from sidecar.policy.rbac_request import Memo, Peer, View, read_peer
+from sidecar.resources.rate_limits import Direction
+from sidecar.resources.snapshot import NOTHING, Snapshot
+from sidecar.telemetry.record import ConnectionInfo, Record
+from sidecar.telemetry.telemetry import Telemetry
+
+MOST_PEERS: Final = 1024  # identities whose parts are remembered
+MOST_SHOWN: Final = 1000  # keys of one limit that are listed
+_DIRECTIONS: Final[dict[str, Direction]] = {"inbound": "INBOUND", "outbound": "OUTBOUND"}
+
+Release = Callable[[], None]
+
+
+class _Direction:
+    """The limits of one direction, by the Snapshot that was read last."""
+
+    def __init__(self) -> None:
+        self.requests = Limits()
+        self.connections = ConnectionLimits()
+
+
+class LimitsInForce:
+    """The limits of one proxy; ``current`` returns the current Snapshot."""
+
+    def __init__(self, telemetry: Telemetry, current: Callable[[], Snapshot]) -> None:
+        self._telemetry = telemetry
+        self._current = current
+        self._seen: Snapshot = NOTHING
+        self._by_direction = {name: _Direction() for name in _DIRECTIONS}
+        self._memo = Memo()
+        self._peers: dict[str, Peer] = {}
+
+    def _follow(self, snapshot: Snapshot) -> None:
+        if snapshot is self._seen:
+            return
+        known = self._seen
+        self._seen = snapshot
+        if (snapshot.limits, snapshot.trust_domain) == (known.limits, known.trust_domain):
+            return
+        for name, direction in _DIRECTIONS.items():
+            found = self._by_direction[name]
+            found.requests = compile_limits(snapshot.limits, direction, snapshot.trust_domain, found.requests)
+            found.connections = compile_connection_limits(
+                snapshot.limits, direction, snapshot.trust_domain, found.connections
+            )
+
+    def _view(self, asked: Asked) -> View:
+        peer = self._peers.get(asked.peer)
+        if peer is None:
+            if len(self._peers) >= MOST_PEERS:
+                self._peers.clear()
+            peer = self._peers[asked.peer] = read_peer(asked.peer)
+        return View(asked, peer, self._memo)
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def charge(self, snapshot: Snapshot, asked: Asked, record: Record) -> None:
+        """Charge a request that was authorized. Raises ProxyError(RATE_LIMITED)."""
+        self._follow(snapshot)
+        limits = self._by_direction[asked.direction].requests
+        if not limits:
+            return
+        charged = limits.charge(self._view(asked), monotonic())
+        record.limits = tuple([(*name, used.left, used.size) for name, used in charged.used])
+        if charged.exceeded:
+            names = ", ".join(["/".join(name) for name in charged.exceeded])
+            record.note = f"{record.note}; beyond {names} (SHADOW)" if record.note else f"beyond {names} (SHADOW)"
+        if charged.refused is not None:
+            raise _refusal(charged, charged.refused)
+
+    def explain(self, snapshot: Snapshot, asked: Asked) -> list[dict[str, object]]:
+        """Return what each limit that matches has left for ``asked``, as JSON values. Charges and counts nothing."""
+        self._follow(snapshot)
+        limits = self._by_direction[asked.direction].requests
+        charged = limits.charge(self._view(asked), monotonic(), really=False)
+        shadow = set(charged.exceeded)
+        told = []
+        for name, used in charged.used:
+            within = used.left >= 1 and (charged.refused is None or charged.refused.name != name)
+            told.append(
+                {"policy": name[0], "limit": name[1], "left": round(used.left, 3), "of": used.size,
+                 "within": within and name not in shadow, "shadow": name in shadow}
+            )  # fmt: skip
+        return told
+
+    # -- connections -------------------------------------------------------------------------------------------------
+
+    def gate(self, direction: str) -> Gate:
+        """Return what judges the connections of a direction when they are accepted."""
+        return Gate(self, direction)
+
+    def makes_paced(self, direction: str) -> bool:
+        """Return whether a connection that is accepted now may have to be slowed down."""
+        self._follow(self._current())
+        return self._by_direction[direction].connections.paced
+
+    def admit(self, connection: Connection, direction: str, host: str, principal: str, *, early: bool) -> Release:
+        """Count a connection from ``host``, and return what counts its end. ``early``: by the limits without an
+        identity in their key; otherwise by those with one. Raises ProxyError(RATE_LIMITED), and records nothing."""
+        self._follow(self._current())
+        limits = self._by_direction[direction].connections
+        if not limits.concerns(early=early):
+            return NOT_LIMITED.release
+        asked = Asked(direction, principal, host, "", "TCP", remote=host)
+        admission = limits.admit(self._view(asked), monotonic(), early=early)
+        if admission.refused is not None:
+            raise _too_many(admission)
+        if isinstance(connection, PacedConnection):
+            connection.slow_down(admission.received, admission.sent)
+        return admission.release
+
+    def note_refused(self, connection: Connection, direction: str, host: str, error: ProxyError) -> None:
+        """Record a connection that was refused before anything was read of it."""
+        record = Record(direction, "TCP", connection.peer, time(), monotonic())
+        record.origin = ConnectionInfo(record.start, "not looked at", 0.0, client=host)
+        record.blame(error)
+        self._telemetry.begin_opaque(record)
+        self._telemetry.finish(record)
+
+    # -- for people --------------------------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Follow the Snapshot, and forget buckets that are full; to be called every 50 to 100 ms."""
+        self._follow(self._current())
+        now = monotonic()
+        for found in self._by_direction.values():
+            found.requests.sweep(now)
+            found.connections.sweep(now)
+
+    def shown(self) -> list[dict[str, object]]:
+        """Return each limit, with the keys that it refuses now, as JSON values."""
+        now = monotonic()
+        rows: list[dict[str, object]] = []
+        for direction, found in self._by_direction.items():
+            for limit in found.requests:
+                keys = [_of_key(each) for each in islice(limit.limited(now), MOST_SHOWN)]
+                rows.append(_row(direction, limit.name, limit.shadow, limit.admitted, limit.exceeded, keys))
+                rows[-1]["buckets"] = limit.kept
+            for each in found.connections.limits:
+                if each.spec.connections is not None:
+                    limited = islice(each.limited(now), MOST_SHOWN)
+                    refused: list[dict[str, object]] = [{"key": key, "why": why} for key, why in limited]
+                    rows.append(_row(direction, each.name, each.shadow, each.admitted, each.exceeded, refused))
+                    rows[-1]["of"] = "connections"
+        return rows
+
+    def counts(self) -> list[tuple[tuple[str, ...], float]]:
+        """Return how many requests and connections each limit admitted and found beyond it: labels and numbers."""
+        found: list[tuple[tuple[str, ...], float]] = []
+        for each in self._by_direction.values():
+            for limit in (*each.requests, *each.connections.limits):
+                of = "requests" if isinstance(limit, Limit) else "connections"
+                beyond = "shadowed" if limit.shadow else "refused"
+                found.append(((*limit.name, of, "admitted"), float(limit.admitted)))
+                found.append(((*limit.name, of, beyond), float(limit.exceeded)))
+        return found
+
+
+class Gate:
+    """The judge of connections of one direction when they are accepted: a ``graceful_drain.Gate``."""
+
+    __slots__ = ("_direction", "_limits")
+
+    def __init__(self, limits: LimitsInForce, direction: str) -> None:
+        self._limits = limits
+        self._direction = direction
+
+    @property
+    def paced(self) -> bool:
+        """Whether a connection that comes now may have to be slowed down."""
+        return self._limits.makes_paced(self._direction)
+
+    def admit(self, connection: Connection, host: str) -> Release | None:
+        """Count a connection; return what counts its end, or None for one that is refused and recorded."""
+        try:
+            return self._limits.admit(connection, self._direction, host, "", early=True)
+        except ProxyError as refused:
+            self._limits.note_refused(connection, self._direction, host, refused)
+            return None
+
+
+def _refusal(charged: Charged, limit: Limit) -> ProxyError:
+    used = next(used for name, used in charged.used if name == limit.name)
+    policy, name = limit.name
+    error = ProxyError(Reason.RATE_LIMITED, f"beyond limit {name} of RateLimitPolicy {policy}")
+    error.rule = f"{policy}/{name}"
+    after = max(1, math.ceil(charged.wait))
+    reset = max(after, math.ceil(used.full_in))
+    quota = ((b"limit", used.size), (b"remaining", int(used.left)), (b"reset", reset))
+    error.fields = [(b"retry-after", b"%d" % after), *((b"ratelimit-" + word, b"%d" % count) for word, count in quota)]
+    if limit.x_headers:
+        error.fields += [(b"x-ratelimit-" + word, b"%d" % count) for word, count in quota]
+    return error
+
+
+def _too_many(admission: Admission) -> ProxyError:
+    assert admission.refused is not None
+    (policy, name), why = admission.refused
+    error = ProxyError(Reason.RATE_LIMITED, f"beyond limit {name} of RateLimitPolicy {policy}: {why}")
+    error.rule = f"{policy}/{name}"
+    return error
+
+
+def _row(
+    direction: str, name: LimitName, shadow: bool, admitted: int, exceeded: int, keys: list[dict[str, object]]
+) -> dict[str, object]:
+    return {
+        "policy": name[0],
+        "limit": name[1],
+        "direction": direction,
+        "mode": "SHADOW" if shadow else "ENFORCE",
+        "of": "requests",
+        "admitted": admitted,
+        "beyond": exceeded,
+        "limited": keys,
+    }
+
+
+def _of_key(limited: Limited) -> dict[str, object]:
+    return {
+        "key": limited.key,
+        "left": round(limited.usage.left, 3),
+        "size": limited.usage.size,
+        "wait_seconds": round(limited.wait, 3),
+        "since": time() - limited.ago,
+    }
