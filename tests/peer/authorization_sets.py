@@ -108,7 +108,9 @@ def expected(request: Case, envoys: int) -> int:
 
 def check_reasons(sets: list[Case], intended: set[str]) -> None:
     """Check that each verdict of ours that differs has one of these reasons, and that each reason is needed."""
-    reasons = {request["ours"][1] for case in sets for request in case["requests"] if "ours" in request}
+    requests = [request for case in sets for request in case["requests"]]
+    reasons = {request["ours"][1] for request in requests if "ours" in request}
+    reasons |= {request["audit"] for request in requests if "audit" in request}
     assert reasons == intended
     for case in sets:
         for request, envoys in zip(case["requests"], case["verdicts"], strict=True):
