@@ -69,6 +69,30 @@ class Template(msgspec.Struct, frozen=True, gc=False):
         return b"".join([each + b"/" for each in known if each is not None]).removesuffix(b"/")
 
 
+class Glob(msgspec.Struct, frozen=True, gc=False):
+    """A text with ``*`` at other places than one end: its parts in their order, with anything between them."""
+
+    head: bytes
+    middle: tuple[bytes, ...]
+    tail: bytes
+
+    def match(self, value: bytes) -> bool:
+        """Return whether a value, which must not be empty, has all parts."""
+        begin, end = len(self.head), len(value) - len(self.tail)
+        if not value or begin > end or not value.startswith(self.head) or not value.endswith(self.tail):
+            return False
+        for part in self.middle:
+            found = value.find(part, begin, end)
+            if found < 0:
+                return False
+            begin = found + len(part)
+        return True
+
+    def literal(self) -> bytes:
+        """Return the text that each matching value starts with."""
+        return self.head
+
+
 class Patterns(msgspec.Struct, gc=False):
     """The values of a field as exact texts, prefixes, suffixes, and ``*`` (``present``: not empty)."""
 
@@ -76,7 +100,7 @@ class Patterns(msgspec.Struct, gc=False):
     exact: set[bytes] = msgspec.field(default_factory=set)
     prefixes: set[bytes] = msgspec.field(default_factory=set)
     suffixes: set[bytes] = msgspec.field(default_factory=set)
-    templates: list[Template] = msgspec.field(default_factory=list)
+    templates: list[Template | Glob] = msgspec.field(default_factory=list)
     present: bool = False
     anything: bool = False
 
@@ -135,6 +159,24 @@ def _add_string(found: Patterns, value: str, mend: Callable[[str], str] | None) 
         found.prefixes.add(_bytes(mend(value[:-1]) if mend else value[:-1]))
     else:
         found.exact.add(_bytes(mend(value) if mend else value))
+
+
+def parse_namespaces(values: Sequence[str], wide: bool) -> Generator[None, None, Patterns]:
+    """Parse strings, in which ``*`` may also be at both ends or inside.
+
+    Istio documents only the forms of ``parse_strings``. Its generator takes each ``*`` of a namespace for any text.
+    """
+    found = Patterns(wide)
+    for number, value in enumerate(values, 1):
+        head, *rest = value.split("*")
+        if len(rest) > 1 or (rest and head and rest[0]):
+            *middle, tail = map(_bytes, rest)
+            found.templates.append(Glob(_bytes(head), tuple(middle), tail))
+        else:
+            _add_string(found, value, None)
+        if not number % _VALUES_PER_STEP:
+            yield
+    return found
 
 
 def parse_accounts(values: Sequence[str], wide: bool, namespace: str) -> Generator[None, None, Patterns]:

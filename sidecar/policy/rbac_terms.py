@@ -30,6 +30,7 @@ from sidecar.policy.rbac_match import (
     parse_accounts,
     parse_blocks,
     parse_hosts,
+    parse_namespaces,
     parse_paths,
     parse_ports,
     parse_strings,
@@ -45,6 +46,7 @@ _HEADER_KEY: Final = re.compile(r"request\.headers\[(:authority|[!#$%&'*+.^_`|~0
 _HIDDEN_HEADERS: Final = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"})
 _SHOWN_BYTES: Final = 256
 _LOCAL_TRUST_DOMAIN: Final = "cluster.local"
+_SLASHES: Final = 4  # in the principal of a workload
 
 T = TypeVar("T")
 
@@ -160,17 +162,23 @@ class Fields:
         return self._undecided(name)
 
     def _principals(self, name: str, values: Sequence[str], negated: bool) -> TermSteps:
-        found = yield from parse_strings(values, self._wide(negated), self._in_own_trust_domain)
+        wide = self._wide(negated)
+        if wide:  # Istio matches no caller by a value with a scheme; here such a value can refuse
+            values = [value.removeprefix(SCHEME) for value in values]
+        found = yield from parse_strings(values, wide, self._in_own_trust_domain)
         if not negated:
             self._narrowing.principals = _exact_keys(found)
         return self._identity(name, lambda view: view.peer.principal, found.matcher(), negated)
 
     def _in_own_trust_domain(self, text: str) -> str:
-        head, slash, rest = text.removeprefix(SCHEME).partition("/")
-        return self._own + slash + rest if head == _LOCAL_TRUST_DOMAIN else head + slash + rest
+        head, slash, rest = text.partition("/")
+        own = head == _LOCAL_TRUST_DOMAIN
+        if head.endswith("*") and text.count("/") == _SLASHES:  # Istio's rule for TD*/ns/NAME/sa/NAME
+            own = self._own.startswith(head[:-1])
+        return self._own + slash + rest if own else text
 
     def _namespaces(self, name: str, values: Sequence[str], negated: bool) -> TermSteps:
-        found = yield from parse_strings(values, self._wide(negated))
+        found = yield from parse_namespaces(values, self._wide(negated))
         if not negated:
             self._narrowing.namespaces = _exact_keys(found)
         return self._identity(name, lambda view: view.peer.namespace, found.matcher(), negated)

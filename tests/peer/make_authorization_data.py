@@ -43,6 +43,29 @@ _PEERS_FORM = frozenset({"x-forwarded-for"})  # a list by its own definition, wh
 Case = dict[str, Any]
 
 
+def read_sets(data: Path) -> list[Case]:
+    """Return the sets of a file: one a line."""
+    return [json.loads(line) for line in data.read_text().splitlines()]
+
+
+def write_sets(data: Path, cases: list[Case]) -> None:
+    """Write the sets, one a line."""
+    lines = [json.dumps(case, ensure_ascii=False, separators=(",", ":")) + "\n" for case in cases]
+    data.write_text("".join(lines))
+
+
+def check_names(names: list[str], cases: list[Case]) -> None:
+    """Raise SystemExit for a name that no set has."""
+    if unknown := set(names) - {case["name"] for case in cases}:
+        raise SystemExit(f"no set has this name: {', '.join(sorted(unknown))}")
+
+
+def envoy_version(path: str) -> str:
+    """Return the version of the Envoy at this path."""
+    shown = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
+    return shown.split("version:")[1].split("/")[1]
+
+
 def head(request: Case, port: int) -> bytes:
     """Return the bytes of a request to a proxy at ``port``."""
     fields = [["Host", request["host"]], *request.get("headers", [])]
@@ -118,11 +141,10 @@ def versions() -> dict[str, str]:
     """Return the versions of the programs that judge."""
     peers = os.environ.get("PEERS", "")
     envoy, istiod = (shutil.which(name, path=peers) or program(name) for name in ("envoy", "pilot-discovery"))
-    shown = subprocess.run([envoy, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
     built = subprocess.run(["go", "version", "-m", istiod], capture_output=True, text=True, timeout=30, check=True)
     modules = [line.split() for line in built.stdout.splitlines()]
     istio = next(words[2] for words in modules if words[:1] in (["mod"], ["dep"]) and words[1] == "istio.io/istio")
-    return {"envoy": shown.split("version:")[1].split("/")[1], "istio": istio}
+    return {"envoy": envoy_version(envoy), "istio": istio}
 
 
 def main(arguments: list[str]) -> None:
@@ -131,9 +153,8 @@ def main(arguments: list[str]) -> None:
     if not arguments:
         raise SystemExit(__doc__)
     judge, names = Path(arguments[0]).resolve(), arguments[1:]
-    cases: list[Case] = [json.loads(line) for line in DATA.read_text().splitlines()]
-    if unknown := set(names) - {case["name"] for case in cases}:
-        raise SystemExit(f"no set has this name: {', '.join(sorted(unknown))}")
+    cases = read_sets(DATA)
+    check_names(names, cases)
     made_by = versions()
     directory = tempfile.mkdtemp(prefix="judge-")
     os.environ["JUDGE_DIR"] = directory
@@ -146,8 +167,7 @@ def main(arguments: list[str]) -> None:
     finally:
         subprocess.run([judge / "down"], check=True, timeout=120)
         shutil.rmtree(directory)
-    lines = [json.dumps(case, ensure_ascii=False, separators=(",", ":")) + "\n" for case in cases]
-    DATA.write_text("".join(lines))
+    write_sets(DATA, cases)
 
 
 if __name__ == "__main__":

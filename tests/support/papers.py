@@ -14,7 +14,7 @@ from time import time
 from certs.issue import leaf, new_intermediate, new_root
 from certs.keys import key_to_pem, new_key, new_serial
 from certs.pem import to_pem
-from certs.spiffe import parse
+from certs.spiffe import SpiffeId, parse
 
 _DAY = 86_400.0
 
@@ -47,10 +47,13 @@ class Authority:
 
     def issue(self, service_account: str, namespace: str = "shop", *, ttl: float = _DAY) -> Papers:
         """Key and certificate for ``spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT``."""
-        spiffe_id = parse(f"spiffe://{self.trust_domain}/ns/{namespace}/sa/{service_account}")
+        return self.issue_id(parse(f"spiffe://{self.trust_domain}/ns/{namespace}/sa/{service_account}"), ttl=ttl)
+
+    def issue_id(self, spiffe_id: SpiffeId, *, ttl: float = _DAY) -> Papers:
+        """Key and certificate for an id of this trust domain, whatever its path."""
         key, serial = new_key(), new_serial()
         certificate = leaf(self._issuer, key.public_key(), spiffe_id, serial, time(), ttl)
-        stem = self._directory / f"{service_account}-{serial:x}"
+        stem = self._directory / f"{spiffe_id.path.rpartition('/')[2]}-{serial:x}"
         papers = Papers(str(spiffe_id), stem.with_suffix(".key"), stem.with_suffix(".pem"), self.roots)
         papers.key.touch(mode=0o600)
         papers.key.write_bytes(key_to_pem(key))

@@ -47,9 +47,9 @@ def alternatives(one: st.SearchStrategy[Part]) -> st.SearchStrategy[list[Part] |
 PRINCIPALS = [
     "cluster.local/ns/a/sa/x", "mesh.test/ns/a/sa/x", "mesh.test/ns/b/sa/y", "other/ns/a/sa/x", "cluster.local/ns/a/*",
     "cluster.local*", "mesh.test/*", "*/sa/x", "*", "*/ns/b/sa/y", "spiffe://cluster.local/ns/b/sa/x", "", "mesh.test",
-    "cluster.localhost/ns/a/sa/x",
+    "cluster.localhost/ns/a/sa/x", "mesh*/ns/a/sa/x", "mesh*/ns/a/sa/*", "mesh*/ns/a/*", "o*/ns/a/sa/x", "spiffe://*",
 ]  # fmt: skip
-NAMESPACES = ["a", "b", "a*", "*b", "*", "", "c"]
+NAMESPACES = ["a", "b", "a*", "*b", "*", "", "c", "*a*", "**", "a*b", "a**"]
 ACCOUNTS = ["x", "y", "a/x", "b/y", "b/x", "*", "a/", "a/b/c", "a/*"]
 BLOCKS = [
     "10.0.0.1",

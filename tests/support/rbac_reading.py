@@ -144,13 +144,18 @@ class Reading:
     def _principal(self, value: str, wide: bool) -> bool:
         peer = self._id()
         if not value.startswith("*"):
-            value = re.sub(r"^spiffe://", "", value)
+            value = re.sub(r"^spiffe://", "", value) if wide else value
+            if star := re.fullmatch(r"([^/]*)\*((?:/[^/]*){4})", value):
+                value = OWN + star[2] if OWN.startswith(star[1]) else value
             value = re.sub(r"^cluster\.local(?=$|/|\*$)", OWN, value)
         return text_matches(value, peer["all"] if peer else "")
 
     def _namespace(self, value: str, wide: bool) -> bool:
         peer = self._id()
-        return text_matches(value, (peer["ns"] or "") if peer else "")
+        seen = (peer["ns"] or "") if peer else ""
+        if value.count("*") > 1 or re.search(r".\*.", value):
+            return seen != "" and re.fullmatch(".*".join(map(re.escape, value.split("*"))), seen) is not None
+        return text_matches(value, seen)
 
     def _account(self, value: str, wide: bool) -> bool:
         peer = self._id()

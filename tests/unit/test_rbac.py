@@ -95,7 +95,11 @@ def test_without_policies_everything_is_allowed() -> None:
 MATCHES = [
     (source(principals=["mesh.test/ns/shop/sa/web"]), True),
     (source(principals=["cluster.local/ns/shop/sa/web"]), True),
-    (source(principals=["spiffe://mesh.test/ns/shop/sa/web"]), True),
+    (source(principals=["mesh*/ns/shop/sa/web"]), True),
+    (source(principals=["mesh*/ns/shop/sa/w*"]), True),
+    (source(principals=["mesh*/ns/other/sa/web"]), False),
+    (source(principals=["mess*/ns/shop/sa/web"]), False),
+    (source(principals=["mesh*/ns/shop/*"]), False),
     (source(principals=["other/ns/shop/sa/web"]), False),
     (source(principals=["cluster.local/ns/shop/*"]), True),
     (source(principals=["cluster.local/ns/other/*"]), False),
@@ -107,6 +111,15 @@ MATCHES = [
     (source(namespaces=["sho*"]), True),
     (source(namespaces=["*p"]), True),
     (source(namespaces=["other"]), False),
+    (source(namespaces=["s*p"]), True),
+    (source(namespaces=["*ho*"]), True),
+    (source(namespaces=["*"]), True),
+    (source(namespaces=["**"]), True),
+    (source(namespaces=["s*h*op"]), True),
+    (source(namespaces=["*shop*shop*"]), False),
+    (source(namespaces=["sho*op"]), False),
+    (source(namespaces=["s*p*h*"]), False),
+    (source(namespaces=["x", "s*o*"]), True),
     (source(serviceAccounts=["web"]), True),
     (source(serviceAccounts=["shop/web"]), True),
     (source(serviceAccounts=["other/web"]), False),
@@ -157,6 +170,7 @@ MATCHES = [
     (when("destination.ip", "192.168.0.7"), True),
     (when("destination.port", "8080"), True),
     (when("source.namespace", "shop"), True),
+    (when("source.namespace", "*h*p"), True),
     (when("source.principal", "cluster.local/ns/shop/sa/web"), True),
     (when("connection.sni", "App.shop"), True),
     (when("connection.sni", "other"), False),
@@ -242,7 +256,8 @@ def test_an_empty_list_is_decided_against_the_caller(rule: dict) -> None:
 
 IDENTITY = [
     source(principals=["*"]), source(namespaces=["shop"]), source(serviceAccounts=["web"]),
-    when("source.principal", "*"), when("source.namespace", "shop"),
+    source(namespaces=["*s*"]), source(namespaces=["**"]), when("source.principal", "*"),
+    when("source.namespace", "shop"),
 ]  # fmt: skip
 
 
@@ -282,6 +297,18 @@ def test_a_dot_in_a_principal_is_a_dot() -> None:  # POL-6
 def test_the_local_trust_domain_is_the_meshs_own() -> None:
     rule = source(principals=["cluster.local/ns/shop/sa/web"])
     assert not allows(rule, changed(peer="spiffe://cluster.local/ns/shop/sa/web"))
+
+
+@pytest.mark.parametrize(
+    "value", ["spiffe://mesh.test/ns/shop/sa/web", "spiffe://cluster.local/ns/shop/*", "spiffe://*"]
+)
+def test_a_principal_with_a_scheme_refuses_and_never_allows(value: str) -> None:
+    for rule in (source(principals=[value]), when("source.principal", value)):
+        other = twin(rule)
+        assert other is not None
+        assert not allows(rule) and denies(rule)
+        assert not allows(other) and denies(other)
+        assert not denies(rule, changed(peer="")) and allows(other, changed(peer=""))
 
 
 HTTP_RULES = [

@@ -94,13 +94,13 @@ PEER = "{selector: {matchLabels: {app: %s}}, portLevelMtls: {%d: {mode: DISABLE}
         (by("*/ns/a/sa/x"), None),
         (by("*"), None),
         (by("spiffe://cluster.local/ns/a/sa/x"),
-         "spec.rules[0].from[0].source.principals[0]: 'spiffe://cluster.local/ns/a/sa/x' matches no caller: principals "
+         "spec.rules[0].from[0].source.principals[0]: 'spiffe://cluster.local/ns/a/sa/x' allows no caller: principals "
          "are written without spiffe://"),
         (by("other.example/ns/a/*"),
          "spec.rules[0].from[0].source.principals[0]: 'other.example/ns/a/*' is of another trust domain, and matches "
          "no caller; the mesh's is cluster.local"),
         (policy("{rules: [{when: [{key: source.principal, notValues: ['spiffe://*']}]}]}"),
-         "spec.rules[0].when[0].notValues[0]: 'spiffe://*' matches no caller: principals are written without spiffe://"),
+         "spec.rules[0].when[0].notValues[0]: 'spiffe://*' allows no caller: principals are written without spiffe://"),
     ],
 )  # fmt: skip
 def test_what_is_odd(text: str, note: str | None) -> None:
