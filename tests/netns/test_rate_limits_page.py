@@ -13,5 +13,5 @@ PAGE = ROOT / "docs" / "rate-limits.md"
 
 def test_what_stands_there_can_be_typed(make_pod: MakePod, tmp_path: Path) -> None:
     steps = example(PAGE, "A noisy and a quiet caller")
-    assert len(steps) > 25
+    assert len(steps) > 20
     type_in(make_pod("a"), steps, tmp_path)
