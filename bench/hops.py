@@ -24,13 +24,15 @@ HOST = f"{SERVICE}.{NAMESPACE}.svc.cluster.local"
 HTTP_PORT, TCP_PORT = 8080, 9000  # of the service
 HTTP, TCP = f"{HOST}:{HTTP_PORT}", f"{HOST}:{TCP_PORT}"
 GROUP = "X25519MLKEM768"
+_NEVER = 1_000_000_000  # requests in a second
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
     """One sidecar of a pair. It listens on `listen`; `next` is where it goes on to: the other sidecar's inbound port,
     or the app's. `papers` are its own, `caller` and `callee` the two ids; `opaque`: it relays bytes. `rules`: inbound
-    has an ALLOW policy of so many rules, of which the last one is the caller's; 0: it has none."""
+    has an ALLOW policy of so many rules, of which the last one is the caller's; 0: it has none. `limited`: inbound has
+    a limit of requests for each caller, which is never reached."""
 
     name: str  # outbound or inbound
     run: Path
@@ -41,6 +43,7 @@ class Hop:
     callee: str
     opaque: bool
     rules: int = 0
+    limited: bool = False
 
     @property
     def log(self) -> Path:
@@ -64,6 +67,9 @@ def our_words(hop: Hop) -> list[str]:
     }  # fmt: skip
     if hop.rules and hop.name == "inbound":
         told |= {"schema": "1.2", "authorization": [{"name": "callers", "namespace": NAMESPACE, "rules": _rules(hop)}]}
+    if hop.limited and hop.name == "inbound":
+        limit = {"name": "each", "key": ["source.principal"], "rate": {"requests": _NEVER, "per": "1s"}}
+        told |= {"schema": "1.3", "rateLimits": [{"name": "callers", "namespace": NAMESPACE, "limits": [limit]}]}
     StateDir(str(state)).store("1.1", hop.papers.spiffe_id, json.dumps(told).encode())
     places = (
         ("--outbound", f"127.0.0.1:{hop.listen}", "--inbound", "127.0.0.1:0", "--upstream", "127.0.0.1:9")
@@ -129,6 +135,29 @@ def _envoy_rbac(hop: Hop) -> str:
     return f"                  - {json.dumps(config)}\n"
 
 
+def _envoy_limit(hop: Hop) -> str:
+    """The same limit as Envoy's filter: a bucket for each value of the header that names the caller; empty where there
+    is none."""
+    if not hop.limited:
+        return ""
+    bucket = {"max_tokens": _NEVER, "tokens_per_fill": _NEVER, "fill_interval": "1s"}
+    always = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
+    action = {"request_headers": {"header_name": "x-forwarded-client-cert", "descriptor_key": "caller"}}
+    config = {
+        "name": "envoy.filters.http.local_ratelimit",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix": "callers",
+            "token_bucket": bucket,
+            "filter_enabled": always,
+            "filter_enforced": always,
+            "descriptors": [{"entries": [{"key": "caller"}], "token_bucket": bucket}],
+            "rate_limits": [{"actions": [action]}],
+        },
+    }
+    return f"                  - {json.dumps(config)}\n"
+
+
 def _service(inbound: int, callee: str) -> dict[str, object]:
     return {
         "name": SERVICE,
@@ -157,7 +186,7 @@ def envoy_hop(hop: Hop) -> list[str]:
         CHAIN=hop.papers.chain,
         KEY=hop.papers.key,
         ROOTS=hop.papers.roots,
-        RBAC=_envoy_rbac(hop),
+        RBAC=_envoy_rbac(hop) + _envoy_limit(hop),
         EXPECTED="spiffe://cluster.local/" if hop.name == "inbound" else hop.callee,
     )
     return envoy.command(config)

@@ -17,10 +17,10 @@ _PACED = 300  # requests per second of all connections together, where they wait
 _MOST_PACED_SECONDS = 5  # fewer than some thousand requests have no 99th percentile to speak of
 
 
-def mesh(turn: Turn, rules: int = 0) -> Figures:
+def mesh(turn: Turn, rules: int = 0, *, limited: bool = False) -> Figures:
     """What a request costs a hop when all is busy, how long it takes when nothing else is done, and at a usual load;
-    with an AuthorizationPolicy of so many rules, if any, at the app's sidecar."""
-    with pair(turn, rules=rules) as running:
+    with an AuthorizationPolicy of so many rules, if any, or a limit for each caller, at the app's sidecar."""
+    with pair(turn, rules=rules, limited=limited) as running:
         port = running.outbound.port
         check_small(port, HTTP)
         check_duties(port, HTTP)

@@ -43,16 +43,16 @@ class Callee:
 
 
 @contextlib.contextmanager
-def pair(turn: Turn, *, opaque: bool = False, rules: int = 0) -> Iterator[Pair]:
-    """Both sidecars of a call to the turn's app, inbound with so many rules; they are killed at the end. Raises
-    BenchError as ``started`` does."""
+def pair(turn: Turn, *, opaque: bool = False, rules: int = 0, limited: bool = False) -> Iterator[Pair]:
+    """Both sidecars of a call to the turn's app, inbound with so many rules, or a limit; they are killed at the end.
+    Raises BenchError as ``started`` does."""
     turn.run.mkdir()
     authority = Authority(turn.run)
     caller, callee = authority.issue("caller"), authority.issue("app")
     ids = caller.spiffe_id, callee.spiffe_id
     with contextlib.ExitStack() as stack:
         inner, outer = stack.enter_context(held_port()), stack.enter_context(held_port())
-        inbound = Hop("inbound", turn.run, inner, turn.upstream, callee, *ids, opaque, rules)
+        inbound = Hop("inbound", turn.run, inner, turn.upstream, callee, *ids, opaque, rules, limited)
         outbound = Hop("outbound", turn.run, outer, inner, caller, *ids, opaque)
         second = stack.enter_context(_started(turn, inbound))
         yield Pair(stack.enter_context(_started(turn, outbound)), second, caller.spiffe_id)

@@ -125,6 +125,10 @@ def thousand_rules(turn: Turn) -> Figures:
     return mesh(turn, rules=1000)
 
 
+def caller_limit(turn: Turn) -> Figures:
+    return mesh(turn, limited=True)
+
+
 _HTTP1 = frozenset({"ours", "envoy", "haproxy", "mitmproxy"})
 _PAIRS = frozenset({"ours", "envoy"})
 _ALL = (
@@ -143,6 +147,7 @@ _ALL = (
     Scenario("mesh", "small GET through two sidecars", "cpu_us", "CPU us/hop", mesh, 1.4, 1.0, 99, _PAIRS),
     Scenario("mesh-10-rules", "mesh, a policy of 10 rules", "cpu_us", "CPU us/hop", ten_rules, proxies=_PAIRS),
     Scenario("mesh-1000-rules", "mesh, one of 1,000", "cpu_us", "CPU us/hop", thousand_rules, proxies=_PAIRS),
+    Scenario("mesh-limit", "mesh, a limit for each caller", "cpu_us", "CPU us/hop", caller_limit, proxies=_PAIRS),
     Scenario("mesh-alone", "one connection: median", "alone_ms", "ms", mesh, 0.9, None, 99, _PAIRS, of="mesh"),
     Scenario("mesh-p50", "300 requests/s: median", "paced_p50_ms", "ms", mesh, 1.2, None, 99, _PAIRS, of="mesh"),
     Scenario("mesh-p99", "300 requests/s: 99 %", "paced_p99_ms", "ms", mesh, 1.2, None, 99, _PAIRS, of="mesh"),

@@ -63,6 +63,8 @@ is mutual TLS; customers come to web without it. In another terminal, in this di
   curl http://127.0.0.1:16006/ # past orders' sidecar, in plaintext: refused
   curl -i -x http://127.0.0.1:15001 http://stock/ # as web's app: a policy lets orders alone ask stock, and says so
   {ctl} explain --proxy 127.0.0.1:17000 --from {orders} GET / # what would become of a call by orders
+  curl -i -x http://127.0.0.1:15001 'http://orders/slow?seconds=1' # each caller gets one in a minute: ask twice
+  {ctl} limits --proxy 127.0.0.1:16000 # who is limited at orders, and for how long
   {ctl} apply -f {shop}/wrong.yaml # a mistake: refused, with its line
   {ctl} apply -f {shop}/closed.yaml # customers are refused, as a line below will tell
   {ctl} rollback peerauthentication customers --to 1 # and come in again

@@ -40,9 +40,8 @@ from sidecar.os_limits import descriptor_limit
 from sidecar.policy.egress import Egress
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.explain_request import answer, of_record
-from sidecar.proxy.limit_enforcement import LimitsInForce
 from sidecar.resources.protocols import MEANINGS
-from sidecar.resources.snapshot import NOTHING
+from sidecar.resources.snapshot import NOTHING, Snapshot
 from sidecar.settings import EffectiveOption, Settings
 from sidecar.telemetry.memory import MemoryGuard
 from sidecar.telemetry.record import Record
@@ -366,7 +365,15 @@ def _context(
         body_min_window=settings.body_min_window,
         max_body=settings.max_body,
     )
-    current = (lambda: NOTHING) if runtime is None else (lambda: runtime.current.snapshot)
+
+    def current() -> Snapshot:
+        return NOTHING if runtime is None else runtime.current.snapshot
+
+    limits = None
+    if runtime is not None:
+        from sidecar.proxy.limit_enforcement import LimitsInForce  # without documents there are no limits
+
+        limits = LimitsInForce(telemetry, current)
     return ProxyContext(
         timeouts=timeouts,
         connect_timeout=settings.connect_timeout,
@@ -383,6 +390,6 @@ def _context(
         acceptor=None if mesh_runtime is None else mesh_runtime.acceptor,
         mesh=mesh_runtime,
         current=current,
-        limits=None if runtime is None else LimitsInForce(telemetry, current),
+        limits=limits,
         egress=Egress(settings.outbound_policy == "REGISTRY_ONLY", settings.allow_host),
     )

@@ -12,7 +12,6 @@ from sidecar.admin.context import AdminContext
 from sidecar.admin.health import standing
 from sidecar.data_plane import DataPlane
 from sidecar.net.connection_pool import PoolUse
-from sidecar.proxy.limit_enforcement import LimitsInForce
 from sidecar.settings import Settings
 from sidecar.telemetry.memory import MemoryGuard, MemoryState
 from sidecar.telemetry.metric_snapshot import Readings
@@ -20,6 +19,7 @@ from sidecar.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from sidecar.mesh_runtime import MeshRuntime
+    from sidecar.proxy.limit_enforcement import LimitsInForce
 
 _PRESSURE = {state: number for number, state in enumerate(MemoryState)}
 

@@ -21,13 +21,13 @@ from sidecar.net.splice_pipes import Pipes
 from sidecar.policy.authorize import Asked, Rules, allow_all
 from sidecar.policy.egress import OPEN, Egress
 from sidecar.proxy.deadlines import Deadlines
-from sidecar.proxy.limit_enforcement import LimitsInForce
 from sidecar.proxy.request_ids import RequestIds
 from sidecar.resources.snapshot import NOTHING, Snapshot
 from sidecar.telemetry.telemetry import Telemetry
 from sidecar.tls.connection_security import Acceptor
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a proxy without documents does not load what enforces them
+    from sidecar.proxy.limit_enforcement import LimitsInForce
     from sidecar.upstream.mtls import Mesh
 
 HALF_CLOSE_IDLE = 300.0  # seconds that one direction may be silent once the other has ended

@@ -31,6 +31,8 @@ from sidecar.telemetry.record import ConnectionInfo, Record
 from sidecar.telemetry.telemetry import Telemetry
 
 MOST_PEERS: Final = 1024  # identities whose parts are remembered
+MOST_SERIES: Final = 400  # of the metric; limits beyond that are counted together
+OTHER_LIMITS: Final = ("other", "other")
 MOST_SHOWN: Final = 1000  # keys of one limit that are listed
 _DIRECTIONS: Final[dict[str, Direction]] = {"inbound": "INBOUND", "outbound": "OUTBOUND"}
 
@@ -172,14 +174,16 @@ class LimitsInForce:
 
     def counts(self) -> list[tuple[tuple[str, ...], float]]:
         """Return how many requests and connections each limit admitted and found beyond it: labels and numbers."""
-        found: list[tuple[tuple[str, ...], float]] = []
+        found: dict[tuple[str, ...], float] = {}
         for each in self._by_direction.values():
             for limit in (*each.requests, *each.connections.limits):
                 of = "requests" if isinstance(limit, Limit) else "connections"
                 beyond = "shadowed" if limit.shadow else "refused"
-                found.append(((*limit.name, of, "admitted"), float(limit.admitted)))
-                found.append(((*limit.name, of, beyond), float(limit.exceeded)))
-        return found
+                name = limit.name if len(found) < MOST_SERIES else OTHER_LIMITS
+                for decision, count in (("admitted", limit.admitted), (beyond, limit.exceeded)):
+                    labels = (*name, of, decision)
+                    found[labels] = found.get(labels, 0.0) + count
+        return list(found.items())
 
 
 class Gate:

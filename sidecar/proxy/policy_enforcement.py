@@ -9,17 +9,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from time import monotonic, time
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.policy.authorize import Asked, Leave, Rules
-from sidecar.policy.rbac import EMPTY, Engine, Judgement, Step, compile_policies
 from sidecar.proxy.context import ProxyContext
 from sidecar.proxy.local_reply import STATUS
 from sidecar.resources.snapshot import NOTHING, Snapshot
 
+if TYPE_CHECKING:  # loaded once there is a policy
+    from sidecar.policy.rbac import Engine, Judgement, Step
+
 _log = logging.getLogger(__name__)
 MOST_DRY_RUNS: Final = 1000
+_BY_DEFAULT: Final = "no ALLOW policy: allowed by default"
 LOOKS_PER_SECOND: Final = 20  # nearest misses computed for refusals: some 2 % of a core
 MOST_AT_ONCE: Final = 1024  # streams judged again at one tick: some 4 ms, and 20,000 within a second
 
@@ -54,7 +57,7 @@ class InboundPolicies:
     def __init__(self, context: ProxyContext) -> None:
         self._context = context
         self._seen: Snapshot = NOTHING
-        self._engine: Engine = EMPTY
+        self._engine: Engine | None = None  # None: there is no policy
         self._rules: Rules = _undecidable
         self.dry_runs = DryRuns()
         self._looks = 0
@@ -81,12 +84,14 @@ class InboundPolicies:
                     "decided_by": refusal.detail,
                     "policies": [],
                 }
+        if self._engine is None:
+            return {"allowed": True, "status": None, "decided_by": _BY_DEFAULT, "policies": []}
         judged = self._engine.judge(asked)
         told: dict[str, object] = {"allowed": judged.allowed, "status": None if judged.allowed else 403}
         if judged.policy:
             told["decided_by"] = f"{judged.policy}[{judged.rule}]"
         elif judged.allowed:
-            told["decided_by"] = "no ALLOW policy: allowed by default"
+            told["decided_by"] = _BY_DEFAULT
         else:
             told["decided_by"] = "default deny"
             told["nearest_miss"] = self._engine.nearest_miss(asked)
@@ -98,7 +103,7 @@ class InboundPolicies:
         return told
 
     def _follow(self, snapshot: Snapshot) -> None:
-        before, engine = self._engine, cast(Engine | None, snapshot.rules)
+        before, engine = self._engine, cast("Engine | None", snapshot.rules)
         known = self._seen
         if (snapshot.policies, snapshot.trust_domain) == (known.policies, known.trust_domain):
             engine = before  # nothing has changed for what is under way
@@ -113,7 +118,7 @@ class InboundPolicies:
         if self._context.mesh is not None and snapshot.source == "none":
             self._rules = _unconfigured
         else:
-            self._rules = self._context.rules if engine.empty else self._judge
+            self._rules = self._context.rules if engine is None or engine.empty else self._judge
         names = self._context.judged_names
         names.clear()
         names.update(_header_names(snapshot))
@@ -121,20 +126,25 @@ class InboundPolicies:
         if engine is not before:
             self._left = list(reversed(self._context.in_progress))  # the oldest is judged first
 
-    def _compile(self, snapshot: Snapshot) -> Engine:
+    def _compile(self, snapshot: Snapshot) -> Engine | None:
         if not snapshot.policies:
-            return EMPTY
+            return None
+        from sidecar.policy.rbac import compile_policies
+
         identities = self._context.acceptor is not None
         work = compile_policies(snapshot.policies, snapshot.trust_domain, identities=identities)
         while True:
             try:
                 next(work)
             except StopIteration as done:
-                return cast(Engine, done.value)
+                return cast("Engine", done.value)
 
     def _judge(self, asked: Asked) -> Leave:
         leave = self._context.rules(asked)
-        judged = self._engine.judge(asked)
+        engine = self._engine
+        if engine is None:
+            return leave
+        judged = engine.judge(asked)
         counters = self._context.telemetry.counters
         note = "" if judged.would_allow is None and not judged.audited else self._note(judged, asked)
         if judged.allowed:
@@ -168,7 +178,8 @@ class InboundPolicies:
             error = ProxyError(Reason.RBAC_DENIED, f"denied by AuthorizationPolicy {judged.policy}, rule {judged.rule}")
             error.rule = rule
         else:
-            nearest = f"; {self._engine.nearest_miss(asked)}" if asked.peer and self._may_look() else ""
+            looks = self._engine is not None and asked.peer and self._may_look()
+            nearest = f"; {self._engine.nearest_miss(asked)}" if self._engine is not None and looks else ""
             error = ProxyError(Reason.RBAC_DENIED, f"no ALLOW policy matches{nearest}")
             error.rule = "default deny"
         error.note = note
@@ -188,13 +199,17 @@ class InboundPolicies:
     def sweep(self, snapshot: Snapshot) -> None:
         """Judge again what is in progress, a part at each call, after the policies have changed. Cut what is denied."""
         self.rules(snapshot)
+        engine = self._engine
+        if engine is None:
+            self._left.clear()
+            return
         in_progress = self._context.in_progress
         for _ in range(min(MOST_AT_ONCE, len(self._left))):
             running = in_progress.get(self._left.pop())
             if running is None:
                 continue
             asked = running.asked()
-            judged = self._engine.judge(asked)
+            judged = engine.judge(asked)
             if not judged.allowed:
                 self._context.telemetry.counters.rbac_cut += 1
                 running.cut(self._denied(judged, asked, ""))

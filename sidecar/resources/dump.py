@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from sidecar.resources.authorization import PolicySpec
 from sidecar.resources.snapshot import Endpoint, Entry, Service, ServicePort, Snapshot
+
+if TYPE_CHECKING:
+    from sidecar.resources.authorization import PolicySpec
 
 Json = dict[str, object]
 

@@ -117,7 +117,8 @@ ABOUT: Final[dict[type, dict[str, str]]] = {
         "direction": "INBOUND: what others ask of the selected apps; OUTBOUND: what these apps ask of others, captured "
                      "or through the explicit proxy",
         "mode": "ENFORCE; or SHADOW: counted and logged, and never refused",
-        "limits": "one or more; a request has to be within all that match it, and is charged to all or to none",
+        "limits": "one or more, 100 at most; a request has to be within all that match it, and is charged to all of "
+                  "them or to none",
         "xRateLimitHeaders": "whether a refusal has x-ratelimit-limit, -remaining and -reset, too",
     },
     RateLimit: {

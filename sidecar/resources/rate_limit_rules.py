@@ -23,6 +23,7 @@ from sidecar.resources.validation import Path, Problem, shown
 Found = Iterator[Problem]
 
 LOCAL_TRUST_DOMAIN: Final = "cluster.local"  # in a policy: the mesh's own, whatever its name
+MOST_LIMITS: Final = 100  # in one policy: each request is held against each limit
 LONGEST_SECONDS: Final = 86_400.0
 SOURCE_PARTS: Final = ("source.principal", "source.namespace", "source.ip")
 PARTS: Final = (*SOURCE_PARTS, "remote.ip", "request.path", "request.method")
@@ -44,6 +45,8 @@ def check_limits(limits: Sequence[RateLimit], namespace: str, path: Path) -> Fou
     """All that is wrong with these limits of a policy in ``namespace``, which are at ``path``."""
     if not limits:
         yield Problem(path, "is empty; a policy has one limit or more")
+    if len(limits) > MOST_LIMITS:
+        yield Problem(path, f"has {len(limits)} limits; at most {MOST_LIMITS} are allowed, since each is looked at")
     names: dict[str, int] = {}
     for index, limit in enumerate(limits):
         at: Path = (*path, index)

@@ -13,16 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from certs.spiffe import SpiffeId
 from sidecar.addresses import Address, parse_ip
-from sidecar.resources.authorization import PolicySpec
 from sidecar.resources.protocols import Protocol, of_one_port
-from sidecar.resources.rate_limits import LimitPolicySpec
 from sidecar.resources.sni import Sni
+
+if TYPE_CHECKING:  # a proxy without documents does not load these
+    from sidecar.resources.authorization import PolicySpec
+    from sidecar.resources.rate_limits import LimitPolicySpec
 
 SCHEMA: Final = "1.3"  # 1.1: of an endpoint ``alsoAt`` and ``unwell``; 1.2: ``authorization``; 1.3: ``rateLimits``
 

@@ -75,12 +75,14 @@ def test_what_it_prints_can_be_typed(run: Run) -> None:
     codes = {"wrong.yaml": 1, "curl http://127.0.0.1:16006/": 56}
     answers = []
     for command in run.printed:
+        if "/slow" in command:
+            assert "200 OK" in run.say(command)  # the first one
         answers.append(run.say(command, code=next((codes[part] for part in codes if part in command), 0)))
         if "closed.yaml" in command:
             wait_until(lambda: not bought(run), "customers are kept out")
         elif "rollback" in command:
             wait_until(lambda: bought(run), "customers come in again")
-    assert len(answers) == 14, run.printed
+    assert len(answers) == 16, run.printed
     (
         services,
         proxies,
@@ -90,6 +92,8 @@ def test_what_it_prints_can_be_typed(run: Run) -> None:
         past,
         denied,
         allowed,
+        export,
+        limits,
         wrong,
         closed,
         again,
@@ -105,6 +109,10 @@ def test_what_it_prints_can_be_typed(run: Run) -> None:
     assert "reset by peer" in past
     assert "403 Forbidden" in denied and "RBAC: access denied" in denied and "default/stock-callers rule 0" in denied
     assert "allowed: True" in allowed and "decided_by: default/stock-callers[0]" in allowed
+    assert (
+        "429 Too Many Requests" in export and "beyond limit per-caller of RateLimitPolicy default/orders-slow" in export
+    )
+    assert re.search(rf"orders-slow +per-caller +requests +1 +1 +{WEB_ID}, for \d+s", limits)
     assert re.search(r"wrong\.yaml:9: spec\.mtls\.mode: 'RELAXED' is not one of .*\n.*nothing was changed", wrong)
     assert (closed, again) == (
         "PeerAuthentication default/customers configured\n",

@@ -125,6 +125,8 @@ def test_what_is_wrong_is_told_with_its_place(fields: dict[str, Any], told: list
 def test_every_problem_of_a_policy_is_told_at_once() -> None:
     told = problems({"limits": [{"name": "A", "rate": RATE}, {"name": "b"}, {"name": "b", "rate": RATE}]})
     assert [each.partition(":")[0] for each in told] == ["limits[0].name", "limits[1]", "limits[2].name"]
+    many = [{"name": f"l{number}", "rate": RATE} for number in range(101)]
+    assert problems({"limits": many}) == ["limits: has 101 limits; at most 100 are allowed, since each is looked at"]
     assert problems({"limits": []}) == ["limits: is empty; a policy has one limit or more"]
     assert problems({}) == ["spec: limits is missing"]
 
