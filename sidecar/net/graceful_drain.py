@@ -20,6 +20,7 @@ from sidecar.net.paced_connection import PacedConnection
 
 LAST_REQUEST_SECONDS = 1.0  # in a drain, an idle connection may still bring a request for this long
 _LOOK_SECONDS = 0.1
+_RESET = b"\x01\0\0\0\0\0\0\0"  # struct linger: on, and no seconds
 _log = logging.getLogger(__name__)
 
 
@@ -42,14 +43,25 @@ class ConnectionCounters(Protocol):
     connections_refused: int
 
 
+class Admitted(Protocol):
+    """A connection that was admitted by a limit. ``paced``: its bytes may have to be slowed down."""
+
+    paced: bool
+
+    def attach(self, connection: Connection) -> None:
+        """Slow this connection down, if a limit wants that."""
+        ...
+
+    def release(self) -> None:
+        """Count the connection's end."""
+        ...
+
+
 class Gate(Protocol):
-    """A judge of connections that are accepted. ``paced``: a connection that comes now may have to be slowed down."""
+    """The limits of connections that are judged when these are accepted."""
 
-    @property
-    def paced(self) -> bool: ...
-
-    def admit(self, connection: Connection, host: str) -> Callable[[], None] | None:
-        """Return what to call at the connection's end; None for one that is refused, and recorded."""
+    def admit(self, client: ClientAddr) -> Admitted | None:
+        """Count a connection; return None for one that is refused, and recorded."""
         ...
 
 
@@ -104,30 +116,35 @@ class ConnectionTracker:
 
     def take(self, sock: socket.socket, client: ClientAddr) -> None:
         """Serve a connection that was accepted, or refuse it with RST."""
-        gate = self._gate
-        kind = PacedConnection if gate is not None and gate.paced else Connection
+        admitted = None
+        if self._gate is not None and (admitted := self._gate.admit(client)) is None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)  # nothing is made of it: there may be a flood
+            sock.close()
+            return
+        kind = PacedConnection if admitted is not None and admitted.paced else Connection
         connection = kind(sock, str(client), self._connections)
         if not self._admits(self._counters.connections_active):
             self._counters.connections_refused += 1
             connection.reset()
             self._refused(connection.peer)
+            if admitted is not None:
+                admitted.release()
             return
-        release = _nothing if gate is None else gate.admit(connection, client.host)
-        if release is None:
-            connection.reset()
-            return
+        if admitted is not None:
+            admitted.attach(connection)
         self._counters.connections_active += 1
         self._served += 1
-        self._nursery.start_soon(self._guarded, connection, client.host, release)
+        self._nursery.start_soon(self._guarded, connection, client.host, admitted)
 
-    async def _guarded(self, connection: Connection, host: str, release: Callable[[], None]) -> None:
+    async def _guarded(self, connection: Connection, host: str, admitted: Admitted | None) -> None:
         try:
             await self._serve(connection, host)
         except Exception:
             _log.exception("internal error while serving a connection; please report it")
         finally:
             connection.close()
-            release()
+            if admitted is not None:
+                admitted.release()
             self._served -= 1
             self._counters.connections_active -= 1
             self._left.set()
@@ -145,7 +162,3 @@ class ConnectionTracker:
         for connection in self._connections:
             if soon < connection.deadline < NEVER and connection.overdue_as is Reason.CONNECTION_IDLE:
                 connection.deadline = soon
-
-
-def _nothing() -> None:
-    pass

@@ -8,13 +8,13 @@ call or to none.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
 from sidecar.policy.ratelimit import LimitName
-from sidecar.policy.ratelimit_buckets import Key, TokenBuckets
-from sidecar.policy.ratelimit_match import Sources, key_of, matcher, shown_key
+from sidecar.policy.ratelimit_buckets import ALL, Key, TokenBuckets
+from sidecar.policy.ratelimit_match import Sources, client_key, key_of, matcher, shown_key
 from sidecar.policy.rbac_request import View
 from sidecar.resources.rate_limits import Direction, LimitPolicySpec, RateLimit
 
@@ -91,6 +91,14 @@ class ConnectionLimit:
         """Return whether this is that limit, unchanged."""
         return (self.spec, self._namespace, self._trust_domain) == (spec, policy.namespace, trust_domain)
 
+    def of_host(self, host: str, now: float) -> Key | None:
+        """Return the key of a connection from this address, as ``slot`` does, without reading more of it; None if more
+        is needed."""
+        if self._matches is not None or self.spec.key not in ([], ["source.ip"]):
+            return None
+        key = client_key(host, self.spec.prefix_length) if self.spec.key else ALL
+        return key if self._per_second is None else self._per_second.slot(key, now)
+
     def slot(self, view: View, now: float) -> Key | None:
         """Return the key under which a connection is counted; None if the limit is not about it."""
         if self._matches is not None and not self._matches(view):
@@ -156,13 +164,26 @@ def _pace(table: dict[Key, Pace], key: Key, rate: int | None) -> Pace | None:
     return found
 
 
+@runtime_checkable
+class Slowed(Protocol):
+    """A connection that can be slowed down."""
+
+    def slow_down(self, received: Sequence[Pace], sent: Sequence[Pace]) -> None: ...
+
+
 class Admission(msgspec.Struct, gc=False):
     """A connection that was counted, or (``refused``) was not: the limit and why. Its paces slow its bytes down."""
 
     held: list[tuple[ConnectionLimit, Key]] = []
     refused: tuple[LimitName, str] | None = None
+    paced: bool = False
     received: list[Pace] = []
     sent: list[Pace] = []
+
+    def attach(self, connection: object) -> None:
+        """Slow a connection down by the paces, if there are any. It is one that can be slowed down."""
+        if (self.received or self.sent) and isinstance(connection, Slowed):
+            connection.slow_down(self.received, self.sent)
 
     def release(self) -> None:
         """Count the connection's end. Safe to call twice."""
@@ -191,19 +212,26 @@ class ConnectionLimits:
         """Return whether there are limits to judge at this call."""
         return bool(self._early if early else self._late)
 
-    def admit(self, view: View, now: float, *, early: bool) -> Admission:
-        """Count a connection at all limits that match it, or (``refused``) at none."""
+    def admit(self, view: View | str, now: float, *, early: bool) -> Admission | None:
+        """Count a connection at all limits that match it, or (``refused``) at none.
+
+        ``view`` may be only the address that it comes from; then None is returned if more is needed."""
         found: list[tuple[ConnectionLimit, Key]] = []
         for limit in self._early if early else self._late:
-            key = limit.slot(view, now)
-            if key is None:
-                continue
+            if isinstance(view, str):
+                key = limit.of_host(view, now)
+                if key is None:
+                    return None
+            else:
+                key = limit.slot(view, now)
+                if key is None:
+                    continue
             if why := limit.exceeds(key, now):
                 limit.exceeded += 1
                 if not limit.shadow:
                     return Admission(refused=(limit.name, why))
             found.append((limit, key))
-        admission = Admission(held=found)
+        admission = Admission(held=found, paced=self.paced)
         for limit, key in found:
             limit.enter(key, now)
             for received, sent in limit.paces(key):

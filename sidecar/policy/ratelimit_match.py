@@ -50,7 +50,7 @@ def _part(part: str, prefix_length: int) -> KeyOf:
     known: dict[str, KeyOf] = {
         "source.principal": lambda view: view.asked.peer,
         "source.namespace": lambda view: view.peer.namespace or _MISSING,
-        "source.ip": lambda view: _client(view.asked.client, prefix_length),
+        "source.ip": lambda view: client_key(view.asked.client, prefix_length),
         "remote.ip": lambda view: network(view.asked.remote or view.asked.client, prefix_length),
         "request.path": _path,
         "request.method": lambda view: _bounded(view.asked.method),
@@ -58,8 +58,9 @@ def _part(part: str, prefix_length: int) -> KeyOf:
     return known[part]
 
 
-def _client(text: str, prefix_length: int) -> str:
-    return network(text, prefix_length) if ":" in text else text  # the kernel writes IPv4 addresses in one form
+def client_key(text: str, prefix_length: int) -> str:
+    """Return the key of a client's address, as the kernel writes it. See ``network``."""
+    return network(text, prefix_length) if ":" in text else text
 
 
 def network(text: str, prefix_length: int) -> str:

@@ -348,7 +348,7 @@ async def _serve_at(connection: Connection, host: str, port: AppPort, context: P
                 security = msgspec.structs.replace(security, inside="auto")
             if limits is not None:
                 release()
-                release = limits.admit(connection, "inbound", host, security.principal, early=False)
+                release = limits.admit(connection, "inbound", host, security.principal)
             begins = await serve_target(connection, host, port, context, security, protocol)
     except ProxyError as refused:
         if refused.reason in _ALERTED:

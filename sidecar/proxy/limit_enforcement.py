@@ -13,9 +13,9 @@ from itertools import islice
 from time import monotonic, time
 from typing import Final
 
+from sidecar.addresses import ClientAddr
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.connection import Connection
-from sidecar.net.paced_connection import PacedConnection
 from sidecar.policy.authorize import Asked
 from sidecar.policy.ratelimit import Charged, Limit, Limited, LimitName, Limits, compile_limits
 from sidecar.policy.ratelimit_connections import (
@@ -30,6 +30,8 @@ from sidecar.resources.snapshot import NOTHING, Snapshot
 from sidecar.telemetry.record import ConnectionInfo, Record
 from sidecar.telemetry.telemetry import Telemetry
 
+MOST_NOTED: Final = 100  # refused connections that are recorded in a second
+PACED: Final = Admission(paced=True)  # no limit holds yet, and one may, once it is known who calls
 MOST_PEERS: Final = 1024  # identities whose parts are remembered
 MOST_SERIES: Final = 400  # of the metric; limits beyond that are counted together
 OTHER_LIMITS: Final = ("other", "other")
@@ -57,6 +59,8 @@ class LimitsInForce:
         self._by_direction = {name: _Direction() for name in _DIRECTIONS}
         self._memo = Memo()
         self._peers: dict[str, Peer] = {}
+        self._noted_since = 0.0
+        self._noted = 0
 
     def _follow(self, snapshot: Snapshot) -> None:
         if snapshot is self._seen:
@@ -117,31 +121,50 @@ class LimitsInForce:
         """Return what judges the connections of a direction when they are accepted."""
         return Gate(self, direction)
 
-    def makes_paced(self, direction: str) -> bool:
-        """Return whether a connection that is accepted now may have to be slowed down."""
-        self._follow(self._current())
-        return self._by_direction[direction].connections.paced
-
-    def admit(self, connection: Connection, direction: str, host: str, principal: str, *, early: bool) -> Release:
-        """Count a connection from ``host``, and return what counts its end. ``early``: by the limits without an
-        identity in their key; otherwise by those with one. Raises ProxyError(RATE_LIMITED), and records nothing."""
+    def admit_accepted(self, direction: str, client: ClientAddr) -> Admission | None:
+        """Count a connection that was accepted, by the limits without an identity in their key. Return None for one
+        that is refused, and recorded."""
         self._follow(self._current())
         limits = self._by_direction[direction].connections
-        if not limits.concerns(early=early):
+        if not limits.concerns(early=True):
+            return PACED if limits.paced else NOT_LIMITED
+        now = monotonic()
+        admission = limits.admit(client.host, now, early=True) or limits.admit(
+            self._view(Asked(direction, "", client.host, "", "TCP", remote=client.host)), now, early=True
+        )
+        assert admission is not None
+        if admission.refused is None:
+            return admission
+        self._note_refused(direction, client, admission, now)
+        return None
+
+    def admit(self, connection: Connection, direction: str, host: str, principal: str) -> Release:
+        """Count a connection from ``host`` that has shown ``principal``, by the limits with an identity in their key,
+        and return what counts its end. Raises ProxyError(RATE_LIMITED), and records nothing."""
+        limits = self._by_direction[direction].connections
+        if not limits.concerns(early=False):
             return NOT_LIMITED.release
         asked = Asked(direction, principal, host, "", "TCP", remote=host)
-        admission = limits.admit(self._view(asked), monotonic(), early=early)
+        admission = limits.admit(self._view(asked), monotonic(), early=False)
+        assert admission is not None
         if admission.refused is not None:
             raise _too_many(admission)
-        if isinstance(connection, PacedConnection):
-            connection.slow_down(admission.received, admission.sent)
+        admission.attach(connection)
         return admission.release
 
-    def note_refused(self, connection: Connection, direction: str, host: str, error: ProxyError) -> None:
-        """Record a connection that was refused before anything was read of it."""
-        record = Record(direction, "TCP", connection.peer, time(), monotonic())
-        record.origin = ConnectionInfo(record.start, "not looked at", 0.0, client=host)
-        record.blame(error)
+    def _note_refused(self, direction: str, client: ClientAddr, admission: Admission, now: float) -> None:
+        """Record a connection that was refused before anything was read of it. In a flood, MOST_NOTED in a second are
+        recorded, the last of them with a word on those that follow; the limit counts all."""
+        if now - self._noted_since >= 1.0:
+            self._noted_since, self._noted = now, 0
+        self._noted += 1
+        if self._noted > MOST_NOTED:
+            return
+        record = Record(direction, "TCP", str(client), time(), now)
+        record.origin = ConnectionInfo(record.start, "not looked at", 0.0, client=client.host)
+        record.blame(_too_many(admission))
+        if self._noted == MOST_NOTED:
+            record.note = "more refusals in this second are counted, and have no record"
         self._telemetry.begin_opaque(record)
         self._telemetry.finish(record)
 
@@ -195,18 +218,9 @@ class Gate:
         self._limits = limits
         self._direction = direction
 
-    @property
-    def paced(self) -> bool:
-        """Whether a connection that comes now may have to be slowed down."""
-        return self._limits.makes_paced(self._direction)
-
-    def admit(self, connection: Connection, host: str) -> Release | None:
-        """Count a connection; return what counts its end, or None for one that is refused and recorded."""
-        try:
-            return self._limits.admit(connection, self._direction, host, "", early=True)
-        except ProxyError as refused:
-            self._limits.note_refused(connection, self._direction, host, refused)
-            return None
+    def admit(self, client: ClientAddr) -> Admission | None:
+        """See ``graceful_drain.Gate``."""
+        return self._limits.admit_accepted(self._direction, client)
 
 
 def _refusal(charged: Charged, limit: Limit) -> ProxyError:
