@@ -37,6 +37,7 @@ async def serve_http(connection: ServerConnection, direction: str, handle: Handl
         request = stream.request
         record = Record(direction, stream.protocol, peer, time(), monotonic())
         record.origin = connection.origin
+        sent_id = None
         if request is not None:
             record.method = request.method
             record.path = request.target
@@ -45,9 +46,10 @@ async def serve_http(connection: ServerConnection, direction: str, handle: Handl
             known = request.known
             record.user_agent = known.get(headers.USER_AGENT, b"")
             record.forwarded_for = known.get(headers.FORWARDED_FOR, b"")
+            sent_id = known.get(headers.REQUEST_ID)
         counters.requests_active += 1
         try:
-            record.request_id = _request_id(request, context)
+            record.request_id = context.ids.new() if sent_id is None else _request_id(sent_id, context)
             failure = stream.take_failure()
             if failure is not None:
                 raise failure
@@ -80,8 +82,5 @@ async def serve_http(connection: ServerConnection, direction: str, handle: Handl
             return
 
 
-def _request_id(request: Request | None, context: ProxyContext) -> bytes:
-    if request is None or not context.keeps_request_ids:
-        return context.ids.new()
-    sent = request.known.get(headers.REQUEST_ID)
-    return sent if sent is not None and sane(sent) else context.ids.new()
+def _request_id(sent: bytes, context: ProxyContext) -> bytes:
+    return sent if context.keeps_request_ids and sane(sent) else context.ids.new()
