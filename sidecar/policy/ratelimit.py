@@ -3,8 +3,6 @@
 Called by ``proxy.limit_enforcement``. ``Limits`` are those of one direction, compiled from the Snapshot's policies. A
 request is charged to all limits that match it or to none: one that any limit refuses takes no token of the others.
 Limits of mode SHADOW are counted as if they were in force, and refuse nothing.
-
-A limit that a new Snapshot does not change keeps its buckets. It is found again by its policy's and its own name.
 """
 
 from __future__ import annotations
@@ -16,15 +14,13 @@ import msgspec
 
 from sidecar.durations import positive_duration
 from sidecar.policy.ratelimit_buckets import ALL, Buckets, Key, Shares, SlidingWindows, TokenBuckets
-from sidecar.policy.ratelimit_match import Sources, key_of, matcher, shown_key
+from sidecar.policy.ratelimit_kept import KeptLimit, LimitName, kept_or_made
+from sidecar.policy.ratelimit_match import Sources, shown_key
 from sidecar.policy.rbac_request import View
 from sidecar.resources.rate_limit_rules import rate_of
 from sidecar.resources.rate_limits import Direction, LimitPolicySpec, RateLimit, RequestRate
 
 MOST_DATED: Final = 1000  # keys of one limit of which is known since when they are limited
-
-LimitName = tuple[str, str]
-"""The policy, as NAMESPACE/NAME, and the limit."""
 
 
 class Look(msgspec.Struct, gc=False):
@@ -53,38 +49,14 @@ class Limited(msgspec.Struct, frozen=True, gc=False):
     ago: float
 
 
-class Limit:
-    """One limit of requests, with its buckets. ``shadow`` and ``x_headers`` are its policy's."""
+class Limit(KeptLimit):
+    """One limit of requests, with its buckets."""
 
-    __slots__ = (
-        "_key",
-        "_matches",
-        "_namespace",
-        "_overrides",
-        "_rate",
-        "_shares",
-        "_since",
-        "_sources",
-        "_total",
-        "_trust_domain",
-        "admitted",
-        "exceeded",
-        "name",
-        "shadow",
-        "spec",
-        "x_headers",
-    )
+    __slots__ = ("_overrides", "_rate", "_shares", "_since", "_sources", "_total")
 
     def __init__(self, policy: LimitPolicySpec, spec: RateLimit, trust_domain: str) -> None:
-        self.name: LimitName = policy.title, spec.name
-        self.spec = spec
-        self.shadow = policy.mode == "SHADOW"
-        self.x_headers = policy.x_rate_limit_headers
-        self.admitted = self.exceeded = 0
+        super().__init__(policy, spec, trust_domain)
         self._since: dict[Key, float] = {}
-        self._namespace, self._trust_domain = policy.namespace, trust_domain
-        self._matches = None if spec.match is None else matcher(spec.match, policy.namespace, trust_domain)
-        self._key = key_of(spec.key, spec.prefix_length)
         self._rate = None if spec.rate is None else _buckets(spec, spec.rate, spec.max_keys)
         self._overrides = [_buckets(spec, rate_of(spec, each), spec.max_keys) for each in spec.overrides]
         texts = [each.source for each in spec.overrides]
@@ -96,10 +68,6 @@ class Limit:
             self._shares = Shares(
                 total.requests, positive_duration(total.per), total.burst or total.requests, spec.max_keys
             )
-
-    def is_of(self, policy: LimitPolicySpec, spec: RateLimit, trust_domain: str) -> bool:
-        """Return whether this is that limit, unchanged."""
-        return (self.spec, self._namespace, self._trust_domain) == (spec, policy.namespace, trust_domain)
 
     def look(self, view: View, now: float) -> Look | None:
         """Return the request's place at this limit; None if the limit is not about it. Charges nothing."""
@@ -260,18 +228,8 @@ def compile_limits(
 ) -> Limits:
     """Return the limits of requests of these policies. Those of ``before`` that have not changed are kept, with what
     their buckets hold."""
-    known = {limit.name: limit for limit in before}
-    found: list[Limit] = []
-    for policy in policies:
-        if policy.direction != direction:
-            continue
-        for spec in policy.limits:
-            if spec.rate is None and spec.total is None:
-                continue
-            limit = known.get((policy.title, spec.name))
-            if limit is None or not limit.is_of(policy, spec, trust_domain):
-                limit = Limit(policy, spec, trust_domain)
-            limit.shadow = policy.mode == "SHADOW"
-            limit.x_headers = policy.x_rate_limit_headers
-            found.append(limit)
-    return Limits(found)
+    return Limits(kept_or_made(Limit, _of_requests, policies, direction, trust_domain, before))
+
+
+def _of_requests(spec: RateLimit) -> bool:
+    return spec.rate is not None or spec.total is not None

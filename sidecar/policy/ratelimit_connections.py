@@ -12,9 +12,9 @@ from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
-from sidecar.policy.ratelimit import LimitName
 from sidecar.policy.ratelimit_buckets import ALL, Key, TokenBuckets
-from sidecar.policy.ratelimit_match import Sources, client_key, key_of, matcher, shown_key
+from sidecar.policy.ratelimit_kept import KeptLimit, LimitName, kept_or_made
+from sidecar.policy.ratelimit_match import Sources, client_key, shown_key
 from sidecar.policy.rbac_request import View
 from sidecar.resources.rate_limits import Direction, LimitPolicySpec, RateLimit
 
@@ -49,34 +49,13 @@ class Pace:
         return max(0.0, (QUANTUM - self.available(now)) / self._rate)
 
 
-class ConnectionLimit:
+class ConnectionLimit(KeptLimit):
     """One limit of connections. ``early``: its key has no identity in it, so it can be judged before TLS."""
 
-    __slots__ = (
-        "_key",
-        "_matches",
-        "_namespace",
-        "_open",
-        "_per_second",
-        "_received",
-        "_sent",
-        "_trust_domain",
-        "admitted",
-        "early",
-        "exceeded",
-        "name",
-        "shadow",
-        "spec",
-    )
+    __slots__ = ("_open", "_per_second", "_received", "_sent", "early")
 
     def __init__(self, policy: LimitPolicySpec, spec: RateLimit, trust_domain: str) -> None:
-        self.name: LimitName = policy.title, spec.name
-        self.spec = spec
-        self.shadow = policy.mode == "SHADOW"
-        self.admitted = self.exceeded = 0
-        self._namespace, self._trust_domain = policy.namespace, trust_domain
-        self._key = key_of(spec.key, spec.prefix_length)
-        self._matches = None if spec.match is None else matcher(spec.match, policy.namespace, trust_domain)
+        super().__init__(policy, spec, trust_domain)
         self._open: dict[Key, int] = {}
         rate = None if spec.connections is None else spec.connections.per_second
         self._per_second = None if rate is None else TokenBuckets(rate, 1.0, rate, spec.max_keys)
@@ -86,10 +65,6 @@ class ConnectionLimit:
         by_identity = Sources(sources, policy.namespace, trust_domain).by_identity
         identified = by_identity or bool({"source.principal", "source.namespace"} & set(spec.key))
         self.early = not identified or policy.direction == "OUTBOUND"  # an app shows its proxy no identity
-
-    def is_of(self, policy: LimitPolicySpec, spec: RateLimit, trust_domain: str) -> bool:
-        """Return whether this is that limit, unchanged."""
-        return (self.spec, self._namespace, self._trust_domain) == (spec, policy.namespace, trust_domain)
 
     def of_host(self, host: str, now: float) -> Key | None:
         """Return the key of a connection from this address, as ``slot`` does, without reading more of it; None if more
@@ -252,17 +227,10 @@ def compile_connection_limits(
 ) -> ConnectionLimits:
     """Return the limits of connections of these policies. Those of ``before`` that have not changed are kept, with
     their counts."""
-    known = {limit.name: limit for limit in before.limits}
-    found: list[ConnectionLimit] = []
-    for policy in policies:
-        if policy.direction != direction:
-            continue
-        for spec in policy.limits:
-            if spec.connections is None and spec.bytes_per_second is None:
-                continue
-            limit = known.get((policy.title, spec.name))
-            if limit is None or not limit.is_of(policy, spec, trust_domain):
-                limit = ConnectionLimit(policy, spec, trust_domain)
-            limit.shadow = policy.mode == "SHADOW"
-            found.append(limit)
-    return ConnectionLimits(found)
+    return ConnectionLimits(
+        kept_or_made(ConnectionLimit, _of_connections, policies, direction, trust_domain, before.limits)
+    )
+
+
+def _of_connections(spec: RateLimit) -> bool:
+    return spec.connections is not None or spec.bytes_per_second is not None

@@ -17,13 +17,14 @@ from sidecar.addresses import ClientAddr
 from sidecar.errors import ProxyError, Reason
 from sidecar.net.connection import Connection
 from sidecar.policy.authorize import Asked
-from sidecar.policy.ratelimit import Charged, Limit, Limited, LimitName, Limits, compile_limits
+from sidecar.policy.ratelimit import Charged, Limit, Limited, Limits, compile_limits
 from sidecar.policy.ratelimit_connections import (
     NOT_LIMITED,
     Admission,
     ConnectionLimits,
     compile_connection_limits,
 )
+from sidecar.policy.ratelimit_kept import LimitName
 from sidecar.policy.rbac_request import Memo, Peer, View, read_peer
 from sidecar.resources.rate_limits import Direction
 from sidecar.resources.snapshot import NOTHING, Snapshot
