@@ -8,19 +8,18 @@ Limits of mode SHADOW are counted as if they were in force, and refuse nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 import msgspec
 
 from sidecar.durations import positive_duration
 from sidecar.policy.ratelimit_buckets import ALL, Buckets, Key, Shares, SlidingWindows, TokenBuckets
-from sidecar.policy.ratelimit_kept import KeptLimit, LimitName, kept_or_made
+from sidecar.policy.ratelimit_kept import MOST_DATED, KeptLimit, LimitName, kept_or_made
 from sidecar.policy.ratelimit_match import Sources, shown_key
 from sidecar.policy.rbac_request import View
 from sidecar.resources.rate_limit_rules import rate_of
 from sidecar.resources.rate_limits import Direction, LimitPolicySpec, RateLimit, RequestRate
 
-MOST_DATED: Final = 1000  # keys of one limit of which is known since when they are limited
+_TOTAL, _SHARES = -1, -2  # in place of a table's number: the last of them, and the shares of it
 
 
 class Look(msgspec.Struct, gc=False):
@@ -52,16 +51,17 @@ class Limited(msgspec.Struct, frozen=True, gc=False):
 class Limit(KeptLimit):
     """One limit of requests, with its buckets."""
 
-    __slots__ = ("_overrides", "_rate", "_shares", "_since", "_sources", "_total")
+    __slots__ = ("_overrides", "_rate", "_shares", "_since", "_sources", "_tables", "_total")
 
     def __init__(self, policy: LimitPolicySpec, spec: RateLimit, trust_domain: str) -> None:
         super().__init__(policy, spec, trust_domain)
-        self._since: dict[Key, float] = {}
+        self._since: dict[tuple[int, Key], float] = {}  # what was refused and has to wait: by table and key
         self._rate = None if spec.rate is None else _buckets(spec, spec.rate, spec.max_keys)
         self._overrides = [_buckets(spec, rate_of(spec, each), spec.max_keys) for each in spec.overrides]
         texts = [each.source for each in spec.overrides]
         self._sources = Sources(texts, policy.namespace, trust_domain) if texts else None
         self._total = None if spec.total is None else _buckets(spec, spec.total, 1)
+        self._tables = (self._rate, *self._overrides, self._total)
         self._shares: Shares | None = None
         if spec.total is not None and spec.fair_share:
             total = spec.total
@@ -114,8 +114,13 @@ class Limit(KeptLimit):
     def refuse(self, look: Look, now: float) -> None:
         """Count a request that is beyond the limit."""
         self.exceeded += 1
-        if look.key not in self._since and len(self._since) < MOST_DATED:
-            self._since[look.key] = now
+        place: tuple[int, Key] = (_TOTAL, ALL)
+        if look.buckets is not None and look.buckets.wait(look.key, now):
+            place = self._tables.index(look.buckets), look.key
+        elif self._shares is not None:
+            place = _SHARES, look.key
+        if place not in self._since and len(self._since) < MOST_DATED:
+            self._since[place] = now
 
     def usage(self, look: Look, now: float) -> Usage:
         """Return what is left of the bucket that has least."""
@@ -133,27 +138,29 @@ class Limit(KeptLimit):
             if buckets is not None:
                 buckets.sweep(now)
         if self._since:
-            waiting = {key for _, key in self._waiting(now)}
-            self._since = {key: since for key, since in self._since.items() if key in waiting}
+            self._since = {place: since for place, since in self._since.items() if self._wait_at(place, now)}
 
-    def _waiting(self, now: float) -> Iterator[tuple[Buckets, Key]]:
-        for buckets in (self._rate, *self._overrides, self._total):
-            if buckets is not None:
-                yield from ((buckets, key) for key in buckets.kept_keys() if buckets.wait(key, now))
+    def _wait_at(self, place: tuple[int, Key], now: float) -> float:
+        number, key = place
+        if number == _SHARES and self._shares is not None:
+            return 0.0 if self._shares.within(key, now) else self._wait_for_rest(now)
+        buckets = self._tables[number]
+        return 0.0 if buckets is None else buckets.wait(key, now)
 
     def limited(self, now: float) -> Iterator[Limited]:
-        """Yield the keys that have to wait now."""
-        for buckets, key in self._waiting(now):
-            whole = buckets is self._total
-            shown = "(total)" if whole else shown_key(key)
-            since = self._since.get(key, now)
-            yield Limited(shown, _usage(buckets, key, now), buckets.wait(key, now), now - since)
+        """Yield the keys that were refused and have to wait now, MOST_DATED of them at most."""
+        for place, since in self._since.items():
+            if wait := self._wait_at(place, now):
+                number, key = place
+                buckets = self._total if number < 0 else self._tables[number]
+                assert buckets is not None
+                usage = _usage(buckets, ALL if number < 0 else key, now)
+                yield Limited("(total)" if number == _TOTAL else shown_key(key), usage, wait, now - since)
 
     @property
     def kept(self) -> int:
         """The number of buckets that are kept."""
-        tables = (self._rate, *self._overrides, self._shares)
-        return sum([len(list(each.kept_keys())) for each in tables if each is not None])
+        return sum([len(each) for each in (*self._tables[:-1], self._shares) if each is not None])
 
 
 def _usage(buckets: Buckets, key: Key, now: float) -> Usage:

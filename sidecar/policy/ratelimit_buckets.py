@@ -17,7 +17,7 @@ bucket because another one was dropped, and a flood of keys limits only its own 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from typing import Final, Generic, Protocol, TypeVar
 
 Key = Hashable
@@ -58,9 +58,7 @@ class Buckets(Protocol):
         """Return the seconds until all are left again."""
         ...
 
-    def kept_keys(self) -> Iterator[Key]:
-        """Yield the keys whose buckets are kept."""
-        ...
+    def __len__(self) -> int: ...
 
     def sweep(self, now: float) -> None:
         """Forget some of the buckets that are full."""
@@ -79,10 +77,6 @@ class _Table(Generic[S]):
 
     def __len__(self) -> int:
         return len(self._states)
-
-    def kept_keys(self) -> Iterator[Key]:
-        """See ``Buckets``."""
-        return iter(self._states)
 
     def slot(self, key: Key, now: float) -> Key:
         """See ``Buckets``."""

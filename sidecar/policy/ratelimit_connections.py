@@ -13,7 +13,7 @@ from typing import Final, Protocol, runtime_checkable
 import msgspec
 
 from sidecar.policy.ratelimit_buckets import ALL, Key, TokenBuckets
-from sidecar.policy.ratelimit_kept import KeptLimit, LimitName, kept_or_made
+from sidecar.policy.ratelimit_kept import MOST_DATED, KeptLimit, LimitName, kept_or_made
 from sidecar.policy.ratelimit_match import Sources, client_key, shown_key
 from sidecar.policy.rbac_request import View
 from sidecar.resources.rate_limits import Direction, LimitPolicySpec, RateLimit
@@ -52,13 +52,14 @@ class Pace:
 class ConnectionLimit(KeptLimit):
     """One limit of connections. ``early``: its key has no identity in it, so it can be judged before TLS."""
 
-    __slots__ = ("_open", "_per_second", "_received", "_sent", "early")
+    __slots__ = ("_open", "_per_second", "_received", "_refused", "_sent", "early")
 
     def __init__(self, policy: LimitPolicySpec, spec: RateLimit, trust_domain: str) -> None:
         super().__init__(policy, spec, trust_domain)
         self._open: dict[Key, int] = {}
         rate = None if spec.connections is None else spec.connections.per_second
         self._per_second = None if rate is None else TokenBuckets(rate, 1.0, rate, spec.max_keys)
+        self._refused: dict[Key, float] = {}
         self._received: dict[Key, Pace] = {}
         self._sent: dict[Key, Pace] = {}
         sources = [] if spec.match is None else spec.match.sources
@@ -117,15 +118,23 @@ class ConnectionLimit(KeptLimit):
         """Forget what nothing depends on any more."""
         if self._per_second is not None:
             self._per_second.sweep(now)
+        if self._refused:
+            self._refused = {key: since for key, since in self._refused.items() if self.exceeds(key, now)}
         for table in (self._received, self._sent):
             if table:
                 for key in [key for key, pace in table.items() if not pace.users and not pace.wait(now)]:
                     del table[key]
 
+    def refuse(self, key: Key, now: float) -> None:
+        """Count a connection that is beyond the limit."""
+        self.exceeded += 1
+        if len(self._refused) < MOST_DATED:
+            self._refused[key] = now
+
     def limited(self, now: float) -> Iterator[tuple[str, str]]:
-        """Yield the keys whose next connection would be refused, for people, and why."""
-        keys = dict.fromkeys([*self._open, *(() if self._per_second is None else self._per_second.kept_keys())])
-        for key in keys:
+        """Yield the keys that were refused a connection, for people, and why the next one would be. MOST_DATED at
+        most."""
+        for key in self._refused:
             if why := self.exceeds(key, now):
                 yield shown_key(key), why
 
@@ -202,7 +211,7 @@ class ConnectionLimits:
                 if key is None:
                     continue
             if why := limit.exceeds(key, now):
-                limit.exceeded += 1
+                limit.refuse(key, now)
                 if not limit.shadow:
                     return Admission(refused=(limit.name, why))
             found.append((limit, key))

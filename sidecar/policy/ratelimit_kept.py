@@ -8,10 +8,12 @@ own name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sidecar.policy.ratelimit_match import Matches, key_of, matcher
 from sidecar.resources.rate_limits import Direction, LimitPolicySpec, RateLimit
+
+MOST_DATED: Final = 1000  # keys of one limit that were refused, and are listed while they have to wait
 
 LimitName = tuple[str, str]
 """The policy, as NAMESPACE/NAME, and the limit."""

@@ -17,7 +17,7 @@ Algorithm = Literal["token-bucket", "sliding-window"]
 SLOWEST_BYTES: Final = 4096  # per second: a head of 32 KiB still arrives within its time limit
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
 Bytes = Annotated[int, msgspec.Meta(ge=SLOWEST_BYTES, le=1_000_000_000_000)]
-Keys = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Keys = Annotated[int, msgspec.Meta(ge=1, le=100_000)]  # looking at more in one go would hold others up
 Bits = Annotated[int, msgspec.Meta(ge=1, le=128)]
 
 

@@ -209,6 +209,22 @@ def test_a_fair_share_is_not_taken_by_a_noisy_source() -> None:
             got.append(charge(found, quiet, now).refused is None)
         found.sweep(now)
     assert all(got)
+    (limit,) = found
+    assert [each.key for each in limit.limited(9.99)] == ["192.0.2.1"]
+
+
+def test_what_is_listed_is_bounded_and_ends_with_the_wait() -> None:
+    found = limits(policy({"key": ["source.ip"], "rate": RATE}))
+    (limit,) = found
+    for number in range(1200):
+        one = view(client=f"10.0.{number // 250}.{number % 250}")
+        charge(found, one, 5.0)
+        charge(found, one, 6.0)
+    listed = list(limit.limited(7.0))
+    assert (len(listed), listed[0].key, listed[0].ago) == (1000, "10.0.0.0", 1.0)
+    assert listed[0].wait == pytest.approx(8.0)
+    found.sweep(16.0)
+    assert list(limit.limited(16.0)) == []
 
 
 def test_what_has_not_changed_keeps_its_buckets() -> None:
