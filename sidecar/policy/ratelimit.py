@@ -7,13 +7,14 @@ Limits of mode SHADOW are counted as if they were in force, and refuse nothing.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from sidecar.durations import positive_duration
 from sidecar.policy.ratelimit_buckets import ALL, Buckets, Key, Shares, SlidingWindows, TokenBuckets
-from sidecar.policy.ratelimit_kept import MOST_DATED, KeptLimit, LimitName, kept_or_made
+from sidecar.policy.ratelimit_kept import MOST_DATED, KeptLimit, LimitName, kept_or_made, sweep_in_turn
 from sidecar.policy.ratelimit_match import Sources, shown_key
 from sidecar.policy.rbac_request import View
 from sidecar.resources.rate_limit_rules import rate_of
@@ -132,13 +133,15 @@ class Limit(KeptLimit):
         assert found is not None
         return found
 
-    def sweep(self, now: float) -> None:
-        """Forget some of the buckets that are full."""
-        for buckets in (self._rate, *self._overrides, self._shares):
-            if buckets is not None:
-                buckets.sweep(now)
-        if self._since:
+    def sweep(self, now: float, steps: int) -> int:
+        """Look at so many buckets at most, and forget those that are full. Return how many were looked at."""
+        looked = len(self._since)
+        if looked:
             self._since = {place: since for place, since in self._since.items() if self._wait_at(place, now)}
+        for buckets in (self._shares, self._rate, *self._overrides):
+            if buckets is not None and looked < steps:
+                looked += buckets.sweep(now, steps - looked)
+        return looked
 
     def _wait_at(self, place: tuple[int, Key], now: float) -> float:
         number, key = place
@@ -188,10 +191,11 @@ class Charged(msgspec.Struct, frozen=True, gc=False):
 class Limits:
     """The limits of requests in one direction."""
 
-    __slots__ = ("_limits",)
+    __slots__ = ("_limits", "_turns")
 
     def __init__(self, limits: Sequence[Limit] = ()) -> None:
         self._limits = tuple(limits)
+        self._turns = deque(limits)
 
     def __bool__(self) -> bool:
         return bool(self._limits)
@@ -226,8 +230,7 @@ class Limits:
 
     def sweep(self, now: float) -> None:
         """Forget buckets that are full; to be called every 50 to 100 ms."""
-        for limit in self._limits:
-            limit.sweep(now)
+        sweep_in_turn(self._turns, now)
 
 
 def compile_limits(

@@ -7,13 +7,14 @@ call or to none.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
 from sidecar.policy.ratelimit_buckets import ALL, Key, TokenBuckets
-from sidecar.policy.ratelimit_kept import MOST_DATED, KeptLimit, LimitName, kept_or_made
+from sidecar.policy.ratelimit_kept import MOST_DATED, KeptLimit, LimitName, kept_or_made, sweep_in_turn
 from sidecar.policy.ratelimit_match import Sources, client_key, shown_key
 from sidecar.policy.rbac_request import View
 from sidecar.resources.rate_limits import Direction, LimitPolicySpec, RateLimit
@@ -114,16 +115,18 @@ class ConnectionLimit(KeptLimit):
         if rates is not None and not self.shadow:
             yield _pace(self._received, key, rates.received), _pace(self._sent, key, rates.sent)
 
-    def sweep(self, now: float) -> None:
-        """Forget what nothing depends on any more."""
-        if self._per_second is not None:
-            self._per_second.sweep(now)
+    def sweep(self, now: float, steps: int) -> int:
+        """Look at so many keys at most, and forget those that nothing depends on. Return how many were looked at."""
+        looked = len(self._refused) + len(self._received) + len(self._sent)
         if self._refused:
             self._refused = {key: since for key, since in self._refused.items() if self.exceeds(key, now)}
         for table in (self._received, self._sent):
             if table:
                 for key in [key for key, pace in table.items() if not pace.users and not pace.wait(now)]:
                     del table[key]
+        if self._per_second is not None and looked < steps:
+            looked += self._per_second.sweep(now, steps - looked)
+        return looked
 
     def refuse(self, key: Key, now: float) -> None:
         """Count a connection that is beyond the limit."""
@@ -184,10 +187,11 @@ NOT_LIMITED: Final = Admission()
 class ConnectionLimits:
     """The limits of connections in one direction."""
 
-    __slots__ = ("_early", "_late", "limits", "paced")
+    __slots__ = ("_early", "_late", "_turns", "limits", "paced")
 
     def __init__(self, limits: Sequence[ConnectionLimit] = ()) -> None:
         self.limits = tuple(limits)
+        self._turns = deque(limits)
         self._early = [limit for limit in limits if limit.early]
         self._late = [limit for limit in limits if not limit.early]
         self.paced = any(limit.spec.bytes_per_second is not None for limit in limits)
@@ -227,8 +231,7 @@ class ConnectionLimits:
 
     def sweep(self, now: float) -> None:
         """Forget what nothing depends on any more; to be called every 50 to 100 ms."""
-        for limit in self.limits:
-            limit.sweep(now)
+        sweep_in_turn(self._turns, now)
 
 
 def compile_connection_limits(

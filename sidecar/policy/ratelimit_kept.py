@@ -7,9 +7,11 @@ own name.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
+from sidecar.policy.ratelimit_buckets import SWEEP_STEPS
 from sidecar.policy.ratelimit_match import Matches, key_of, matcher
 from sidecar.resources.rate_limits import Direction, LimitPolicySpec, RateLimit
 
@@ -41,6 +43,10 @@ class KeptLimit:
         """Return whether this is that limit, unchanged."""
         return (self.spec, self._namespace, self._trust_domain) == (spec, policy.namespace, trust_domain)
 
+    def sweep(self, now: float, steps: int) -> int:
+        """Look at so many keys at most, and forget those that nothing depends on. Return how many were looked at."""
+        raise NotImplementedError
+
 
 L = TypeVar("L", bound=KeptLimit)
 
@@ -68,3 +74,13 @@ def kept_or_made(
             limit.x_headers = policy.x_rate_limit_headers
             found.append(limit)
     return found
+
+
+def sweep_in_turn(turns: deque[L], now: float) -> None:
+    """Sweep the limits, each once at most and SWEEP_STEPS in all; the next call goes on with the one that is next."""
+    left = SWEEP_STEPS
+    for _ in range(len(turns)):
+        left -= turns[0].sweep(now, left)
+        turns.rotate(-1)
+        if left <= 0:
+            return

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.policy.ratelimit_buckets import ALL, OTHERS, Buckets, Shares, SlidingWindows, TokenBuckets
+from sidecar.policy.ratelimit_buckets import ALL, OTHERS, SWEEP_STEPS, Buckets, Shares, SlidingWindows, TokenBuckets
 
 STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.0, 3.0)), max_size=80)
 
@@ -68,7 +68,7 @@ def test_a_token_bucket_admits_what_its_rule_says(
             continue  # as near as this, floating-point numbers decide
         assert admits(buckets, key, now) is models[key].admits(now)
         assert 0.0 <= buckets.left(key, now) <= burst
-        buckets.sweep(now)
+        buckets.sweep(now, SWEEP_STEPS)
 
 
 @given(STEPS, st.integers(1, 20), st.sampled_from([0.5, 1.0, 4.0]))
@@ -79,7 +79,7 @@ def test_a_sliding_window_admits_what_its_rule_says(steps: list[tuple[str, float
         now += round(pause * 64) / 64  # exact as binary numbers
         assert admits(buckets, key, now) is models[key].admits(now)
         assert 0.0 <= buckets.left(key, now) <= requests
-        buckets.sweep(now)
+        buckets.sweep(now, SWEEP_STEPS)
 
 
 @given(st.integers(1, 50), st.sampled_from([0.5, 1.0, 4.0]), st.lists(st.floats(0.0, 2.0), min_size=1, max_size=60))
@@ -110,7 +110,7 @@ def test_a_thousand_sources_at_once_get_their_rate_within_a_hundredth(algorithm:
     for count, (now, source) in enumerate(arrivals):
         admitted[source] += admits(buckets, f"source-{source}", now)
         if not count % 500:
-            buckets.sweep(now)
+            buckets.sweep(now, SWEEP_STEPS)
     most = 10 * 60 + (10 if tokens else 0)  # a bucket is full at the beginning
     for source, demand in enumerate(demands):
         assert admitted[source] == pytest.approx(min(demand * 60, most), rel=0.01), (source, demand)
@@ -135,7 +135,7 @@ def test_a_bucket_makes_room_once_it_is_full_again() -> None:
     assert buckets.slot("new", 0.05) == OTHERS
     assert buckets.slot("new", 0.2) == "new"
     for _ in range(2):  # the round that was begun, and a whole one
-        buckets.sweep(0.2)
+        buckets.sweep(0.2, SWEEP_STEPS)
     assert len(buckets) == 0
 
 
@@ -151,7 +151,7 @@ def test_a_flood_of_keys_changes_nothing_for_others(sends: int) -> None:
             admitted += sum(admits(buckets, "other", now) for _ in range(sends if not tick % 8 else 0))
             for number in range(newcomers):
                 admits(buckets, f"{tick}-{number}", now)
-            buckets.sweep(now)
+            buckets.sweep(now, SWEEP_STEPS)
         return admitted
 
     assert run(1000) == run(0)
@@ -185,7 +185,7 @@ def shared(demands: dict[str, float], seconds: int = 60) -> dict[str, float]:
                     if within:
                         shares.take(source, now)
                     admitted[source] += 1
-        shares.sweep(now)
+        shares.sweep(now, SWEEP_STEPS)
     return {source: count / seconds for source, count in admitted.items()}
 
 
