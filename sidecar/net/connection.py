@@ -79,6 +79,7 @@ class Connection:
     """A stream of bytes to and from one peer. It owns ``sock``, a connected, non-blocking socket or what a handshake
     made of one; ``secured`` is the result of that handshake. The connection is in ``registry`` until it is closed."""
 
+    held_back = 0.0  # seconds in which a paced connection was held back by this proxy
     paced = False  # whether its bytes are slowed down, so that a relay must not bypass ``recv`` and ``send_nowait``
 
     __slots__ = (

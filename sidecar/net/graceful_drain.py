@@ -117,18 +117,17 @@ class ConnectionTracker:
     def take(self, sock: socket.socket, client: ClientAddr) -> None:
         """Serve a connection that was accepted, or refuse it with RST."""
         admitted = None
-        if self._gate is not None and (admitted := self._gate.admit(client)) is None:
+        has_room = self._admits(self._counters.connections_active)
+        if has_room and self._gate is not None and (admitted := self._gate.admit(client)) is None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)  # nothing is made of it: there may be a flood
             sock.close()
             return
         kind = PacedConnection if admitted is not None and admitted.paced else Connection
         connection = kind(sock, str(client), self._connections)
-        if not self._admits(self._counters.connections_active):
+        if not has_room:
             self._counters.connections_refused += 1
             connection.reset()
             self._refused(connection.peer)
-            if admitted is not None:
-                admitted.release()
             return
         if admitted is not None:
             admitted.attach(connection)

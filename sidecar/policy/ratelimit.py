@@ -28,16 +28,19 @@ class Look(msgspec.Struct, gc=False):
 
     wait: float
     buckets: Buckets | None
-    key: Key
-    within_share: bool
+    key: Key  # its slot in ``buckets``
+    share: Key = ALL  # its slot in the shares
+    within_share: bool = False
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
-    """What is left of a bucket of ``size``, which is full again in ``full_in`` seconds."""
+    """What is left of a bucket of ``size``, which is full again in ``full_in`` seconds; ``wait`` is the time that the
+    request had to wait."""
 
     left: float
     size: int
     full_in: float
+    wait: float = 0.0
 
 
 class Limited(msgspec.Struct, frozen=True, gc=False):
@@ -82,15 +85,15 @@ class Limit(KeptLimit):
             key = buckets.slot(key, now)
             wait = buckets.wait(key, now)
         if self._total is None:
-            return Look(wait, buckets, key, False)
-        within = False
+            return Look(wait, buckets, key)
+        within, share = False, ALL
         longest = self._total.wait(ALL, now)
         if self._shares is not None:
-            key = self._shares.slot(key, now)
-            within = self._shares.within(key, now)
+            share = self._shares.slot(self._key(view), now)
+            within = self._shares.within(share, now)
             if not within and not longest:
                 longest = self._wait_for_rest(now)
-        return Look(max(wait, longest), buckets, key, within)
+        return Look(max(wait, longest), buckets, key, share, within)
 
     def _wait_for_rest(self, now: float) -> float:
         """Return the seconds until the total's bucket holds a token that is not reserved for keys within their
@@ -110,7 +113,7 @@ class Limit(KeptLimit):
         if self._total is not None:
             self._total.take(ALL, now)
             if self._shares is not None and look.within_share:
-                self._shares.take(look.key, now)
+                self._shares.take(look.share, now)
 
     def refuse(self, look: Look, now: float) -> None:
         """Count a request that is beyond the limit."""
@@ -119,15 +122,15 @@ class Limit(KeptLimit):
         if look.buckets is not None and look.buckets.wait(look.key, now):
             place = self._tables.index(look.buckets), look.key
         elif self._shares is not None:
-            place = _SHARES, look.key
+            place = _SHARES, look.share
         if place not in self._since and len(self._since) < MOST_DATED:
             self._since[place] = now
 
     def usage(self, look: Look, now: float) -> Usage:
         """Return what is left of the bucket that has least."""
-        found = None if look.buckets is None else _usage(look.buckets, look.key, now)
+        found = None if look.buckets is None else _usage(look.buckets, look.key, now, look.wait)
         if self._total is not None:
-            of_total = _usage(self._total, ALL, now)
+            of_total = _usage(self._total, ALL, now, look.wait)
             if found is None or of_total.left < found.left:
                 return of_total
         assert found is not None
@@ -166,8 +169,8 @@ class Limit(KeptLimit):
         return sum([len(each) for each in (*self._tables[:-1], self._shares) if each is not None])
 
 
-def _usage(buckets: Buckets, key: Key, now: float) -> Usage:
-    return Usage(buckets.left(key, now), buckets.size, buckets.full_in(key, now))
+def _usage(buckets: Buckets, key: Key, now: float, wait: float = 0.0) -> Usage:
+    return Usage(buckets.left(key, now), buckets.size, buckets.full_in(key, now), wait)
 
 
 def _buckets(spec: RateLimit, rate: RequestRate, most: int) -> Buckets:
@@ -185,7 +188,7 @@ class Charged(msgspec.Struct, frozen=True, gc=False):
     refused: Limit | None
     wait: float
     exceeded: tuple[LimitName, ...]
-    used: tuple[tuple[LimitName, Usage], ...]
+    used: tuple[tuple[Limit, Usage], ...]
 
 
 class Limits:
@@ -225,7 +228,7 @@ class Limits:
                     limit.refuse(look, now)
                 elif refused is None:
                     limit.take(look, now)
-        used = tuple([(limit.name, limit.usage(look, now)) for limit, look in looks])
+        used = tuple([(limit, limit.usage(look, now)) for limit, look in looks])
         return Charged(refused, longest, exceeded, used)
 
     def sweep(self, now: float) -> None:

@@ -26,7 +26,7 @@ QUANTUM: Final = 4096  # bytes that are worth waking up for
 class Pace:
     """The bytes in one direction of all connections of a key. ``users`` are the connections."""
 
-    __slots__ = ("_capacity", "_rate", "_spent_at", "_tokens", "users")
+    __slots__ = ("_capacity", "_rate", "_spent_at", "_tokens", "turns", "users")
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
@@ -34,6 +34,7 @@ class Pace:
         self._tokens = self._capacity
         self._spent_at = 0.0
         self.users = 0
+        self.turns: deque[object] = deque()  # the connections that wait for bytes, in their order
 
     def available(self, now: float) -> int:
         """Return how many bytes may go now."""
@@ -68,20 +69,18 @@ class ConnectionLimit(KeptLimit):
         identified = by_identity or bool({"source.principal", "source.namespace"} & set(spec.key))
         self.early = not identified or policy.direction == "OUTBOUND"  # an app shows its proxy no identity
 
-    def of_host(self, host: str, now: float) -> Key | None:
-        """Return the key of a connection from this address, as ``slot`` does, without reading more of it; None if more
-        is needed."""
+    def key_of_host(self, host: str) -> Key | None:
+        """Return the key of a connection from this address, as ``key_of`` does, without reading more of it; None if
+        more is needed."""
         if self._matches is not None or self.spec.key not in ([], ["source.ip"]):
             return None
-        key = client_key(host, self.spec.prefix_length) if self.spec.key else ALL
-        return key if self._per_second is None else self._per_second.slot(key, now)
+        return client_key(host, self.spec.prefix_length) if self.spec.key else ALL
 
-    def slot(self, view: View, now: float) -> Key | None:
+    def key_of(self, view: View) -> Key | None:
         """Return the key under which a connection is counted; None if the limit is not about it."""
         if self._matches is not None and not self._matches(view):
             return None
-        key = self._key(view)
-        return key if self._per_second is None else self._per_second.slot(key, now)
+        return self._key(view)
 
     def exceeds(self, key: Key, now: float) -> str:
         """Return why one more connection is too many; empty if it is not."""
@@ -90,15 +89,16 @@ class ConnectionLimit(KeptLimit):
             return ""
         if limit.max is not None and self._open.get(key, 0) >= limit.max:
             return f"{limit.max} connections are open already"
-        if self._per_second is not None and self._per_second.wait(key, now):
+        rate = self._per_second
+        if rate is not None and rate.wait(rate.slot(key, now), now):
             return f"more than {limit.per_second} connections in a second"
         return ""
 
     def enter(self, key: Key, now: float) -> None:
-        """Count a connection that is admitted."""
+        """Count a connection that is admitted. How many keys are open is bounded by the connections that are."""
         self.admitted += 1
         if self._per_second is not None:
-            self._per_second.take(key, now)
+            self._per_second.take(self._per_second.slot(key, now), now)
         self._open[key] = self._open.get(key, 0) + 1
 
     def leave(self, key: Key) -> None:
@@ -207,18 +207,19 @@ class ConnectionLimits:
         found: list[tuple[ConnectionLimit, Key]] = []
         for limit in self._early if early else self._late:
             if isinstance(view, str):
-                key = limit.of_host(view, now)
+                key = limit.key_of_host(view)
                 if key is None:
                     return None
             else:
-                key = limit.slot(view, now)
+                key = limit.key_of(view)
                 if key is None:
                     continue
             if why := limit.exceeds(key, now):
                 limit.refuse(key, now)
                 if not limit.shadow:
                     return Admission(refused=(limit.name, why))
-            found.append((limit, key))
+            else:
+                found.append((limit, key))
         admission = Admission(held=found, paced=self.paced)
         for limit, key in found:
             limit.enter(key, now)

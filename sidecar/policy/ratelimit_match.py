@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Callable, Generator, Sequence
 from hashlib import blake2b
 from typing import Final, TypeVar
+from urllib.parse import unquote, unquote_to_bytes
 
 from sidecar.addresses import parse_ip
 from sidecar.errors import ProxyError
@@ -22,7 +23,8 @@ from sidecar.resources.rate_limit_rules import HEADER, LOCAL_TRUST_DOMAIN, sourc
 from sidecar.resources.rate_limits import LimitMatch
 
 KEY_BYTES: Final = 64  # of one part; a longer one is kept as its hash
-SECRET_HEADERS: Final = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"})
+# In the name of a header whose value no page may show.
+_SECRET_WORDS: Final = (b"auth", b"cookie", b"token", b"key", b"secret", b"session", b"password", b"credential")
 
 T = TypeVar("T")
 KeyOf = Callable[[View], Key]
@@ -77,20 +79,27 @@ def network(text: str, prefix_length: int) -> str:
 
 
 def _path(view: View) -> Key:
-    """The path decoded in full: whatever spelling is sent, the app may take it for this one."""
+    """The path decoded in full, and of several readings the shortest: whatever spelling is sent, the app may take it
+    for this one."""
     path = view.asked.path
     if not path.startswith(b"/"):
         return _MISSING
     try:
-        return _bounded(min(judged(path)))
+        return _bounded(min({unquote_to_bytes(form) for form in judged(path)}, key=lambda form: (len(form), form)))
     except ProxyError:
         return _MISSING
 
 
 def _of_header(name: bytes) -> KeyOf:
-    if name in SECRET_HEADERS:
-        return lambda view: _hashed(b", ".join(view.header(name)))
-    return lambda view: _bounded(b", ".join(view.header(name)))
+    plain = name.replace(b"_", b"-")
+    secret = any(word in plain for word in _SECRET_WORDS)
+
+    def key(view: View) -> Key:
+        found = [value for field, value in view.asked.fields if field.lower().replace(b"_", b"-") == plain]
+        value = b", ".join(found)
+        return _hashed(value) if secret else _bounded(value)
+
+    return key
 
 
 def _bounded(value: bytes) -> Key:
@@ -163,8 +172,7 @@ def matcher(match: LimitMatch, namespace: str, trust_domain: str) -> Matches:
         of_method = _whole(parse_strings(match.methods, True)).matcher()
         tests.append(lambda view: of_method(view.asked.method))
     if match.paths:
-        of_path = _whole(parse_paths(match.paths, True)).matcher()
-        tests.append(lambda view: (forms := view.forms()) is None or any(map(of_path, forms)))
+        tests.append(_path_test(match.paths))
     if match.hosts:
         of_host = _whole(parse_hosts(match.hosts, True)).matcher()
         tests.append(lambda view: (host := view.host()) is None or of_host(host))
@@ -176,6 +184,20 @@ def matcher(match: LimitMatch, namespace: str, trust_domain: str) -> Matches:
     if len(tests) == 1:
         return tests[0]
     return lambda view: all(test(view) for test in tests)
+
+
+def _path_test(paths: Sequence[str]) -> Matches:
+    """Paths match in any spelling: limits decode more than rules do, which must not take one path for another."""
+    decoded = [unquote(path) for path in paths]
+    of_path = _whole(parse_paths(list(dict.fromkeys([*paths, *decoded])), True)).matcher()
+
+    def test(view: View) -> bool:
+        if view.asked.method == b"CONNECT":
+            return False  # it has no path
+        forms = view.forms()
+        return forms is None or any(of_path(form) or of_path(unquote_to_bytes(form)) for form in forms)
+
+    return test
 
 
 def _header_test(name: bytes, values: Sequence[str]) -> Matches:

@@ -81,7 +81,7 @@ def _judged(
     info = ConnectionInfo(record.start, "", 0.0, "", question.peer, question.client, place)
     asked = port.asked(RunningRequest(port, stream, request, fields, info))
     verdict = inbound.policies.explain(snapshot, asked)
-    if verdict["allowed"] and context.limits is not None and (found := context.limits.explain(snapshot, asked)):
+    if verdict["allowed"] and context.limits is not None and (found := context.limits.explain(asked)):
         verdict["limits"] = found
         if not all(each["within"] or each["shadow"] for each in found):
             verdict |= {"allowed": False, "status": STATUS[Reason.RATE_LIMITED], "decided_by": "RateLimitPolicy"}

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from functools import partial
 from time import monotonic, time
 
+import msgspec
+
 from sidecar.addresses import Address, parse_host_port, parse_ip
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.authority import canonical_authority
@@ -77,9 +79,8 @@ class ExplicitProxy:
         permit = self._routes.permit(
             route, stream.peer, protocol="HTTP" if http else "TCP", authority=request.authority
         )
-        if snapshot.limits and self._context.limits is not None:
-            asked = asked_outbound(stream.peer_ip.decode(), request, request.fields)
-            self._context.limits.charge(snapshot, asked, record)
+        if self._context.limits is not None:
+            self._context.limits.charge(asked_outbound(stream.peer_ip.decode(), request, request.fields), record)
         record.attempts = 1
         record.upstream = route.shown
         record.cluster = route.label
@@ -196,6 +197,10 @@ class _WithinTunnel(_Absolute):
     def __init__(self, routes: RouteTable, sanitizer: HeaderSanitizer, authority: bytes) -> None:
         super().__init__(routes, sanitizer)
         self._authority = authority
+
+    def asked(self, wanted: RunningRequest) -> Asked:
+        """See ``pipeline.Routing``. The tunnel's authority counts, whatever Host a request in it names."""
+        return msgspec.structs.replace(super().asked(wanted), authority=self._authority)
 
     def route(self, snapshot: Snapshot, request: Request) -> Route:
         if request.method == b"CONNECT" or request.absolute:

@@ -62,6 +62,7 @@ class LimitsInForce:
         self._peers: dict[str, Peer] = {}
         self._noted_since = 0.0
         self._noted = 0
+        self._of_requests = False
 
     def _follow(self, snapshot: Snapshot) -> None:
         if snapshot is self._seen:
@@ -76,6 +77,7 @@ class LimitsInForce:
             found.connections = compile_connection_limits(
                 snapshot.limits, direction, snapshot.trust_domain, found.connections
             )
+        self._of_requests = any(found.requests for found in self._by_direction.values())
 
     def _view(self, asked: Asked) -> View:
         peer = self._peers.get(asked.peer)
@@ -87,34 +89,39 @@ class LimitsInForce:
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
-    def charge(self, snapshot: Snapshot, asked: Asked, record: Record) -> None:
-        """Charge a request that was authorized. Raises ProxyError(RATE_LIMITED)."""
-        self._follow(snapshot)
+    @property
+    def of_requests(self) -> bool:
+        """Whether there are limits of requests."""
+        current = self._current()
+        if current is not self._seen:
+            self._follow(current)
+        return self._of_requests
+
+    def charge(self, asked: Asked, record: Record) -> None:
+        """Charge a request that was authorized, by the limits in force now: a request that began under an older
+        Snapshot must not bring its limits back. Raises ProxyError(RATE_LIMITED)."""
+        self._follow(self._current())
         limits = self._by_direction[asked.direction].requests
         if not limits:
             return
         charged = limits.charge(self._view(asked), monotonic())
-        record.limits = tuple([(*name, used.left, used.size) for name, used in charged.used])
+        record.limits = tuple([(*limit.name, used.left, used.size) for limit, used in charged.used])
         if charged.exceeded:
             names = ", ".join(["/".join(name) for name in charged.exceeded])
             record.note = f"{record.note}; beyond {names} (SHADOW)" if record.note else f"beyond {names} (SHADOW)"
         if charged.refused is not None:
             raise _refusal(charged, charged.refused)
 
-    def explain(self, snapshot: Snapshot, asked: Asked) -> list[dict[str, object]]:
+    def explain(self, asked: Asked) -> list[dict[str, object]]:
         """Return what each limit that matches has left for ``asked``, as JSON values. Charges and counts nothing."""
-        self._follow(snapshot)
+        self._follow(self._current())
         limits = self._by_direction[asked.direction].requests
         charged = limits.charge(self._view(asked), monotonic(), really=False)
-        shadow = set(charged.exceeded)
-        told = []
-        for name, used in charged.used:
-            within = used.left >= 1 and (charged.refused is None or charged.refused.name != name)
-            told.append(
-                {"policy": name[0], "limit": name[1], "left": round(used.left, 3), "of": used.size,
-                 "within": within and name not in shadow, "shadow": name in shadow}
-            )  # fmt: skip
-        return told
+        return [
+            {"policy": limit.name[0], "limit": limit.name[1], "left": round(used.left, 3), "of": used.size,
+             "within": not used.wait, "shadow": limit.shadow}
+            for limit, used in charged.used
+        ]  # fmt: skip
 
     # -- connections -------------------------------------------------------------------------------------------------
 
@@ -225,13 +232,13 @@ class Gate:
 
 
 def _refusal(charged: Charged, limit: Limit) -> ProxyError:
-    used = next(used for name, used in charged.used if name == limit.name)
+    used = next(used for each, used in charged.used if each is limit)
     policy, name = limit.name
     error = ProxyError(Reason.RATE_LIMITED, f"beyond limit {name} of RateLimitPolicy {policy}")
     error.rule = f"{policy}/{name}"
     after = max(1, math.ceil(charged.wait))
     reset = max(after, math.ceil(used.full_in))
-    quota = ((b"limit", used.size), (b"remaining", int(used.left)), (b"reset", reset))
+    quota = ((b"limit", used.size), (b"remaining", 0), (b"reset", reset))
     error.fields = [(b"retry-after", b"%d" % after), *((b"ratelimit-" + word, b"%d" % count) for word, count in quota)]
     if limit.x_headers:
         error.fields += [(b"x-ratelimit-" + word, b"%d" % count) for word, count in quota]

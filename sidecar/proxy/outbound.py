@@ -58,7 +58,6 @@ class Outbound:
             context.listeners,
             context.rules,
             context.timeouts.stream_idle,
-            context.current,
         )
         self.serve = ExplicitProxy(self._routes, self._sanitizer, context).serve
         if mesh is not None:

@@ -134,8 +134,8 @@ async def serve_request(
     record.permit = permit.rule
     if permit.note:
         record.note = permit.note
-    if snapshot.limits and context.limits is not None:
-        context.limits.charge(snapshot, routing.asked(wanted), record)
+    if context.limits is not None and context.limits.of_requests:
+        context.limits.charge(routing.asked(wanted), record)
     running, key = context.in_progress, id(record)
     if routing.rejudged:
         running[key] = wanted

@@ -7,7 +7,7 @@ leads elsewhere. The rest goes where the app sent it, if the outbound policy all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from sidecar.addresses import Address, OriginalDst, parse_ip
@@ -36,7 +36,7 @@ class Snapshots(Protocol):
 
 class RouteTable:
     """The routes of one process. ``told`` is the outbound policy of the command line; ``mesh`` is None outside of a
-    mesh; then ``documents`` returns the Snapshot of --config. ``stream_idle`` seconds of silence end an attempt."""
+    mesh. ``stream_idle`` seconds of silence end an attempt."""
 
     def __init__(
         self,
@@ -47,7 +47,6 @@ class RouteTable:
         listeners: Sequence[Listener],
         rules: Rules,
         stream_idle: float,
-        documents: Callable[[], Snapshot] = lambda: NOTHING,
     ) -> None:
         self._clusters = clusters
         self._mesh = mesh
@@ -58,8 +57,6 @@ class RouteTable:
         self._listeners = listeners
         self._rules = rules
         self._stream_idle = stream_idle
-        self._documents = documents
-        self._lone = NOTHING
         self._seen: Snapshot = NOTHING
         self._by_name: dict[tuple[str, int], Route] = {}
         self._by_address: dict[OriginalDst, Route] = {}
@@ -70,18 +67,11 @@ class RouteTable:
         """Return the current Snapshot, which routes and judges one stream: read it once for each stream."""
         mesh = self._mesh
         if mesh is None:
-            return self._without_mesh()
+            return NOTHING
         snapshot = mesh.snapshot
         if snapshot is not self._seen:
             self._follow(snapshot)
         return snapshot
-
-    def _without_mesh(self) -> Snapshot:
-        """Return what documents mean to outbound calls without a mesh: limits alone. No service can be called."""
-        limits = self._documents().limits
-        if limits != self._lone.limits:
-            self._lone = Snapshot(limits=limits)
-        return self._lone
 
     def _follow(self, snapshot: Snapshot) -> None:
         self._seen = snapshot

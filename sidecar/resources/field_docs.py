@@ -136,7 +136,8 @@ ABOUT: Final[dict[type, dict[str, str]]] = {
         "connections": "of TCP connections, for each key; refused before TLS if the key has no identity in it",
         "bytesPerSecond": "of connections, for each key; they are slowed down to it",
         "prefixLength": "of IPv6 addresses in the key; IPv4 addresses count whole",
-        "maxKeys": "keys with a bucket of their own that is not full, 100000 at most; further ones share one",
+        "maxKeys": "keys with a bucket of their own that is not full, 100000 at most; further ones share one; for the "
+                   "rate, for each override and for the shares, apart",
     },
     RequestRate: {
         "requests": "one or more",

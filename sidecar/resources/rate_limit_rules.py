@@ -24,12 +24,16 @@ Found = Iterator[Problem]
 
 LOCAL_TRUST_DOMAIN: Final = "cluster.local"  # in a policy: the mesh's own, whatever its name
 MOST_LIMITS: Final = 100  # in one policy: each request is held against each limit
+MOST_OVERRIDES: Final = 100  # of one limit: each has a table of its own
 LONGEST_SECONDS: Final = 86_400.0
 SOURCE_PARTS: Final = ("source.principal", "source.namespace", "source.ip")
 PARTS: Final = (*SOURCE_PARTS, "remote.ip", "request.path", "request.method")
 HEADER: Final = re.compile(r"request\.headers\[([!#$%&'*+.^_`|~0-9A-Za-z-]+)\]", re.ASCII)  # RFC 9110 token
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _NAME: Final = re.compile(LABEL, re.ASCII)
+_ACCOUNT: Final = re.compile(
+    r"(?![0-9.]+\Z)[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII
+)  # no address, no number
 _PRINCIPAL: Final = re.compile(r"([^/*]+)/ns/([^/*]+)/sa/([^/*]+)")
 _NO_ROUTES: Final = "is not supported yet: there are no routes"
 
@@ -71,6 +75,8 @@ def _limit(limit: RateLimit, namespace: str, at: Path) -> Found:
     if limit.fair_share:
         if limit.total is None:
             yield Problem((*at, "fairShare"), "shares a total, and there is none; add total")
+        elif (limit.total.burst or limit.total.requests) < 2:
+            yield Problem((*at, "total"), "has a burst of 1, of which no part can be kept for others; write 2 or more")
         if not limit.key:
             yield Problem((*at, "fairShare"), "shares between the values of a key, and there is none; add key")
         if limit.algorithm != "token-bucket":
@@ -156,6 +162,8 @@ def _period(text: str, at: Path) -> Found:
 def _overrides(limit: RateLimit, namespace: str, at: Path) -> Found:
     if limit.overrides and limit.rate is None:
         yield Problem(at, "replace the rate, and there is none; add rate")
+    if len(limit.overrides) > MOST_OVERRIDES:
+        yield Problem(at, f"has {len(limit.overrides)} entries; at most {MOST_OVERRIDES} are allowed")
     known: dict[str, int] = {}
     for index, each in enumerate(limit.overrides):
         where: Path = (*at, index)
@@ -196,7 +204,7 @@ def source_of(text: str, namespace: str) -> str | None:
     if _PRINCIPAL.fullmatch(text):
         return text
     parts = text.split("/")
-    if len(parts) > 2 or not all(parts) or "*" in text or ":" in text:
+    if len(parts) > 2 or not _ACCOUNT.fullmatch(parts[-1]) or (len(parts) == 2 and not _NAME.fullmatch(parts[0])):
         return None
     return f"{LOCAL_TRUST_DOMAIN}/ns/{parts[0] if len(parts) == 2 else namespace}/sa/{parts[-1]}"
 

@@ -19,12 +19,12 @@ from tests.support.raw import Client, Reply
 from tests.support.secure import OPAQUE
 from tests.support.upstream import ok, send
 
-ALL = {"name": "all", "rate": {"requests": 100, "per": "1h"}}
+LONG = bytes(range(256)) * 600
 
 
 @pytest.fixture(scope="module")
 def shop() -> Iterator[Shop]:
-    with Shop(scripts={"plain": (send(ok()),)}, mode="permissive") as running:
+    with Shop(scripts={"plain": (send(ok()),), "long": (send(ok(LONG)),)}, mode="permissive") as running:
         yield running
 
 
@@ -104,6 +104,19 @@ def test_connections_are_counted_by_identity_after_their_handshake(shop: Shop) -
         assert statuses(shop, shop.authority.issue("other"), 1) == [200]
         with shop.stranger(shop.papers["caller"], alpn=OPAQUE) as third:
             assert third.replies((b"GET",), 1) == []
+
+
+def test_bytes_of_one_caller_are_slowed_down_over_tls_and_none_is_lost(shop: Shop) -> None:
+    """Two connections share the rate: what one could not send in full is not cut short by what the other takes."""
+    obey(shop)
+    obey(shop, {"name": "pace", "key": ["source.principal"], "bytesPerSecond": {"sent": 150_000}})
+    with shop.stranger(shop.papers["caller"]) as one, shop.stranger(shop.papers["caller"]) as other:
+        began = time.monotonic()
+        for client in (one, other):
+            client.send(b"GET /script/long HTTP/1.1\r\nHost: web\r\n\r\n")
+        for client in (one, other):
+            assert client.replies((b"GET",), 1)[0].body == LONG
+        assert time.monotonic() - began >= 2 * len(LONG) / 150_000 * 0.7
 
 
 def until_refused(shop: Shop, papers: Any) -> tuple[int, float]:

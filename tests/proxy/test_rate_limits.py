@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -13,7 +14,7 @@ import pytest
 
 from tests.support.process import SidecarProcess
 from tests.support.raw import Client
-from tests.support.upstream import RecordingUpstream, hold, ok, send, wait_until
+from tests.support.upstream import RecordingUpstream, ok, send, wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
 
@@ -276,19 +277,73 @@ def test_bytes_received_are_slowed_down_and_none_is_lost(tmp_path: Path, protoco
         assert request.body == BODY
 
 
-def test_a_connection_that_is_held_does_not_hold_up_others(tmp_path: Path) -> None:
-    """One key waits for its bytes; connections of another key, here of the other direction, do not."""
-    limit = {"bytesPerSecond": {"sent": 4096}}
-    with (
-        Limited(tmp_path, document(limit), script=(send(ok(BODY)), hold)) as limited,
-        socket.create_connection(("127.0.0.1", limited.sidecar.inbound)) as slow,
-        RecordingUpstream() as other,
-    ):
+def test_many_uploads_that_share_a_rate_all_arrive(tmp_path: Path) -> None:
+    """Each gets less than --body-min-rate, since the proxy itself holds it back: that is no slow client."""
+    limit = {"bytesPerSecond": {"received": 120_000}}
+    flags = ("--body-min-rate", "40000/1s")
+    with Limited(tmp_path, document(limit), *flags) as limited, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(limited.sidecar.inbound)) for _ in range(8)]
+        part = BODY[:75_000]
+        for client in clients:
+            client.send(b"POST / HTTP/1.1\r\nHost: app\r\nContent-Length: %d\r\n\r\n" % len(part) + part)
+        assert [client.replies((b"POST",), 1)[0].status for client in clients] == [200] * 8
+        assert [len(each.body) for each in limited.app.take().requests] == [len(part)] * 8
+
+
+def test_a_source_that_is_held_back_does_not_hold_up_another(tmp_path: Path) -> None:
+    limit = {"match": {"sources": ["127.0.0.2"]}, "bytesPerSecond": {"sent": 4096}}
+    with Limited(tmp_path, document(limit), script=(send(ok(BODY)),)) as limited, socket.socket() as slow:
+        slow.bind(("127.0.0.2", 0))
+        slow.connect(("127.0.0.1", limited.sidecar.inbound))
         slow.sendall(b"GET /script/x HTTP/1.1\r\nHost: app\r\n\r\n")
         assert slow.recv(100)
-        with Client(limited.sidecar.outbound) as client:
-            client.send(b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (other.port, other.port))
-            assert client.replies((b"GET",), 1)[0].status == 200
+        began = time.monotonic()
+        assert taken(limited.sidecar.inbound, len(BODY)) < 50  # 98 s at the rate of the other
+        assert time.monotonic() - began < 50
+        slow.settimeout(0.0)
+        assert len(slow.recv(1 << 20, socket.MSG_PEEK)) < len(BODY) / 2
+
+
+def test_http_inside_a_tunnel_is_limited_by_where_the_tunnel_leads(tmp_path: Path) -> None:
+    limit = {"match": {"hosts": ["127.0.0.1"]}, "rate": {"requests": 3, "per": "1h"}}
+    with (
+        RecordingUpstream(strict=False) as partner,
+        Limited(tmp_path, document(limit, direction="OUTBOUND")) as limited,
+        socket.create_connection(("127.0.0.1", limited.sidecar.outbound), 30) as tunnel,
+    ):
+        there = b"127.0.0.1:%d" % partner.port
+        tunnel.sendall(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (there, there))
+        assert tunnel.recv(4096).startswith(b"HTTP/1.1 200 ")
+        connection = http.client.HTTPConnection("other.example")
+        connection.sock = tunnel
+        found = []
+        for _ in range(4):
+            connection.request("GET", "/")
+            reply = connection.getresponse()
+            reply.read()
+            found.append(reply.status)
+        assert found == [200, 200, 429, 429]  # CONNECT is a request, too
+
+
+def test_connections_of_a_key_are_counted_apart_from_its_rate(tmp_path: Path) -> None:
+    """A key whose bucket made room still has the connections that it has."""
+    limit = {"key": ["source.ip"], "connections": {"max": 1, "perSecond": 50}, "maxKeys": 1}
+    with Limited(tmp_path, document(limit)) as limited, contextlib.ExitStack() as stack:
+
+        def connected(source: str) -> bool:
+            sock = stack.enter_context(socket.socket())
+            sock.bind((source, 0))
+            sock.connect(("127.0.0.1", limited.sidecar.inbound))
+            try:
+                sock.sendall(GET)
+                return sock.recv(100).startswith(b"HTTP/1.1 200")
+            except ConnectionError:
+                return False
+
+        assert connected("127.0.0.2")
+        time.sleep(0.3)  # its bucket is full again
+        assert connected("127.0.0.3")
+        assert not connected("127.0.0.2")
 
 
 def test_a_document_that_is_wrong_starts_nothing(tmp_path: Path) -> None:

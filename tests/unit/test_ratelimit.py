@@ -9,6 +9,7 @@ import pytest
 
 from sidecar.policy.authorize import Asked
 from sidecar.policy.ratelimit import Charged, Limits, compile_limits
+from sidecar.policy.ratelimit_connections import ConnectionLimits, compile_connection_limits
 from sidecar.policy.rbac_request import Memo, View, read_peer
 from sidecar.resources.rate_limits import LimitPolicySpec
 
@@ -156,7 +157,7 @@ def test_all_limits_that_match_are_charged_or_none() -> None:
     assert admitted(found, *[view()] * 4) == [True, True, False, False]
     first, second = found
     assert (first.admitted, second.admitted, first.exceeded, second.exceeded) == (2, 2, 0, 2)
-    left = {name[1]: used.left for name, used in found.charge(view(), 0.0, really=False).used}
+    left = {each.name[1]: used.left for each, used in found.charge(view(), 0.0, really=False).used}
     assert left == {"limit-0": pytest.approx(3.0), "limit-1": pytest.approx(0.0)}
 
 
@@ -244,3 +245,58 @@ def test_limits_of_the_other_direction_are_not_charged() -> None:
     outbound = policy({"rate": RATE}, direction="OUTBOUND")
     assert not limits(outbound)
     assert compile_limits([outbound], "OUTBOUND", "cluster.local", Limits())
+
+
+def test_a_rate_holds_beside_shares_whose_table_is_full() -> None:
+    spec = {
+        "key": ["source.ip"], "rate": {"requests": 100, "per": "1s", "burst": 2}, "fairShare": True, "maxKeys": 100,
+        "total": {"requests": 100_000, "per": "100s", "burst": 5000},
+    }  # fmt: skip
+    found = limits(policy(spec))
+    for number in range(100):
+        for _ in range(2):
+            charge(found, view(client=f"10.0.0.{number}"), 0.0)
+    newcomer = view(client="192.0.2.9")
+    assert sum(admitted(found, *[newcomer] * 1000, now=0.03)) <= 3
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [("/a:b", b"/a%3Ab"), ("/x@y", b"/x%40y"), ("/caf%C3%A9", b"/caf%c3%a9"), ("/s", b"/a%2f%2f..%2fs")],
+)
+def test_no_spelling_of_a_path_escapes_a_limit_or_has_a_bucket_of_its_own(pattern: str, path: bytes) -> None:
+    of_path = limits(policy({"match": {"paths": [pattern]}, "rate": RATE}))
+    assert admitted(of_path, view(path=path), view(path=path)) == [True, False]
+    by_path = limits(policy({"key": ["request.path"], "rate": RATE}))
+    assert admitted(by_path, view(path=pattern.encode()), view(path=path)) == [True, False]
+
+
+def test_a_header_is_counted_with_its_underscore_twin() -> None:
+    found = limits(policy({"key": ["request.headers[x-tenant]"], "rate": RATE}))
+    views = [view(fields=((name, b"a"),)) for name in (b"x-tenant", b"X_Tenant")]
+    assert admitted(found, *views) == [True, False]
+
+
+def test_connect_has_no_path() -> None:
+    found = limits(policy({"match": {"paths": ["/few"]}, "rate": RATE}))
+    assert admitted(found, *[view(method=b"CONNECT", path=b"")] * 3) == [True] * 3
+
+
+def test_connections_in_shadow_are_counted_as_if_the_limit_were_in_force() -> None:
+    def connections(mode: str, before: ConnectionLimits) -> ConnectionLimits:
+        made = policy({"connections": {"perSecond": 50, "max": 100}}, mode=mode)
+        return compile_connection_limits([made], "INBOUND", "cluster.local", before)
+
+    shadow = connections("SHADOW", ConnectionLimits())
+    for number in range(6000):
+        admission = shadow.admit("192.0.2.1", number / 1000, early=True)
+        assert admission is not None
+        assert admission.refused is None
+        admission.release()
+    (limit,) = shadow.limits
+    assert limit.admitted + limit.exceeded == 6000
+    assert 300 <= limit.admitted <= 360
+    enforced = connections("ENFORCE", shadow)
+    admission = enforced.admit("192.0.2.1", 7.1, early=True)
+    assert admission is not None
+    assert admission.refused is None  # no debt of the time before

@@ -200,7 +200,7 @@ class H1ServerStream:
         silent_since = monotonic()
         while True:
             left = timeouts.stream_idle - (monotonic() - silent_since)
-            began = monotonic()
+            began, held = monotonic(), connection.held_back
             self._read_until = began + min(left, timeouts.body_min_window - self._waited)
             self._arm()
             try:
@@ -220,7 +220,9 @@ class H1ServerStream:
             finally:
                 self._read_until = NEVER
                 self._arm()
-            self._waited += monotonic() - began
+            held = connection.held_back - held
+            silent_since += held
+            self._waited += monotonic() - began - held
             self._window_bytes += len(data)
             if self._waited >= timeouts.body_min_window:
                 if self._window_bytes < timeouts.body_min_rate * timeouts.body_min_window:
@@ -325,6 +327,7 @@ class H1ServerStream:
         try:
             while rest:
                 self._arm()
+                held = connection.held_back
                 try:
                     await connection.wait_writable()
                 except DeadlineExceeded as overdue:
@@ -333,6 +336,7 @@ class H1ServerStream:
                     connection.revive()  # the reader and the writer each check if the deadline was theirs
                 sent = connection.send_nowait(rest)
                 now = monotonic()
+                self._write_until += connection.held_back - held
                 if sent:
                     rest = rest[sent:]
                     self._write_until = now + self.timeouts.stream_idle

@@ -142,7 +142,19 @@ def test_no_key_is_a_header_that_policies_never_see(name: bytes) -> None:
 def test_sources_have_one_form() -> None:
     assert source_of("web", "shop") == source_of("shop/web", "x") == "cluster.local/ns/shop/sa/web"
     assert source_of("10.1.2.3", "shop") == "10.1.2.3/32"
-    for text in ("", "*", "a/b/c", "spiffe://cluster.local/ns/a/sa/b", "ns/", "/sa"):
+    wrong = (
+        "",
+        "*",
+        "a/b/c",
+        "spiffe://cluster.local/ns/a/sa/b",
+        "ns/",
+        "/sa",
+        "10.0.0.0/33",
+        "192.168.1.300",
+        "a b",
+        "10",
+    )
+    for text in wrong:
         assert source_of(text, "shop") is None, text
 
 
