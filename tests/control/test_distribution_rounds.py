@@ -26,7 +26,7 @@ async def test_a_proxy_is_told_of_its_own_namespace_and_of_what_is_exported_to_i
         mesh = await it.mesh("shop/web")
         assert services(mesh) == ["pay/card", "shop/cart", "shop/web"]
         assert (mesh.schema, mesh.proxy, mesh.trust_domain) == (
-            "1.2", "spiffe://cluster.local/ns/shop/sa/web", "cluster.local",
+            "1.3", "spiffe://cluster.local/ns/shop/sa/web", "cluster.local",
         )  # fmt: skip
 
 

@@ -53,6 +53,7 @@ class Captured:
     """A target that led to ``before`` until the client spoke, and leads to ``after`` when its permit is asked for."""
 
     direction, protocol, original, name = "outbound", "auto", "", "a place"
+    rejudged = False
     vouches = False
     server_first_cache = Habits()
 

@@ -192,6 +192,7 @@ QUIET = {Reason.CONNECTION_IDLE}
 ELSEWHERE = {
     Reason.RBAC_DENIED: "tests/mesh/test_authorization.py",
     Reason.POLICY_CHANGED: "tests/mesh/test_authorization.py",
+    Reason.RATE_LIMITED: "tests/proxy/test_rate_limits.py",
     Reason.NOT_REDIRECTED: "tests/netns/test_capture_proxy.py",
     Reason.NOT_THIS_POD: "tests/netns/test_capture_proxy.py",
     Reason.PEER_REFUSED: "tests/mesh/test_cut.py",
