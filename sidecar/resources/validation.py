@@ -127,4 +127,6 @@ def _wanted(hint: Any) -> str:
         return f"{what} from {bounds.ge} to {bounds.le}"
     if hint is str:
         return "text; put it in quotes"
+    if hint is bool:
+        return "true or false, without quotes"
     return _wanted(get_args(hint)[0])  # a union with None, which nobody has to write

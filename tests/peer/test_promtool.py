@@ -23,7 +23,7 @@ from tests.support.upstream import RecordingUpstream
 
 MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
 DASHBOARD = MONITORING / "dashboard.json"
-# What a process has no number for that has no rules to look after, and no identity.
+# What a process has no number for that has no rules to look after, no documents, and no identity.
 ELSEWHERE = (
     "sidecar_interception_",
     "sidecar_tls_",
@@ -33,6 +33,7 @@ ELSEWHERE = (
     "sidecar_snapshot",
     "sidecar_registration_",
     "sidecar_app_health",
+    "sidecar_rate_limit",
 )
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 _NAME = re.compile(r"\b(?:istio|sidecar|process)_[a-z_]+\b")

@@ -114,6 +114,7 @@ def test_a_policy_with_all_fields_is_right() -> None:
         ({"bytesPerSecond": {"sent": 10}}, [
             "bytesPerSecond.sent: 10 is not a whole number from 4096 to 1000000000000",
         ]),
+        ({"rate": RATE, "fairShare": "yes"}, ["fairShare: 'yes' is not true or false, without quotes"]),
         ({"rate": RATE, "prefixLength": 129}, ["prefixLength: 129 is not a whole number from 1 to 128"]),
         ({"rate": RATE, "fillInterval": "1s"}, ["fillInterval: is written rate.per here"]),
     ],
