@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
@@ -119,7 +120,8 @@ class ConnectionTracker:
         admitted = None
         has_room = self._admits(self._counters.connections_active)
         if has_room and self._gate is not None and (admitted := self._gate.admit(client)) is None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)  # nothing is made of it: there may be a flood
+            with suppress(OSError):  # nothing is made of it: there may be a flood
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             sock.close()
             return
         kind = PacedConnection if admitted is not None and admitted.paced else Connection

@@ -17,6 +17,7 @@ bucket because another one was dropped, and a flood of keys limits only its own 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -66,7 +67,7 @@ class Buckets(Protocol):
         ...
 
 
-class _Table(Generic[S]):
+class _Table(ABC, Generic[S]):
     """The states of buckets by key, bounded; see the module."""
 
     __slots__ = ("_hand", "_most", "_states")
@@ -101,8 +102,9 @@ class _Table(Generic[S]):
                 del states[key]
         return looked
 
+    @abstractmethod
     def _is_full(self, state: S, now: float) -> bool:
-        raise NotImplementedError
+        """Return whether a bucket in this state is as good as a new one."""
 
 
 class TokenBuckets(_Table[float]):

@@ -132,14 +132,14 @@ class ConnectionLimit(KeptLimit):
         """Count a connection that is beyond the limit."""
         self.exceeded += 1
         if len(self._refused) < MOST_DATED:
-            self._refused[key] = now
+            self._refused.setdefault(key, now)
 
-    def limited(self, now: float) -> Iterator[tuple[str, str]]:
-        """Yield the keys that were refused a connection, for people, and why the next one would be. MOST_DATED at
-        most."""
-        for key in self._refused:
+    def limited(self, now: float) -> Iterator[tuple[str, str, float]]:
+        """Yield the keys that were refused a connection, for people, why the next one would be, and how many seconds
+        ago the first was. MOST_DATED at most."""
+        for key, since in self._refused.items():
             if why := self.exceeds(key, now):
-                yield shown_key(key), why
+                yield shown_key(key), why, now - since
 
 
 def _pace(table: dict[Key, Pace], key: Key, rate: int | None) -> Pace | None:

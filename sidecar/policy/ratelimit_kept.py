@@ -7,6 +7,7 @@ own name.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
@@ -21,7 +22,7 @@ LimitName = tuple[str, str]
 """The policy, as NAMESPACE/NAME, and the limit."""
 
 
-class KeptLimit:
+class KeptLimit(ABC):
     """One limit. ``shadow`` and ``x_headers`` are its policy's; ``admitted`` and ``exceeded`` count what came."""
 
     __slots__ = ("_key", "_matches", "_namespace", "_trust_domain", "admitted", "exceeded", "name", "shadow", "spec",
@@ -43,9 +44,9 @@ class KeptLimit:
         """Return whether this is that limit, unchanged."""
         return (self.spec, self._namespace, self._trust_domain) == (spec, policy.namespace, trust_domain)
 
+    @abstractmethod
     def sweep(self, now: float, steps: int) -> int:
         """Look at so many keys at most, and forget those that nothing depends on. Return how many were looked at."""
-        raise NotImplementedError
 
 
 L = TypeVar("L", bound=KeptLimit)

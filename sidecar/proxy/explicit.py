@@ -79,7 +79,7 @@ class ExplicitProxy:
         permit = self._routes.permit(
             route, stream.peer, protocol="HTTP" if http else "TCP", authority=request.authority
         )
-        if self._context.limits is not None:
+        if self._context.limits is not None and self._context.limits.of_requests:
             self._context.limits.charge(asked_outbound(stream.peer_ip.decode(), request, request.fields), record)
         record.attempts = 1
         record.upstream = route.shown

@@ -91,7 +91,7 @@ class LimitsInForce:
 
     @property
     def of_requests(self) -> bool:
-        """Whether there are limits of requests."""
+        """Whether there are limits of requests. Ask before ``charge``: it follows the Snapshot in force."""
         current = self._current()
         if current is not self._seen:
             self._follow(current)
@@ -100,7 +100,6 @@ class LimitsInForce:
     def charge(self, asked: Asked, record: Record) -> None:
         """Charge a request that was authorized, by the limits in force now: a request that began under an older
         Snapshot must not bring its limits back. Raises ProxyError(RATE_LIMITED)."""
-        self._follow(self._current())
         limits = self._by_direction[asked.direction].requests
         if not limits:
             return
@@ -198,7 +197,9 @@ class LimitsInForce:
             for each in found.connections.limits:
                 if each.spec.connections is not None:
                     limited = islice(each.limited(now), MOST_SHOWN)
-                    refused: list[dict[str, object]] = [{"key": key, "why": why} for key, why in limited]
+                    refused: list[dict[str, object]] = [
+                        {"key": key, "why": why, "since": time() - ago} for key, why, ago in limited
+                    ]
                     rows.append(_row(direction, each.name, each.shadow, each.admitted, each.exceeded, refused))
                     rows[-1]["of"] = "connections"
         return rows

@@ -178,8 +178,9 @@ class InboundPolicies:
             error = ProxyError(Reason.RBAC_DENIED, f"denied by AuthorizationPolicy {judged.policy}, rule {judged.rule}")
             error.rule = rule
         else:
-            looks = self._engine is not None and asked.peer and self._may_look()
-            nearest = f"; {self._engine.nearest_miss(asked)}" if self._engine is not None and looks else ""
+            nearest, engine = "", self._engine
+            if engine is not None and asked.peer and self._may_look():
+                nearest = f"; {engine.nearest_miss(asked)}"
             error = ProxyError(Reason.RBAC_DENIED, f"no ALLOW policy matches{nearest}")
             error.rule = "default deny"
         error.note = note
