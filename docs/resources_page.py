@@ -41,6 +41,8 @@ _OTHERS = """\
 These are known, and each is an error that says so: {kinds}.
 """
 
+_SIMPLE: dict[Any, str] = {str: "text", bool: "true or false", float: "number"}
+
 
 def text() -> str:
     """The page."""
@@ -107,10 +109,12 @@ def _type(hint: Any) -> str:
         key, value = get_args(hint)
         return f"mapping from {_type(key)} to {_type(value)}"
     if origin is Literal:
-        return " or ".join(f"`{each}`" for each in get_args(hint))
+        return " or ".join(f"`{each}`" for each in get_args(hint) if each)
     if origin is Annotated:
-        return "port (1 to 65535)"
-    return "text" if hint is str else "mapping"
+        bounds = get_args(hint)[1]
+        what = "port" if bounds.le == 65535 else "whole number"
+        return f"{what} ({bounds.ge} to {bounds.le})"
+    return _SIMPLE.get(hint, "mapping")
 
 
 def _plain(hint: Any) -> Any:
@@ -124,7 +128,9 @@ def _default(field: Any) -> str:
     if field.required:
         return "needed"
     worth = field.default if field.default is not msgspec.NODEFAULT else None
-    return f"`{worth}`" if isinstance(worth, str) and worth else ""
+    if isinstance(worth, bool) or worth is None:
+        return ""
+    return f"`{worth}`" if isinstance(worth, str | int | float) and worth else ""
 
 
 def _file(kind: str) -> str:

@@ -1,4 +1,4 @@
-"""Durations as people write them: ``10``, ``10s``, ``250ms``, ``5m``, ``1h``. Pure.
+"""Durations as people write them: ``10``, ``10s``, ``250ms``, ``5m``, ``1h``, ``1h30m``. Pure.
 
 Used by ``value_parsers`` for flags and by ``resources`` for documents. Digits are ASCII digits: ``float`` would also
 take "nan", "1_000" and the digits of other scripts.
@@ -9,16 +9,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h)?", re.ASCII)
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_NUMBER: Final = r"[0-9]{1,9}(?:\.[0-9]{1,6})?"
+_DURATION: Final = re.compile(rf"{_NUMBER}|(?:{_NUMBER}(?:ms|[smh])){{1,8}}", re.ASCII)
+_PART: Final = re.compile(rf"({_NUMBER})(ms|[smh])?", re.ASCII)
+_SECONDS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def duration(text: str) -> float:
     """Return seconds; zero is a duration. Raises ValueError, with a clause that names the text."""
-    found = _DURATION.fullmatch(text)
-    if found is None:
+    if _DURATION.fullmatch(text) is None:
         raise ValueError(f"{text!r} is not a duration")
-    return float(found[1]) * _SECONDS[found[2] or "s"]
+    return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
 
 
 def positive_duration(text: str) -> float:

@@ -12,12 +12,14 @@ knows the time, or takes a chance. A module each:
 ``kinds``                the kinds of documents as structs, by the field's names
 ``unsupported``          what is known of them, and not supported
 ``field_rules``          what stands in the fields of one document, judged
+``..._rules``            the same for one kind, or for a part of one that several rooms judge
 ``documents``            plain values or text -> documents, or every problem at once
 ``mesh_documents``       all documents as one value, and tables of who may see what
 ``visibility``           what a proxy is to see of it, by who it is
 ``proxy_config``         that, as the control plane sends it
 ``conflicts``            documents that contradict each other
-``lint``                 what is only odd
+``lint``                 what is only odd; ``..._lint``: with one kind
+``routing_index``        routing documents by host and label, for such notes
 ``document_files``       files of documents -> all of that in a row, down to a Snapshot
 ``snapshot_builder``     the tables of a Snapshot in the making, and what was found wrong
 ``services``             a service -> its rows there

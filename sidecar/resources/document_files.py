@@ -96,6 +96,8 @@ def load_config(
         issued=0.0,
         labels=labels,
     )
+    if alone is not None:
+        scoped = msgspec.structs.replace(scoped, services=[])  # they can't be called without a certificate
     compiled = _drained(compile_slices(msgspec.json.encode(scoped), me, "file"))
     if compiled.snapshot is None:
         return Loaded(problems=tuple(f"{named}: {each}" for each in compiled.problems))

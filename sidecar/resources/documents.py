@@ -28,12 +28,14 @@ Key = tuple[str, str, str]  # kind, namespace, name
 
 
 class Document(msgspec.Struct, frozen=True):
-    """One document that is right by itself."""
+    """One document that is right by itself. ``created``: when the control plane first took it, in seconds since the
+    epoch; 0.0 where that is not known, as in files. It is nothing that a document says, so ``plain`` leaves it out."""
 
     api_version: str
     kind: Kind
     metadata: Metadata
     spec: Spec
+    created: float = 0.0
 
     @property
     def key(self) -> Key:
@@ -44,6 +46,15 @@ class Document(msgspec.Struct, frozen=True):
     def title(self) -> str:
         """As people name it: ``Service shop/web``."""
         return f"{self.kind} {self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def age_rank(self) -> tuple[float, str, str]:
+        """What decides which of two comes first where the older counts: creation, then namespace and name."""
+        return self.created, self.metadata.namespace, self.metadata.name
+
+    def says(self, other: Document) -> bool:
+        """Return whether both say the same, whenever they were created."""
+        return msgspec.structs.replace(self, created=other.created) == other
 
 
 class Placed(msgspec.Struct, frozen=True):

@@ -30,6 +30,9 @@ def dump(snapshot: Snapshot) -> Json:
         "outboundTrafficPolicy": {"mode": snapshot.outbound_policy},
         "authorization": [_policy(policy) for policy in snapshot.policies],
         "rateLimits": [msgspec.to_builtins(policy) for policy in snapshot.limits],
+        "virtualServices": [msgspec.to_builtins(each) for each in snapshot.virtual_services],
+        "destinationRules": [msgspec.to_builtins(each) for each in snapshot.destination_rules],
+        "backendTrafficPolicies": [msgspec.to_builtins(each) for each in snapshot.backend_policies],
         "services": [_service(service) for _, service in sorted(snapshot.services.items())],
         "serviceEntries": [_entry(entry) for _, entry in sorted(snapshot.entries.items())],
     }
@@ -93,4 +96,5 @@ def _endpoint(endpoint: Endpoint) -> Json:
         "port": endpoint.port,
         "mode": endpoint.mode,
         "labels": dict(endpoint.labels),
+        **({"weight": endpoint.weight} if endpoint.weight != 1 else {}),
     }

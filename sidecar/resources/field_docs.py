@@ -23,6 +23,7 @@ from sidecar.resources.kinds import (
     WorkloadSelector,
 )
 from sidecar.resources.rate_limits import ByteRate, ConnectionLimit, LimitMatch, LimitOverride, RateLimit, RequestRate
+from sidecar.resources.route_field_docs import ROUTE_FIELDS
 from sidecar.resources.schema import EndpointSpec, MutualTls, PortSpec
 
 ABOUT: Final[dict[type, dict[str, str]]] = {
@@ -54,6 +55,7 @@ ABOUT: Final[dict[type, dict[str, str]]] = {
         "ports": "ports by the names of the service's ports",
         "mode": "captured: the app's own port, which rules lead to its sidecar; direct: the sidecar's inbound itself",
         "labels": "for subsets",
+        "weight": "how many calls it gets beside those of the others; 1 by default",
     },
     PeerAuthentication: {
         "selector": "the workloads that it is for; without it all of the namespace, in sidecar-system all of the mesh",
@@ -124,8 +126,8 @@ ABOUT: Final[dict[type, dict[str, str]]] = {
     RateLimit: {
         "name": "a DNS label, once in the policy; what a bucket holds is kept under this name",
         "key": "a bucket for each combination of these: source.principal, source.namespace, source.ip, remote.ip, "
-               "request.path, request.method, request.headers[NAME]; a part that is missing is one shared empty value; "
-               "without a key there is one bucket",
+               "request.path, request.method, request.headers[NAME], and with direction OUTBOUND route; a part that is "
+               "missing is one shared empty value; without a key there is one bucket",
         "match": "the requests that it is about; without it all",
         "rate": "of requests, for each key",
         "algorithm": "token-bucket: burst at once, then evenly; sliding-window: requests in any period, by two "
@@ -166,6 +168,7 @@ ABOUT: Final[dict[type, dict[str, str]]] = {
         "received": "from clients; 4096 or more",
         "sent": "to clients; 4096 or more",
     },
+    **ROUTE_FIELDS,
     ServiceEntry: {
         "hosts": "names of the hosts, in lower case; *. in front takes every name below",
         "addresses": "IP addresses that stand for it",
@@ -187,12 +190,14 @@ ABOUT: Final[dict[type, dict[str, str]]] = {
         "address": "an IP address; with resolution DNS a name as well",
         "ports": "ports by the names of the entry's ports",
         "labels": "for subsets",
+        "weight": "how many calls it gets beside those of the others; 1 by default",
     },
     WorkloadSelector: {"labels": "labels that it has, all of them"},
     WorkloadEntry: {
         "address": "an IP address, or a name for entries with resolution DNS",
         "ports": "ports by the names of the ports of the ServiceEntry",
         "labels": "by which ServiceEntries select it",
+        "weight": "how many calls it gets beside those of the others; 1 by default",
     },
     Sidecar: {
         "workloadSelector": "the workloads that it is for; without it all of the namespace, in sidecar-system all of "

@@ -6,15 +6,19 @@ here, and are Istio's validation where it has one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
+
+import msgspec
 
 from sidecar.addresses import parse_ip
 from sidecar.resources.authorization_rules import check_policy
 from sidecar.resources.compile import compile_mesh
+from sidecar.resources.destination_rule_rules import check_backend_traffic_policy, check_destination_rule
 from sidecar.resources.kinds import (
     AuthorizationPolicy,
+    BackendTrafficPolicy,
+    DestinationRule,
     EntryPort,
     Metadata,
     PeerAuthentication,
@@ -23,31 +27,30 @@ from sidecar.resources.kinds import (
     ServiceEntry,
     Sidecar,
     Spec,
+    VirtualService,
     WorkloadEntry,
 )
+from sidecar.resources.names import NOT_A_LABEL, check_characters, check_labels, is_host, is_key, is_label, is_subdomain
 from sidecar.resources.protocols import WORDS
 from sidecar.resources.rate_limit_rules import check_limits
 from sidecar.resources.schema import MeshFile, ServiceSpec
 from sidecar.resources.snapshot import Node, Version
-from sidecar.resources.sni import LABEL
 from sidecar.resources.validation import Path, Problem, shown
 from sidecar.resources.virtual_addresses import is_virtual
+from sidecar.resources.virtual_service_rules import check_virtual_service
 
 Found = Iterator[Problem]
 
-NAME_CHARS: Final = 253
 ANNOTATIONS_BYTES: Final = 256 << 10  # Kubernetes' bound on all of them
-_LABEL: Final = re.compile(LABEL, re.ASCII)
-_HOST: Final = re.compile(
-    r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII
-)  # a label of a host, as people have them
-_KEY: Final = re.compile(r"(?:([a-z0-9.-]{1,253})/)?[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)
-_VALUE: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?", re.ASCII)
-_NOT_A_LABEL: Final = "is not a DNS label (a-z, 0-9 and inner hyphens, at most 63)"
 
 
 def check(kind: str, metadata: Metadata, spec: Spec) -> list[Problem]:
     """All that is wrong with what a document says; paths are from its root."""
+    if isinstance(spec, _FREE_TEXT):
+        try:
+            msgspec.json.encode(spec)  # at once; only then look for where it is
+        except UnicodeEncodeError:
+            return [*_metadata(kind, metadata), *check_characters(spec, ("spec",))]
     return [*_metadata(kind, metadata), *_CHECKS[type(spec)](metadata, spec)]
 
 
@@ -58,16 +61,15 @@ def _metadata(kind: str, metadata: Metadata) -> Found:
     else:
         if not is_subdomain(metadata.name):
             yield Problem((*at, "name"), f"{shown(metadata.name)} is no name: DNS labels joined by dots, at most 253")
-        if not _LABEL.fullmatch(metadata.namespace):
-            yield Problem((*at, "namespace"), f"{shown(metadata.namespace)} {_NOT_A_LABEL}")
-    yield from _labels(metadata.labels, (*at, "labels"))
+        if not is_label(metadata.namespace):
+            yield Problem((*at, "namespace"), f"{shown(metadata.namespace)} {NOT_A_LABEL}")
+    yield from check_labels(metadata.labels, (*at, "labels"))
     size = 0
     for key, text in metadata.annotations.items():
-        if not _KEY.fullmatch(key):
+        if not is_key(key):
             yield Problem((*at, "annotations", key), f"{shown(key)} is no key of an annotation")
         size += len(key) + len(text.encode("utf-8", "replace"))
-        if any("\ud800" <= char <= "\udfff" for char in text):
-            yield Problem((*at, "annotations", key), "has a character that no text can have")
+        yield from check_characters(text, (*at, "annotations", key))
     if size > ANNOTATIONS_BYTES:
         yield Problem((*at, "annotations"), f"are longer than {ANNOTATIONS_BYTES >> 10} KiB")
 
@@ -79,7 +81,7 @@ def _service(metadata: Metadata, spec: Service) -> Found:
         yield Problem(("metadata" if path[:1] in (("name",), ("namespace",)) else "spec", *path), each.why)
     yield from _virtual(spec.addresses)
     for index, endpoint in enumerate(spec.endpoints):
-        yield from _labels(endpoint.labels, ("spec", "endpoints", index, "labels"))
+        yield from check_labels(endpoint.labels, ("spec", "endpoints", index, "labels"))
     yield from _export_to(spec.export_to)
 
 
@@ -97,19 +99,19 @@ def service_of(metadata: Metadata, spec: Service) -> ServiceSpec:
 
 
 def _peer_authentication(metadata: Metadata, spec: PeerAuthentication) -> Found:
-    yield from _labels(spec.selector.match_labels, ("spec", "selector", "matchLabels"))
+    yield from check_labels(spec.selector.match_labels, ("spec", "selector", "matchLabels"))
     if spec.port_level_mtls and not spec.selector.match_labels:
         yield Problem(("spec", "portLevelMtls"), "needs a selector: ports are those of a workload; add matchLabels")
 
 
 def _authorization_policy(metadata: Metadata, spec: AuthorizationPolicy) -> Found:
-    yield from _labels(spec.selector.match_labels, ("spec", "selector", "matchLabels"))
+    yield from check_labels(spec.selector.match_labels, ("spec", "selector", "matchLabels"))
     yield from check_policy(metadata, spec)
 
 
 def _rate_limit_policy(metadata: Metadata, spec: RateLimitPolicy) -> Found:
-    yield from _labels(spec.selector.match_labels, ("spec", "selector", "matchLabels"))
-    yield from check_limits(spec.limits, metadata.namespace, ("spec", "limits"))
+    yield from check_labels(spec.selector.match_labels, ("spec", "selector", "matchLabels"))
+    yield from check_limits(spec.limits, metadata.namespace, ("spec", "limits"), spec.direction)
 
 
 # -- hosts without a sidecar ------------------------------------------------------------------------------------------
@@ -126,7 +128,7 @@ def _service_entry(metadata: Metadata, spec: ServiceEntry) -> Found:
     for index, each in enumerate(spec.endpoints):
         at: Path = ("spec", "endpoints", index)
         yield from _address(each.address, (*at, "address"), named=spec.resolution == "DNS")
-        yield from _labels(each.labels, (*at, "labels"))
+        yield from check_labels(each.labels, (*at, "labels"))
         for name in each.ports:
             if name not in names:
                 yield Problem((*at, "ports", name), "is not the name of a port of this entry")
@@ -185,8 +187,8 @@ def _ports(ports: list[EntryPort]) -> Found:
         yield Problem(at, "there are none; an entry has one or more")
     seen: set[str | int] = set()
     for index, port in enumerate(ports):
-        if not _LABEL.fullmatch(port.name):
-            yield Problem((*at, index, "name"), f"{shown(port.name)} {_NOT_A_LABEL}")
+        if not is_label(port.name):
+            yield Problem((*at, index, "name"), f"{shown(port.name)} {NOT_A_LABEL}")
         if port.protocol and port.protocol.lower() not in WORDS:
             words = ", ".join(word.upper() for word in WORDS)
             yield Problem((*at, index, "protocol"), f"{shown(port.protocol)} is not one of {words}")
@@ -209,10 +211,10 @@ def _where(spec: ServiceEntry) -> Found:
 
 def _workload_entry(metadata: Metadata, spec: WorkloadEntry) -> Found:
     yield from _address(spec.address, ("spec", "address"), named=True)
-    yield from _labels(spec.labels, ("spec", "labels"))
+    yield from check_labels(spec.labels, ("spec", "labels"))
     for name in spec.ports:
-        if not _LABEL.fullmatch(name):
-            yield Problem(("spec", "ports", name), f"{shown(name)} {_NOT_A_LABEL}")
+        if not is_label(name):
+            yield Problem(("spec", "ports", name), f"{shown(name)} {NOT_A_LABEL}")
 
 
 def _address(text: str, path: Path, *, named: bool = False) -> Found:
@@ -242,7 +244,7 @@ def _sidecar(metadata: Metadata, spec: Sidecar) -> Found:
             namespace, slash, host = text.partition("/")
             if not slash:
                 yield Problem((*at, index), f"{shown(text)} is not NAMESPACE/HOST; for the own namespace write ./HOST")
-            elif namespace not in (".", "*", "~") and not _LABEL.fullmatch(namespace):
+            elif namespace not in (".", "*", "~") and not is_label(namespace):
                 yield Problem((*at, index), f"{shown(namespace)} is no namespace; a name, or one of . * ~")
             elif host != "*" and not is_host(host.removeprefix("*.")):
                 yield Problem((*at, index), f"{shown(host)} is no host: a name in lower case, *. and a name, or *")
@@ -250,43 +252,25 @@ def _sidecar(metadata: Metadata, spec: Sidecar) -> Found:
 
 def _export_to(names: list[str]) -> Found:
     for index, name in enumerate(names):
-        if name not in (".", "*", "~") and not _LABEL.fullmatch(name):
+        if name not in (".", "*", "~") and not is_label(name):
             yield Problem(("spec", "exportTo", index), f"{shown(name)} is no namespace; a name, or one of . * ~")
 
 
 def _selected(labels: Mapping[str, str], path: Path) -> Found:
     if not labels:
         yield Problem(path, "there are none; leave out workloadSelector to mean all")
-    yield from _labels(labels, path)
+    yield from check_labels(labels, path)
 
 
-def _labels(labels: Mapping[str, str], path: Path) -> Found:
-    for key, text in labels.items():
-        found = _KEY.fullmatch(key)
-        if found is None or (found[1] and not is_subdomain(found[1])):
-            yield Problem((*path, key), f"{shown(key)} is no key of a label")
-        if not _VALUE.fullmatch(text):
-            yield Problem(
-                (*path, key), f"{shown(text)} is no value of a label (letters, digits, inner - _ . , at most 63)"
-            )
-
-
-def is_subdomain(text: str) -> bool:
-    """DNS labels joined by dots, in lower case."""
-    return len(text) <= NAME_CHARS and all(map(_LABEL.fullmatch, text.split(".")))
-
-
-def is_host(text: str) -> bool:
-    """A host name in lower case, without a dot at the end; what ends in a number many would take for an address."""
-    labels = text.split(".")
-    return len(text) <= NAME_CHARS and all(map(_HOST.fullmatch, labels)) and not labels[-1].isdigit()
-
-
+_FREE_TEXT: Final = (VirtualService, DestinationRule, BackendTrafficPolicy)  # fields that take any text
 _CHECKS: Final[dict[type, Callable[[Metadata, Any], Found]]] = {
     Service: _service,
     PeerAuthentication: _peer_authentication,
     AuthorizationPolicy: _authorization_policy,
     RateLimitPolicy: _rate_limit_policy,
+    VirtualService: check_virtual_service,
+    DestinationRule: check_destination_rule,
+    BackendTrafficPolicy: check_backend_traffic_policy,
     ServiceEntry: _service_entry,
     WorkloadEntry: _workload_entry,
     Sidecar: _sidecar,

@@ -18,9 +18,11 @@ import msgspec
 
 from sidecar.resources.authorization import PolicySpec
 from sidecar.resources.authorization_rules import check_rules
+from sidecar.resources.incremental_routes import Raws, Routes, add_routes
 from sidecar.resources.proxy_config import EntrySpec, ProxyConfig, RegisteredSpec, ResolvedService
 from sidecar.resources.rate_limit_rules import check_limits
 from sidecar.resources.rate_limits import LimitPolicySpec
+from sidecar.resources.raw_parts import LARGE, UNREADABLE, size_of, why
 from sidecar.resources.schema import EndpointSpec
 from sidecar.resources.service_entries import add_entry
 from sidecar.resources.services import add_service
@@ -29,10 +31,8 @@ from sidecar.resources.snapshot_builder import SnapshotBuilder
 from sidecar.resources.validation import Path, Problem
 
 TOLD: Final = 100  # problems; the rest is a number
-LARGE: Final = 16 << 10  # bytes of a service or an entry that is decoded in parts: about 100 endpoints
 
 _VERSION: Final = re.compile(r"(0|[1-9][0-9]{0,17})\.(0|[1-9][0-9]{0,17})", re.ASCII)
-_UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, UnicodeError)
 
 
 class Compiled(msgspec.Struct, frozen=True):
@@ -49,6 +49,9 @@ class _Envelope(ProxyConfig, frozen=True, forbid_unknown_fields=True, rename="ca
     service_entries: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]
     authorization: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]
     rate_limits: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]
+    virtual_services: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]
+    destination_rules: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]
+    backend_traffic_policies: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]
 
 
 class _LargeService(ResolvedService, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -78,13 +81,14 @@ def compile_slices(document: bytes, me: Node, source: Source) -> Generator[None,
     it is newer than another, is not looked at here."""
     try:
         mesh = _envelope.decode(document)
-    except _UNREADABLE as error:
-        return Compiled(None, (_why(error),))
+    except UNREADABLE as error:
+        return Compiled(None, (why(error),))
     yield
     tables = SnapshotBuilder(mesh.trust_domain, strict=False)
     version = _version(tables, mesh.version)
     policies: list[PolicySpec] = []
     limits: list[LimitPolicySpec] = []
+    routes = Routes()
     if tables.check_head(mesh.schema):
         for index, raw in enumerate(mesh.services):
             yield from _part(tables, raw, _service, _large_service, add_service, ("services", index))
@@ -94,6 +98,8 @@ def compile_slices(document: bytes, me: Node, source: Source) -> Generator[None,
             yield from _add_policy(tables, raw, policies, ("authorization", index))
         for index, raw in enumerate(mesh.rate_limits):
             yield from _add_limits(tables, raw, limits, ("rateLimits", index))
+        raws = Raws(mesh.virtual_services, mesh.destination_rules, mesh.backend_traffic_policies)
+        yield from add_routes(tables, raws, routes)
     if tables.problems:
         return Compiled(None, _told(list(tables.problems)))
     snapshot = tables.snapshot(
@@ -104,6 +110,10 @@ def compile_slices(document: bytes, me: Node, source: Source) -> Generator[None,
         outbound_policy=mesh.outbound_policy,
         policies=tuple(policies),
         limits=tuple(limits),
+        virtual_services=tuple(routes.virtual_services),
+        destination_rules=tuple(routes.destination_rules),
+        backend_policies=tuple(routes.backend_policies),
+        labels=tuple(mesh.workload_labels),
     )
     return Compiled(snapshot)
 
@@ -118,9 +128,9 @@ def _part(
 ) -> Iterator[None]:
     """Adds a service or an entry, in one step or, where it is large, in more."""
     try:
-        spec: S = whole.decode(raw) if len(memoryview(raw)) < LARGE else large.decode(raw)
-    except _UNREADABLE as error:
-        tables.wrong(path, _why(error))
+        spec: S = whole.decode(raw) if size_of(raw) < LARGE else large.decode(raw)
+    except UNREADABLE as error:
+        tables.wrong(path, why(error))
     else:
         yield from add(tables, spec, _read(tables, spec.endpoints, (*path, "endpoints")), path)
     yield
@@ -131,8 +141,8 @@ def _add_policy(tables: SnapshotBuilder, raw: msgspec.Raw, policies: list[Policy
     would let pass what the policy refuses."""
     try:
         policy = _policy.decode(raw)
-    except _UNREADABLE as error:
-        tables.wrong(path, _why(error))
+    except UNREADABLE as error:
+        tables.wrong(path, why(error))
     else:
         for problem in check_rules(policy.rules, (*path, "rules")):
             tables.wrong(problem.path, problem.why)
@@ -144,10 +154,10 @@ def _add_limits(tables: SnapshotBuilder, raw: msgspec.Raw, limits: list[LimitPol
     """Adds a policy of limits, likewise."""
     try:
         policy = _limits.decode(raw)
-    except _UNREADABLE as error:
-        tables.wrong(path, _why(error))
+    except UNREADABLE as error:
+        tables.wrong(path, why(error))
     else:
-        for problem in check_limits(policy.limits, policy.namespace, (*path, "limits")):
+        for problem in check_limits(policy.limits, policy.namespace, (*path, "limits"), policy.direction):
             tables.wrong(problem.path, problem.why)
         limits.append(policy)
     yield
@@ -160,8 +170,8 @@ def _read(
     for index, each in enumerate(endpoints):
         try:
             yield index, _endpoint.decode(each) if isinstance(each, msgspec.Raw) else each
-        except _UNREADABLE as error:
-            tables.wrong((*path, index), _why(error))
+        except UNREADABLE as error:
+            tables.wrong((*path, index), why(error))
 
 
 def _version(tables: SnapshotBuilder, text: str) -> Version:
@@ -170,11 +180,6 @@ def _version(tables: SnapshotBuilder, text: str) -> Version:
         tables.wrong(("version",), "is not EPOCH.N, two whole numbers")
         return Version()
     return Version(int(found[1]), int(found[2]))
-
-
-def _why(error: Exception) -> str:
-    """One line; what stands in the bytes is in it as far as msgspec repeats it, which is names of fields."""
-    return "it can't be read: " + ascii(str(error))[1:-1][:200]
 
 
 def _told(problems: list[Problem]) -> tuple[str, ...]:

@@ -12,9 +12,11 @@ from typing import Final, Literal
 import msgspec
 
 from sidecar.resources.authorization import Action, Rule
+from sidecar.resources.destination_rule import BackendRetry, RetryRatioBudget, Subset, TrafficPolicy
 from sidecar.resources.rate_limits import Direction, LimitMode, RateLimit
-from sidecar.resources.schema import EndpointSpec, MutualTls, Port, PortSpec
+from sidecar.resources.schema import EndpointSpec, EndpointWeight, MutualTls, Port, PortSpec
 from sidecar.resources.snapshot import Policy, Resolution
+from sidecar.resources.virtual_service import HTTPRoute, TCPRoute, TLSRoute
 
 ROOT_NAMESPACE: Final = "sidecar-system"  # where a document without a selector is for the whole mesh
 
@@ -85,6 +87,39 @@ class RateLimitPolicy(_Part, frozen=True):
     x_rate_limit_headers: bool = False
 
 
+class VirtualService(_Part, frozen=True):
+    """How calls to these hosts are routed: by HTTP requests (``http``), by bytes (``tcp``) or by the SNI of an app's
+    own TLS (``tls``). A host without a dot is a service of the document's namespace."""
+
+    hosts: list[str] = []
+    gateways: list[str] = []
+    http: list[HTTPRoute] = []
+    tls: list[TLSRoute] = []
+    tcp: list[TCPRoute] = []
+    export_to: list[str] = []
+
+
+class DestinationRule(_Part, frozen=True):
+    """How a host is called once it has been chosen, and the subsets of its endpoints. ``workload_selector``: by these
+    workloads of the document's namespace alone."""
+
+    host: str
+    traffic_policy: TrafficPolicy | None = None
+    subsets: list[Subset] = []
+    export_to: list[str] = []
+    workload_selector: Selector | None = None
+
+
+class BackendTrafficPolicy(_Part, frozen=True):
+    """What a DestinationRule can't say of a host: Linkerd's form of a retry budget, and which routes are retried though
+    their requests are not idempotent."""
+
+    host: str
+    retry_budget: RetryRatioBudget | None = None
+    retry: BackendRetry = BackendRetry()
+    export_to: list[str] = []
+
+
 class EntryPort(_Part, frozen=True):
     """A port of a ServiceEntry. ``protocol`` left out: by the name. ``target_port``: the endpoints' own, where it is
     another."""
@@ -97,11 +132,12 @@ class EntryPort(_Part, frozen=True):
 
 class Host(_Part, frozen=True):
     """An endpoint of a ServiceEntry: an IP address, or with resolution DNS a name. ``ports`` by the names of the
-    entry's."""
+    entry's; ``weight`` as of a service's endpoint."""
 
     address: str
     ports: dict[str, Port] = {}
     labels: dict[str, str] = {}
+    weight: EndpointWeight = 1
 
 
 class WorkloadSelector(_Part, frozen=True):
@@ -129,6 +165,7 @@ class WorkloadEntry(_Part, frozen=True):
     address: str
     ports: dict[str, Port] = {}
     labels: dict[str, str] = {}
+    weight: EndpointWeight = 1
 
 
 class Egress(_Part, frozen=True):
@@ -153,10 +190,21 @@ class Sidecar(_Part, frozen=True):
     outbound_traffic_policy: OutboundTrafficPolicy | None = None
 
 
-Spec = Service | PeerAuthentication | AuthorizationPolicy | RateLimitPolicy | ServiceEntry | WorkloadEntry | Sidecar
+Spec = (
+    Service
+    | PeerAuthentication
+    | AuthorizationPolicy
+    | RateLimitPolicy
+    | VirtualService
+    | DestinationRule
+    | BackendTrafficPolicy
+    | ServiceEntry
+    | WorkloadEntry
+    | Sidecar
+)
 Kind = Literal[
-    "Service", "PeerAuthentication", "AuthorizationPolicy", "RateLimitPolicy", "ServiceEntry", "WorkloadEntry",
-    "Sidecar",
+    "Service", "PeerAuthentication", "AuthorizationPolicy", "RateLimitPolicy", "VirtualService", "DestinationRule",
+    "BackendTrafficPolicy", "ServiceEntry", "WorkloadEntry", "Sidecar",
 ]  # fmt: skip
 
 KINDS: Final[dict[str, type[Spec]]] = {
@@ -164,6 +212,9 @@ KINDS: Final[dict[str, type[Spec]]] = {
     "PeerAuthentication": PeerAuthentication,
     "AuthorizationPolicy": AuthorizationPolicy,
     "RateLimitPolicy": RateLimitPolicy,
+    "VirtualService": VirtualService,
+    "DestinationRule": DestinationRule,
+    "BackendTrafficPolicy": BackendTrafficPolicy,
     "ServiceEntry": ServiceEntry,
     "WorkloadEntry": WorkloadEntry,
     "Sidecar": Sidecar,
@@ -173,6 +224,9 @@ API_VERSIONS: Final[dict[str, tuple[str, ...]]] = {
     "PeerAuthentication": _ISTIO_SECURITY,
     "AuthorizationPolicy": _ISTIO_SECURITY,
     "RateLimitPolicy": ("sidecar/v1",),
+    "VirtualService": _ISTIO_NETWORKING,
+    "DestinationRule": _ISTIO_NETWORKING,
+    "BackendTrafficPolicy": ("sidecar/v1",),
     "ServiceEntry": _ISTIO_NETWORKING,
     "WorkloadEntry": _ISTIO_NETWORKING,
     "Sidecar": _ISTIO_NETWORKING,

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from sidecar.addresses import parse_ip
 from sidecar.resources.authorization_lint import lint_policies, services_of
+from sidecar.resources.backend_lint import lint_backends
 from sidecar.resources.conflicts import Finding
 from sidecar.resources.documents import Document, Key
 from sidecar.resources.kinds import (
@@ -23,6 +24,7 @@ from sidecar.resources.kinds import (
 )
 from sidecar.resources.mesh_documents import Mesh
 from sidecar.resources.rate_limit_lint import lint_limits
+from sidecar.resources.routing_lint import lint_routes
 from sidecar.resources.validation import Path, shown
 from sidecar.resources.visibility import asked, matches, selector_of
 
@@ -48,6 +50,8 @@ def lint(mesh: Mesh, changed: Collection[Key] | None = None) -> list[Finding]:
         *_ports(mesh, chosen["PeerAuthentication"]),
         *lint_policies(mesh, chosen["AuthorizationPolicy"]),
         *lint_limits(mesh, chosen["RateLimitPolicy"]),
+        *lint_routes(mesh, chosen["VirtualService"]),
+        *lint_backends(mesh, [*chosen["DestinationRule"], *chosen["BackendTrafficPolicy"]]),
         *_egress(mesh, chosen["Sidecar"]),
         *_hosts(mesh, chosen["ServiceEntry"]),
         *_workload_entries(mesh, chosen["WorkloadEntry"]),

@@ -1,15 +1,16 @@
-"""What documents mean to a proxy without a control plane, which has no identity: AuthorizationPolicies and
-RateLimitPolicies alone. Pure.
+"""What documents mean to a proxy without a control plane, which has no identity: policies, service entries, and the
+routes to these. Pure.
 
 Called by ``document_files`` for ``sidecar --config`` without ``--control``. Without a certificate there is no mutual
-TLS, and services can't be called, so other kinds have no effect. One that closes something is refused: it must not look
-as if it were in force. Selectors look at the labels of the command line, beside those of services in the documents
-that list the proxy's account.
+TLS, and services can't be called, so a route to one leads nowhere, and the kinds that are about services have no
+effect. One that closes something is refused: it must not look as if it were in force. Selectors look at the labels of
+the command line, beside those of services in the documents that list the proxy's account.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from sidecar.resources.conflicts import Finding
 from sidecar.resources.lint import lint
@@ -18,7 +19,10 @@ from sidecar.resources.snapshot import Node
 from sidecar.resources.validation import shown
 from sidecar.resources.visibility import Visibility, applies, labels_of, selector_of
 
-_POLICIES = "AuthorizationPolicy", "RateLimitPolicy"
+_POLICIES: Final = ("AuthorizationPolicy", "RateLimitPolicy")
+_CALLS: Final = (  # a Sidecar's egress hosts bound what is seen of service entries
+    "VirtualService", "DestinationRule", "BackendTrafficPolicy", "ServiceEntry", "WorkloadEntry", "Sidecar",
+)  # fmt: skip
 
 
 def unenforceable(scope: Visibility) -> list[str]:
@@ -55,8 +59,11 @@ def odd_alone(mesh: Mesh, me: Node, labels: Mapping[str, str]) -> Iterator[Findi
 
 def notes_alone(mesh: Mesh, scope: Visibility) -> Iterator[str]:
     """What is odd about these documents as a whole."""
-    others = sorted({document.kind for document in mesh.documents()} - {*_POLICIES})
+    kinds = {document.kind for document in mesh.documents()}
+    others = sorted(kinds - {*_POLICIES, *_CALLS})
     if others:
-        yield f"without --control only {' and '.join(_POLICIES)} are obeyed; {', '.join(others)} have no effect"
-    if not scope.authorization and not scope.rate_limits:
+        verb = "has" if len(others) == 1 else "have"
+        why = "services can't be called without a certificate"
+        yield f"without --control {' and '.join(others)} {verb} no effect: {why}"
+    if not scope.authorization and not scope.rate_limits and (kinds & {*_POLICIES} or not kinds & {*_CALLS}):
         yield f"no {' or '.join(_POLICIES)} applies to this proxy, so every call is allowed"

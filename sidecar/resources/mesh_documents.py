@@ -14,7 +14,16 @@ from typing import Any, Final, TypeVar, cast
 from certs.errors import IdentityError
 from certs.spiffe import parse
 from sidecar.resources.documents import Document, Key
-from sidecar.resources.kinds import KINDS, Service, ServiceEntry
+from sidecar.resources.kinds import (
+    KINDS,
+    BackendTrafficPolicy,
+    DestinationRule,
+    Service,
+    ServiceEntry,
+    VirtualService,
+)
+from sidecar.resources.route_hosts import full_host
+from sidecar.resources.route_tables import EntryHosts, RouteTable
 
 T = TypeVar("T")
 Place = tuple[str, str]  # namespace, name
@@ -30,7 +39,7 @@ class Mesh:
 
     def __init__(self, documents: Iterable[Document] = (), trust_domain: str = "cluster.local") -> None:
         self.trust_domain = trust_domain
-        self._tables: dict[tuple[str, str], object] = {}
+        self._tables: dict[tuple[frozenset[str], str], object] = {}  # by the kinds that it is made of, and its name
         self._remembered: dict[str, Any] = {}
         self._before: tuple[dict[str, Any], list[Document], list[Document]] = (
             {},
@@ -79,7 +88,7 @@ class Mesh:
             old = found.get(document.key[1:])
             went += [] if old is None or document.key in came else [old]
             found[document.key[1:]] = came[document.key] = document
-        mesh._tables = {key: table for key, table in self._tables.items() if key[0] not in touched}
+        mesh._tables = {key: table for key, table in self._tables.items() if key[0].isdisjoint(touched)}
         mesh._before = self._remembered, went, list(came.values())
         return mesh
 
@@ -117,6 +126,33 @@ class Mesh:
         table = self._table(kind, "namespaces", lambda: _by_namespace(self.of(kind)))
         return table.get(namespace, [])
 
+    @property
+    def virtual_services(self) -> RouteTable:
+        """VirtualServices by the services and entries that their hosts name."""
+        return self._route_table("VirtualService", own_namespace=False)
+
+    @property
+    def destination_rules(self) -> RouteTable:
+        """DestinationRules by what their host names in their namespace; those of ROOT_NAMESPACE: in any."""
+        return self._route_table("DestinationRule", own_namespace=True)
+
+    @property
+    def backend_policies(self) -> RouteTable:
+        """BackendTrafficPolicies, likewise."""
+        return self._route_table("BackendTrafficPolicy", own_namespace=True)
+
+    @property
+    def entry_hosts(self) -> EntryHosts:
+        """Service entries by their hosts."""
+        return self._table("ServiceEntry", "hosts", lambda: EntryHosts(self.entries.hosts, self.entries.wild))
+
+    def route_hosts(self, document: Document) -> list[str]:
+        """The full names of the hosts that a VirtualService, DestinationRule or BackendTrafficPolicy is for."""
+        spec = document.spec
+        assert isinstance(spec, VirtualService | DestinationRule | BackendTrafficPolicy)
+        hosts = spec.hosts if isinstance(spec, VirtualService) else [spec.host]
+        return [full_host(host, document.metadata.namespace, self.trust_domain) for host in hosts]
+
     def remembered(
         self, name: str, make: Callable[[], T], update: Callable[[T, list[Document], list[Document]], T]
     ) -> T:
@@ -127,11 +163,22 @@ class Mesh:
             self._remembered[name] = update(before[name], went, came) if name in before else make()
         return cast(T, self._remembered[name])
 
-    def _table(self, kind: str, name: str, make: Callable[[], T]) -> T:
-        found = self._tables.get((kind, name))
+    def _table(self, kind: str, name: str, make: Callable[[], T], *more: str) -> T:
+        """The table of this name, made of this kind (and of ``more``)."""
+        key = frozenset((kind, *more)), name
+        found = self._tables.get(key)
         if found is None:
-            found = self._tables[kind, name] = make()
+            found = self._tables[key] = make()
         return cast(T, found)  # each name has one type
+
+    def _route_table(self, kind: str, *, own_namespace: bool) -> RouteTable:
+        def make() -> RouteTable:
+            documents = self.of(kind)
+            return RouteTable(
+                documents, self.route_hosts, self.entry_hosts, self.trust_domain, own_namespace=own_namespace
+            )
+
+        return self._table(kind, "routes", make, "ServiceEntry")
 
     def _hosts_of_service(self, document: Document) -> list[str]:
         return [self.host_of(document.key[1:])]

@@ -1,7 +1,7 @@
 """The mesh as one proxy is to see it: what the control plane sends, and what documents amount to without one. Pure.
 
 Who makes it: ``visibility``, from documents and endpoints. Who reads it: ``compile``, which makes the Snapshot. On the
-wire it is JSON, ``{"schema": "1.3", "version": "EPOCH.N", "proxy": "spiffe://...", "issued": SECONDS, ...}``; a field
+wire it is JSON, ``{"schema": "1.4", "version": "EPOCH.N", "proxy": "spiffe://...", "issued": SECONDS, ...}``; a field
 that is not known is refused, since something may have to be enforced by it.
 """
 
@@ -13,10 +13,12 @@ from typing import Annotated
 import msgspec
 
 from sidecar.resources.authorization import PolicySpec
+from sidecar.resources.destination_rule import BackendTrafficPolicySpec, DestinationRuleSpec
 from sidecar.resources.rate_limits import LimitPolicySpec
 from sidecar.resources.schema import EndpointSpec, PeerAuthenticationSpec, PortSpec, ServiceSpec
 from sidecar.resources.snapshot import Policy as Policy
 from sidecar.resources.snapshot import Resolution as Resolution
+from sidecar.resources.virtual_service import VirtualServiceSpec
 
 
 class RegisteredSpec(EndpointSpec, frozen=True):
@@ -71,7 +73,18 @@ class EntrySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 class ProxyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
     """All that one proxy obeys. ``version`` is ``EPOCH.N``; ``proxy`` the SPIFFE id that it is for; ``issued`` in
     seconds since the epoch. ``outbound_policy`` None: no document says anything of it. ``authorization``: every policy
-    that applies to the proxy, in the order in which records name them; ``rate_limits``: likewise."""
+    that applies to the proxy, in the order in which records name them; ``rate_limits``: likewise.
+
+    ``virtual_services``: those that the proxy sees, the older first; of two for one host the first counts.
+    ``destination_rules``: first those of the proxy's own namespace, then those of other namespaces, then those of
+    ROOT_NAMESPACE; in each of these three the older first. For a host, in this order of ranks: the proxy's namespace,
+    the namespace of the host's service or entry, ROOT_NAMESPACE. The first rank that has a rule for the host decides
+    alone. In it the most specific ``host`` counts, and all rules with that ``host`` are merged: the first
+    ``trafficPolicy`` counts, and subsets are appended unless one of their name is there. A rule of another namespace
+    than these three is for other hosts. ``backend_traffic_policies``: likewise, and of one host and rank the first
+    counts. ``workload_labels`` are those of each service of the workload, for ``sourceLabels``; they are sent only
+    beside VirtualServices.
+    """
 
     schema: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$")]
     version: str
@@ -82,5 +95,9 @@ class ProxyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     service_entries: list[EntrySpec] = []
     peer_authentication: PeerAuthenticationSpec = PeerAuthenticationSpec()
     outbound_policy: Policy | None = None
+    workload_labels: list[dict[str, str]] = []
     authorization: list[PolicySpec] = []
     rate_limits: list[LimitPolicySpec] = []
+    virtual_services: list[VirtualServiceSpec] = []
+    destination_rules: list[DestinationRuleSpec] = []
+    backend_traffic_policies: list[BackendTrafficPolicySpec] = []

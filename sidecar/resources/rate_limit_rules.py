@@ -16,7 +16,7 @@ import msgspec
 from sidecar.durations import positive_duration
 from sidecar.resources.authorization_rules import check_paths, check_texts, is_block
 from sidecar.resources.kinds import Metadata, RateLimitPolicy
-from sidecar.resources.rate_limits import LimitMatch, LimitOverride, LimitPolicySpec, RateLimit, RequestRate
+from sidecar.resources.rate_limits import Direction, LimitMatch, LimitOverride, LimitPolicySpec, RateLimit, RequestRate
 from sidecar.resources.sni import LABEL
 from sidecar.resources.validation import Path, Problem, shown
 
@@ -35,7 +35,7 @@ _ACCOUNT: Final = re.compile(
     r"(?![0-9.]+\Z)[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII
 )  # no address, no number
 _PRINCIPAL: Final = re.compile(r"([^/*]+)/ns/([^/*]+)/sa/([^/*]+)")
-_NO_ROUTES: Final = "is not supported yet: there are no routes"
+ROUTE: Final = "route"  # the rule of a VirtualService, which is chosen by the caller's proxy
 
 
 def limit_policy_of(metadata: Metadata, spec: RateLimitPolicy) -> LimitPolicySpec:
@@ -45,7 +45,7 @@ def limit_policy_of(metadata: Metadata, spec: RateLimitPolicy) -> LimitPolicySpe
     )
 
 
-def check_limits(limits: Sequence[RateLimit], namespace: str, path: Path) -> Found:
+def check_limits(limits: Sequence[RateLimit], namespace: str, path: Path, direction: Direction = "INBOUND") -> Found:
     """All that is wrong with these limits of a policy in ``namespace``, which are at ``path``."""
     if not limits:
         yield Problem(path, "is empty; a policy has one limit or more")
@@ -59,13 +59,13 @@ def check_limits(limits: Sequence[RateLimit], namespace: str, path: Path) -> Fou
             yield Problem((*at, "name"), why)
         elif names.setdefault(limit.name, index) != index:
             yield Problem((*at, "name"), f"{limit.name} is the name of limits[{names[limit.name]}] already")
-        yield from _limit(limit, namespace, at)
+        yield from _limit(limit, namespace, at, direction)
 
 
-def _limit(limit: RateLimit, namespace: str, at: Path) -> Found:
+def _limit(limit: RateLimit, namespace: str, at: Path, direction: Direction) -> Found:
     if limit.rate is None and limit.total is None and limit.connections is None and limit.bytes_per_second is None:
         yield Problem(at, "limits nothing; add rate, total, connections or bytesPerSecond")
-    yield from _key(limit, at)
+    yield from _key(limit, at, direction)
     if limit.match is not None:
         yield from _match(limit.match, (*at, "match"))
     for name, rate in (("rate", limit.rate), ("total", limit.total)):
@@ -89,19 +89,22 @@ def _limit(limit: RateLimit, namespace: str, at: Path) -> Found:
                 yield Problem((*at, name), f"has no field; there are {fields}")
 
 
-def _key(limit: RateLimit, at: Path) -> Found:
+def _key(limit: RateLimit, at: Path, direction: Direction) -> Found:
     seen: set[str] = set()
     for index, part in enumerate(limit.key):
         where: Path = (*at, "key", index)
         header = HEADER.fullmatch(part)
         if header is not None:
             yield from _header(header[1], where)
-        elif part == "route":
-            yield Problem(where, f"route {_NO_ROUTES}")
+        elif part == ROUTE:
+            if direction != "OUTBOUND":
+                yield Problem(where, "route is known to the caller's proxy alone; write direction: OUTBOUND")
         elif part.startswith("request.headers"):
             yield Problem(where, f"{shown(part)} names no header; write request.headers[NAME]")
         elif part not in PARTS:
-            yield Problem(where, f"{shown(part)} is not a key; there are {', '.join(PARTS)}, request.headers[NAME]")
+            yield Problem(
+                where, f"{shown(part)} is not a key; there are {', '.join(PARTS)}, {ROUTE}, request.headers[NAME]"
+            )
         if part.lower() in seen:
             yield Problem(where, f"{shown(part)} stands here twice")
         seen.add(part.lower())

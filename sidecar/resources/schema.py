@@ -14,6 +14,7 @@ import msgspec
 from sidecar.resources.snapshot import Reach
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+EndpointWeight = Annotated[int, msgspec.Meta(ge=1, le=4_294_967_295)]
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
@@ -31,13 +32,15 @@ class PortSpec(_Part, frozen=True):
 
 class EndpointSpec(_Part, frozen=True):
     """Where a service is reached: ``port`` for its only port, or for all of them where it is ``direct``; ``ports`` by
-    the names of the service's ports; neither: its ``targetPort``."""
+    the names of the service's ports; neither: its ``targetPort``. ``weight``: how many calls it gets, beside those of
+    the others."""
 
     address: str
     port: Port | None = None
     ports: dict[str, Port] = {}
     mode: Reach = "captured"
     labels: dict[str, str] = {}
+    weight: EndpointWeight = 1
 
 
 class ServiceSpec(_Part, frozen=True):
@@ -98,7 +101,7 @@ KNOWN: Final[dict[type, dict[str, str]]] = {
         "nodePort": _LATER,
     },
     EndpointSpec: {
-        "weight": _LATER, "locality": _LATER, "network": _LATER, "ttl": _LATER, "hostname": _LATER,
+        "locality": _LATER, "network": _LATER, "ttl": _LATER, "hostname": _LATER,
         "serviceAccount": "is not taken from an endpoint: the service lists who may serve it, in serviceAccounts",
     },
     PeerAuthenticationSpec: {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from sidecar.addresses import Address, parse_ip
 from sidecar.resources.protocols import WORDS, protocol_of
@@ -24,7 +24,26 @@ _WORD: Final = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME: Final = re.compile(rf"{_WORD}(?:\.{_WORD})*", re.ASCII)
 _NAME_CHARS: Final = 253
 
-Places = dict[int, dict[tuple[str, int], Address]]  # by the entry's port, each once
+NO_LABELS: Final[tuple[tuple[str, str], ...]] = ()
+
+
+class Spot(NamedTuple):
+    """Where a port of an entry is dialed, and what its endpoint says beside that."""
+
+    address: Address
+    labels: tuple[tuple[str, str], ...]
+    weight: int
+
+
+class Spots(NamedTuple):
+    """All of a port, as ``EntryPort`` has them."""
+
+    places: tuple[Address, ...] = ()
+    labels: tuple[tuple[tuple[str, str], ...], ...] = ()
+    weights: tuple[int, ...] = ()
+
+
+Places = dict[int, dict[tuple[str, int], Spot]]  # by the entry's port, each once
 
 
 def add_entry(
@@ -39,11 +58,11 @@ def add_entry(
     addresses = tables.addresses(spec.addresses, (*path, "addresses"))
     places: Places = {port.port: {} for port in spec.ports}
     yield from _places(tables, spec, endpoints, places, path)
+    spots = {number: _spots(list(found.values())) for number, found in places.items()}
     ports: list[EntryPort] = []
     for host in hosts:
         for port in spec.ports:
-            found = tuple(places[port.port].values())
-            ports.append(_port(spec, host, port, found, addresses))
+            ports.append(_port(spec, host, port, spots[port.port], addresses))
             tables.hosts.setdefault(host.encode(), {}).setdefault(port.port, ports[-1])
             for address in addresses:
                 tables.entry_targets.setdefault((address, port.port), ports[-1])
@@ -66,9 +85,15 @@ def _hosts(tables: SnapshotBuilder, texts: list[str], path: Path) -> Iterator[st
             yield host
 
 
-def _port(
-    spec: EntrySpec, host: str, port: PortSpec, places: tuple[Address, ...], addresses: tuple[str, ...]
-) -> EntryPort:
+def _spots(found: list[Spot]) -> Spots:
+    return Spots(
+        tuple([each.address for each in found]),
+        tuple([each.labels for each in found]) if any(each.labels for each in found) else (),
+        tuple([each.weight for each in found]) if any(each.weight != 1 for each in found) else (),
+    )
+
+
+def _port(spec: EntrySpec, host: str, port: PortSpec, spots: Spots, addresses: tuple[str, ...]) -> EntryPort:
     return EntryPort(
         host=host,
         port=port.port,
@@ -76,8 +101,11 @@ def _port(
         protocol=protocol_of(port.port, port.name, port.app_protocol if port.app_protocol in WORDS else ""),
         resolution=spec.resolution,
         target=port.target_port or port.port,
-        places=places,
+        places=spots.places,
         addresses=addresses,
+        namespace=spec.namespace,
+        place_labels=spots.labels,
+        place_weights=spots.weights,
     )
 
 
@@ -94,9 +122,10 @@ def _places(
         host = each.address.lower().removesuffix(".")
         if spec.resolution != "DNS" or not _is_name(host) or parse_ip(host) is not None:
             host = tables.address(each.address, at)
+        labels = tuple(sorted(each.labels.items())) if each.labels else NO_LABELS
         for port in spec.ports if host else ():
             number = dialed(each, port)
-            places[port.port][host, number] = Address(host, number)
+            places[port.port].setdefault((host, number), Spot(Address(host, number), labels, each.weight))
             done += 1
             if done % A_STEP == 0:
                 yield

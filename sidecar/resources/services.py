@@ -185,7 +185,8 @@ def _endpoints(
             number, rows = dialed(each, port), found[port.port]
             free = [address for address in addresses if address and (address, number) not in rows]
             if free:
-                row = Row(index, since, Endpoint(free[0], number, each.mode, labels, tuple(free[1:])), called)
+                endpoint = Endpoint(free[0], number, each.mode, labels, tuple(free[1:]), each.weight)
+                row = Row(index, since, endpoint, called)
                 rows.update(((address, number), row) for address in free)
                 if strict:
                     _reach(tables, (free[0], number), each, at)

@@ -24,9 +24,13 @@ from sidecar.resources.sni import Sni
 
 if TYPE_CHECKING:  # a proxy without documents does not load these
     from sidecar.resources.authorization import PolicySpec
+    from sidecar.resources.destination_rule import BackendTrafficPolicySpec, DestinationRuleSpec
     from sidecar.resources.rate_limits import LimitPolicySpec
+    from sidecar.resources.virtual_service import VirtualServiceSpec
 
-SCHEMA: Final = "1.3"  # 1.1: of an endpoint ``alsoAt`` and ``unwell``; 1.2: ``authorization``; 1.3: ``rateLimits``
+# 1.1: of an endpoint ``alsoAt`` and ``unwell``; 1.2: ``authorization``; 1.3: ``rateLimits``; 1.4: ``virtualServices``,
+# ``destinationRules``, ``backendTrafficPolicies``
+SCHEMA: Final = "1.4"
 
 ANSWERED: Final = 8  # endpoints whose addresses stand for a service that has none; a connection to one goes to any
 
@@ -82,7 +86,8 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
 
     ``captured``: the app's own address and port, which the peer's rules lead to its sidecar. ``direct``: the peer's
     inbound listener itself, which needs the SNI to know which port is meant. ``address`` is an IP address in canonical
-    form, ``others`` are further ones of the same endpoint, of either family; labels serve subsets only.
+    form, ``others`` are further ones of the same endpoint, of either family; labels serve subsets only. ``weight``, 1
+    or more, is its share of calls beside those of the others.
     """
 
     address: str
@@ -90,6 +95,7 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
     mode: Reach = "captured"
     labels: tuple[tuple[str, str], ...] = ()
     others: tuple[str, ...] = ()
+    weight: int = 1
 
     def __str__(self) -> str:
         return str(Address(self.address, self.port))
@@ -98,6 +104,13 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
     def addresses(self) -> tuple[str, ...]:
         """All of them, in the order in which they are dialed."""
         return (self.address, *self.others)
+
+    @property
+    def place(self) -> Endpoint:
+        """Where it is alone: what identifies it while its labels and its weight change."""
+        if not self.labels and self.weight == 1:
+            return self
+        return Endpoint(self.address, self.port, self.mode, (), self.others)
 
 
 class ServicePort(msgspec.Struct, frozen=True, gc=False):
@@ -152,7 +165,8 @@ class EntryPort(msgspec.Struct, frozen=True, gc=False):
 
     ``host`` is as written, ``*.`` in front takes every name below. ``places`` are where it is dialed: IP addresses, or
     names with DNS; empty with NONE, and with DNS where the name that was called is looked up. ``addresses`` stand for
-    it.
+    it. ``place_labels`` and ``place_weights`` are those of ``places``, in the same order; each is empty where none of
+    them has labels, or a weight other than 1.
     """
 
     host: str
@@ -163,6 +177,9 @@ class EntryPort(msgspec.Struct, frozen=True, gc=False):
     target: int  # where the name that was called is dialed
     places: tuple[Address, ...] = ()
     addresses: tuple[str, ...] = ()
+    namespace: str = ""  # of the service entry
+    place_labels: tuple[tuple[tuple[str, str], ...], ...] = ()
+    place_weights: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -187,7 +204,7 @@ class Declared(msgspec.Struct, frozen=True, gc=False):
 UNDECLARED: Final = Declared()
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class Snapshot(msgspec.Struct, frozen=True, weakref=True):
     """What the proxy obeys. Made by ``resources.compile`` or ``resources.incremental_compile``; the tables at the end
     are its own.
 
@@ -196,6 +213,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     documents say of it; see ``policy.egress`` for what is in force. ``shared`` has the protocols of each place to
     which service ports of several lead. ``policies`` are all AuthorizationPolicies that apply to this proxy, those of
     the root namespace first, then by namespace and name; ``limits`` are all RateLimitPolicies, likewise.
+    ``virtual_services``, ``destination_rules`` and ``backend_policies`` are in the order in which they count;
+    ``routing`` is what the feed compiled of them.
     """
 
     source: Source = "none"
@@ -215,12 +234,22 @@ class Snapshot(msgspec.Struct, frozen=True):
     policies: tuple[PolicySpec, ...] = ()
     limits: tuple[LimitPolicySpec, ...] = ()
     rules: object = None  # what was compiled of the policies, by the feed; None: nothing yet
+    virtual_services: tuple[VirtualServiceSpec, ...] = ()
+    destination_rules: tuple[DestinationRuleSpec, ...] = ()
+    backend_policies: tuple[BackendTrafficPolicySpec, ...] = ()
+    labels: tuple[Mapping[str, str], ...] = ()  # of the app's services, for the sourceLabels of routes
+    routing: object = None  # likewise, of the documents of traffic
     schema: str = SCHEMA
 
     @property
     def own(self) -> Service | None:
         """The app's own service, where it has one that is defined here."""
         return self.services.get((self.me.namespace, self.me.service))
+
+    @property
+    def has_traffic_rules(self) -> bool:
+        """Whether documents say how calls are routed, or how destinations are called."""
+        return bool(self.virtual_services or self.destination_rules or self.backend_policies)
 
     def by_name(self, host: bytes | str) -> Service | None:
         """The service of this name: its bare name (for callers of its own namespace), ``name.namespace``, that with

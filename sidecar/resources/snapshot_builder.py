@@ -8,12 +8,14 @@ they are.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from certs import spiffe
 from certs.errors import IdentityError
 from sidecar.addresses import parse_ip
 from sidecar.resources.authorization import PolicySpec
+from sidecar.resources.destination_rule import BackendTrafficPolicySpec, DestinationRuleSpec
 from sidecar.resources.protocols import Protocol
 from sidecar.resources.proxy_config import Policy
 from sidecar.resources.rate_limits import LimitPolicySpec
@@ -34,6 +36,7 @@ from sidecar.resources.snapshot import (
 )
 from sidecar.resources.sni import LABEL
 from sidecar.resources.validation import Path, Problem, shown
+from sidecar.resources.virtual_service import VirtualServiceSpec
 
 MOST_PROBLEMS: Final = 1000  # that are remembered; nobody reads more
 A_STEP: Final = 64  # endpoints that are looked at in one step: some 0.3 ms
@@ -124,6 +127,10 @@ class SnapshotBuilder:
         outbound_policy: Policy | None = None,
         policies: tuple[PolicySpec, ...] = (),
         limits: tuple[LimitPolicySpec, ...] = (),
+        virtual_services: tuple[VirtualServiceSpec, ...] = (),
+        destination_rules: tuple[DestinationRuleSpec, ...] = (),
+        backend_policies: tuple[BackendTrafficPolicySpec, ...] = (),
+        labels: tuple[Mapping[str, str], ...] = (),
     ) -> Snapshot:
         """What the work came to. The tables must not be changed any more."""
         default, modes = _modes(peer_authentication, me)
@@ -144,6 +151,10 @@ class SnapshotBuilder:
             outbound_policy=outbound_policy,
             policies=policies,
             limits=limits,
+            virtual_services=virtual_services,
+            destination_rules=destination_rules,
+            backend_policies=backend_policies,
+            labels=labels,
         )
 
 

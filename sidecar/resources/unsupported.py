@@ -9,8 +9,19 @@ from __future__ import annotations
 from typing import Final
 
 from sidecar.resources.authorization import Source
+from sidecar.resources.destination_rule import (
+    BackendRetry,
+    LoadBalancerSettings,
+    PortTrafficPolicy,
+    RetryBudget,
+    RetryRatioBudget,
+    Subset,
+    TrafficPolicy,
+)
 from sidecar.resources.kinds import (
     AuthorizationPolicy,
+    BackendTrafficPolicy,
+    DestinationRule,
     Egress,
     EntryPort,
     Host,
@@ -22,12 +33,26 @@ from sidecar.resources.kinds import (
     Service,
     ServiceEntry,
     Sidecar,
+    VirtualService,
     WorkloadEntry,
     WorkloadSelector,
 )
 from sidecar.resources.rate_limits import RateLimit
 from sidecar.resources.schema import KNOWN as OF_MESH_FILES
 from sidecar.resources.schema import EndpointSpec, PortSpec
+from sidecar.resources.virtual_service import (
+    Abort,
+    CorsPolicy,
+    Delay,
+    Destination,
+    HTTPMatchRequest,
+    HTTPRedirect,
+    HTTPRoute,
+    L4MatchAttributes,
+    PortSelector,
+    StringMatch,
+    TLSMatchAttributes,
+)
 
 _LATER: Final = "is not supported yet; leave it out"
 _PLAIN: Final = (
@@ -37,13 +62,21 @@ _PLAIN: Final = (
 _JWT: Final = "is not supported yet: no JSON Web Token is read"
 _TRUST_DOMAINS: Final = 'is not supported yet; write principals, for example "TRUST-DOMAIN/*"'
 
+_UPSTREAMS: Final = "is not supported yet: upstreams are neither limited nor ejected; leave it out"
+_TLS: Final = (
+    "is not supported yet: services with a sidecar are called with mutual TLS, and other hosts as the app speaks; "
+    "leave it out"
+)
+_SUBNET: Final = "is not supported; write sourceLabels or sourceNamespace"
+_PER_POLICY: Final = {"connectionPool": _UPSTREAMS, "outlierDetection": _UPSTREAMS, "tls": _TLS}
+
 SET_BY_SERVERS: Final = frozenset(
     {"uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "selfLink"}
 )
 """Of metadata: what is left aside, since a server adds it to what it shows."""
 
 _WORKLOAD: Final = {
-    "weight": _LATER, "locality": _LATER, "network": _LATER, "serviceAccount": _PLAIN,
+    "locality": _LATER, "network": _LATER, "serviceAccount": _PLAIN,
     "port": "is written ports here, by the names of the ports",
     "mode": "is not a field here: nobody of these has a sidecar",
 }  # fmt: skip
@@ -93,6 +126,61 @@ KNOWN: Final[dict[type, dict[str, str]]] = {
         "maxTokens": "is written rate.burst here", "fillInterval": "is written rate.per here",
         "tokensPerFill": "is written rate.requests here", "limit": "is written rate here",
     },
+    VirtualService: {
+        "host": "is written hosts here, a list", "gateway": "is written gateways here, a list",
+        "routes": "is written http, tcp or tls here", "selector": _LATER, "parentRefs": "is written gateways here",
+    },
+    HTTPRoute: {
+        "delegate": "is not supported yet; write the routes of the delegate here",
+        "websocketUpgrade": "is not supported any more: a WebSocket needs no word; leave it out",
+        "appendHeaders": "is written headers.request.add here",
+        "appendRequestHeaders": "is written headers.request.add here",
+        "appendResponseHeaders": "is written headers.response.add here",
+        "removeRequestHeaders": "is written headers.request.remove here",
+        "removeResponseHeaders": "is written headers.response.remove here",
+        "retry": "is written retries here", "matches": "is written match here", "filters": _LATER,
+        "backendRefs": "is written route here", "timeouts": "is written timeout and retries.perTryTimeout here",
+    },
+    HTTPMatchRequest: {
+        "statPrefix": "is not supported yet: metrics name the route, http[].name; leave it out",
+        "path": "is written uri here", "host": "is written authority here", "sourceSubnet": _SUBNET,
+    },
+    StringMatch: {"suffix": "is not supported; write a regex", "ignoreCase": "is not supported; write (?i) in a regex"},
+    Destination: {"name": "is written host here", "namespace": "is a part of the host here: NAME.NAMESPACE.svc...."},
+    PortSelector: {"name": "is not supported; write number"},
+    HTTPRedirect: {"redirectPort": "is written port here", "statusCode": "is written redirectCode here"},
+    Delay: {"exponentialDelay": "is not supported yet; write fixedDelay"},
+    Abort: {
+        "grpcStatus": "is not supported yet: no gRPC is served; write httpStatus",
+        "http2Error": "is not supported yet: no HTTP/2 is served; write httpStatus",
+        "percent": "is written percentage: {value: NUMBER} here",
+    },
+    CorsPolicy: {"allowOrigin": "is not supported any more; write allowOrigins, with exact, prefix or regex each"},
+    L4MatchAttributes: {"sourceSubnet": _SUBNET},
+    TLSMatchAttributes: {"sourceSubnet": _SUBNET, "sni": "is written sniHosts here, a list"},
+    DestinationRule: {
+        "hosts": "is written host here, one for each document", "selector": "is written workloadSelector here",
+    },
+    TrafficPolicy: {
+        **_PER_POLICY, "tunnel": "is not supported yet; leave it out",
+        "proxyProtocol": "is not supported yet; leave it out",
+    },
+    PortTrafficPolicy: {**_PER_POLICY, "retryBudget": "is of the whole destination; write it in trafficPolicy"},
+    LoadBalancerSettings: {
+        "consistentHash": _LATER, "localityLbSetting": _LATER, "warmup": _LATER, "warmupDurationSecs": _LATER,
+    },
+    Subset: {"selector": "is written labels here"},
+    RetryBudget: {
+        "budgetPercent": "is written percent here",
+        **dict.fromkeys(("retryRatio", "minRetriesPerSecond", "ttl"), "is a field of a BackendTrafficPolicy"),
+    },
+    BackendTrafficPolicy: {
+        "targetRefs": "is written host here", "targetRef": "is written host here", "hosts": "is written host here",
+    },
+    RetryRatioBudget: dict.fromkeys(("percent", "minRetryConcurrency"), "is a field of a DestinationRule, retryBudget"),
+    BackendRetry: dict.fromkeys(
+        ("attempts", "perTryTimeout", "retryOn", "backoff"), "is a field of a VirtualService, http[].retries"
+    ),
     ServiceEntry: {
         "subjectAltNames": _PLAIN,
         "location=MESH_INTERNAL": "is not supported yet: where there are sidecars write a Service, and where there are "
@@ -123,9 +211,9 @@ _KIND_LATER: Final = "is not supported yet"
 OTHER_KINDS: Final[dict[str, str]] = {
     kind: f"{kind} {_KIND_LATER}"
     for kind in (
-        "DestinationRule", "EnvoyFilter", "Gateway", "GatewayClass", "GRPCRoute", "HTTPRoute",
+        "EnvoyFilter", "Gateway", "GatewayClass", "GRPCRoute", "HTTPRoute",
         "ProxyConfig", "ReferenceGrant", "RequestAuthentication", "TCPRoute", "Telemetry",
-        "TLSRoute", "VirtualService", "WasmPlugin", "WorkloadGroup",
+        "TLSRoute", "WasmPlugin", "WorkloadGroup",
     )
 } | {
     "List": "List is not supported yet; write the documents one after the other, with --- between them",

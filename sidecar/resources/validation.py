@@ -120,13 +120,15 @@ def _fits(hint: Any, value: object) -> bool:
 def _wanted(hint: Any) -> str:
     """What a type hint asks for, in words."""
     if get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(map(str, get_args(hint)))
+        return "one of " + ", ".join(str(each) for each in get_args(hint) if each)
     if get_origin(hint) is Annotated:
         bounds = get_args(hint)[1]
         what = "a port" if bounds.le == 65535 else "a whole number"
         return f"{what} from {bounds.ge} to {bounds.le}"
     if hint is str:
         return "text; put it in quotes"
+    if hint is float:
+        return "a number"
     if hint is bool:
         return "true or false, without quotes"
     return _wanted(get_args(hint)[0])  # a union with None, which nobody has to write

@@ -12,6 +12,7 @@ Who calls it: the control plane for each identity, ``sidecar --config`` for its 
 - AuthorizationPolicy, RateLimitPolicy: all apply together, whatever their rank. Those of the workload's namespace and
   of ROOT_NAMESPACE without a selector, and those with one that matches; one in ROOT_NAMESPACE selects workloads of any
   namespace.
+- VirtualService, DestinationRule, BackendTrafficPolicy: see ``route_visibility``.
 - A workload's labels are those of a service of its namespace whose ``serviceAccounts`` list its account: a selector has
   to match one of them whole.
 """
@@ -26,25 +27,33 @@ from certs.spiffe import SpiffeId
 from sidecar.addresses import parse_ip
 from sidecar.resources.authorization import PolicySpec
 from sidecar.resources.authorization_rules import policy_of
+from sidecar.resources.destination_rule import BackendTrafficPolicySpec, DestinationRuleSpec
 from sidecar.resources.documents import Document
 from sidecar.resources.field_rules import service_of
 from sidecar.resources.kinds import (
     ROOT_NAMESPACE,
     AuthorizationPolicy,
+    BackendTrafficPolicy,
+    DestinationRule,
     Egress,
     PeerAuthentication,
     RateLimitPolicy,
     Service,
     ServiceEntry,
     Sidecar,
+    VirtualService,
     WorkloadEntry,
 )
 from sidecar.resources.mesh_documents import Exports, Mesh, Place
 from sidecar.resources.proxy_config import EntrySpec, ProxyConfig, RegisteredSpec, ResolvedService, told
 from sidecar.resources.rate_limit_rules import limit_policy_of
 from sidecar.resources.rate_limits import LimitPolicySpec
+from sidecar.resources.route_scope import backend_policy_of, destination_rule_of, virtual_service_of
+from sidecar.resources.route_tables import Seen
+from sidecar.resources.route_visibility import backend_policies, destination_rules, virtual_services
 from sidecar.resources.schema import EndpointSpec, MutualTls, PeerAuthenticationSpec, PortSpec
 from sidecar.resources.snapshot import SCHEMA, Policy
+from sidecar.resources.virtual_service import VirtualServiceSpec
 
 Labels = Mapping[str, str]
 
@@ -52,7 +61,8 @@ Labels = Mapping[str, str]
 class Visibility(msgspec.Struct, frozen=True):
     """What an identity is to see, by documents alone. ``services`` and ``entries`` are (namespace, name),
     sorted; of entries those of the own namespace first, since the first one counts where two have the same host.
-    ``authorization`` and ``rate_limits``: those of ROOT_NAMESPACE first, then by namespace and name."""
+    ``authorization`` and ``rate_limits``: those of ROOT_NAMESPACE first, then by namespace and name. The last three are
+    (namespace, name) in the order in which they count."""
 
     services: tuple[Place, ...]
     entries: tuple[Place, ...]
@@ -60,6 +70,10 @@ class Visibility(msgspec.Struct, frozen=True):
     outbound_policy: Policy | None
     authorization: tuple[PolicySpec, ...] = ()
     rate_limits: tuple[LimitPolicySpec, ...] = ()
+    virtual_services: tuple[Place, ...] = ()
+    destination_rules: tuple[Place, ...] = ()
+    backend_policies: tuple[Place, ...] = ()
+    labels: tuple[Labels, ...] = ()  # of the workload: those of each of its services
 
 
 def scope_of(mesh: Mesh, namespace: str, service_account: str, more: Iterable[Labels] = ()) -> Visibility:
@@ -75,13 +89,18 @@ def scope_of(mesh: Mesh, namespace: str, service_account: str, more: Iterable[La
         set(_asked(table, egress, namespace) if egress else _default(table, namespace))
         for table in (mesh.services, mesh.entries)
     )
+    seen = Seen(services.union(own), entries)
     return Visibility(
-        tuple(sorted(services.union(own))),
+        tuple(sorted(seen.services)),
         tuple(sorted(entries, key=lambda place: (place[0] != namespace, place))),
         _peer_authentication(_ranked(mesh, "PeerAuthentication", namespace, labels)),
         policy,
         tuple(policy_spec(mesh, place) for place in _policies(mesh, "AuthorizationPolicy", namespace, labels)),
         tuple(limit_policy_spec(mesh, place) for place in _policies(mesh, "RateLimitPolicy", namespace, labels)),
+        virtual_services(mesh, namespace, seen, bounded=bool(egress)),
+        destination_rules(mesh, namespace, seen, labels),
+        backend_policies(mesh, namespace, seen),
+        tuple(labels),
     )
 
 
@@ -124,7 +143,10 @@ def entry_spec(mesh: Mesh, place: Place, virtual: tuple[str, ...] = ()) -> Entry
     document = mesh.of("ServiceEntry")[place]
     spec = document.spec
     assert isinstance(spec, ServiceEntry)
-    endpoints = [EndpointSpec(address=each.address, ports=each.ports, labels=each.labels) for each in spec.endpoints]
+    endpoints = [
+        EndpointSpec(address=each.address, ports=each.ports, labels=each.labels, weight=each.weight)
+        for each in spec.endpoints
+    ]
     if spec.workload_selector is not None:
         endpoints.extend(_selected(mesh, place[0], spec))
     return EntrySpec(
@@ -155,6 +177,27 @@ def limit_policy_spec(mesh: Mesh, place: Place) -> LimitPolicySpec:
     return limit_policy_of(document.metadata, document.spec)
 
 
+def virtual_service_spec(mesh: Mesh, place: Place) -> VirtualServiceSpec:
+    """A VirtualService as proxies are told it. Likewise."""
+    document = mesh.of("VirtualService")[place]
+    assert isinstance(document.spec, VirtualService)
+    return virtual_service_of(document.metadata, document.spec, mesh.trust_domain)
+
+
+def destination_rule_spec(mesh: Mesh, place: Place) -> DestinationRuleSpec:
+    """A DestinationRule as proxies are told it. Likewise."""
+    document = mesh.of("DestinationRule")[place]
+    assert isinstance(document.spec, DestinationRule)
+    return destination_rule_of(document.metadata, document.spec, mesh.trust_domain)
+
+
+def backend_policy_spec(mesh: Mesh, place: Place) -> BackendTrafficPolicySpec:
+    """A BackendTrafficPolicy as proxies are told it. Likewise."""
+    document = mesh.of("BackendTrafficPolicy")[place]
+    assert isinstance(document.spec, BackendTrafficPolicy)
+    return backend_policy_of(document.metadata, document.spec, mesh.trust_domain)
+
+
 def scoped_mesh(
     mesh: Mesh,
     identity: SpiffeId,
@@ -183,6 +226,10 @@ def scoped_mesh(
         outbound_policy=scope.outbound_policy,
         authorization=list(scope.authorization),
         rate_limits=list(scope.rate_limits),
+        virtual_services=[virtual_service_spec(mesh, place) for place in scope.virtual_services],
+        destination_rules=[destination_rule_spec(mesh, place) for place in scope.destination_rules],
+        backend_traffic_policies=[backend_policy_spec(mesh, place) for place in scope.backend_policies],
+        workload_labels=list(map(dict, scope.labels)) if scope.virtual_services and any(scope.labels) else [],
     )
 
 
@@ -303,4 +350,4 @@ def _selected(mesh: Mesh, namespace: str, entry: ServiceEntry) -> Iterator[Endpo
         place = spec.address, *sorted(ports.items())
         if place not in seen:
             seen.add(place)
-            yield EndpointSpec(address=spec.address, ports=ports, labels=spec.labels)
+            yield EndpointSpec(address=spec.address, ports=ports, labels=spec.labels, weight=spec.weight)

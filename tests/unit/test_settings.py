@@ -150,7 +150,8 @@ def test_a_wrong_twin_under_a_right_flag_does_no_harm() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("10", 10), ("10s", 10), ("250ms", 0.25), ("5m", 300), ("1h", 3600), ("0", 0), ("1.5", 1.5), ("0.5h", 1800)],
+    [("10", 10), ("10s", 10), ("250ms", 0.25), ("5m", 300), ("1h", 3600), ("0", 0), ("1.5", 1.5), ("0.5h", 1800)]
+    + [("1h2m", 3720), ("1m1.5s", 61.5), ("1s250ms", 1.25)],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert value_parsers.duration(text) == pytest.approx(seconds)
@@ -158,7 +159,8 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "10 s", "-1", "+1", "nan", "inf", "1e3", "1_000", "١", "10S", "10d", "ms", ".", "1.", "10s ", "10\n"],
+    ["", " ", "10 s", "-1", "+1", "nan", "inf", "1e3", "1_000", "١", "10S", "10d", "ms", ".", "1.", "10s ", "10\n"]
+    + ["1h2", "1h 2m", "1h-2m", "1s" * 9],
 )
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):

@@ -8,13 +8,15 @@ from textwrap import dedent
 from sidecar.resources.document_files import Config, read_config
 from sidecar.resources.mesh_documents import Mesh
 
+OURS = ("Service", "RateLimitPolicy", "BackendTrafficPolicy")
 ISTIO = dict.fromkeys(("PeerAuthentication", "AuthorizationPolicy"), "security.istio.io/v1")
+OURS = ("Service", "RateLimitPolicy", "BackendTrafficPolicy")
 
 
 def doc(kind: str, where: str, spec: str, labels: str = "{}") -> str:
     """One document: ``where`` is ``namespace/name``, ``spec`` a flow mapping."""
     namespace, _, name = where.partition("/")
-    version = "sidecar/v1" if kind in ("Service", "RateLimitPolicy") else ISTIO.get(kind, "networking.istio.io/v1")
+    version = "sidecar/v1" if kind in OURS else ISTIO.get(kind, "networking.istio.io/v1")
     head = (
         f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}, labels: {labels}}}\n"
     )
@@ -40,7 +42,7 @@ def read(*texts: str) -> Config:
 def mesh(*texts: str) -> Mesh:
     """Of documents in which nothing is wrong."""
     found = read("".join(texts))
-    assert found.problems == ()
+    assert found.problems == (), found.problems
     assert found.mesh is not None
     return found.mesh
 

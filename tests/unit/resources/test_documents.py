@@ -16,82 +16,7 @@ from sidecar.resources.kinds import API_VERSIONS, KINDS
 from sidecar.resources.unsupported import KNOWN, OTHER_KINDS
 from sidecar.resources.validation import shape
 from tests.unit.resources.docs import entry, read, service
-
-WEB: dict[str, Any] = {
-    "apiVersion": "sidecar/v1",
-    "kind": "Service",
-    "metadata": {"name": "web", "namespace": "shop", "labels": {"app.kubernetes.io/name": "web"}},
-    "spec": {
-        "ports": [{"port": 80, "name": "http", "appProtocol": "http", "targetPort": 8080}],
-        "serviceAccounts": ["web"],
-        "subjectAltNames": ["spiffe://other.example/ns/shop/sa/web"],
-        "addresses": ["10.96.0.7"],
-        "endpoints": [{"address": "10.0.0.7", "ports": {"http": 9090}, "labels": {"version": "v2"}}],
-        "exportTo": [".", "front"],
-    },
-}
-SPECS: dict[str, dict[str, Any]] = {
-    "PeerAuthentication": {
-        "selector": {"matchLabels": {"app": "web"}},
-        "mtls": {"mode": "PERMISSIVE"},
-        "portLevelMtls": {"8080": {"mode": "DISABLE"}, "80": {}},
-    },
-    "AuthorizationPolicy": {
-        "selector": {"matchLabels": {"app": "web"}},
-        "action": "DENY",
-        "rules": [
-            {
-                "from": [
-                    {"source": {"principals": ["*/ns/shop/sa/web"], "notIpBlocks": ["10.0.0.0/8", "2001:db8::1"]}}
-                ],
-                "to": [{"operation": {"hosts": ["*.example.com"], "ports": ["80"], "notPaths": ["/{*}/x/{**}"]}}],
-                "when": [{"key": "request.headers[X-Team]", "values": ["a*"], "notValues": ["abc"]}],
-            },
-            {},
-        ],
-    },
-    "RateLimitPolicy": {
-        "selector": {"matchLabels": {"app": "web"}},
-        "direction": "OUTBOUND",
-        "mode": "SHADOW",
-        "xRateLimitHeaders": True,
-        "limits": [
-            {
-                "name": "calls",
-                "key": ["source.principal", "request.headers[x-team]"],
-                "match": {"methods": ["GET"], "paths": ["/a/{*}"], "hosts": ["b"], "headers": {"x-a": ["b*"]}},
-                "rate": {"requests": 5, "per": "1s", "burst": 7},
-                "overrides": [{"source": "cron", "requests": 1, "per": "1m", "burst": 2}],
-                "total": {"requests": 9, "per": "1s"},
-                "fairShare": True,
-                "maxKeys": 10,
-            },
-            {
-                "name": "connections",
-                "key": ["source.ip"],
-                "prefixLength": 48,
-                "connections": {"max": 5, "perSecond": 7},
-                "bytesPerSecond": {"received": 5000, "sent": 7000},
-            },
-            {"name": "window", "rate": {"requests": 5, "per": "1h"}, "algorithm": "sliding-window"},
-        ],
-    },
-    "ServiceEntry": {
-        "hosts": ["api.example.com", "*.example.net"],
-        "addresses": ["192.0.2.7", "2001:db8::7"],
-        "ports": [{"number": 443, "name": "tls", "protocol": "TLS", "targetPort": 8443}],
-        "location": "MESH_EXTERNAL",
-        "resolution": "STATIC",
-        "endpoints": [{"address": "192.0.2.8", "ports": {"tls": 9443}, "labels": {"zone": "a"}}],
-        "exportTo": ["*"],
-    },
-    "WorkloadEntry": {"address": "vm.example.com", "ports": {"tls": 443}, "labels": {"app": "vm"}},
-    "Sidecar": {
-        "workloadSelector": {"labels": {"app": "web"}},
-        "egress": [{"hosts": ["./*", "*/*.example.com", "shop/web.shop.svc.cluster.local", "~/*"]}],
-        "outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"},
-    },
-}
+from tests.unit.resources.specs import SPECS, WEB
 
 
 def value(kind: str, version: str = "") -> dict[str, Any]:
@@ -162,7 +87,7 @@ def test_all_problems_of_all_documents_are_told_in_the_order_of_their_lines() ->
     text = "\n".join(
         [
             "apiVersion: networking.istio.io/v1",
-            "kind: VirtualService",
+            "kind: Gateway",
             "metadata: {name: a}",
             "---",
             "kind: Service",
@@ -181,7 +106,7 @@ def test_all_problems_of_all_documents_are_told_in_the_order_of_their_lines() ->
         ]
     )
     assert wrong(text) == [
-        "2: kind: VirtualService is not supported yet",
+        "2: kind: Gateway is not supported yet",
         "5: apiVersion is missing",
         "6: metadata.namespce: is not a field here; there are name, namespace, labels, annotations",
         "7: spec.ports: 80 is not a list",

@@ -16,9 +16,11 @@ from sidecar.addresses import Address
 from sidecar.resources.authorization import Operation, PolicySpec, Rule, To
 from sidecar.resources.compile import compile_mesh
 from sidecar.resources.dump import dump
-from sidecar.resources.incremental_compile import LARGE, Compiled, compile_slices
+from sidecar.resources.incremental_compile import Compiled, compile_slices
+from sidecar.resources.raw_parts import LARGE
 from sidecar.resources.schema import MeshFile
 from sidecar.resources.snapshot import Mode, Node, ServicePort, Snapshot, Version
+from sidecar.resources.virtual_service import VirtualServiceSpec
 
 ME = Node(namespace="shop", service="web", service_account="web", mtls=Mode.PERMISSIVE)
 
@@ -101,7 +103,7 @@ def test_a_large_service_takes_many_steps_and_is_the_same() -> None:
     ]
     assert steps >= 50 + 2000 / 64
     large["endpoints"][1500]["port"] = 70000
-    large["endpoints"][1501]["weight"] = 1
+    large["endpoints"][1501]["weight"] = 0
     assert [each[:32] for each in problems(written(large))] == [
         "services[0].endpoints[1500]: it ", "services[0].endpoints[1501]: it ",
     ]  # fmt: skip
@@ -126,7 +128,7 @@ def test_everything_that_is_wrong_is_told_and_not_without_end() -> None:
         "serviceEntries[1].hosts[2]: 'a b' is not a DNS name, with or without *. in front",
         "serviceEntries[2].endpoints: are dialed with resolution STATIC or DNS alone, and this is NONE",
     ]  # fmt: skip
-    assert problems(written(service("a"), schema="2.0")) == ["schema: '2.0' is not known; this sidecar reads 1.3"]
+    assert problems(written(service("a"), schema="2.0")) == ["schema: '2.0' is not known; this sidecar reads 1.4"]
     many = problems(written(*(service(f"X{number}") for number in range(150))))
     assert (len(many), many[-1]) == (101, "and 50 more problems")
 
@@ -385,6 +387,96 @@ def test_policies_are_shown_in_the_words_of_documents() -> None:
     ]
 
 
+# -- routes -----------------------------------------------------------------------------------------------------------
+
+
+def to(host: str, **more: Any) -> dict[str, Any]:
+    return {"route": [{"destination": {"host": host}}], **more}
+
+
+def routes(name: str, *http: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"name": name, "namespace": "shop", "hosts": ["web.shop.svc.cluster.local"], "http": list(http), **more}
+
+
+RULE = {"name": "d", "namespace": "shop", "host": "web", "subsets": [{"name": "v1", "labels": {"version": "v1"}}]}
+BACKEND = {"name": "p", "namespace": "shop", "host": "web", "retryBudget": {"retryRatio": 0.1}}
+
+
+def test_routes_come_in_their_order_a_step_each() -> None:
+    found, steps = compiled(
+        written(
+            service("web"), virtualServices=[routes("z", to("z")), routes("a", to("a"))], destinationRules=[RULE],
+            backendTrafficPolicies=[BACKEND],
+        )
+    )  # fmt: skip
+    at = found.snapshot
+    assert at is not None and found.problems == ()
+    assert [each.title for each in at.virtual_services] == ["shop/z", "shop/a"]
+    assert at.virtual_services[0].http[0].route[0].destination.host == "z"
+    assert [(each.title, each.subsets[0].name) for each in at.destination_rules] == [("shop/d", "v1")]
+    assert [each.title for each in at.backend_policies] == ["shop/p"]
+    assert steps == compiled(written(service("web")))[1] + 4
+    shown = dump(at)
+    assert shown["destinationRules"] == [RULE] and shown["backendTrafficPolicies"] == [BACKEND]
+    assert shown["virtualServices"] == [routes("z", to("z")), routes("a", to("a"))]
+
+
+def test_a_large_virtual_service_takes_many_steps_and_is_the_same() -> None:
+    header = {"x-a": {"exact": "b"}}
+    matches = [{"uri": {"prefix": f"/{number}/{'x' * 20}"}, "headers": header} for number in range(1000)]
+    large = routes(
+        "large", *(to("web", name=f"r{number}", match=[match]) for number, match in enumerate(matches)),
+        to("api", name="wide", match=matches, timeout="3s"), to("last"),
+        tcp=[to("t", match=[{"port": 80}])] * 400,
+        tls=[to("s", match=[{"sniHosts": ["a.example"]}])] * 400,
+    )  # fmt: skip
+    size = len(json.dumps(large, separators=(",", ":")))
+    found, steps = compiled(json.dumps(written(virtualServices=[large]), separators=(",", ":")).encode())
+    assert found.problems == () and found.snapshot is not None
+    assert found.snapshot.virtual_services == (msgspec.convert(large, VirtualServiceSpec),)
+    assert steps >= size / LARGE, "no step has more than some of it"
+    large["http"][700]["timeout"] = 3
+    large["http"][1000]["match"] = [*matches[:500], {"uri": {"suffix": "/x"}}, *matches[501:]]
+    large["tls"][0] = {"route": []}
+    assert [each.partition(": ")[0] for each in problems(written(virtualServices=[routes("a", to("a")), large]))] == [
+        "virtualServices[1].http[700]", "virtualServices[1].http[1000].match[500]", "virtualServices[1].tls[0]",
+    ]  # fmt: skip
+    assert problems(written(virtualServices=[large | {"delegate": 1}]))[0].startswith("virtualServices[0]: it can't be")
+
+
+@pytest.mark.parametrize("member", ["virtualServices", "destinationRules", "backendTrafficPolicies"])
+def test_what_routes_say_that_is_not_known_refuses_the_whole(member: str) -> None:
+    known = {"virtualServices": routes("r", to("a")), "destinationRules": RULE, "backendTrafficPolicies": BACKEND}[
+        member
+    ]
+    assert problems(written(service("web"), **{member: [known, known | {"extra": 1}]})) == [
+        f"{member}[1]: it can't be read: Object contains unknown field `extra`"
+    ]
+
+
+def test_endpoints_have_their_labels_and_weights() -> None:
+    heavy = {"address": "10.0.0.1", "labels": {"version": "v2"}, "weight": 5}
+    far = {"address": "192.0.2.1", "labels": {"version": "v2", "app": "out"}, "weight": 2}
+    at = snapshot(
+        written(
+            service("web", heavy, {"address": "10.0.0.2"}),
+            serviceEntries=[
+                entry("both", "a.example", "b.example", resolution="STATIC", endpoints=[far, {"address": "192.0.2.2"}]),
+                entry("plain", "c.example", resolution="STATIC", endpoints=[{"address": "192.0.2.3"}]),
+            ],
+        )
+    )
+    first, second = at.services["shop", "web"].ports[80].endpoints
+    assert (first.labels, first.weight, second.labels, second.weight) == ((("version", "v2"),), 5, (), 1)
+    for host in ("a.example", "b.example"):
+        port = at.entry_by_authority(host, 443)
+        assert port is not None
+        assert [str(each) for each in port.places] == ["192.0.2.1:443", "192.0.2.2:443"]
+        assert port.place_labels == ((("app", "out"), ("version", "v2")), ()) and port.place_weights == (2, 1)
+    plain = at.entry_by_authority("c.example", 443)
+    assert plain is not None and (plain.place_labels, plain.place_weights) == ((), ())
+
+
 # -- whatever comes --------------------------------------------------------------------------------------------------
 
 JSON = st.recursive(
@@ -399,6 +491,7 @@ FIELDS = [
     "name", "namespace", "ports", "hosts", "addresses", "resolution", "endpoints", "serviceAccounts", "subjectAltNames",
     "address", "port", "mode", "labels", "schema", "version", "proxy", "issued", "trustDomain", "services",
     "serviceEntries", "peerAuthentication", "outboundPolicy", "authorization", "rules", "from", "when", "action",
+    "virtualServices", "destinationRules", "http", "tls", "match", "route", "host", "subsets", "weight", "retryBudget",
 ]  # fmt: skip
 
 
@@ -417,6 +510,9 @@ def test_nothing_that_is_nearly_a_mesh_raises(parts: list[dict[str, Any]], more:
         written(*parts, sound), written(*({**sound, **part} for part in parts)), written(serviceEntries=parts),
         written(serviceEntries=[{**entry("e", "a.example"), **part} for part in parts]), {**written(sound), **more},
         written(authorization=parts), written(authorization=[{**DENY, **part} for part in parts]),
+        written(virtualServices=parts), written(virtualServices=[{**routes("r", to("a")), **part} for part in parts]),
+        written(destinationRules=parts), written(destinationRules=[{**RULE, **part} for part in parts]),
+        written(backendTrafficPolicies=[{**BACKEND, **part} for part in parts]),
         written(service("web", *parts)), written(service("web", *({"address": "10.0.0.1", **part} for part in parts))),
     ):  # fmt: skip
         found, _ = compiled(document)

@@ -41,7 +41,7 @@ def test_a_schema_is_one_and_takes_every_version_of_its_kind(kind: str) -> None:
     "change",
     [
         {"apiVersion": "v9"},
-        {"kind": "VirtualService"},
+        {"kind": "Gateway"},
         {"metadata": {}},
         {"metadata": {"name": "a", "nmae": "b"}},
         {"metadata": {"name": 1}},
@@ -65,7 +65,7 @@ def test_a_schema_refuses_what_is_of_another_form(kind: str, change: dict[str, A
         ("PeerAuthentication", {"mtls": {"mode": "LOOSE"}}),
         ("ServiceEntry", {"hosts": ["a"]}),
         ("ServiceEntry", {"hosts": ["a"], "ports": [], "location": "MESH_INTERNAL"}),
-        ("WorkloadEntry", {"address": "10.0.0.1", "weight": 1}),
+        ("WorkloadEntry", {"address": "10.0.0.1", "weight": 0}),
         ("Sidecar", {"egress": [{}]}),
         ("Sidecar", {"ingress": []}),
     ],

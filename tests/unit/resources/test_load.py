@@ -20,7 +20,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_their_lines() -> None:
           serviceAccount: x
           ports: [{port: 70000, number: 3}, {port: x}]
           endpoints:
-          - {address: 1, mode: both, weight: 3}
+          - {address: 1, mode: both, locality: a}
         - {}
         - 7
         peerAuthentication:
@@ -37,7 +37,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_their_lines() -> None:
         "mesh.yaml:5: services[0].ports[1].port: 'x' is not a port from 1 to 65535",
         "mesh.yaml:7: services[0].endpoints[0].address: 1 is not text; put it in quotes",
         "mesh.yaml:7: services[0].endpoints[0].mode: 'both' is not one of captured, direct",
-        "mesh.yaml:7: services[0].endpoints[0].weight: is not supported yet; leave it out",
+        "mesh.yaml:7: services[0].endpoints[0].locality: is not supported yet; leave it out",
         "mesh.yaml:8: services[1]: name is missing",
         "mesh.yaml:8: services[1]: ports is missing",
         "mesh.yaml:9: services[2]: 7 is not a mapping",
@@ -121,7 +121,7 @@ def test_services_that_the_same_may_serve_can_share_an_endpoint() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("schema: '2.0'", ":1: schema: '2.0' is not known; this sidecar reads 1.3"),
+        ("schema: '2.0'", ":1: schema: '2.0' is not known; this sidecar reads 1.4"),
         ("schema: 1.0", ":1: schema: 1.0 is not text; put it in quotes"),
         (
             "trustDomain: Upper",

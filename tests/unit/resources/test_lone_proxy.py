@@ -1,4 +1,5 @@
-"""Documents without a control plane: AuthorizationPolicies are obeyed, and nothing else looks as if it were."""
+"""Documents without a control plane: policies and calls to service entries are obeyed, and nothing else looks as if it
+were."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import pytest
 from sidecar.resources.document_files import load_config
 from sidecar.resources.load import Loaded
 from sidecar.resources.snapshot import Node, Version
-from tests.unit.resources.docs import doc, service
+from tests.unit.resources.docs import doc, entry, service
 
 SELECTING = "{selector: {matchLabels: {app: web}}}"
 
@@ -52,8 +53,37 @@ def test_selectors_look_at_the_services_in_the_documents_as_well() -> None:
     found = alone(text)
     assert applying(found) == ["default/p"]
     assert found.notes == (
-        "p.yaml: without --control only AuthorizationPolicy and RateLimitPolicy are obeyed; Service have no effect",
+        "p.yaml: without --control Service has no effect: services can't be called without a certificate",
     )
+
+
+def test_routes_to_hosts_without_a_sidecar_are_obeyed() -> None:
+    def routed(where: str, host: str, to: str) -> str:
+        return doc(
+            "VirtualService", where, f"{{hosts: [{host}], http: [{{route: [{{destination: {{host: {to}}}}}]}}]}}"
+        )
+
+    text = (
+        entry("default/out", "out.example", "resolution: STATIC, workloadSelector: {labels: {app: vm}},")
+        + doc("WorkloadEntry", "default/vm", "{address: 192.0.2.8, labels: {app: vm, version: v2}, weight: 3}")
+        + routed("default/b", "out.example", "out.example")
+        + routed("default/a", "out.example", "x")
+        + doc("DestinationRule", "default/d", "{host: out.example, subsets: [{name: v2, labels: {version: v2}}]}")
+        + doc("BackendTrafficPolicy", "default/p", "{host: out.example, retryBudget: {retryRatio: 0.1}}")
+        + routed("shop/own", "web", "web")
+    )
+    at = alone(text).snapshot
+    assert at is not None
+    assert [each.title for each in at.virtual_services] == ["default/a", "default/b"]
+    assert at.virtual_services[0].http[0].route[0].destination.host == "x.default.svc.cluster.local"
+    assert [each.title for each in at.destination_rules] == ["default/d"]
+    assert [each.title for each in at.backend_policies] == ["default/p"]
+    port = at.entry_by_authority("out.example", 443)
+    assert port is not None
+    assert port.place_labels == ((("app", "vm"), ("version", "v2")),) and port.place_weights == (3,)
+    assert not any("no effect" in note or "every call is allowed" in note for note in alone(text).notes)
+    both = service("shop/web") + doc("PeerAuthentication", "shop/p", "{mtls: {mode: DISABLE}}")
+    assert "PeerAuthentication and Service have no effect" in " ".join(alone(text + both).notes)
 
 
 @pytest.mark.parametrize(

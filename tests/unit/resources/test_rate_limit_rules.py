@@ -58,9 +58,11 @@ def test_a_policy_with_all_fields_is_right() -> None:
         ({"rate": {"requests": 1, "per": "25h"}}, ["rate.per: '25h' is longer than 24h"]),
         ({"rate": RATE, "key": ["source.pod"]}, [
             "key[0]: 'source.pod' is not a key; there are source.principal, source.namespace, source.ip, remote.ip, "
-            "request.path, request.method, request.headers[NAME]",
+            "request.path, request.method, route, request.headers[NAME]",
         ]),
-        ({"rate": RATE, "key": ["route"]}, ["key[0]: route is not supported yet: there are no routes"]),
+        ({"rate": RATE, "key": ["route"]}, [
+            "key[0]: route is known to the caller's proxy alone; write direction: OUTBOUND",
+        ]),
         ({"rate": RATE, "key": ["request.headers"]}, [
             "key[0]: 'request.headers' names no header; write request.headers[NAME]",
         ]),

@@ -165,7 +165,7 @@ def test_what_a_port_speaks(port: int, name: str, app_protocol: str, protocol: s
 
 def test_it_can_be_shown() -> None:
     shown = dump(snapshot(me=Node(namespace="shop", mtls=STRICT)))
-    assert (shown["source"], shown["version"], shown["schema"]) == ("file", "0.1", "1.3")
+    assert (shown["source"], shown["version"], shown["schema"]) == ("file", "0.1", "1.4")
     assert shown["mtls"] == {"mode": "STRICT", "portLevelMtls": {"9090": "STRICT", "9091": "STRICT"}}
     services = shown["services"]
     assert isinstance(services, list)

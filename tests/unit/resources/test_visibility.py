@@ -246,7 +246,7 @@ def test_all_that_a_proxy_obeys() -> None:
         issued=12.5,
     )
     assert (found.schema, found.version, found.proxy, found.issued) == (
-        "1.3",
+        "1.4",
         "3.7",
         "spiffe://cluster.local/ns/a/sa/web",
         12.5,
