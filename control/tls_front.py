@@ -200,6 +200,7 @@ class ApiPort:
     direction = "inbound"
     protocol: Protocol = "http"
     vouches = True
+    by_server_name = False
     rejudged = False
     original = ""
     name = "api"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from calendar import timegm
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from control.ctl.output import Column, Row
@@ -67,6 +67,10 @@ def span(seconds: float) -> str:
             smaller = {"d": "h", "h": "m", "m": "s"}[unit]
             return f"{whole}{unit}" + (f"{rest // below}{smaller}" if rest // below and whole < 10 else "")
     return f"{left}s"
+
+
+def _routed(requests: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} to {where}" for where, number in requests.items()) or "-"
 
 
 def _limited(keys: list[Row]) -> str:
@@ -137,6 +141,22 @@ def _dry_run(row: Row) -> str:
     return "yes" if at(row, "document", "metadata", "annotations", DRY_RUN) == "true" else ""
 
 
+def _routes(row: Row) -> str:
+    """How many rules a VirtualService has of each sort."""
+    spec = at(row, "document", "spec") or {}
+    return ",".join(f"{len(spec[sort])} {sort}" for sort in ("http", "tls", "tcp") if spec.get(sort))
+
+
+def _subsets(row: Row) -> str:
+    return ",".join(str(each.get("name")) for each in at(row, "document", "spec", "subsets") or [])
+
+
+def _budget(row: Row) -> str:
+    """The budget of retries, in the form that is written."""
+    budget = at(row, "document", "spec", "retryBudget")
+    return "" if budget is None else word(budget) or "default"
+
+
 def _what(row: Row) -> str:
     return "deleted" if row.get("document") is None else "written"
 
@@ -179,6 +199,23 @@ SPECS: Final = {
         Column("SELECTOR", field("document", "spec", "selector", "matchLabels")),
         Column("MODE", lambda row: word(at(row, "document", "spec", "mode")) or "ENFORCE"),
     ),
+    "VirtualService": (
+        Column("HOSTS", field("document", "spec", "hosts")),
+        Column("ROUTES", _routes),
+        Column("EXPORT TO", field("document", "spec", "exportTo")),
+    ),
+    "DestinationRule": (
+        Column("HOST", field("document", "spec", "host")),
+        Column("SUBSETS", _subsets),
+        Column("SELECTOR", field("document", "spec", "workloadSelector", "matchLabels")),
+        Column("EXPORT TO", field("document", "spec", "exportTo")),
+    ),
+    "BackendTrafficPolicy": (
+        Column("HOST", field("document", "spec", "host")),
+        Column("RETRY BUDGET", _budget),
+        Column("NON-IDEMPOTENT ROUTES", field("document", "spec", "retry", "nonIdempotentRoutes"), wide=True),
+        Column("EXPORT TO", field("document", "spec", "exportTo")),
+    ),
     "ServiceEntry": (
         Column("HOSTS", field("document", "spec", "hosts")),
         Column("RESOLUTION", field("document", "spec", "resolution")),
@@ -220,6 +257,14 @@ LIMITS: Final = (
     Column("ADMITTED", field("admitted")),
     Column("BEYOND", field("beyond")),
     Column("LIMITED NOW", lambda row: _limited(at(row, "limited") or [])),
+)
+ROUTES: Final = (
+    Column("VIRTUALSERVICE", field("virtual_service")),
+    Column("HOSTS", field("hosts")),
+    Column("RULE", field("rule")),
+    Column("MATCH", field("match")),
+    Column("ACTION", field("action")),
+    Column("REQUESTS", lambda row: _routed(at(row, "requests") or {})),
 )
 SERVICES: Final = (
     Column("NAMESPACE", field("namespace")),

@@ -27,8 +27,18 @@ from control.store import Store, StoreFailed
 from control.version import Version
 from control.watchable import Watchable
 from sidecar.resources.documents import Key
-from sidecar.resources.mesh_documents import Mesh
-from sidecar.resources.visibility import Visibility, entry_spec, limit_policy_spec, policy_spec, scope_of, service_spec
+from sidecar.resources.mesh_documents import Mesh, Place
+from sidecar.resources.visibility import (
+    Visibility,
+    backend_policy_spec,
+    destination_rule_spec,
+    entry_spec,
+    limit_policy_spec,
+    policy_spec,
+    scope_of,
+    service_spec,
+    virtual_service_spec,
+)
 
 BATCH_SECONDS: Final = 0.1  # from the first change to the round
 RETRY_SECONDS: Final = 1.0  # after a store that failed
@@ -36,6 +46,14 @@ MOST: Final = 10_000  # identities; each has its rules, a version, and a share i
 SILENT_SECONDS: Final = 300.0  # then an identity that nobody asks for is forgotten
 LARGE: Final = 500  # documents, whose tables take some milliseconds
 NUMBERS: Final = "distribution"  # the kind under which a number is taken from the store
+_MADE: Final[dict[str, Callable[[Mesh, Place], msgspec.Struct]]] = {  # of documents alone
+    "ServiceEntry": entry_spec,
+    "AuthorizationPolicy": policy_spec,
+    "RateLimitPolicy": limit_policy_spec,
+    "VirtualService": virtual_service_spec,
+    "DestinationRule": destination_rule_spec,
+    "BackendTrafficPolicy": backend_policy_spec,
+}
 _log = logging.getLogger(__name__)
 
 
@@ -157,7 +175,7 @@ class SnapshotPush:
             if member.identity in self.audience.members:
                 scope = scope_of(self._mesh, member.namespace, member.account)
                 view = await self._filled(scope, turns)
-                rules = rules_of(scope.peer_authentication, scope.outbound_policy)
+                rules = rules_of(scope)
                 if view is not member.view or rules != member.rules:
                     self.audience.move(member, view)
                     member.rules = rules
@@ -221,12 +239,9 @@ class SnapshotPush:
     def _encode(self, key: Key) -> bytes:
         kind, *place = key
         namespace, name = place
-        if kind == "ServiceEntry":
-            return msgspec.json.encode(entry_spec(self._mesh, (namespace, name)))
-        if kind == "AuthorizationPolicy":
-            return msgspec.json.encode(policy_spec(self._mesh, (namespace, name)))
-        if kind == "RateLimitPolicy":
-            return msgspec.json.encode(limit_policy_spec(self._mesh, (namespace, name)))
+        made = _MADE.get(kind)
+        if made is not None:
+            return msgspec.json.encode(made(self._mesh, (namespace, name)))
         live, virtual = self._registry.live(namespace, name), self._registry.virtual(namespace, name)
         return msgspec.json.encode(service_spec(self._mesh, (namespace, name), live, virtual))
 
@@ -244,7 +259,7 @@ class SnapshotPush:
             turns, version = CooperativeSteps(), self._made
             scope = scope_of(self._mesh, *workload)
             view = await self._filled(scope, turns)
-            rules = rules_of(scope.peer_authentication, scope.outbound_policy)
+            rules = rules_of(scope)
             content = msgspec.structs.replace(view.content, rules=rules)
             published = Watchable(self._snapshot(str(identity), content), Version(self._store.epoch, version))
             member = Member(str(identity), *workload, view, rules, published, self._monotonic())

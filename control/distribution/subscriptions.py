@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Final
+
+from msgspec.structs import replace
 
 from control.distribution.content import Content, Snapshot
 from control.watchable import Watchable
@@ -17,33 +20,33 @@ from sidecar.resources.mesh_documents import Place
 from sidecar.resources.visibility import Visibility
 
 Places = tuple[Place, ...]
-Scope = tuple[Places, Places, Places, Places]
+Scope = tuple[Places, Places, Places, Places, Places, Places, Places]  # of each of KINDS
+
+KINDS: Final = (
+    "Service",
+    "ServiceEntry",
+    "AuthorizationPolicy",
+    "RateLimitPolicy",
+    "VirtualService",
+    "DestinationRule",
+    "BackendTrafficPolicy",
+)
 
 
 @dataclass(eq=False, slots=True)
 class View:
-    """What some identities see: (namespace, name) of services, entries, policies and limits, in the order of
-    the snapshot."""
+    """What some identities see: ``scope`` has (namespace, name) of what is of each of KINDS, in the order of the
+    snapshot, and is by what the view is found again."""
 
-    services: tuple[Place, ...]
-    entries: tuple[Place, ...]
-    policies: tuple[Place, ...] = ()
-    limits: tuple[Place, ...] = ()
+    scope: Scope
     content: Content = field(default_factory=Content)  # without rules
     members: set[Member] = field(default_factory=set)
 
     @property
     def keys(self) -> Iterator[Key]:
         """All of them, as documents' keys."""
-        yield from (("Service", *place) for place in self.services)
-        yield from (("ServiceEntry", *place) for place in self.entries)
-        yield from (("AuthorizationPolicy", *place) for place in self.policies)
-        yield from (("RateLimitPolicy", *place) for place in self.limits)
-
-    @property
-    def scope(self) -> Scope:
-        """By what it is found again."""
-        return self.services, self.entries, self.policies, self.limits
+        for kind, places in zip(KINDS, self.scope, strict=True):
+            yield from ((kind, *place) for place in places)
 
 
 @dataclass(eq=False, slots=True)
@@ -62,8 +65,7 @@ class Member:
     @property
     def content(self) -> Content:
         """What it is to be told by now."""
-        seen = self.view.content
-        return Content(seen.services, seen.entries, self.rules, seen.policies, seen.limits)
+        return replace(self.view.content, rules=self.rules)
 
 
 @dataclass(slots=True)
@@ -112,7 +114,8 @@ class Subscriptions:
         """The view of a scope, and the steps that it takes to fill it; it is not to be used before they are done."""
         policies = tuple((each.namespace, each.name) for each in scope.authorization)
         limits = tuple((each.namespace, each.name) for each in scope.rate_limits)
-        fresh = View(scope.services, scope.entries, policies, limits)
+        routing = scope.virtual_services, scope.destination_rules, scope.backend_policies
+        fresh = View((scope.services, scope.entries, policies, limits, *routing))
         found = self._views.get(fresh.scope)
         if found is not None:
             return found, iter(())
@@ -139,8 +142,8 @@ class Subscriptions:
     def gather(self, view: View) -> None:
         """Makes a view's content of its pieces."""
         pieces = iter([self._slots[key].piece for key in view.keys])
-        services, entries, policies, limits = [tuple(islice(pieces, len(places))) for places in view.scope]
-        view.content = Content(services, entries, policies=policies, limits=limits)
+        services, entries, *others = [tuple(islice(pieces, len(places))) for places in view.scope]
+        view.content = Content(services, entries, b"", *others)
 
     def _fill(self, view: View) -> Iterator[None]:
         for key in view.keys:

@@ -81,7 +81,7 @@ def planned(state: State, order: Order) -> Plan:
     outcomes: list[Outcome] = []
     for each in order.wanted:
         key, known = each.document.key, state.held.get(each.document.key)
-        if known is not None and known.document == each.document:
+        if known is not None and known.document is not None and known.document.says(each.document):
             outcomes.append(Outcome(key, "unchanged", known.generation))
             continue
         generation = _next(key, known, order)
@@ -126,9 +126,11 @@ def _after(state: State, order: Order) -> Mesh | None:
     """The mesh as it would be; None where that is what it is."""
     documents = [each.document for each in order.wanted]
     if not order.gone and all(
-        (held := state.held.get(each.key)) is not None and held.document == each for each in documents
+        (held := state.held.get(each.key)) is not None and held.document is not None and held.document.says(each)
+        for each in documents
     ):
         return None
+    documents = [_dated(each, state, order) for each in documents]
     if len(state.effective) == len(state.held):
         return state.mesh.changed(documents, order.gone)
     touched = {each.key for each in documents}.union(order.gone)
@@ -146,11 +148,21 @@ def _next(key: Key, known: Held | None, order: Order) -> int:
 
 
 def _written(key: Key, known: Held | None, raw: bytes, generation: int, order: Order) -> Iterable[Change]:
-    value = stored_document.encode(raw, generation, order.author, order.now)
+    value = stored_document.encode(raw, generation, order.author, order.now, _created(known, order))
     yield Change(KIND, name_of(key), value, known.version if known else 0)
     yield from _history(key, generation, value)
     if known is None and key in order.last:
         yield Change(DELETED, name_of(key), None)
+
+
+def _created(known: Held | None, order: Order) -> float:
+    """When a document of the order was, or is being, created: an update keeps it."""
+    return (known.created if known is not None else 0.0) or order.now
+
+
+def _dated(document: Document, state: State, order: Order) -> Document:
+    """The document as the table will have it, so that notes on which of two is older hold."""
+    return msgspec.structs.replace(document, created=_created(state.held.get(document.key), order))
 
 
 def _deleted(key: Key, known: Held, generation: int, order: Order) -> Iterable[Change]:

@@ -1,7 +1,8 @@
 """What stands for a document that this version can't read, so that nothing is open that it may have closed. Pure.
 
 Who calls it: ``table``. Such a document was written by a newer version. Leaving it out is right for what only opens: a
-ServiceEntry or a WorkloadEntry that nobody knows is called as any other host, or not at all. For the rest:
+ServiceEntry or a WorkloadEntry that nobody knows is called as any other host, or not at all. A VirtualService, a
+DestinationRule or a BackendTrafficPolicy says how calls go and closes nothing. For the rest:
 
 - **PeerAuthentication** may have said STRICT. So no other one of its namespace counts, and one for all of that
   namespace says STRICT. (In the root namespace that is the mesh's; a namespace that says otherwise could have done so

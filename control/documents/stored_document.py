@@ -21,12 +21,15 @@ KEPT: Final = 100  # generations of each: weeks of a document that changes often
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """An entry's value. ``document`` None: it was deleted by this generation. ``time`` in seconds since the epoch."""
+    """An entry's value. ``document`` None: it was deleted by this generation. ``time`` in seconds since the epoch;
+    ``created`` that of the first generation since the last deletion. Entries of earlier versions are without
+    ``created``: then ``time`` is the nearest that is known, and an update keeps it from then on."""
 
     document: msgspec.Raw
     generation: int
     author: str
     time: float
+    created: float = 0.0
 
     @property
     def deleted(self) -> bool:
@@ -36,7 +39,7 @@ class Stored(msgspec.Struct, frozen=True):
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
     """A document as it is held in memory. ``document`` None: this version can't read it, for the reason ``why``;
-    ``version`` is that of its entry."""
+    ``version`` is that of its entry; ``created`` 0.0: not known, since not even its entry can be read."""
 
     key: Key
     version: int
@@ -44,6 +47,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     author: str
     time: float
+    created: float = 0.0
     document: Document | None
     why: str = ""
 
@@ -76,9 +80,9 @@ def generation_of(name: str) -> int:
     return int(number) if number.isdigit() and number.isascii() else 0
 
 
-def encode(raw: bytes, generation: int, author: str, now: float) -> bytes:
-    """An entry's value; ``raw`` is the document as JSON, ``null`` for a deletion."""
-    return msgspec.json.encode(Stored(msgspec.Raw(raw), generation, author, now))
+def encode(raw: bytes, generation: int, author: str, now: float, created: float = 0.0) -> bytes:
+    """An entry's value; ``raw`` is the document as JSON, ``null`` for a deletion; ``created`` as in ``Stored``."""
+    return msgspec.json.encode(Stored(msgspec.Raw(raw), generation, author, now, created))
 
 
 def decode(value: bytes) -> Stored:
@@ -97,6 +101,9 @@ def held(entry: Entry) -> Held:
             why=f"it is not stored as this version does that: {error}",
         )  # fmt: skip
     document, why = _read(bytes(stored.document), key)
+    created = stored.created or stored.time
+    if document is not None:
+        document = msgspec.structs.replace(document, created=created)
     return Held(
         key=key,
         version=entry.version,
@@ -104,6 +111,7 @@ def held(entry: Entry) -> Held:
         generation=stored.generation,
         author=stored.author,
         time=stored.time,
+        created=created,
         document=document,
         why=why,
     )

@@ -38,12 +38,13 @@ class Distributing:
     rounds: SnapshotPush
     told: dict[str, list[ProxyConfig]] = field(default_factory=dict)
 
-    async def write(self, *texts: str, gone: Iterable[str] = ()) -> int:
-        """Documents, as an apply does: all in one write. ``gone`` are names as ``Service/shop/web``."""
+    async def write(self, *texts: str, gone: Iterable[str] = (), aged: float = 1.0) -> int:
+        """Documents, as an apply does: all in one write. ``gone`` are names as ``Service/shop/web``; ``aged``: when the
+        documents were created."""
         found = docs.read("".join(texts)) if texts else None
         assert found is None or found.mesh is not None, found
         changes = [
-            Change("document", "/".join(each.key), encode(msgspec.json.encode(plain(each)), 1, "test", 1.0))
+            Change("document", "/".join(each.key), encode(msgspec.json.encode(plain(each)), 1, "test", 1.0, aged))
             for each in (found.mesh.documents() if found and found.mesh else ())
         ]
         changes += [Change("document", name, None) for name in gone]

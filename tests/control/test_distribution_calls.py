@@ -192,7 +192,7 @@ async def test_proxies_are_shown_with_their_certificate_page_by_page(tmp_path: P
 @pytest.mark.parametrize(
     ("query", "told"),
     [
-        ("&schema=2.0", "schema: this control plane speaks 1.3, and no 2"),
+        ("&schema=2.0", "schema: this control plane speaks 1.4, and no 2"),
         ("&schema=one", "schema: "),
         ("&version=7", "version: "),
         ("&wait=soon", "wait: "),
@@ -205,7 +205,9 @@ async def test_a_question_that_is_none_is_told(tmp_path: Path, query: str, told:
         assert reply.status == 400 and reply.json["detail"].startswith(told)
 
 
-@pytest.mark.parametrize(("asked", "answered"), [("1.0", "1.0"), ("1.1", "1.1"), ("1.2", "1.2"), ("1.999", "1.3")])
+@pytest.mark.parametrize(
+    ("asked", "answered"), [("1.0", "1.0"), ("1.1", "1.1"), ("1.2", "1.2"), ("1.3", "1.3"), ("1.999", "1.4")]
+)
 async def test_the_answer_is_in_the_older_of_two_minors(tmp_path: Path, asked: str, answered: str) -> None:
     async with running(tmp_path) as plane:
         assert (await poll(plane, f"&schema={asked}")).json["schema"] == answered

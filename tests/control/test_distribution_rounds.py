@@ -26,7 +26,7 @@ async def test_a_proxy_is_told_of_its_own_namespace_and_of_what_is_exported_to_i
         mesh = await it.mesh("shop/web")
         assert services(mesh) == ["pay/card", "shop/cart", "shop/web"]
         assert (mesh.schema, mesh.proxy, mesh.trust_domain) == (
-            "1.3", "spiffe://cluster.local/ns/shop/sa/web", "cluster.local",
+            "1.4", "spiffe://cluster.local/ns/shop/sa/web", "cluster.local",
         )  # fmt: skip
 
 
@@ -140,6 +140,52 @@ async def test_a_policy_reaches_whom_it_applies_to_and_each_change_is_another_ve
         await it.write(gone=["AuthorizationPolicy/shop/some"])
         await it.settled()
         assert policies("shop/web")[-1] == policies("shop/cart")[-1] == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_routes_reach_those_that_see_their_host_and_each_change_is_another_version(
+    autojump_clock: MockClock,
+) -> None:
+    def routed(where: str, host: str, to: str) -> str:
+        return doc(
+            "VirtualService", where, f"{{hosts: [{host}], http: [{{route: [{{destination: {{host: {to}}}}}]}}]}}"
+        )
+
+    def routes(who: str) -> list[list[str]]:
+        return [[each.title for each in told.virtual_services] for told in it.told[who]]
+
+    card = "card.pay.svc.cluster.local"
+    async with distributing() as it, trio.open_nursery() as nursery:
+        await it.write(service("shop/web"), service("pay/card", more="exportTo: [shop]"), service("far/away"))
+        await it.settled()
+        for who in ("shop/web", "pay/card", "far/away"):
+            nursery.start_soon(it.follow, who)
+        await it.settled()
+        await it.write(routed("pay/card", "card", "card"), doc("DestinationRule", "pay/card", "{host: card}"))
+        await it.settled()
+        await it.write(routed("pay/card", "card", "other"))
+        await it.settled()
+        assert routes("shop/web") == [[], ["pay/card"], ["pay/card"]]
+        hosts = [told.virtual_services[0].http[0].route[0].destination.host for told in it.told["shop/web"][1:]]
+        assert hosts == [card, "other.pay.svc.cluster.local"]
+        assert [[each.host for each in told.destination_rules] for told in it.told["shop/web"]] == [[], [card], [card]]
+        assert routes("far/away") == [[]], "a proxy that sees no host of it was told something"
+
+        await it.write(doc("BackendTrafficPolicy", "sidecar-system/p", f"{{host: {card}, retryBudget: {{}}}}"))
+        await it.settled()
+        assert [each.title for each in it.told["shop/web"][-1].backend_traffic_policies] == ["sidecar-system/p"]
+        assert routes("far/away") == [[]]
+
+        await it.write(routed("shop/a", card, "web"), aged=0.5)
+        await it.settled()
+        assert routes("shop/web")[-1] == routes("pay/card")[-1] == ["shop/a", "pay/card"]
+        await it.write(routed("shop/a", card, "web"), aged=2.0)
+        await it.settled()
+        assert routes("shop/web")[-1] == routes("pay/card")[-1] == ["pay/card", "shop/a"], "it is the younger now"
+        await it.write(service("pay/card"), gone=["VirtualService/shop/a"])
+        await it.settled()
+        assert (routes("shop/web")[-1], routes("pay/card")[-1]) == ([], ["pay/card"])
+        assert it.told["shop/web"][-1].destination_rules == []
         nursery.cancel_scope.cancel()
 
 

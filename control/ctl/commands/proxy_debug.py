@@ -111,6 +111,7 @@ def tap(session: Session, proxy: Proxy, form: str, limit: int | None, **wanted: 
 @click.option("--ip", "address", metavar="ADDRESS", help="where the call comes from")
 @click.option("--host", metavar="HOST[:PORT]", help="what the call names")
 @click.option("--port", metavar="N", type=click.IntRange(1, 65535), help="the app's port, where there are several")
+@click.option("--outbound", is_flag=True, help="a call that the proxy's own app makes: which route it takes")
 @click.option("-H", "fields", metavar="NAME:VALUE", multiple=True, help="a header field; may be given again")
 @_FORM
 @proxied
@@ -124,6 +125,7 @@ def explain(
     address: str | None,
     host: str | None,
     port: int | None,
+    outbound: bool,
     fields: tuple[str, ...],
 ) -> int:
     """Tell the story of one request, by its id (x-request-id of its reply, or a line of tap).
@@ -133,14 +135,20 @@ def explain(
     """
     described = {"from": peer, "ip": address, "host": host, "port": port}
     if len(words) == 1:
-        if fields or any(each is not None for each in described.values()):
+        if fields or outbound or any(each is not None for each in described.values()):
             raise Failed(Exit.USAGE, "a request that was made has these itself; for another one write METHOD PATH")
         path = f"/explain/{quote(words[0], safe='')}?format={form}"
         session.printer.text(proxy.get(path).decode("utf-8", "replace"), "json" if form == "json" else "")
         return Exit.DONE
     if len(words) != 2:
         raise Failed(Exit.USAGE, "explain takes an ID, or METHOD PATH")
-    asked = {"method": words[0], "path": words[1], "format": form}
+    target = words[1]
+    if outbound and target.startswith("http://"):  # as one types it for curl
+        named, slash, rest = target.removeprefix("http://").partition("/")
+        described["host"], target = host or named, slash + rest or "/"
+    asked = {"method": words[0], "path": target, "format": form}
+    if outbound:
+        asked["direction"] = "outbound"
     asked |= {name: str(value) for name, value in described.items() if value is not None}
     for field in fields:
         name, colon, value = field.partition(":")
@@ -165,6 +173,23 @@ def limits(session: Session, proxy: Proxy) -> int:
     """List the limits of the RateLimitPolicies that a proxy obeys: what each admitted, and whom it holds back now."""
     found = json.loads(proxy.get("/limits"))
     session.printer.rows(tables.LIMITS, found, {"items": found}, "no RateLimitPolicy applies to this proxy")
+    return Exit.DONE
+
+
+@click.command(
+    cls=Command,
+    short_help="how a proxy routes what its app calls",
+    connects=False,
+    examples=("sidecarctl routes --proxy 127.0.0.1:15000", "sidecarctl routes -o json"),
+)
+@output
+@proxied
+@with_session
+def routes(session: Session, proxy: Proxy) -> int:
+    """List the rules of the VirtualServices that a proxy obeys, in the order in which they count: what each matches,
+    what it does, and how many requests it has routed where."""
+    found = json.loads(proxy.get("/routes"))
+    session.printer.rows(tables.ROUTES, found, {"items": found}, "no VirtualService is in force at this proxy")
     return Exit.DONE
 
 
@@ -226,4 +251,4 @@ def support_bundle(session: Session, proxy: Proxy, file: str) -> int:
     return Exit.DONE
 
 
-COMMANDS: Final = (tap, explain, limits, admin, support_bundle)
+COMMANDS: Final = (tap, explain, limits, routes, admin, support_bundle)

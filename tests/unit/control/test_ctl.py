@@ -122,3 +122,26 @@ def test_yaml_is_printable_and_reads_the_same(text: str) -> None:
     written = as_yaml({"value": text, "list": [text]})
     assert printable(written) == written
     assert yaml_reader.read(written).root == {"value": text, "list": [text]}
+
+
+def test_routes_and_rules_have_columns_that_say_what_they_are_for() -> None:
+    def cells(kind: str, **spec: object) -> list[str]:
+        row = {"document": {"kind": kind, "spec": spec}}
+        return [column.of(row) for column in tables.SPECS[kind]]
+
+    assert [kinds.kind_of(name) for name in ("vs", "dr", "btp")] == [
+        "VirtualService", "DestinationRule", "BackendTrafficPolicy",
+    ]  # fmt: skip
+    rule = {"route": [{"destination": {"host": "web"}}]}
+    assert cells("VirtualService", hosts=["web", "api"], http=[rule, rule], tcp=[rule], exportTo=["."]) == [
+        "web,api", "2 http,1 tcp", ".",
+    ]  # fmt: skip
+    assert cells("VirtualService", hosts=["web"], tls=[rule]) == ["web", "1 tls", ""]
+    subsets = [{"name": "v1"}, {"name": "v2"}]
+    selector = {"matchLabels": {"app": "web"}}
+    assert cells("DestinationRule", host="web", subsets=subsets, workloadSelector=selector) == [
+        "web", "v1,v2", "app=web", "",
+    ]  # fmt: skip
+    assert cells("BackendTrafficPolicy", host="web", retryBudget={"retryRatio": 0.1}, retry={
+        "nonIdempotentRoutes": ["pay"]}) == ["web", "retryRatio=0.1", "pay", ""]  # fmt: skip
+    assert cells("BackendTrafficPolicy", host="web", retryBudget={})[1] == "default"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -17,10 +19,18 @@ from control.version import Version
 from control.watchable import Watchable
 from sidecar.resources import snapshot
 from sidecar.resources.authorization import Condition, PolicySpec, Rule
+from sidecar.resources.destination_rule import (
+    BackendTrafficPolicySpec,
+    DestinationRuleSpec,
+    RetryRatioBudget,
+    Subset,
+)
 from sidecar.resources.documents import Document, Key
 from sidecar.resources.kinds import (
     DRY_RUN,
     AuthorizationPolicy,
+    BackendTrafficPolicy,
+    DestinationRule,
     Egress,
     Metadata,
     OutboundTrafficPolicy,
@@ -31,22 +41,35 @@ from sidecar.resources.kinds import (
     ServiceEntry,
     Sidecar,
     Spec,
+    VirtualService,
     WorkloadEntry,
     WorkloadSelector,
 )
-from sidecar.resources.mesh_documents import Mesh
+from sidecar.resources.mesh_documents import Mesh, Place
 from sidecar.resources.proxy_config import EntrySpec, ProxyConfig, RegisteredSpec, ResolvedService
 from sidecar.resources.rate_limits import LimitMode, LimitPolicySpec, RateLimit, RequestRate
-from sidecar.resources.schema import MutualTls, PeerAuthenticationSpec, PortSpec, ServiceSpec
+from sidecar.resources.schema import EndpointSpec, MutualTls, PeerAuthenticationSpec, PortSpec
+from sidecar.resources.virtual_service import (
+    Destination,
+    HTTPMatchRequest,
+    HTTPRoute,
+    HTTPRouteDestination,
+    VirtualServiceSpec,
+)
 from sidecar.resources.visibility import (
     Visibility,
+    backend_policy_spec,
+    destination_rule_spec,
     entry_spec,
     limit_policy_spec,
     policy_spec,
     scope_of,
     scoped_mesh,
     service_spec,
+    virtual_service_spec,
 )
+
+RULES = rules_of(Visibility((), (), PeerAuthenticationSpec(), None))
 
 # -- whom a change concerns: nobody who would see something else is left out ------------------------------------------
 
@@ -57,6 +80,15 @@ LABELS = st.sampled_from([{}, {"tier": "old"}, {"tier": "new"}])
 EXPORTS = st.lists(st.sampled_from([".", "*", "a", "b"]), max_size=2, unique=True)
 ACCOUNTS = st.lists(st.sampled_from(NAMES), max_size=2, unique=True)
 IDS = st.lists(st.sampled_from([str(workload("cluster.local", *who)) for who in WHO]), max_size=1)
+ROUTED = ["x", "y", "x.a.svc.cluster.local", "*.a.svc.cluster.local", "*.local", "db.example.com", "*.example.com"]
+GATEWAYS: st.SearchStrategy[list[str]] = st.sampled_from([[], [], ["mesh"], ["edge"]])
+ROUTES = st.builds(
+    lambda gateways, host: [HTTPRoute(
+        match=[HTTPMatchRequest(gateways=gateways)] if gateways else [],
+        route=[HTTPRouteDestination(Destination(host))],
+    )],
+    GATEWAYS, st.sampled_from(["x", "y"]),
+)  # fmt: skip
 HOSTS = st.lists(
     st.sampled_from(["*/*", "./*", "a/*", "~/*", "*/x.a.svc.cluster.local", "*/db.example.com"]), min_size=1, max_size=2
 )
@@ -67,7 +99,7 @@ SPECS: dict[str, st.SearchStrategy[Spec]] = {
     ),
     "ServiceEntry": st.builds(
         lambda hosts, exports, selector: ServiceEntry(hosts, [], workload_selector=selector, export_to=exports),
-        st.sampled_from([["db.example.com"], ["other.example.com"]]), EXPORTS,
+        st.sampled_from([["db.example.com"], ["other.example.com"], ["*.example.com"]]), EXPORTS,
         st.sampled_from([None, WorkloadSelector({"tier": "old"})]),
     ),
     "WorkloadEntry": st.builds(lambda labels: WorkloadEntry("10.0.0.1", labels=labels), LABELS),
@@ -86,6 +118,20 @@ SPECS: dict[str, st.SearchStrategy[Spec]] = {
         ),
         LABELS, st.integers(1, 3),
     ),
+    "VirtualService": st.builds(
+        lambda hosts, gateways, http, exports: VirtualService(hosts, gateways, http, export_to=exports),
+        st.lists(st.sampled_from(ROUTED), min_size=1, max_size=2, unique=True), GATEWAYS, ROUTES, EXPORTS,
+    ),
+    "DestinationRule": st.builds(
+        lambda host, subset, exports, labels: DestinationRule(
+            host, subsets=[Subset(subset)], export_to=exports, workload_selector=Selector(labels) if labels else None
+        ),
+        st.sampled_from(ROUTED), st.sampled_from(["v1", "v2"]), EXPORTS, LABELS,
+    ),
+    "BackendTrafficPolicy": st.builds(
+        lambda host, ratio, exports: BackendTrafficPolicy(host, RetryRatioBudget(ratio), export_to=exports),
+        st.sampled_from(ROUTED), st.sampled_from([0.1, 0.2]), EXPORTS,
+    ),
     "Sidecar": st.builds(
         lambda labels, hosts, mode: Sidecar(
             WorkloadSelector(labels) if labels else None, [Egress(hosts)], OutboundTrafficPolicy(mode)
@@ -99,17 +145,25 @@ SPECS: dict[str, st.SearchStrategy[Spec]] = {
 def documents(draw: st.DrawFn) -> Document:
     kind = draw(st.sampled_from(sorted(SPECS)))
     metadata = Metadata(draw(st.sampled_from(NAMES)), draw(st.sampled_from(NAMESPACES)), draw(LABELS))
-    return Document("v1", kind, metadata, draw(SPECS[kind]))  # type: ignore[arg-type]  # one of its kinds
+    created = draw(st.sampled_from([1.0, 2.0]))
+    return Document("v1", kind, metadata, draw(SPECS[kind]), created)  # type: ignore[arg-type]  # one of its kinds
 
 
-def piece(mesh: Mesh, key: Key) -> ServiceSpec | EntrySpec | PolicySpec | LimitPolicySpec:
+PIECES: dict[str, Callable[[Mesh, Place], msgspec.Struct]] = {
+    "Service": service_spec,
+    "ServiceEntry": entry_spec,
+    "AuthorizationPolicy": policy_spec,
+    "RateLimitPolicy": limit_policy_spec,
+    "VirtualService": virtual_service_spec,
+    "DestinationRule": destination_rule_spec,
+    "BackendTrafficPolicy": backend_policy_spec,
+}
+
+
+def piece(mesh: Mesh, key: Key) -> msgspec.Struct:
     kind, *place = key
     namespace, name = place
-    if kind == "RateLimitPolicy":
-        return limit_policy_spec(mesh, (namespace, name))
-    if kind == "AuthorizationPolicy":
-        return policy_spec(mesh, (namespace, name))
-    return service_spec(mesh, (namespace, name)) if kind == "Service" else entry_spec(mesh, (namespace, name))
+    return PIECES[kind](mesh, (namespace, name))
 
 
 @settings(max_examples=400, deadline=None)
@@ -128,7 +182,7 @@ def test_nobody_whom_a_change_concerns_is_left_out(old: list[Document], new: lis
             or str(workload("cluster.local", namespace, account)) in found.identities
         )
         assert told or scope_of(before, namespace, account) == scope_of(after, namespace, account)
-    for kind in ("Service", "ServiceEntry", "AuthorizationPolicy"):
+    for kind in PIECES:
         for place in set(before.of(kind)) & set(after.of(kind)):
             key = (kind, *place)
             told = key in found.pieces or (kind == "ServiceEntry" and place[0] in found.selecting)
@@ -155,7 +209,7 @@ def snapshot_of(mesh: Mesh, namespace: str, account: str) -> tuple[Snapshot, Sub
     scope = scope_of(mesh, namespace, account)
     view, steps = audience.view(scope)
     list(steps)
-    rules = rules_of(scope.peer_authentication, scope.outbound_policy)
+    rules = rules_of(scope)
     identity = str(workload("cluster.local", namespace, account))
     content = msgspec.structs.replace(view.content, rules=rules)
     return Snapshot(identity, "cluster.local", 17.5, content), audience
@@ -182,7 +236,13 @@ def test_no_part_is_long_and_a_service_that_is_stays_whole() -> None:
 
 def test_a_schema_is_answered_in_the_older_of_two_minors() -> None:
     assert ".".join(map(str, SCHEMA)) == snapshot.SCHEMA, "control plane and proxy are of one release here"
-    assert [schema_for(asked) for asked in ("1.0", "1.1", "1.2", "1.12")] == [(1, 0), (1, 1), (1, 2), (1, 3)]
+    assert [schema_for(asked) for asked in ("1.0", "1.1", "1.2", "1.3", "1.12")] == [
+        (1, 0),
+        (1, 1),
+        (1, 2),
+        (1, 3),
+        (1, 4),
+    ]
     for asked in ("2.0", "0.9", "1", "", "1.0.0", "1.-1", "١.0"):
         with pytest.raises(ValueError):
             schema_for(asked)
@@ -200,7 +260,7 @@ def test_to_a_proxy_of_1_0_each_address_is_an_endpoint_and_the_unwell_are_none()
     plain = ResolvedService(name="plain", ports=ports, service_accounts=["plain"], endpoints=endpoints[2:])
     made = Snapshot(
         "spiffe://a/ns/b/sa/c", "a", 1.0,
-        Content(tuple(map(msgspec.json.encode, (dual, plain))), (), rules_of(PeerAuthenticationSpec(), None)),
+        Content(tuple(map(msgspec.json.encode, (dual, plain))), (), RULES),
     )  # fmt: skip
     for schema in ((1, 1), (1, 0)):
         assert len(b"".join(made.parts("1.2", schema))) == made.length("1.2", schema)
@@ -219,23 +279,32 @@ LIMITS = LimitPolicySpec("few", "shop", [RateLimit("all", rate=RequestRate(1, "1
 
 
 @pytest.mark.parametrize(
-    ("member", "policy"), [("authorization", PolicySpec("deny", "shop", "DENY", [Rule()])), ("rateLimits", LIMITS)]
+    ("member", "field", "policy"),
+    [
+        ("authorization", "policies", PolicySpec("deny", "shop", "DENY", [Rule()])),
+        ("rateLimits", "limits", LIMITS),
+        ("virtualServices", "virtual_services", VirtualServiceSpec("web", "shop", ["web"])),
+        ("destinationRules", "destination_rules", DestinationRuleSpec("web", "shop", "web")),
+        ("backendTrafficPolicies", "backend_policies", BackendTrafficPolicySpec("web", "shop", "web")),
+    ],
 )
 def test_a_proxy_of_an_older_minor_is_told_of_policies_and_refuses_the_whole(
-    member: str, policy: PolicySpec | LimitPolicySpec
+    member: str, field: str, policy: msgspec.Struct
 ) -> None:
-    """If it took the rest, it would let every caller pass. If no policy applies, the member is not sent."""
-    rules = rules_of(PeerAuthenticationSpec(), None)
+    """If it took the rest, it would let every caller pass, or send requests elsewhere. If none applies, the member is
+    not sent."""
+    rules = RULES
     for policies in ((), (policy,)):
         pieces = tuple(map(msgspec.json.encode, policies))
-        given = {"policies": pieces} if member == "authorization" else {"limits": pieces}
-        made = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, Content(rules=rules, **given))
-        for schema in ((1, 3), (1, 2), (1, 1), (1, 0)):
+        content = msgspec.structs.replace(Content(rules=rules), **{field: pieces})
+        made = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, content)
+        for schema in ((1, 4), (1, 3), (1, 2), (1, 1), (1, 0)):
             body = b"".join(made.parts("1.2", schema))
             assert len(body) == made.length("1.2", schema)
             assert (b'"%b"' % member.encode() in body) is bool(policies)
             told = msgspec.json.decode(body, type=ProxyConfig)
-            assert [*told.authorization, *told.rate_limits] == list(policies)
+            routes = [*told.virtual_services, *told.destination_rules, *told.backend_traffic_policies]
+            assert [*told.authorization, *told.rate_limits, *routes] == list(policies)
             older = msgspec.defstruct(
                 "Older",
                 [(name, object, None) for name in ProxyConfig.__struct_encode_fields__ if name != member],
@@ -246,6 +315,53 @@ def test_a_proxy_of_an_older_minor_is_told_of_policies_and_refuses_the_whole(
                     msgspec.json.decode(body, type=older)
             else:
                 assert msgspec.json.decode(body, type=older)
+
+
+def test_to_a_proxy_before_1_4_no_endpoint_has_a_weight() -> None:
+    ports = [PortSpec(80, "http")]
+    endpoints = [RegisteredSpec("10.0.0.1", weight=3, also_at=["fd00::1"]), RegisteredSpec("10.0.0.2")]
+    service = ResolvedService(name="web", ports=ports, service_accounts=["web"], endpoints=endpoints)
+    entry = EntrySpec(
+        "out", ["out.example"], ports, resolution="STATIC", endpoints=[EndpointSpec("10.9.0.1", weight=2)]
+    )
+    content = Content((msgspec.json.encode(service),), (msgspec.json.encode(entry),), RULES)
+    made = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, content)
+    for schema, weights in (((1, 4), [3, 1, 2]), ((1, 3), [1, 1, 1]), ((1, 0), [1, 1, 1, 1])):
+        body = b"".join(made.parts("1.2", schema))
+        assert len(body) == made.length("1.2", schema)
+        assert (b'"weight"' in body) is (schema == (1, 4))
+        told = msgspec.json.decode(body, type=ProxyConfig)
+        found = [*told.services[0].endpoints, *told.service_entries[0].endpoints]
+        assert [each.weight for each in found] == weights
+
+
+def test_a_change_of_routes_concerns_those_that_see_the_host_and_of_weights_nobodys_scope() -> None:
+    def routed(*hosts: str, where: str = "b", exports: list[str] = [], subset: str = "v1") -> Document:  # noqa: B006
+        route = [HTTPRoute(route=[HTTPRouteDestination(Destination("x", subset))])]
+        return Document(
+            "v1", "VirtualService", Metadata("r", where), VirtualService(list(hosts), http=route, export_to=exports)
+        )
+
+    def served(namespace: str, exports: list[str]) -> Document:
+        return Document("v1", "Service", Metadata("x", namespace), Service([PortSpec(80)], ["x"], export_to=exports))
+
+    mesh = Mesh([served("a", ["c"]), served("b", []), served("d", [])])
+    for document, namespaces, everybody in (
+        (routed("x"), {"b"}, False),
+        (routed("x.a.svc.cluster.local"), {"a", "b", "c"}, False),
+        (routed("*.a.svc.cluster.local"), {"a", "b", "c"}, False),
+        (routed("no.a.svc.cluster.local"), {"b"}, False),
+        (routed("x.a.svc.cluster.local", exports=["e", "."]), {"b", "e"}, False),
+        (routed("x", exports=["*"]), {"b"}, True),
+        (routed("*"), {"b"}, True),
+    ):
+        for before, after in ((mesh, mesh.with_(document)), (mesh.with_(document), mesh)):
+            found = affected([document.key], before, after)
+            assert (found.namespaces, found.everybody, found.pieces) == (namespaces, everybody, {document.key})
+    before = mesh.with_(routed("x"))
+    found = affected([("VirtualService", "b", "r")], before, before.with_(routed("x", subset="v2")))
+    assert not (found.everybody or found.namespaces or found.accounts or found.identities)
+    assert found.pieces == {("VirtualService", "b", "r")}
 
 
 def test_a_change_of_a_limit_makes_its_piece_anew() -> None:
@@ -284,7 +400,8 @@ def test_a_change_of_a_policy_makes_its_piece_anew_for_who_it_applies_to() -> No
 
 
 def test_members_are_in_the_order_of_the_struct() -> None:
-    content = Content(rules=rules_of(PeerAuthenticationSpec(), None), policies=(b"{}",), limits=(b"{}",))
+    scope = Visibility((), (), PeerAuthenticationSpec(), None, virtual_services=(("a", "x"),), labels=({"app": "x"},))
+    content = Content((), (), rules_of(scope), *((b"{}",) for _ in range(5)))
     made = Snapshot("spiffe://a/ns/b/sa/c", "a", 1.0, content)
     members = list(msgspec.json.decode(b"".join(made.parts("1.2"))))
     assert members == list(ProxyConfig.__struct_encode_fields__)
