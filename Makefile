@@ -29,7 +29,7 @@ help:
 	@echo 'make lock     requirements/ with the newest versions; UPGRADE= keeps those that still fit'
 	@echo 'make docs     the pages that the code knows best, and the site; open site/index.html'
 	@echo 'make bench    against Envoy and HAProxy; about 9 minutes'
-	@echo 'make fuzz     a million hostile inputs, a million judged requests, and the control plane by its own description'
+	@echo 'make fuzz     a million hostile inputs, a million judged requests, a million routed ones, and the control plane by its own description'
 	@echo 'make soak     long loads, outages and kills; what is used must come back, and nothing be lost'
 	@echo 'make clean    away with all virtual environments and caches'
 	@echo 'make bench AGAINST=REV   against another revision of this project, in the same rounds'
@@ -90,6 +90,7 @@ bench: bench/.venv-own/installed
 fuzz: $(VENV)/installed-dev
 	$(BIN)/python -m tests.hostile.fuzz --count 1000000
 	$(BIN)/python -m tests.support.rbac_drawing --count 1000000
+	$(BIN)/python -m tests.support.route_drawing --count 1000000
 	$(BIN)/python -m tests.control.schemathesis_run --examples 300
 
 soak: $(VENV)/installed-dev

@@ -44,7 +44,8 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     ``peer`` is its SPIFFE id, empty if it has shown none; ``client`` the address that the connection comes from,
     ``remote`` the one that trusted proxies report (the same if none does). ``protocol`` is HTTP, TLS or TCP. ``place``
     is the address and port at which the app is reached. The rest is empty if it does not apply, and for a client that
-    is silent; ``path`` is the target as it was sent, ``fields`` are all that may be forwarded.
+    is silent; ``path`` is the target as it was sent, ``fields`` are all that may be forwarded, ``route`` is the rule of
+    a VirtualService that the request follows.
     """
 
     direction: str
@@ -59,6 +60,7 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     remote: str = ""
     place: tuple[str, int] = ("", 0)
     fields: Sequence[tuple[bytes, bytes]] = ()
+    route: str = ""
 
 
 class Leave(msgspec.Struct, frozen=True, gc=False):
@@ -117,10 +119,10 @@ def authorize_caller(*, loopback: bool) -> None:
         raise ProxyError(Reason.CALLER_REFUSED, "the outbound proxy serves loopback clients only")
 
 
-def authorize_service(rules: Rules, asked: Asked) -> Permit:
-    """Return the permit to call a service of the mesh, which only its own workloads can serve. Raises ProxyError if
-    ``rules`` do."""
-    return _permit(rules(asked), "a service of the mesh", asked)
+def authorize_service(rules: Rules, asked: Asked, at: object = None) -> Permit:
+    """Return the permit to call a service of the mesh, which only its own workloads can serve; ``at`` as of ``Permit``.
+    Raises ProxyError if ``rules`` do."""
+    return _permit(rules(asked), "a service of the mesh", asked, at)
 
 
 def authorize_outbound(

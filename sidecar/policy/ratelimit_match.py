@@ -15,16 +15,15 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from sidecar.addresses import parse_ip
 from sidecar.errors import ProxyError
+from sidecar.http.headers import may_be_secret
 from sidecar.http.paths import judged
 from sidecar.policy.ratelimit_buckets import ALL, Key
 from sidecar.policy.rbac_match import parse_hosts, parse_paths, parse_strings
 from sidecar.policy.rbac_request import View
-from sidecar.resources.rate_limit_rules import HEADER, LOCAL_TRUST_DOMAIN, source_of
+from sidecar.resources.rate_limit_rules import HEADER, LOCAL_TRUST_DOMAIN, ROUTE, source_of
 from sidecar.resources.rate_limits import LimitMatch
 
 KEY_BYTES: Final = 64  # of one part; a longer one is kept as its hash
-# In the name of a header whose value no page may show.
-_SECRET_WORDS: Final = (b"auth", b"cookie", b"token", b"key", b"secret", b"session", b"password", b"credential")
 
 T = TypeVar("T")
 KeyOf = Callable[[View], Key]
@@ -56,6 +55,7 @@ def _part(part: str, prefix_length: int) -> KeyOf:
         "remote.ip": lambda view: network(view.asked.remote or view.asked.client, prefix_length),
         "request.path": _path,
         "request.method": lambda view: _bounded(view.asked.method),
+        ROUTE: lambda view: view.asked.route,
     }
     return known[part]
 
@@ -92,7 +92,7 @@ def _path(view: View) -> Key:
 
 def _of_header(name: bytes) -> KeyOf:
     plain = name.replace(b"_", b"-")
-    secret = any(word in plain for word in _SECRET_WORDS)
+    secret = may_be_secret(name)
 
     def key(view: View) -> Key:
         found = [value for field, value in view.asked.fields if field.lower().replace(b"_", b"-") == plain]
