@@ -1,13 +1,14 @@
 """A small app to put the sidecar in front of: HTTP/1.1 with keep-alive, the standard library only.
 
 GET / greets; GET /headers shows the headers that arrived, as JSON; GET /slow?seconds=2 takes its time; GET /stream
-sends chunks, one every half second; POST /echo returns the body; GET /buy asks the service NEXT the same, if there is
-one, through the proxy that HTTP_PROXY names. ``python examples/app.py [PORT [NAME [NEXT]]]``, default 8080; NAME is how
-it calls itself.
+sends chunks, one every half second; GET or POST /fail?status=503 fails, and counts its failures; POST /echo returns the
+body; GET /buy asks the service NEXT the same, if there is one, through the proxy that HTTP_PROXY names.
+``python examples/app.py [PORT [NAME [NEXT]]]``, default 8080; NAME is how it calls itself.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -26,6 +27,7 @@ class App(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1  # head and body leave together
     timeout = 300
+    failures = itertools.count(1)
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -40,15 +42,22 @@ class App(BaseHTTPRequestHandler):
             self.slow(parse_qs(url.query).get("seconds", ["1"])[0])
         elif url.path == "/stream":
             self.stream()
+        elif url.path == "/fail":
+            self.fail(parse_qs(url.query).get("status", ["503"])[0])
         else:
             self.reply(
-                404, "text/plain", b"Nothing here. Try /, /headers, /buy, /slow?seconds=2, /stream or POST /echo\n"
+                404,
+                "text/plain",
+                b"Nothing here. Try /, /headers, /buy, /slow?seconds=2, /stream, /fail or POST /echo\n",
             )
 
     def do_POST(self) -> None:
         body = self.body()
-        if urlsplit(self.path).path == "/echo":
+        url = urlsplit(self.path)
+        if url.path == "/echo":
             self.reply(200, self.headers.get("Content-Type", "application/octet-stream"), body)
+        elif url.path == "/fail":
+            self.fail(parse_qs(url.query).get("status", ["503"])[0])
         else:
             self.reply(404, "text/plain", b"Nothing here. Try POST /echo\n")
 
@@ -74,6 +83,12 @@ class App(BaseHTTPRequestHandler):
             self.reply(502, "text/plain", f"{self.name}: {self.next} answers {refused.code}\n".encode())
         except OSError as error:
             self.reply(502, "text/plain", f"{self.name}: {self.next} is not to be had: {error}\n".encode())
+
+    def fail(self, status: str) -> None:
+        if not (status.isascii() and status.isdigit() and 400 <= int(status) <= 599):
+            self.reply(400, "text/plain", b"status is not a number from 400 to 599\n")
+            return
+        self.reply(int(status), "text/plain", f"{self.name}: failure {next(self.failures)}\n".encode())
 
     def slow(self, seconds: str) -> None:
         try:

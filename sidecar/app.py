@@ -86,6 +86,7 @@ class App:
             settings, self._telemetry, self._memory, connections, self._membership, self._config_runtime
         )
         self._directions = DataPlane(settings, self._context)
+        outbound = self._directions.outbound
         self._quit = trio.Event()
         self.state = "pre_initializing"
         self._listening: list[Listening] = []
@@ -103,6 +104,9 @@ class App:
             probes=settings.probe,
             dry_runs=self._directions.inbound.policies.dry_runs.shown,
             limits=list if self._context.limits is None else self._context.limits.shown,
+            routes=lambda: outbound.shown_routes(self._telemetry.routes),
+            outbound=lambda asked: outbound.explain(asked.method, asked.target, asked.authority, asked.fields),
+            routed=outbound.explain_record,
             authorized=partial(of_record, self._directions.inbound, self._context),
             hypothetical=partial(answer, self._directions.inbound, self._context),
             drift=self._directions.drift_words,
@@ -146,6 +150,7 @@ class App:
             self._serve(nursery, "admin", lambda connection, _: serve_admin(connection, self._admin), _always)
             self._serve(nursery, "scrape", lambda connection, _: serve_scrape(connection, self._admin), _always)
             nursery.start_soon(self._directions.watch_rules)
+            await nursery.start(self._context.mirrors.run)
             if self._membership is not None:
                 nursery.start_soon(self._membership.run)
             if self._config_runtime is not None:
@@ -390,6 +395,7 @@ def _context(
         acceptor=None if mesh_runtime is None else mesh_runtime.acceptor,
         mesh=mesh_runtime,
         current=current,
+        documents=None if config_runtime is None else config_runtime.current,
         limits=limits,
         egress=Egress(settings.outbound_policy == "REGISTRY_ONLY", settings.allow_host),
     )

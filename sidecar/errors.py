@@ -6,7 +6,7 @@ field. Modules raise :class:`ProxyError`; only ``proxy.local_reply`` turns one i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final
 
@@ -63,6 +63,8 @@ class Reason(Enum):
     NOT_REDIRECTED = ("not_redirected", "UAEX", Fault.POLICY)
     NOT_THIS_POD = ("not_this_pod", "UAEX", Fault.POLICY)
     BLACK_HOLE = ("black_hole", "NR", Fault.POLICY)
+    NO_CLUSTER = ("no_cluster", "NC", Fault.POLICY)  # a route leads to a destination or subset that is not there
+    FAULT_INJECTED = ("fault_injected", "FI", Fault.POLICY)
     NO_CONFIGURATION = ("no_configuration", "UH", Fault.POLICY)
     DNS_FAILED = ("dns_failed", "DF", Fault.UPSTREAM)
     CONNECT_FAILED = ("connect_failed", "UF", Fault.UPSTREAM)
@@ -71,6 +73,7 @@ class Reason(Enum):
     UPSTREAM_PROTOCOL = ("upstream_protocol", "UPE", Fault.UPSTREAM)
     UPSTREAM_TIMEOUT = ("upstream_timeout", "UT", Fault.UPSTREAM)
     UPSTREAM_IDLE = ("upstream_idle", "SI", Fault.UPSTREAM)
+    RETRY_BUDGET = ("retry_budget", "URX", Fault.UPSTREAM)  # no retry: the cluster's budget for them is used up
     POOL_FULL = ("pool_full", "UO", Fault.OVERLOAD)
     POOL_TIMEOUT = ("pool_timeout", "UO", Fault.OVERLOAD)
     MEMORY = ("memory", "OM", Fault.OVERLOAD)
@@ -84,6 +87,9 @@ class Reason(Enum):
         self.fault = fault
 
 
+DELAY_INJECTED: Final = "DI"  # the flag of a request that a route's fault has delayed
+RETRIES_EXHAUSTED: Final = "URX"  # the flag of a request whose last attempt would have been followed by another one
+
 # Why an open connection is cut: a certificate on it is no longer good, or a policy denies now what it carries.
 IDENTITY_CUTS: Final = (Reason.REVOKED, Reason.CERTIFICATE_EXPIRED, Reason.ROOT_WITHDRAWN)
 CUTS: Final = (*IDENTITY_CUTS, Reason.POLICY_CHANGED)
@@ -94,12 +100,15 @@ class ProxyError(Exception):
 
     ``reason`` decides what the peer is told; ``detail`` is one sentence for people, free of secrets and of bytes that
     a peer chose (it goes into replies and logs). ``rule`` is the word of the rule that was broken, where a reason
-    stands for many; ``note`` is what audits and dry runs have to add; ``fields`` go into the reply.
+    stands for many; ``note`` is what audits and dry runs have to add; ``fields`` go into the reply. ``status`` is its
+    status where a document says it; 0: that of the reason. ``edit`` changes the fields of the reply, as a route says.
     """
 
     rule = ""
     note = ""
+    status = 0
     fields: Sequence[tuple[bytes, bytes]] = ()
+    edit: Callable[[Sequence[tuple[bytes, bytes]]], list[tuple[bytes, bytes]]] | None = None
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)

@@ -64,6 +64,7 @@ def add_gauges(
         gauges.add_labelled("sidecar_rate_limit", limits.counts)
     feed = admin.mesh_runtime or admin.config_runtime
     if feed is not None:
+        gauges.add_labelled("sidecar_route_requests", telemetry.routes.read)
         feed.add_gauges(gauges)
 
     def pools(number: Callable[[PoolUse], int]) -> Callable[[], Readings]:

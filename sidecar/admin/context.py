@@ -117,6 +117,9 @@ class AdminContext:
     in_force: Sequence[EffectiveOption] = ()
     probes: Sequence[Probe] = ()
     dry_runs: Callable[[], list[dict[str, object]]] = list  # what policies of dry runs would have decided
+    routes: Callable[[], list[dict[str, object]]] = list  # rules of VirtualServices, and what they routed
+    routed: Callable[[Record], dict[str, object]] = lambda _: {}  # which rule of a VirtualService it followed
+    outbound: Callable[[Question], dict[str, object]] = lambda _: {}  # what would become of a request of the app
     limits: Callable[[], list[dict[str, object]]] = list  # of requests and connections, and whom they hold back now
     authorized: Callable[[Record], dict[str, object]] = lambda _: {}  # what policies had to do with it
     hypothetical: Callable[[Question], dict[str, object]] | None = None  # what would become of a request

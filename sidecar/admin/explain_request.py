@@ -3,12 +3,14 @@ that were made, by policies that are not in force yet; ``/limits``: what limits 
 
 from __future__ import annotations
 
+from typing import cast
+
 from sidecar.admin.context import AdminContext
 from sidecar.admin.recent_requests import outline
 from sidecar.admin.responses import Reply, Request, as_json
 from sidecar.proxy.explain_request import Question
 
-_KNOWN = ("format", "from", "host", "ip", "method", "path", "port")
+_KNOWN = ("direction", "format", "from", "host", "ip", "method", "path", "port")
 
 
 async def would_be(context: AdminContext, request: Request) -> Reply:
@@ -16,7 +18,11 @@ async def would_be(context: AdminContext, request: Request) -> Reply:
     if context.hypothetical is None:
         return Reply(404, b"nothing is forwarded here\n")
     try:
-        told = context.hypothetical(_question(request.parameters))
+        asked = _question(request.parameters)
+        outward = request.parameters.get("direction", "inbound")
+        if outward not in ("inbound", "outbound"):
+            raise ValueError("direction= is inbound or outbound")
+        told = (context.hypothetical if outward == "inbound" else context.outbound)(asked)
     except ValueError as error:
         return Reply(400, f"{error}\n".encode())
     if request.parameters.get("format") == "text":
@@ -34,6 +40,12 @@ async def limits(context: AdminContext, request: Request) -> Reply:
     """Each limit of a RateLimitPolicy, with what it counted and the keys that it refuses now."""
     wanted = request.parameters.get("policy", "")
     return as_json([row for row in context.limits() if not wanted or row["policy"] == wanted])
+
+
+async def routes(context: AdminContext, request: Request) -> Reply:
+    """Each rule of a VirtualService: what it matches, what it does, and how many requests it has routed where."""
+    wanted = request.parameters.get("host", "")
+    return as_json([row for row in context.routes() if not wanted or wanted in cast("list[str]", row["hosts"])])
 
 
 def _question(parameters: dict[str, str]) -> Question:

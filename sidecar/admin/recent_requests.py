@@ -58,6 +58,8 @@ async def explanation(context: AdminContext, request: Request) -> Reply:
     shown = copy.copy(record)
     shown.path, shown.sent_target = redact.target(record.path), redact.target(record.sent_target)
     told = {"time": _moment(record.start), **explain(shown)}
+    if routed := context.routed(record):
+        told["route"] = routed
     if authorized := context.authorized(record):
         told["authorization"] = authorized
     if request.parameters.get("format") == "text" or (not request.json and request.accept.startswith("text/plain")):
@@ -87,7 +89,7 @@ def row(record: Record) -> Row:
         "authority": _text(record.authority),
         "path": _text(redact.target(record.path)),
         "status": record.status,
-        "flag": reason.flag if reason else "-",
+        "flag": record.flags,
         "reason": reason.word if reason else None,
         "rule": record.rule or None,
         "detail": record.detail,
@@ -101,6 +103,8 @@ def row(record: Record) -> Row:
         "original_destination": interception_labels.original(record) or None,
         "authority_differs": bool(interception_labels.difference(record)),
         "attempts": record.attempts,
+        "route": record.route or None,
+        "subset": record.subset or None,
         "user_agent": _text(record.user_agent),
         "x_forwarded_for": _text(record.forwarded_for),
     }
@@ -115,7 +119,7 @@ def line(record: Record) -> str:
             _moment(record.start),
             record.direction,
             str(record.status or "-"),
-            reason.flag if reason else "-",
+            record.flags,
             reason.word if reason else "-",
             f"{record.duration * 1000:.1f}ms",
             what,

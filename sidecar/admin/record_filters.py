@@ -60,7 +60,7 @@ def _status(value: str) -> Wanted:
 def _flag(value: str) -> Wanted:
     if value not in _FLAGS:
         raise ValueError(f"flag= is one of {', '.join(sorted(_FLAGS))}")
-    return lambda record: (record.reason.flag if record.reason else "-") == value
+    return lambda record: value in record.flags.split(",")
 
 
 def _reason(value: str) -> Wanted:

@@ -11,7 +11,7 @@ from sidecar.admin.context import AdminContext
 from sidecar.admin.dashboard import page, part
 from sidecar.admin.dump import certificates, clusters, config_dump, listeners, server_info
 from sidecar.admin.events import events
-from sidecar.admin.explain_request import dry_runs, limits, would_be
+from sidecar.admin.explain_request import dry_runs, limits, routes, would_be
 from sidecar.admin.health import live, ready
 from sidecar.admin.metrics import memory, metrics
 from sidecar.admin.mutations import (
@@ -59,6 +59,7 @@ ADMIN: Routes = {
     "/explain/": Route(explanation, "the story of a request, as JSON; format=text", rest="<request-id>"),
     "/dry_runs": Route(dry_runs, "what dry runs of policies would have decided otherwise; policy=NS/NAME"),
     "/limits": Route(limits, "limits of RateLimitPolicies, and the keys that are limited now; policy=NS/NAME"),
+    "/routes": Route(routes, "rules of VirtualServices in the order in which they count, and what each routed; host="),
     "/tap": Route(tap, f"records as they come, as server-sent events; {_FILTERS}"),
     "/logging": Route(log_level, "level=debug|info|warning|error", mutates=True),
     "/reset_counters": Route(reset_counters, "counters and histograms begin at zero", mutates=True),

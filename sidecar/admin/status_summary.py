@@ -140,7 +140,7 @@ def _failure(record: Record) -> Plain:
         "path": _text(redact.target(record.path or record.sent_target)),
         "client": record.client,
         "status": record.status or None,
-        "flag": "-" if reason is None else reason.flag,
+        "flag": record.flags,
         "word": _word(record),
         "means": meaning.means,
     }

@@ -28,6 +28,7 @@ from certs.errors import IdentityError
 from sidecar import __version__
 from sidecar.feed import control_responses
 from sidecar.feed.control_responses import Malformed, Version
+from sidecar.feed.leaving import Leaving, parts_of
 from sidecar.feed.policy_rules import with_rules
 from sidecar.feed.retrying_client import RetryingClient
 from sidecar.feed.snapshot_holder import SnapshotHolder
@@ -72,6 +73,7 @@ class SnapshotFeed:
     ) -> None:
         self.judged: Version | None = None
         self.slices = TimeSlicer()
+        self._leaving = Leaving(self.slices)
         self._caller = caller
         self._current = current
         self._me = me
@@ -86,6 +88,7 @@ class SnapshotFeed:
         """Until it is cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow)
+            nursery.start_soon(self._leaving.run)
             nursery.start_soon(self._caller.persist, "status", self._tell)
 
     async def _follow(self) -> None:
@@ -122,6 +125,7 @@ class SnapshotFeed:
             raise Malformed("older_version", "a Snapshot that is older than the one that was judged last")
         if version == self.judged:
             return
+        await trio.lowlevel.checkpoint()  # the head took as long as a slice may, and the envelope will
         compiled = await self._compile(head, body)
         self.judged = version
         if compiled.snapshot is None:
@@ -161,7 +165,10 @@ class SnapshotFeed:
 
     def _take(self, snapshot: Snapshot) -> None:
         began = thread_time()
+        before = self._current.snapshot
+        self._leaving.hold(before, parts_of(before))
         self._current.take(snapshot, self._caller.clock())
+        self.slices.settle()
         self.slices.note(thread_time() - began)
         self.slices.applied = self.slices.last
         self._refusals = 0

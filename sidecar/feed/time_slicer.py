@@ -8,7 +8,9 @@ what a machine does beside does not count.
 
 The collector would look at what the work has made in one go, after tens of thousands of objects, which takes longer
 than all that is here; so it is asked to after each thousand, as a part of the slice. Most of what it sees are tuples of
-texts and numbers, which it then forgets for good.
+texts and numbers, which it then forgets for good. If much else was made (rules of routes have functions and lists), it
+is told to forget that as well when the work is done: it would look at all of it in one go the next time. What goes
+later goes by its last reference; no request or connection leaves a cycle behind that would be kept for it.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import trio
 SLICE: Final = 0.0005  # s; it ends with the first step after that
 REST: Final = 19  # times as long as the slice: a twentieth of the loop's time
 YOUNG: Final = 1000  # objects
+MUCH: Final = 20_000  # objects, which the collector looks at in some milliseconds
 
 T = TypeVar("T")
 
@@ -37,10 +40,17 @@ class TimeSlicer:
         self.total = 0.0
         self.last = 0.0
         self.applied = 0.0
+        self.made = 0  # objects that the collector knows, by the work of now
 
     def begin(self) -> None:
         """Another work begins."""
         self.last = 0.0
+        self.made = 0
+
+    def settle(self) -> None:
+        """The work is done, and what it has made stays."""
+        if self.made >= MUCH:
+            gc.freeze()
 
     def note(self, seconds: float) -> None:
         """One slice."""
@@ -65,8 +75,10 @@ async def drive(work: Generator[None, None, T], slices: TimeSlicer, *, gently: b
             slices.note(thread_time() - began)
             result: T = done.value
             return result
-        if gc.get_count()[0] > YOUNG:
+        made = gc.get_count()[0]
+        if made > YOUNG:
             gc.collect(0)
+            slices.made += made
         spent = thread_time() - began
         slices.note(spent)
         if gently:

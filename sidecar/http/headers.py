@@ -27,6 +27,9 @@ REQUEST_ID: Final = b"x-request-id"
 FORWARDED_FOR: Final = b"x-forwarded-for"
 FORWARDED_PROTO: Final = b"x-forwarded-proto"
 VIA: Final = b"via"
+EXPECTED_TIMEOUT: Final = b"x-envoy-expected-rq-timeout-ms"  # what is left of the time of a request
+ATTEMPT_COUNT: Final = b"x-envoy-attempt-count"
+FIRST_ATTEMPT: Final = (ATTEMPT_COUNT, b"1")
 MESH_ONLY: Final = b"(mesh only)"  # stands for every name that only this proxy may set
 FROM_MESH: Final = b"(from the mesh)"  # and for those that a mesh peer may send
 TWIN: Final = b"(underscore twin)"  # of a name that frames or routes a message: never forwarded
@@ -63,9 +66,7 @@ FORWARDING: Final = frozenset(
 _KEPT_AND_READ: Final = frozenset({CONTENT_LENGTH, EXPECT, USER_AGENT, REQUEST_ID, VIA})
 _MEANT: Final = HOP_BY_HOP | FORWARDING | _KEPT_AND_READ
 _MESH_PREFIXES: Final = (b"x-envoy-", b"l5d-", b"x-source-", b"x-istio-", b"x-sidecar-")
-_FROM_MESH: Final = frozenset(
-    {b"x-envoy-upstream-rq-timeout-ms", b"x-envoy-expected-rq-timeout-ms", b"x-envoy-attempt-count"}
-)
+_FROM_MESH: Final = frozenset({b"x-envoy-upstream-rq-timeout-ms", EXPECTED_TIMEOUT, ATTEMPT_COUNT})
 _MESH_NAMES: Final = frozenset({b"x-forwarded-client-cert", b"x-b3-flags-internal"})
 _FRAMING_TWINS: Final = HOP_BY_HOP | {CONTENT_LENGTH, EXPECT}
 
@@ -100,6 +101,9 @@ _NOT_IN_TRAILERS: Final = (
 # A Connection field can't remove these: they frame or name the message.
 _NOT_NOMINATED: Final = frozenset({CONTENT_LENGTH, HOST, REQUEST_ID})
 
+# In the name of a field or a parameter whose value no page may show.
+_SECRET_WORDS: Final = (b"auth", b"cookie", b"token", b"key", b"secret", b"session", b"password", b"credential")
+
 _KNOWN_SPELLINGS: Final = 4096  # bound of the memo below: a peer chooses the names
 SPELLINGS: dict[bytes, bytes] = {}
 
@@ -129,6 +133,12 @@ def _meaning(name: bytes) -> bytes:
     if hyphened in _FRAMING_TWINS:
         return TWIN
     return PLAIN
+
+
+def may_be_secret(name: bytes) -> bool:
+    """Return whether a field or a parameter of this name may hold a secret."""
+    plain = name.lower().replace(b"_", b"-")
+    return any(word in plain for word in _SECRET_WORDS)
 
 
 def without(fields: list[Field], removed: frozenset[bytes]) -> list[Field]:

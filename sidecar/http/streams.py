@@ -7,13 +7,14 @@ with the fault of the side that it belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.headers import Field
 from sidecar.http.message import LocalReply, Request, Response
 from sidecar.policy.authorize import Permit
+from sidecar.policy.retry_budget import ClusterLoad
 from sidecar.telemetry.record import ConnectionInfo
 
 if TYPE_CHECKING:  # tests have streams that no socket carries
@@ -22,7 +23,15 @@ if TYPE_CHECKING:  # tests have streams that no socket carries
 E = TypeVar("E")
 
 
-class ClientStream(Protocol):
+class Abortable(Protocol):
+    """Work for a client that ends when the client goes away."""
+
+    def abort(self, reason: Reason) -> None:
+        """End every wait of this work with ``reason``."""
+        ...
+
+
+class ClientStream(Abortable, Protocol):
     """One attempt to get a request answered. It ends with ``close``; its connection may be used again."""
 
     reused: bool  # the connection beneath has served others before
@@ -138,7 +147,7 @@ class ServerStream(Protocol):
         have come already."""
         ...
 
-    def watch(self, upstream: ClientStream | None) -> None:
+    def watch(self, upstream: Abortable | None) -> None:
         """Abort ``upstream`` if the client goes away from now on; None: abort nothing any more."""
         ...
 
@@ -198,21 +207,33 @@ class ServerConnection(Protocol):
 
 
 class StreamOpener(Protocol[E]):
-    """A source of streams to one destination, whose endpoints are of type ``E``."""
+    """A source of streams to one destination, whose endpoints are of type ``E``.
+
+    ``patience`` is how many seconds one request may wait for connections, in all its attempts.
+    """
 
     name: str  # the destination's name in a record before there is a connection
+    patience: float
 
     @property
-    def pick(self) -> Callable[[Permit], E]:
-        """Choose the endpoint of an attempt. Raises ProxyError if there is none, TypeError for a permit that is for
-        another destination."""
+    def load(self) -> ClusterLoad | None:
+        """Where requests and retries in progress are counted; None: nowhere."""
+        ...
+
+    def pick(self, permit: Permit, tried: Sequence[E] = ()) -> E:
+        """Choose the endpoint of an attempt: another one than those ``tried`` while there is one. Raises ProxyError if
+        there is no endpoint at all, TypeError for a permit that is for another destination."""
+        ...
+
+    def has_others(self, tried: int) -> bool:
+        """Return whether there are more endpoints than the number ``tried``."""
         ...
 
     def open_nowait(self, endpoint: E) -> ClientStream | None:
         """Return a stream on an idle connection; None if the caller has to wait for one."""
         ...
 
-    async def open(self, endpoint: E, *, fresh: bool) -> ClientStream:
-        """Return a stream on an existing connection, or (``fresh``) on a new one, to this endpoint or, if that can't
-        be reached, to another one. Raises ProxyError."""
+    async def open(self, endpoint: E, *, fresh: bool, seconds: float, hasty: bool) -> ClientStream:
+        """Return a stream on an existing connection, or (``fresh``) on a new one, to this endpoint. Making it may take
+        ``seconds``, and only a moment if it is ``hasty``: another endpoint can be tried. Raises ProxyError."""
         ...

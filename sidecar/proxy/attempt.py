@@ -33,15 +33,17 @@ _PIECES: Final = 32  # moved without a yield: 2 MiB at most, about 1 ms
 
 
 class Kept:
-    """The pieces of a body that were sent, kept for another attempt. ``whole``: all of them are kept."""
+    """The pieces of a body that were sent, kept for another attempt. ``whole``: all of them are kept. ``ended`` is
+    called when the last byte of the body has been taken from the client."""
 
-    __slots__ = ("_frozen", "_pieces", "_size", "whole")
+    __slots__ = ("_frozen", "_pieces", "_size", "ended", "whole")
 
     def __init__(self, first: bytes) -> None:
         self._pieces = [first]
         self._size = len(first)
         self._frozen = False
         self.whole = True
+        self.ended: Callable[[], None] = _nothing
 
     def freeze(self) -> bool:
         """Return whether all pieces are kept, and keep them all from now on.
@@ -63,6 +65,10 @@ class Kept:
     def joined(self) -> bytes:
         """Return all pieces as one."""
         return b"".join(self._pieces)
+
+
+def _nothing() -> None:
+    """Follow the end of a body that no time limit depends on."""
 
 
 async def try_once(
@@ -121,6 +127,8 @@ async def _push_what_is_there(stream: ServerStream, upstream: ClientStream, sent
                 if error.reason is not Reason.UPSTREAM_CLOSED:
                     raise
                 return False  # the upstream may have answered before it left: the reader of the answer decides
+    if stream.body_done:
+        kept.ended()
     return sent
 
 
@@ -237,6 +245,8 @@ class Upload:
                     await upstream.flush()
                     stream.watch(None)
                 if stream.body_done:
+                    if self._kept is not None:
+                        self._kept.ended()
                     break
                 self._waits = True
                 piece = await stream.read_body()

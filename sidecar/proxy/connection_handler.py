@@ -10,6 +10,8 @@ import typing
 from functools import partial
 from time import monotonic, time
 
+import msgspec
+
 from sidecar.errors import CUTS, ProxyError, Reason
 from sidecar.http.first_bytes import Detected
 from sidecar.http.h1.server import H1ServerConnection
@@ -52,6 +54,12 @@ class Target(Routing, BytesRouting, typing.Protocol):
     def vouches(self) -> bool:
         """Whether the app there may trust what HTTP fields report about its caller. If so, HTTP that can't be served as
         HTTP is refused, because its fields are the client's own."""
+        ...
+
+    @property
+    def by_server_name(self) -> bool:
+        """Whether routes to the destination look at the server name of TLS. If so, a port that is declared TCP waits
+        for the client's first bytes as well."""
         ...
 
     @property
@@ -104,7 +112,7 @@ async def serve_target(
     protocol = protocol or target.protocol
     sni = b"" if connection.secured is None else connection.secured.sni
     who = ConnectionInfo(0.0, "", 0.0, target.original, security.principal, host, target.reached(connection), sni)
-    if protocol == "tcp":
+    if protocol == "tcp" and not target.by_server_name:
         origin = _info("opaque bytes, as the port is declared", 0.0, who, security)
         found = Detection(Detected.OPAQUE, b"", None)
         if security.silent:
@@ -220,6 +228,10 @@ async def _detect(
     lease = found.lease
     origin = _info(found.words, monotonic() - began, who, security)
     is_http = found.kind is Detected.HTTP1 and (lease is None or not greets(lease.connection))
+    if protocol == "tcp" and found.kind is not Detected.MORE:  # what else it may be does not count there
+        kind = found.kind if found.kind is Detected.TLS else Detected.OPAQUE
+        await _relay(connection, msgspec.structs.replace(found, kind=kind), origin, target, context)
+        return False
     refused = _refusal(found, is_http, protocol, security) if target.vouches else None
     if refused is not None:
         note_detected(found, origin.after, context.telemetry)

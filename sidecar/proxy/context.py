@@ -20,6 +20,7 @@ from sidecar.net.resolve import Resolver
 from sidecar.net.splice_pipes import Pipes
 from sidecar.policy.authorize import Asked, Rules, allow_all
 from sidecar.policy.egress import OPEN, Egress
+from sidecar.proxy.background import Background
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.request_ids import RequestIds
 from sidecar.resources.snapshot import NOTHING, Snapshot
@@ -41,6 +42,13 @@ class Overload(Protocol):
     def admits(self, active: int) -> bool:
         """Return whether a further request or connection may begin while ``active`` are under way."""
         ...
+
+
+class Snapshots(Protocol):
+    """The source of the current Snapshot."""
+
+    @property
+    def snapshot(self) -> Snapshot: ...
 
 
 class Running(Protocol):
@@ -80,12 +88,14 @@ class ProxyContext:
     acceptor: Acceptor | None = None  # only if the proxy has an identity
     mesh: Mesh | None = None  # likewise
     current: Callable[[], Snapshot] = _nothing  # returns the current Snapshot, whatever its source
+    documents: Snapshots | None = None  # without a mesh: where documents alone are obeyed
     deadlines: Deadlines = field(default_factory=Deadlines)
     drain: DrainState = field(default_factory=DrainState)
     connections: set[Connection] = field(default_factory=set)
     judged_names: set[bytes] = field(default_factory=set)  # of fields that policies read, in lower case
     limits: LimitsInForce | None = None  # None: there can be none
     in_progress: dict[int, Running] = field(default_factory=dict)  # by the id of its record
+    mirrors: Background = field(default_factory=Background)
     listeners: list[Listener] = field(default_factory=list)
     ids: RequestIds = field(default_factory=RequestIds)
 

@@ -37,6 +37,7 @@ from sidecar.resources.snapshot import Snapshot
 from sidecar.telemetry.record import ConnectionInfo, Record
 
 _DECLARED = {"http": Detected.HTTP1, "tcp": Detected.OPAQUE}  # such a port takes nothing else: no detection
+_MOST = 1024  # authorities whose routes are remembered, of 256 bytes at most
 _ESTABLISHED = Response(200, [], {}, EMPTY)
 
 
@@ -74,7 +75,9 @@ class ExplicitProxy:
     async def _connect(self, stream: ServerStream, request: Request, record: Record) -> None:
         """Dial before the reply, which reports whether there is a connection. Then detect what the tunnel carries."""
         snapshot = self._routes.current()
-        route = named_route(self._routes, snapshot, request.authority, default_port=0)
+        # Dialed before the client has sent anything, so of VirtualServices only TCP routes count here. HTTP that comes
+        # in the tunnel is routed by itself.
+        route = self._routes.routed_bytes(named_route(self._routes, snapshot, request.authority, default_port=0))
         http = route.protocol == "http"
         permit = self._routes.permit(
             route, stream.peer, protocol="HTTP" if http else "TCP", authority=request.authority
@@ -107,7 +110,9 @@ class ExplicitProxy:
             snapshot = self._routes.current()
             if lease.stale and not found.sent:
                 lease.release(reusable=False)  # the client was silent: the route may have changed since
-                route = named_route(self._routes, snapshot, request.authority, default_port=0)
+                route = self._routes.routed_bytes(
+                    named_route(self._routes, snapshot, request.authority, default_port=0)
+                )
                 permit = self._routes.permit(route, stream.peer, protocol="TCP", authority=request.authority)
                 lease = await route.cluster.lease(permit, route.at, opaque=True)
             record.sni = found.sni
@@ -167,13 +172,23 @@ class _Absolute:
         self._routes = routes
         self.sanitizer = sanitizer
         self.current = routes.current
+        self._seen: Snapshot | None = None
+        self._known: dict[bytes, Route] = {}  # by authorities as they are sent
 
     def route(self, snapshot: Snapshot, request: Request) -> Route:
         if not request.absolute:
             raise ProxyError(
                 Reason.NO_ROUTE, "this port is an explicit proxy: send an absolute URL or CONNECT (curl -x, HTTP_PROXY)"
             )
-        return named_route(self._routes, snapshot, request.authority, default_port=80)
+        if snapshot is not self._seen:
+            self._seen = snapshot
+            self._known.clear()
+        base = self._known.get(request.authority)
+        if base is None:
+            base = named_route(self._routes, snapshot, request.authority, default_port=80)
+            if len(self._known) < _MOST:
+                self._known[request.authority] = base
+        return self._routes.routed(base, request)
 
     def asked(self, wanted: RunningRequest) -> Asked:
         """See ``pipeline.Routing``. Limits alone judge by it."""
@@ -205,7 +220,7 @@ class _WithinTunnel(_Absolute):
     def route(self, snapshot: Snapshot, request: Request) -> Route:
         if request.method == b"CONNECT" or request.absolute:
             raise ProxyError(Reason.METHOD_REFUSED, "a proxy request inside a tunnel")
-        return named_route(self._routes, snapshot, self._authority, default_port=0)
+        return self._routes.routed(named_route(self._routes, snapshot, self._authority, default_port=0), request)
 
 
 def asked_outbound(client: str, request: Request, fields: Sequence[Field]) -> Asked:

@@ -57,6 +57,7 @@ class AppPort:
     direction = "inbound"
     original = ""
     vouches = True
+    by_server_name = False
     rejudged = True
 
     def __init__(
@@ -79,7 +80,7 @@ class AppPort:
         limits = Limits(context.max_pool, context.max_waiting, WAIT_SECONDS, context.pool_idle)
         terms = Terms(f"inbound|{address.port}||", self.name, limits, context.connect_timeout)
         self.app = Cluster(terms, connect, context.telemetry.counters, connect_opaque=connect, places=(address,))
-        client = ClusterClient(self.app, None, self.name, context.timeouts.stream_idle)
+        client = ClusterClient(self.app, None, self.name, context.timeouts.stream_idle, counted=False)
         self._route = Route("app", self.app, client, None, address, self.name)
         self.users = 0  # captured connections that are open here, whether or not they have a request in progress
 

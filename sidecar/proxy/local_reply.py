@@ -53,6 +53,8 @@ STATUS: Final = {
     Reason.NO_ENDPOINT: 503,
     Reason.UPSTREAM_HANDSHAKE: 503,
     Reason.UPSTREAM_IDENTITY: 503,
+    Reason.NO_CLUSTER: 503,
+    Reason.FAULT_INJECTED: 503,  # unless the route says another
     Reason.NO_CONFIGURATION: 503,
     Reason.DNS_FAILED: 503,
     Reason.CONNECT_FAILED: 503,
@@ -61,6 +63,7 @@ STATUS: Final = {
     Reason.UPSTREAM_PROTOCOL: 502,
     Reason.UPSTREAM_TIMEOUT: 504,
     Reason.UPSTREAM_IDLE: 504,
+    Reason.RETRY_BUDGET: 503,
     Reason.POOL_FULL: 503,
     Reason.POOL_TIMEOUT: 503,
     Reason.MEMORY: 503,
@@ -95,7 +98,7 @@ async def rescue(stream: ServerStream, error: ProxyError, record: Record) -> Non
     if cut is not None or stream.reply_begun:
         stream.reset()
         return
-    status = record.status = STATUS[error.reason]
+    status = record.status = error.status or STATUS[error.reason]
     if not status:
         stream.drop()
         return
@@ -106,20 +109,22 @@ async def rescue(stream: ServerStream, error: ProxyError, record: Record) -> Non
         else:
             if error.reason is Reason.RATE_LIMITED and not record.principal and record.direction == "inbound":
                 error = _without_name(error)
-            reply = local_reply(status, error, record.request_id)
+            reply = local_reply(status, error, record.request_id, record.flags)
+        if error.edit is not None:
+            reply = msgspec.structs.replace(reply, fields=error.edit(reply.fields))
         await stream.send_local(reply, in_doubt=in_doubt)
     except ProxyError:
         stream.drop()
 
 
-def local_reply(status: int, error: ProxyError, request_id: bytes) -> LocalReply:
-    """Return the reply with ``status`` that reports the error."""
+def local_reply(status: int, error: ProxyError, request_id: bytes, flags: str = "") -> LocalReply:
+    """Return the reply with ``status`` that reports the error; ``flags``: if there are others beside its own."""
     problem = Problem(
         "about:blank",
-        HTTPStatus(status).phrase,
+        _title(status),
         status,
         error.detail,
-        error.reason.flag,
+        flags or error.reason.flag,
         error.reason.word,
         request_id.decode("ascii", "replace"),
     )
@@ -130,6 +135,13 @@ def local_reply(status: int, error: ProxyError, request_id: bytes) -> LocalReply
         fields.append((b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
     fields.extend(error.fields)
     return LocalReply(status, fields, msgspec.json.encode(problem))
+
+
+def _title(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return str(status)  # a document may ask for any
 
 
 def _without_name(error: ProxyError) -> ProxyError:

@@ -6,6 +6,9 @@ Snapshot once, and is routed and judged by that one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from sidecar.addresses import OriginalDst
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.authority import authority_parts
@@ -29,6 +32,10 @@ from sidecar.upstream.clusters import Clusters
 from sidecar.upstream.plaintext import PlaintextConnector
 from sidecar.upstream.pool_stats import PoolsShown
 
+if TYPE_CHECKING:
+    from sidecar.telemetry.record import Record
+    from sidecar.telemetry.route_counts import RouteCounts
+
 WAIT_SECONDS = 3.0  # for a connection to an endpoint (F13)
 _WORDS = {Detected.TLS: "TLS", Detected.HTTP1: "HTTP"}
 
@@ -40,7 +47,8 @@ class Outbound:
         self._context = context
         self._sanitizer = HeaderSanitizer(context, appends_caller=False)
         mesh = context.mesh
-        snapshot = None if mesh is None else lambda: mesh.snapshot
+        source = context.documents if mesh is None else mesh
+        snapshot = None if source is None else lambda: source.snapshot
         plaintext = PlaintextConnector(context.resolver, context.listeners, context.connections, snapshot)
         limits = Limits(context.max_pool, context.max_waiting, WAIT_SECONDS, context.pool_idle)
         self._clusters = Clusters(
@@ -52,12 +60,13 @@ class Outbound:
         )
         self._routes = RouteTable(
             self._clusters,
-            mesh,
+            source,
             context.egress,
             context.resolver,
             context.listeners,
             context.rules,
             context.timeouts.stream_idle,
+            context.deadlines,
         )
         self.serve = ExplicitProxy(self._routes, self._sanitizer, context).serve
         if mesh is not None:
@@ -65,7 +74,7 @@ class Outbound:
 
     def sweep(self, now: float) -> None:
         """Close connections that have been idle for too long. Follow the Snapshot even while no request comes."""
-        self._routes.current()
+        self._routes.sweep()
         self._clusters.sweep(now)
 
     def close(self) -> None:
@@ -102,6 +111,29 @@ class Outbound:
                 found[f"outbound|opaque|{cluster.terms.shown}"] = cluster.shown(opaque=True)
         return found
 
+    def shown_routes(self, counts: RouteCounts) -> list[dict[str, object]]:
+        """Return the rules of VirtualServices in force, as JSON values."""
+        if not self._routes.current().virtual_services:
+            return []
+        from sidecar.proxy.explain_route import shown_routes
+
+        return shown_routes(self._routes, counts)
+
+    def explain_record(self, record: Record) -> dict[str, object]:
+        """Return how a request that has been served was routed, as JSON values; empty if no VirtualService had a
+        part."""
+        if not self._routes.current().virtual_services:
+            return {}
+        from sidecar.proxy.explain_route import of_record
+
+        return of_record(self._routes, record)
+
+    def explain(self, method: str, target: str, authority: str, fields: Sequence[tuple[str, str]]) -> dict[str, object]:
+        """Return what would become of a request of the app, as JSON values. Raises ValueError if it is none."""
+        from sidecar.proxy.explain_route import explain_route
+
+        return explain_route(self._routes, method, target, authority, fields)
+
     def uses(self) -> dict[str, PoolUse]:
         """Return how the pools of all clusters are used together."""
         pools = [pool for cluster in self._clusters for pool in cluster.pools]
@@ -126,10 +158,11 @@ class _Captured:
     ) -> None:
         self._routes = routes
         self.sanitizer = sanitizer
-        self._snapshot = snapshot
+        self._version = snapshot.version  # not the Snapshot: the connection may be idle for long
         self._route = route
         self._original = original
         self._host = host
+        self._early: Route | None = None  # the one by which a connection was dialed for a silent client
         self.original = str(original)
         self.current = routes.current
 
@@ -141,6 +174,10 @@ class _Captured:
     def vouches(self) -> bool:
         """Whether the destination is a service, whose sidecar would refuse such HTTP as well. See ``Target``."""
         return self._route.kind == "service"
+
+    @property
+    def by_server_name(self) -> bool:
+        return self._routes.by_tls(self._route)
 
     @property
     def name(self) -> str:
@@ -155,15 +192,16 @@ class _Captured:
 
     def _own(self, snapshot: Snapshot) -> Route:
         """Return the route of the original destination. Raises ProxyError(NO_ROUTE)."""
-        if snapshot is not self._snapshot:
+        if snapshot.version is not self._version:
             self._route = self._routes.captured(snapshot, self._original)
-            self._snapshot = snapshot
+            self._version = snapshot.version
         return self._route
 
     def route(self, snapshot: Snapshot, request: Request) -> Route:
         if request.method == b"CONNECT" or request.absolute:
             raise ProxyError(Reason.METHOD_REFUSED, "a proxy request inside a tunnel or a captured connection")
-        return self._routes.by_authority(snapshot, self._own(snapshot), request.authority)
+        routes = self._routes
+        return routes.routed(routes.by_authority(snapshot, self._own(snapshot), request.authority), request)
 
     async def authorize(self, snapshot: Snapshot, route: Route, wanted: RunningRequest) -> Permit:
         request = wanted.request
@@ -179,9 +217,13 @@ class _Captured:
 
     def route_bytes(self, snapshot: Snapshot, found: Detection) -> Route:
         route = self._own(snapshot)
-        if not found.sni or found.lease is not None:
-            return route
-        return self._routes.by_server_name(snapshot, route, found.sni)
+        if found.lease is not None:  # the client was silent, and its connection was dialed by the address alone
+            if self._early is not None and (found.sent or not found.lease.stale):
+                return self._early  # a rule with weights may draw another one
+            return self._routes.routed_bytes(route, address=self._original.host)
+        if found.sni:
+            route = self._routes.by_server_name(snapshot, route, found.sni)
+        return self._routes.routed_bytes(route, found.sni, self._original.host)
 
     def asked(self, wanted: RunningRequest) -> Asked:
         """See ``Routing``. Limits alone judge by it: the callee's proxy applies other policies."""
@@ -201,6 +243,8 @@ class _Captured:
         return self._original.host, self._original.port
 
     async def dial_early(self, info: ConnectionInfo) -> Lease:
-        route = self._own(self.current())  # the client has sent no name yet: the address must do
+        # The client has sent no name: the address must do.
+        route = self._routes.routed_bytes(self._own(self.current()), address=self._original.host)
         permit = self._routes.permit(route, self._host, protocol="TCP")
+        self._early = route
         return await route.cluster.lease(permit, route.at, opaque=True, at_once=True)

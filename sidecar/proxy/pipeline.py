@@ -11,22 +11,23 @@ destination has not been dialed then, and no byte has been forwarded.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Set
 from typing import Final, Protocol
 
 import msgspec
 
 from sidecar.errors import ProxyError, Reason
-from sidecar.http.headers import Field
+from sidecar.http.headers import FIRST_ATTEMPT, Field
 from sidecar.http.message import Request
 from sidecar.http.streams import ServerStream
 from sidecar.net.connection import Connection
 from sidecar.net.connection_pool import Lease
 from sidecar.policy.authorize import Asked, Permit
 from sidecar.proxy.context import ProxyContext
-from sidecar.proxy.exchange import exchange
+from sidecar.proxy.exchange import Upgraded, exchange
 from sidecar.proxy.header_sanitizer import HeaderSanitizer
 from sidecar.proxy.protocol_detection import Detection
-from sidecar.proxy.route import Route
+from sidecar.proxy.route import ChosenRule, Route
 from sidecar.proxy.tcp_proxy import tunnel, tunnel_upgraded
 from sidecar.resources.snapshot import Snapshot
 from sidecar.telemetry.record import UNKNOWN_CONNECTION, ConnectionInfo, Record
@@ -135,19 +136,54 @@ async def serve_request(
     if permit.note:
         record.note = permit.note
     if context.limits is not None and context.limits.of_requests:
-        context.limits.charge(routing.asked(wanted), record)
+        asked = routing.asked(wanted)
+        if route.rule is not None:
+            asked = msgspec.structs.replace(asked, route=route.rule.title)
+        context.limits.charge(asked, record)
     running, key = context.in_progress, id(record)
     if routing.rejudged:
         running[key] = wanted
     try:
-        upgraded = await exchange(stream, request, fields, route.client, permit, record, route.retry, route.limits)
+        if route.rule is None:
+            upgraded = await exchange(stream, request, fields, route.client, permit, record, route.retry, route.limits)
+        else:
+            upgraded = await _by_rule(context, snapshot, wanted, route, route.rule, permit, record)
         if upgraded is not None:
             await tunnel_upgraded(stream, upgraded.upstream, upgraded.head, record, context)
     finally:
         running.pop(key, None)
 
 
-def _judged(fields: list[Field], names: set[bytes]) -> tuple[tuple[bytes, bytes], ...]:
+def _by_rule(
+    context: ProxyContext,
+    snapshot: Snapshot,
+    wanted: RunningRequest,
+    route: Route,
+    rule: ChosenRule,
+    permit: Permit,
+    record: Record,
+) -> Awaitable[Upgraded | None]:
+    """Return what remains to be done by the rule of a VirtualService that led here."""
+    record.route, record.subset = rule.title, route.subset
+    stream, request, fields = wanted.stream, wanted.request, wanted.fields
+    if rule.fields:
+        record.judged = _judged(fields, rule.fields)
+    if rule.serve is None:
+        fields.append(FIRST_ATTEMPT)
+        return exchange(stream, request, fields, route.client, permit, record, route.retry, route.limits)
+    return rule.serve(
+        context,
+        stream,
+        request,
+        fields,
+        route,
+        permit,
+        record,
+        lambda other: wanted.routing.authorize(snapshot, other, wanted),
+    )
+
+
+def _judged(fields: list[Field], names: Set[bytes]) -> tuple[tuple[bytes, bytes], ...]:
     """Return the fields with these names, for the record, which keeps no long values."""
     found = [(name, value[:JUDGED_BYTES]) for name, value in fields if name.lower() in names]
     return tuple(found[:JUDGED_FIELDS])

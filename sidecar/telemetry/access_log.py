@@ -26,7 +26,7 @@ _JSON = (
     b'"response_code":%d,"response_flags":"%b","response_code_details":%b,"detail":%b,'
     b'"bytes_received":%d,"bytes_sent":%d,"duration_ms":%d,"upstream_service_time_ms":%b,"client":%b,'
     b'"user_agent":%b,"x_forwarded_for":%b,"request_id":%b,"upstream_host":%b,"requested_server_name":%b,'
-    b'"attempts":%d,"connection_reused":%b}\n'
+    b'"attempts":%d,"connection_reused":%b,"route_name":%b}\n'
 )
 
 _all_plain = re.compile(rb"[ !#-\[\]-~]*").fullmatch  # printable ASCII but quote and backslash
@@ -125,7 +125,7 @@ class AccessLog:
             path or b"-",
             protocol,
             record.status,
-            b"-" if reason is None else reason.flag.encode(),
+            b"-" if reason is None and not record.flagged else record.flags.encode(),
             record.bytes_received,
             record.bytes_sent,
             record.duration * 1000,
@@ -171,7 +171,7 @@ class AccessLog:
             path,
             authority,
             record.status,
-            b"-" if reason is None else reason.flag.encode(),
+            b"-" if reason is None and not record.flagged else record.flags.encode(),
             b"null" if reason is None else b'"%b"' % reason.word.encode(),
             detail,
             record.bytes_received,
@@ -186,6 +186,7 @@ class AccessLog:
             sni,
             record.attempts,
             b"true" if record.reused else b"false",
+            b'"%b"' % record.route.encode() if record.route else b"null",
         )
 
     def captured_text_line(self, record: Record) -> bytes:

@@ -16,6 +16,11 @@ _NOT_CONNECTED = frozenset(
     {Reason.DNS_FAILED, Reason.CONNECT_FAILED, Reason.CONNECT_TIMEOUT, Reason.POOL_FULL, Reason.POOL_TIMEOUT}
 )
 
+_EXHAUSTED = {
+    "attempts": "the last attempt would have been retried; the route allows no more attempts",
+    "budget": "the last attempt would have been retried; the cluster's budget for retries was used up",
+}
+
 
 def explain(record: Record) -> Explanation:
     """Sections in the order in which things happened; values are JSON's."""
@@ -109,18 +114,19 @@ def _outcome(record: Record) -> Explanation:
         "status": record.status or None,
         "body_bytes_sent": record.bytes_sent,
         "duration_ms": _ms(record.duration),
+        **({"retries": _EXHAUSTED[record.exhausted]} if record.exhausted else {}),
     }
     reason = record.reason
     if reason is None and record.failed:
-        told.update(flag="-", means=APP_ERROR.means, what_to_do=APP_ERROR.cure)
+        told.update(flag=record.flags, means=APP_ERROR.means, what_to_do=APP_ERROR.cure)
         return told
     if reason is None:
-        told["flag"] = "-"
+        told["flag"] = record.flags
         told["means"] = "Nothing went wrong here; the status is the app's own." if record.status else "It ended well."
         return told
     meaning = MEANINGS[reason]
     told.update(
-        flag=reason.flag,
+        flag=record.flags,
         reason=reason.word,
         **({"rule": record.rule} if record.rule else {}),
         fault=reason.fault.value,

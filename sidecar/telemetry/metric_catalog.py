@@ -180,6 +180,12 @@ READ: Final = (
         "refused, or shadowed (beyond a limit of mode SHADOW).",
         ("policy", "limit", "of", "decision"),
     ),
+    Metric(
+        "sidecar_route_requests", "counter",
+        "Requests that a rule of a VirtualService was about: the rule as NAMESPACE/VIRTUAL-SERVICE/RULE, where it sent "
+        "them (empty: the proxy answered), and the status.",
+        ("route", "destination", "subset", "response_code"),
+    ),
     Metric("sidecar_app_healthy", "gauge", "1 where --health finds the app well."),
     Metric("sidecar_access_log_pending_bytes", "gauge", "Bytes of the access log that are not written yet."),
     Metric("sidecar_taps_open", "gauge", "Readers of live records, as by /tap."),

@@ -78,6 +78,19 @@ def _dry_run(attribute: str, decision: str) -> MetricDefinition:
     return MetricDefinition(attribute, "sidecar_authorization_dry_run", "counter", text, (("decision", decision),))
 
 
+def _retried(attribute: str, outcome: str) -> MetricDefinition:
+    text = (
+        "Requests that retries were about: the last of several attempts succeeded, or one more was wanted, and the "
+        "attempts or the budget were used up."
+    )
+    return MetricDefinition(attribute, "sidecar_retried_requests", "counter", text, (("outcome", outcome),))
+
+
+def _mirrored(attribute: str, outcome: str) -> MetricDefinition:
+    text = "Copies of requests for mirrors, by what became of them; dropped: too many, too long, or not allowed."
+    return MetricDefinition(attribute, "sidecar_mirrored_requests", "counter", text, (("outcome", outcome),))
+
+
 def _dns(attribute: str, outcome: str) -> MetricDefinition:
     return MetricDefinition(
         attribute, "sidecar_dns_queries", "counter", "DNS queries by what became of them.", (("outcome", outcome),)
@@ -103,6 +116,12 @@ METERS = (
     MetricDefinition("pool_misses", "sidecar_pool_misses", "counter", "Requests that opened an upstream connection."),
     MetricDefinition("pool_waits", "sidecar_pool_waits", "counter", "Requests that waited for an upstream connection."),
     MetricDefinition("retries", "sidecar_retries", "counter", "Requests sent again over another upstream connection."),
+    _retried("retries_succeeded", "succeeded"),
+    _retried("retries_exhausted", "attempts_exhausted"),
+    _retried("retries_over_budget", "budget_exhausted"),
+    _mirrored("mirrors_sent", "answered"),
+    _mirrored("mirrors_failed", "failed"),
+    _mirrored("mirrors_dropped", "dropped"),
     _authorized("rbac_allowed", "allowed"),
     _authorized("rbac_denied", "denied"),
     _authorized("rbac_audited", "audited"),
@@ -194,6 +213,9 @@ class Counters:
     dns_nxdomain: int
     dns_refused: int
     dns_retries: int
+    mirrors_dropped: int
+    mirrors_failed: int
+    mirrors_sent: int
     pool_hits: int
     pool_misses: int
     pool_waits: int
@@ -205,6 +227,9 @@ class Counters:
     rbac_would_deny: int
     requests_active: int
     retries: int
+    retries_exhausted: int
+    retries_over_budget: int
+    retries_succeeded: int
     spliced_bytes: int
 
     def __init__(self) -> None:
@@ -261,9 +286,9 @@ class RequestMetrics:
         """Counts a finished record."""
         reason = record.reason
         if reason is None:
-            flag = "-"
+            flag = record.flags if record.flagged else "-"
         else:
-            flag = reason.flag
+            flag = record.flags
             self._note_error(reason, record.direction)
         if record.protocol in _OPAQUE:
             at = self._run((record.direction, OPAQUE_CODE, flag))

@@ -220,15 +220,32 @@ MEANINGS: Final[dict[Reason, ReasonHelp]] = {
         "Mend the app; the detail names the rule. Often: two lengths, a length beside chunked, or control bytes.",
     ),
     Reason.UPSTREAM_TIMEOUT: ReasonHelp(
-        "The upstream took the request and did not begin to answer within --stream-idle-timeout.",
-        "The app hangs or is overloaded: look at what it does with this path at this time. Where it rightly takes so "
-        "long, raise --stream-idle-timeout.",
+        "The upstream took the request and did not begin to answer within --stream-idle-timeout, or the time of the "
+        "request's route was over: timeout for all attempts until the end of the answer, perTryTimeout for one.",
+        "The app hangs or is overloaded: look at what it does with this path at this time. The detail names the limit. "
+        "If the app rightly takes so long, raise that limit.",
     ),
     Reason.UPSTREAM_IDLE: ReasonHelp(
         "The upstream stopped in the middle of its answer for --stream-idle-timeout. The client had its status by "
         "then; its connection was reset, so that what it got does not look whole. Of relayed bytes (TCP in the log): "
         "nothing came for five minutes after the client had said its last.",
         "The app hangs in the middle of a stream; let it send something now and then, or raise --stream-idle-timeout.",
+    ),
+    Reason.NO_CLUSTER: ReasonHelp(
+        "A route of a VirtualService leads to a service, a port or a subset that this proxy does not see.",
+        "The detail names it. Look whether it exists and is exported here: sidecarctl get services, and for a subset "
+        "the DestinationRule of its host; sidecarctl check finds such routes in documents.",
+    ),
+    Reason.FAULT_INJECTED: ReasonHelp(
+        "The route has a fault.abort, and this request is of the share that gets its status.",
+        "Nothing is wrong: take the fault out of the VirtualService when the test is over.",
+    ),
+    Reason.RETRY_BUDGET: ReasonHelp(
+        "The last attempt failed, and was not retried: the cluster's budget for retries is used up by those in "
+        "progress, or by those of the last seconds.",
+        "The detail names the failure. Many requests to this service fail now, and more retries would add to its "
+        "load: look at the service. trafficPolicy.retryBudget of its DestinationRule, or retryBudget of its "
+        "BackendTrafficPolicy, allows more.",
     ),
     Reason.POOL_FULL: ReasonHelp(
         "All connections to the upstream are in use, and --max-waiting requests wait already.",

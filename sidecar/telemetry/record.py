@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from sidecar.errors import ProxyError, Reason
+from sidecar.errors import DELAY_INJECTED, RETRIES_EXHAUSTED, ProxyError, Reason
 
 SERVER_ERROR: Final = 500  # statuses from here on are failures, whoever made them
 
@@ -99,6 +99,21 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     judged: tuple[tuple[bytes, bytes], ...] = ()  # the fields that policies ask for, as they went on
     limits: tuple[tuple[str, str, float, int], ...] = ()  # policy, limit, left after this request, size of the bucket
     tried: float = 0.0  # when the last attempt began, on the monotonic clock
+    flagged: bool = False  # there is a flag beside that of the reason
+    exhausted: str = ""  # why a retry that the policy wants was not made: "attempts" or "budget" is used up
+    delayed: bool = False  # by a fault that was injected
+    route: str = ""  # the rule that routed it: NAMESPACE/VIRTUAL-SERVICE/RULE
+    subset: str = ""  # of the cluster
+
+    @property
+    def flags(self) -> str:
+        """The response flags, joined by a comma as Envoy does; ``-`` for none."""
+        found = [DELAY_INJECTED] if self.delayed else []
+        if self.reason is not None:
+            found.append(self.reason.flag)
+        if self.exhausted and RETRIES_EXHAUSTED not in found:
+            found.append(RETRIES_EXHAUSTED)
+        return ",".join(found) or "-"
 
     @property
     def principal(self) -> str:
@@ -110,6 +125,14 @@ class Record(msgspec.Struct, array_like=True, gc=False):
         self.reason, self.detail, self.rule = error.reason, error.detail, error.rule
         self.note = error.note or self.note
 
+    def exhaust(self, what: str) -> None:
+        """No retry follows, since these are used up: "attempts", or the "budget"."""
+        self.exhausted, self.flagged = what, True
+
+    def delay(self) -> None:
+        """A fault delays the request."""
+        self.delayed = self.flagged = True
+
     def keep_try(self, error: ProxyError | None = None) -> None:
         """The attempt at hand is over, by this error or with an answer, and is followed by another one."""
         reason, detail = (None, "") if error is None else (error.reason, error.detail)
@@ -119,8 +142,8 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     @property
     def all_tries(self) -> tuple[Attempt, ...]:
         """Every attempt, the last one included; empty if none was made."""
-        if not self.attempts:
-            return ()
+        if len(self.tries) >= self.attempts:  # none, or it ended while it waited for the next one
+            return self.tries
         return *self.tries, self._try(self.began + self.duration, self.reason, self.detail)
 
     def _try(self, ended: float, reason: Reason | None, detail: str) -> Attempt:

@@ -19,6 +19,7 @@ from sidecar.telemetry.metric_snapshot import Gauges, MetricSnapshot
 from sidecar.telemetry.metrics import Counters, MeshMetrics, RequestMetrics
 from sidecar.telemetry.process import LoopLag
 from sidecar.telemetry.record import Record
+from sidecar.telemetry.route_counts import RouteCounts
 from sidecar.telemetry.throttled_log import ThrottledLog
 from sidecar.telemetry.timings import Seconds
 
@@ -46,6 +47,7 @@ class Telemetry:
         self.pauses = GcPauses()  # measured once installed
         self.gauges = Gauges()
         self.history = History()
+        self.routes = RouteCounts()
         self.taps = Taps()
         self._complaints = ThrottledLog()
         self._risen = dict.fromkeys(_SHOULD_NOT_RISE, 0)
@@ -64,9 +66,11 @@ class Telemetry:
         """Counts and logs a record, whose ``duration`` is filled in here if it is not yet. Never blocks."""
         if not record.duration:
             record.duration = monotonic() - record.began
-        if record.attempts > 1:
-            self.counters.retries += record.attempts - 1
+        if record.attempts > 1 or record.flagged:
+            self._note_retries(record)
         self.requests.note(record)
+        if record.route:
+            self.routes.note(record)
         if self.access_log is not None:
             self.access_log.write(record)
         reason = record.reason
@@ -75,6 +79,16 @@ class Telemetry:
         self.history.add(record)  # after the log, since it cuts what is long
         if self.taps.listeners:
             self.taps.offer(record)
+
+    def _note_retries(self, record: Record) -> None:
+        counters = self.counters
+        counters.retries += max(0, record.attempts - 1)
+        if record.exhausted == "attempts":
+            counters.retries_exhausted += 1
+        elif record.exhausted:
+            counters.retries_over_budget += 1
+        elif record.attempts > 1 and not record.failed:
+            counters.retries_succeeded += 1
 
     def note_detection(self, seconds: float) -> None:
         """How long it took to find out what a connection speaks."""

@@ -5,9 +5,11 @@ one for each port of a service or service entry, and one for all other destinati
 whose endpoints are not known beforehand, a request names its own (``at``): the address that the app chose.
 
 Theory of operation. ``places`` are the candidates of a Snapshot; an ``Endpoint`` is made for a place when it is first
-picked. When places change, endpoints that are gone finish what they carry and are not picked again. If an endpoint
-can't be reached, another one is tried within the time that one connection may take, and the failed one is picked last
-for ten seconds: the first caller pays for the failure, later callers avoid it.
+picked. When places change, endpoints that are gone finish what they carry and are not picked again. An endpoint
+that can't be reached is picked last for ten seconds: the first caller pays for the failure, later callers avoid it. For
+an opaque connection the cluster itself tries the next endpoint, within the time that one connection may take. For a
+request it dials only the endpoint that was picked: the request's retry policy and the cluster's budget decide what
+comes next.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.net.connection import NEVER, Connection
 from sidecar.net.connection_pool import Lease, Limits, Pool, PoolCounters
 from sidecar.policy.authorize import Permit
-from sidecar.policy.balance import least_request
+from sidecar.policy.balance import LEAST_REQUEST, Balancer, Balancing, balancer, least_request
+from sidecar.policy.retry_budget import ClusterLoad, ConcurrencyBudget, RetryBudget
 from sidecar.upstream.bounded_table import MOST, make_room
 from sidecar.upstream.endpoint import Dial, Endpoint
 from sidecar.upstream.pool_stats import EndpointShown, PoolsShown, shown
@@ -69,6 +72,10 @@ class Cluster(Generic[P]):
         self.terms = terms
         self.name = terms.name
         self.server_first = False  # an endpoint has spoken first before; see ``Endpoint``
+        self.load = ClusterLoad(ConcurrencyBudget())
+        self._balancing: Balancing = LEAST_REQUEST
+        self._weights: Sequence[int] = ()
+        self._balancer: Balancer | None = None  # None: LEAST_REQUEST among endpoints of equal weight
         self._connect = connect
         self._connect_opaque = connect_opaque
         self._counters = counters
@@ -85,11 +92,34 @@ class Cluster(Generic[P]):
 
     # -- its endpoints -----------------------------------------------------------------------------------------------
 
-    def take(self, places: Sequence[P]) -> None:
-        """Pick from these places from now on."""
+    def set_budget(self, budget: RetryBudget | None) -> None:
+        """Judge retries by this budget from now on; None: without one. An equal budget goes on with what it has
+        counted."""
+        if budget != self.load.budget:
+            self.load.set_budget(budget)
+
+    def set_balancing(self, balancing: Balancing) -> None:
+        """Choose the next endpoint in this way from now on."""
+        if balancing != self._balancing:
+            self._balancing = balancing
+            self._balance()
+
+    def _balance(self) -> None:
+        weights = self._weights if len(set(self._weights)) > 1 else ()
+        plain = not weights and self._balancing == LEAST_REQUEST
+        self._balancer = None if plain else balancer(self._balancing, weights, len(self._places), random())
+
+    def take(self, places: Sequence[P], weights: Sequence[int] = ()) -> None:
+        """Pick from these places from now on; ``weights`` are theirs, in the same order. Without any, all weigh the
+        same."""
+        if places == self._places and weights == self._weights:
+            return
+        self._weights = weights
         if places == self._places:
+            self._balance()
             return
         self._places = places
+        self._balance()
         self._only = None
         if not self._endpoints:
             self._picked = [None] * len(places)
@@ -116,15 +146,26 @@ class Cluster(Generic[P]):
         opaque = None if self._connect_opaque is None else _bound(self._connect_opaque, place)
         return Endpoint(str(place), _bound(self._connect, place), opaque, self.terms.limits, self._counters)
 
-    def pick(self, permit: Permit, at: P | None = None) -> Endpoint:
-        """Return the endpoint for a request or connection: the one ``at`` a place, or one that is chosen. Raises
-        ProxyError(NO_ENDPOINT); TypeError if ``permit`` is not for this cluster and place."""
+    def pick(self, permit: Permit, tried: Sequence[Endpoint] = (), *, at: P | None = None) -> Endpoint:
+        """Return the endpoint for a request or connection: the one ``at`` a place, or one that is chosen; another one
+        than those ``tried`` while there is one. Raises ProxyError(NO_ENDPOINT); TypeError if ``permit`` is not for this
+        cluster and place."""
         if permit.__class__ is not Permit or permit.cluster != self.name or permit.at != at:
             raise TypeError("forwarding takes a Permit for this very destination")
-        return self._only or self._pick(()) if at is None or self._closed else self.at(at)
+        if at is not None and not self._closed:
+            return self.at(at)
+        return self._only or self._pick(tried) or self._pick(()) or self._none()
 
-    def _pick(self, tried: Sequence[Endpoint]) -> Endpoint:
-        """Return the next endpoint. Those that cool down come last. Raises ProxyError(NO_ENDPOINT) if none is left."""
+    def has_others(self, tried: int) -> bool:
+        """Return whether there are more endpoints than the number ``tried``."""
+        return len(self._places) > tried
+
+    def _none(self) -> Endpoint:
+        raise ProxyError(Reason.NO_ENDPOINT, f"{self.terms.shown} has no endpoint")
+
+    def _pick(self, tried: Sequence[Endpoint]) -> Endpoint | None:
+        """Return the next endpoint. Those that cool down come last, those ``tried`` not at all. None: none is left.
+        Raises ProxyError(NO_ENDPOINT) if the cluster is closed."""
         if self._closed:
             raise ProxyError(Reason.NO_ENDPOINT, f"{self.terms.shown} is gone, or served by others now")
         picked = self._picked
@@ -132,7 +173,7 @@ class Cluster(Generic[P]):
         if count == 1 and not tried:
             return picked[0] or self._found(0)
         if not count:
-            raise ProxyError(Reason.NO_ENDPOINT, f"{self.terms.shown} has no endpoint")
+            return None
         now = monotonic() if self._cool_until else NEVER
         if self._cool_until < now < NEVER:
             self._cool_until = 0.0
@@ -145,12 +186,20 @@ class Cluster(Generic[P]):
                 return _LAST
             return endpoint.pool.active + endpoint.opaque.active
 
-        number = least_request(range(count), load, random(), random())
+        balancer = self._balancer
+        if balancer is None:
+            number = least_request(range(count), load, random(), random())
+        else:
+            number = balancer.choose(load, random(), random())
         if (tried or self._cool_until) and load(number) == _LAST:  # so are both choices: only now look at all of them
-            left = [each for each in range(count) if picked[each] not in tried]
+            left = [each for each in range(count) if picked[each] is None or picked[each] not in tried]
             if not left:
-                raise ProxyError(Reason.NO_ENDPOINT, f"{self.terms.shown} has no endpoint")
-            number = least_request([each for each in left if load(each) < _LAST] or left, load, random(), random())
+                return None
+            left = [each for each in left if load(each) < _LAST] or left
+            if balancer is None:
+                number = least_request(left, load, random(), random())
+            else:
+                number = balancer.choose_among(left, load, random(), random())
         return picked[number] or self._found(number)
 
     def _found(self, number: int) -> Endpoint:
@@ -171,10 +220,24 @@ class Cluster(Generic[P]):
         Raises ProxyError: NO_ENDPOINT, POOL_FULL, POOL_TIMEOUT, or what connecting raises; TypeError if ``permit`` is
         not for this cluster and place.
         """
-        endpoint = self.pick(permit, at)
+        endpoint = self.pick(permit, at=at)
         if at_once and endpoint.opaque.full:
             raise ProxyError(Reason.POOL_FULL, "all its connections for silent and opaque clients are in use")
         return await self.connect(endpoint, pinned=at is not None, fresh=fresh or opaque, opaque=opaque)
+
+    async def reach(self, endpoint: Endpoint, *, fresh: bool, seconds: float, hasty: bool) -> Lease:
+        """Return a connection to this very endpoint, for a request. Making it may take ``seconds``, at most
+        ATTEMPT_SECONDS if it is ``hasty``. The rest is as of ``lease``."""
+        try:
+            return await endpoint.pool.acquire(fresh=fresh, seconds=min(ATTEMPT_SECONDS, seconds) if hasty else seconds)
+        except ProxyError as error:
+            if error.reason in self.terms.next_on:
+                self._cool_down(endpoint)
+            raise
+
+    def _cool_down(self, endpoint: Endpoint) -> None:
+        endpoint.cool_down(monotonic())
+        self._cool_until = max(self._cool_until, endpoint.cool_until)
 
     async def connect(self, endpoint: Endpoint, *, pinned: bool, fresh: bool, opaque: bool = False) -> Lease:
         """Return a connection to this endpoint, which was picked, or to the next one if this can't be reached, unless
@@ -191,15 +254,16 @@ class Cluster(Generic[P]):
             except ProxyError as error:
                 if error.reason not in self.terms.next_on:
                     raise
-                now = monotonic()
-                endpoint.cool_down(now)
-                self._cool_until = max(self._cool_until, endpoint.cool_until)
-                if pinned or now > until or len(tried) >= MOST_TRIED:
+                self._cool_down(endpoint)
+                if pinned or monotonic() > until or len(tried) >= MOST_TRIED:
                     raise
                 try:
-                    endpoint = self._pick(tried)
+                    another = self._pick(tried)
                 except ProxyError:
                     raise error from None
+                if another is None:
+                    raise
+                endpoint = another
 
     # -- all of them -------------------------------------------------------------------------------------------------
 
@@ -238,6 +302,21 @@ class Cluster(Generic[P]):
         ]
         several = tuple(endpoints) if len(self._places) > 1 else ()
         return shown(pools, self.terms.limits, self.terms.identities, several)
+
+    def explained(self, now: float, most: int = 50) -> list[dict[str, object]]:
+        """Return the endpoints that the next request may go to, and why it rather goes to others, as JSON values."""
+        rows: list[dict[str, object]] = []
+        for number, place in enumerate(self._places[:most]):
+            endpoint = self._picked[number]
+            row: dict[str, object] = {"endpoint": str(place)}
+            if self._weights:
+                row["weight"] = self._weights[number]
+            if endpoint is not None:
+                row["in_progress"] = endpoint.pool.active + endpoint.opaque.active
+                if endpoint.cool_until > now:
+                    row["picked_last_for_seconds"] = round(endpoint.cool_until - now, 1)
+            rows.append(row)
+        return rows
 
     def renew(self) -> None:
         """Let no existing connection be used again."""

@@ -142,7 +142,7 @@ def callers(authority: Forging) -> Iterator[Callers]:
 def test_a_server_with_another_identity_of_the_mesh_is_told_nothing(authority: Forging, callers: Callers) -> None:
     papers = authority.issue("caller")
     record, heard = callers.call(papers, papers.roots)
-    assert (record["rule"], record["response_flags"]) == ("wrong_identity", "UF"), record
+    assert (record["rule"], record["response_flags"]) == ("wrong_identity", "UF,URX"), record
     assert not heard
 
 

@@ -149,7 +149,7 @@ def test_web_dies() -> None:
         with stage.client() as third:
             third.say(request(b"/after"))
             assert third.hears_reply().status == 503
-        expected = {b"/talk": (101, "UC"), b"/begun": (200, "UC"), b"/awaited": (503, "UC"), b"/after": (503, "UF")}
+        expected = {b"/talk": (101, "UC"), b"/begun": (200, "UC"), b"/awaited": (503, "UC"), b"/after": (503, "UF,URX")}
         records = {path: stage.record(stage.shop.caller, path) for path in expected}
     assert {path: (each["response_code"], each["response_flags"]) for path, each in records.items()} == expected
     assert (records[b"/talk"]["bytes_received"], records[b"/begun"]["bytes_sent"]) == (4, 4)

@@ -58,6 +58,7 @@ def test_a_client_that_says_nothing(shop: Shop) -> None:
 
 
 def test_an_upstream_that_speaks_no_tls(shop: Shop) -> None:
+    """It is silent, so that one handshake takes all the time that connections have: no retry follows, and no URX."""
     with Shop(endpoint=shop.app.port) as other:
         assert asked(other) == (503, "UF", "upstream_handshake")
     assert shop.seen() < 3000 and not any(each.requests for each in shop.app.connections), "no request in plaintext"

@@ -6,16 +6,19 @@ What a side says is put into a queue by the test; what it is told is a list of m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import trio
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.headers import Field
 from sidecar.http.message import EMPTY, UNKNOWN, Body, LocalReply, Request, Response
-from sidecar.http.streams import ClientStream
+from sidecar.http.streams import Abortable, ClientStream
 from sidecar.net.connection import Connection
 from sidecar.policy.authorize import Asked, Permit, allow_all, authorize_inbound
 from sidecar.policy.retry import REPLACE_STALE
+from sidecar.policy.retry_budget import ClusterLoad
 from sidecar.proxy.deadlines import Limits
 from sidecar.proxy.exchange import Upgraded, exchange
 from sidecar.telemetry.record import ConnectionInfo, Record
@@ -68,7 +71,7 @@ class MemoryClient:
         self.reply_begun = False
         self.said = Said(*said)
         self.heard: list[Message] = []
-        self.watched: ClientStream | None = None
+        self.watched: Abortable | None = None
         self.closing = False
         self.aborted: Reason | None = None
         self.read_when_replied: list[bool] = []  # whether something waited for the body as a reply began
@@ -117,7 +120,7 @@ class MemoryClient:
         await trio.lowlevel.checkpoint()
         self.heard.append(("end", tuple(trailers)))
 
-    def watch(self, upstream: ClientStream | None) -> None:
+    def watch(self, upstream: Abortable | None) -> None:
         self.watched = upstream
 
     def close_after_reply(self) -> None:
@@ -260,27 +263,37 @@ class MemoryUpstream:
 
 
 class MemoryOrigin:
-    """Hands out ``upstreams`` in turn; ``opened`` says for each whether a fresh one was asked for."""
+    """Hands out ``upstreams`` in turn; ``opened`` says for each whether a fresh one was asked for, ``picked`` which of
+    its ``endpoints`` each attempt was for."""
 
     name = "memory"
+    patience = 5.0
+    load: ClusterLoad | None = None
 
     def __init__(self, *upstreams: MemoryUpstream) -> None:
         self._upstreams = list(upstreams)
+        self.endpoints = [self.name]
+        self.picked: list[str] = []
         self.opened: list[bool] = []
         self.refusals: list[ProxyError] = []  # raised first
         self.opens = trio.Event()
         self.opens.set()
 
-    def pick(self, permit: Permit) -> str:
+    def pick(self, permit: Permit, tried: Sequence[str] = ()) -> str:
         assert isinstance(permit, Permit)
-        return self.name
+        left = [each for each in self.endpoints if each not in tried]
+        self.picked.append((left or self.endpoints)[0])
+        return self.picked[-1]
 
     def open_nowait(self, endpoint: str) -> None:
-        assert endpoint == self.name
+        assert endpoint == self.picked[-1]
 
-    async def open(self, endpoint: str, *, fresh: bool) -> ClientStream:
+    def has_others(self, tried: int) -> bool:
+        return len(self.endpoints) > tried
+
+    async def open(self, endpoint: str, *, fresh: bool, seconds: float, hasty: bool) -> ClientStream:
         await trio.lowlevel.checkpoint()
-        assert endpoint == self.name
+        assert endpoint == self.picked[-1]
         await self.opens.wait()
         if self.refusals:
             raise self.refusals.pop(0)

@@ -73,6 +73,23 @@ async def test_newest_first_and_filtered(query: str, found: list[str]) -> None:
         assert [row["request_id"] for row in await rows(admin, query)] == found
 
 
+async def test_retries_that_were_used_up_are_found_by_their_flag_and_explained() -> None:
+    async with port() as admin:
+        finish(admin, "ok")
+        for name, reason, exhausted in (("down", Reason.CONNECT_FAILED, "attempts"), ("app", None, "budget")):
+            record = Record("outbound", "HTTP/1.1", "127.0.0.1:3", 1_700_000_000.25, 1.0)
+            record.status, record.reason, record.exhausted, record.request_id = 503, reason, exhausted, name.encode()
+            admin.process.telemetry.finish(record)
+        assert [(row["request_id"], row["flag"]) for row in await rows(admin, "&flag=URX")] == [
+            ("app", "URX"),
+            ("down", "UF,URX"),
+        ]
+        assert [row["request_id"] for row in await rows(admin, "&flag=UF")] == ["down"]
+        for name, flags, why in (("down", "UF,URX", "no more attempts"), ("app", "URX", "budget for retries")):
+            outcome = json.loads((await admin.ask(get(f"/explain/{name}"))).body)["outcome"]
+            assert outcome["flag"] == flags and why in outcome["retries"]
+
+
 @pytest.mark.parametrize("where", ["/requests", "/tap"])
 @pytest.mark.parametrize(
     "query",

@@ -10,11 +10,12 @@ from trio.testing import wait_all_tasks_blocked
 
 from sidecar.errors import ProxyError, Reason
 from sidecar.http.message import EMPTY, UNKNOWN, Body
-from sidecar.policy.retry import IDEMPOTENT, REPLACE_STALE, RetryPolicy
+from sidecar.policy.retry import DEFAULT, RetryPolicy
 from sidecar.proxy.attempt import KEPT_BYTES
 from tests.proxy.messages import FIELDS, MemoryClient, MemoryUpstream, Run, answer, question
 
-UNAVAILABLE = RetryPolicy(attempts=3, statuses=frozenset({503}), methods=IDEMPOTENT | {b"POST"})
+UNAVAILABLE = RetryPolicy(2, statuses=frozenset({503}), base=0.0)
+SECOND = (*FIELDS, (b"x-envoy-attempt-count", b"2"))
 CLOSED = ProxyError(Reason.UPSTREAM_CLOSED, "closed")
 
 
@@ -32,7 +33,8 @@ async def test_a_503_that_is_tried_again_is_not_seen_by_the_client() -> None:
     run.retry = UNAVAILABLE
     await run.go()
     assert run.client.heard == [("head", 200, (), b"", True)]
-    assert well.heard == busy.heard
+    assert busy.heard == [("begin", b"GET", b"/x", tuple(FIELDS), b"", True)]
+    assert well.heard == [("begin", b"GET", b"/x", SECOND, b"", True)]
     assert run.origin.opened == [False, False]
     run.check_closed()
 
@@ -57,10 +59,10 @@ async def test_another_status_or_method_is_not_tried_again(status: int, method: 
 async def test_a_body_goes_up_again() -> None:
     client = MemoryClient(b"b", b"c", b"", first=b"a", body=True)
     busy, well = MemoryUpstream(answer(503, body=EMPTY)), MemoryUpstream(answer(body=EMPTY))
-    run = Run(client, question(b"POST", body=UNKNOWN), busy, well)
+    run = Run(client, question(b"PUT", body=UNKNOWN), busy, well)
     run.retry = UNAVAILABLE
     await run.go()
-    assert well.heard == [("begin", b"POST", b"/x", tuple(FIELDS), b"abc", True)]
+    assert well.heard == [("begin", b"PUT", b"/x", SECOND, b"abc", True)]
     assert client.heard == [("head", 200, (), b"", True)]
     run.check_closed()
 
@@ -76,7 +78,7 @@ async def test_a_body_that_still_comes_goes_on_at_the_next_attempt() -> None:
         await wait_all_tasks_blocked()
         busy.said.say(answer(503, body=EMPTY))
         await wait_all_tasks_blocked()
-        assert well.heard == [("begin", b"PUT", b"/x", tuple(FIELDS), b"ab", False)]
+        assert well.heard == [("begin", b"PUT", b"/x", SECOND, b"ab", False)]
         client.said.say(b"c")
         client.said.say(b"")
         await well.finished.wait()
@@ -101,7 +103,7 @@ async def test_only_a_body_that_is_kept_goes_up_again(size: int, again: bool) ->
 async def test_a_failure_for_a_named_reason_is_tried_again() -> None:
     silent = MemoryUpstream(ProxyError(Reason.UPSTREAM_TIMEOUT, "silent"))
     run = Run(MemoryClient(), question(), silent, MemoryUpstream(answer(body=EMPTY)))
-    run.retry = RetryPolicy(reasons=frozenset({Reason.UPSTREAM_TIMEOUT}))
+    run.retry = RetryPolicy(1, reasons=frozenset({Reason.UPSTREAM_TIMEOUT}), base=0.0)
     await run.go()
     assert run.client.heard == [("head", 200, (), b"", True)]
     run.check_closed()
@@ -110,16 +112,39 @@ async def test_a_failure_for_a_named_reason_is_tried_again() -> None:
 async def test_a_destination_that_opens_nothing_is_tried_again_if_that_is_a_reason() -> None:
     run = Run(MemoryClient(), question(b"POST"), MemoryUpstream(answer(body=EMPTY)))
     run.origin.refusals.append(ProxyError(Reason.CONNECT_FAILED, "refused"))
-    run.retry = RetryPolicy(reasons=frozenset({Reason.CONNECT_FAILED}))
+    run.retry = RetryPolicy(1, reasons=frozenset({Reason.CONNECT_FAILED}), base=0.0)
     await run.go()
     first, last = run.record.all_tries
     assert (first.reason, first.upstream, last.reason) == (Reason.CONNECT_FAILED, "memory", None)
 
 
+@pytest.mark.parametrize("reason", [Reason.DNS_FAILED, Reason.BLACK_HOLE])
+@pytest.mark.parametrize(("endpoints", "attempts"), [(1, 1), (2, 2), (3, 3), (9, 3)])
+async def test_what_an_endpoint_can_never_do_is_tried_at_others_alone(
+    reason: Reason, endpoints: int, attempts: int
+) -> None:
+    run = Run(MemoryClient(), question())
+    run.origin.endpoints = [str(number) for number in range(endpoints)]
+    run.origin.refusals = [ProxyError(reason, "no")] * 9
+    run.retry = DEFAULT
+    await run.fails(reason)
+    assert (run.record.attempts, len(set(run.origin.picked))) == (attempts, attempts)
+
+
+async def test_connecting_takes_no_longer_than_it_may_in_all_attempts() -> None:
+    """An attempt that has used up all the time is the last, and flags do not call it retried."""
+    run = Run(MemoryClient(), question())
+    run.origin.patience = 0.0
+    run.origin.refusals = [ProxyError(Reason.CONNECT_TIMEOUT, "silent")] * 9
+    run.retry = DEFAULT
+    await run.fails(Reason.CONNECT_TIMEOUT)
+    assert (run.record.attempts, run.record.exhausted) == (1, "")
+
+
 async def test_a_reply_that_has_begun_is_not_tried_again() -> None:
     half = MemoryUpstream(answer(), b"half", CLOSED, reused=True)
     run = Run(MemoryClient(), question(), half, MemoryUpstream(answer(body=EMPTY)))
-    run.retry = RetryPolicy(reasons=frozenset({Reason.UPSTREAM_CLOSED}))
+    run.retry = RetryPolicy(1, reasons=frozenset({Reason.UPSTREAM_CLOSED}), base=0.0)
     await run.fails(Reason.UPSTREAM_CLOSED)
     assert run.record.attempts == 1
 
@@ -138,17 +163,3 @@ async def test_every_attempt_is_recorded() -> None:
     ]
     assert tries[0].first_byte == 0.0 < tries[1].began <= tries[1].first_byte <= tries[1].ended
     assert 0.0 < tries[0].began <= tries[0].ended <= tries[1].began <= tries[2].began
-
-
-def test_what_is_decided_without_a_proxy() -> None:
-    """Today's rule, as a table: on which failures a request is sent again."""
-
-    def again(method: bytes, *, body: Body = EMPTY, reused: bool = True, answered: bool = False, wrote: bool) -> bool:
-        return REPLACE_STALE.again_after_failure(
-            Reason.UPSTREAM_CLOSED, question(method, body=body), 1, kept=True, reused=reused, answered=answered,
-            wrote=wrote,
-        )  # fmt: skip
-
-    assert again(b"GET", wrote=True) and again(b"POST", wrote=False) and again(b"PUT", body=UNKNOWN, wrote=False)
-    assert not again(b"POST", wrote=True) and not again(b"PUT", body=UNKNOWN, wrote=True)
-    assert not again(b"GET", wrote=True, answered=True) and not again(b"GET", wrote=False, reused=False)

@@ -12,9 +12,10 @@ from sidecar.errors import Reason
 from sidecar.http.message import EMPTY, UNKNOWN
 from sidecar.policy.retry import RetryPolicy
 from sidecar.proxy.deadlines import Deadlines, Limits
-from tests.proxy.messages import MemoryClient, MemoryUpstream, Run, answer, question
+from tests.proxy.messages import FIELDS, MemoryClient, MemoryUpstream, Run, answer, question
 
-AGAIN = RetryPolicy(reasons=frozenset({Reason.UPSTREAM_TIMEOUT}))
+NEVER = float("inf")
+AGAIN = RetryPolicy(1, reasons=frozenset({Reason.UPSTREAM_TIMEOUT}), base=0.0)
 
 
 def in_seconds(seconds: float) -> float:
@@ -76,7 +77,7 @@ async def test_a_connection_that_does_not_come_is_part_of_the_time(limit: str) -
     deadlines = Deadlines()
     run = Run(MemoryClient(), question())
     run.origin.opens = trio.Event()
-    run.limits = Limits(deadlines, **{limit: 1.0})
+    run.limits = Limits(deadlines, total=1.0) if limit == "total" else Limits(deadlines, per_try=1.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run.fails, Reason.UPSTREAM_TIMEOUT)
         await wait_all_tasks_blocked()
@@ -84,16 +85,56 @@ async def test_a_connection_that_does_not_come_is_part_of_the_time(limit: str) -
     assert not deadlines
 
 
-async def test_a_body_that_still_comes_when_the_time_is_over() -> None:
+@pytest.mark.parametrize("limit", ["total", "per_try"])
+async def test_the_time_begins_when_the_body_has_ended(limit: str) -> None:
+    """An upload that takes longer than the limits is not cut; the app has its time once it has all of the request."""
     deadlines = Deadlines()
-    upstream = MemoryUpstream()
-    run = Run(MemoryClient(first=b"a", body=True), question(b"PUT", body=UNKNOWN), upstream)
-    run.limits = Limits(deadlines, total=1)
+    client, upstream = MemoryClient(first=b"a", body=True), MemoryUpstream()
+    run = Run(client, question(b"PUT", body=UNKNOWN), upstream)
+    run.limits = Limits(deadlines, total=1.0) if limit == "total" else Limits(deadlines, per_try=1.0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run.fails, Reason.CLIENT_IDLE)  # which owed the rest of its body
+        nursery.start_soon(run.fails, Reason.UPSTREAM_TIMEOUT)
         await wait_all_tasks_blocked()
+        deadlines.sweep(in_seconds(60))
+        assert upstream.aborted is None
+        client.said.say(b"")
+        await wait_all_tasks_blocked()
+        deadlines.sweep(in_seconds(0.5))
+        assert upstream.aborted is None
         deadlines.sweep(in_seconds(2))
     assert not deadlines
+
+
+async def test_a_body_that_ends_behind_the_answer_begins_no_time_for_the_attempt() -> None:
+    deadlines = Deadlines()
+    client, upstream = MemoryClient(first=b"a", body=True), MemoryUpstream(answer(), b"early")
+    run = Run(client, question(b"PUT", body=UNKNOWN), upstream)
+    run.limits = Limits(deadlines, total=60, per_try=1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run.go)
+        await wait_all_tasks_blocked()
+        client.said.say(b"")
+        await wait_all_tasks_blocked()
+        deadlines.sweep(in_seconds(2))
+        assert upstream.aborted is None
+        upstream.said.say(b"")
+    assert not deadlines
+
+
+async def test_what_is_left_is_passed_on() -> None:
+    """Each attempt gets the smaller of its own time and what is left of all; without a limit there is no such field."""
+    for total, per_try, most in ((60.0, NEVER, 60_000), (60.0, 1.5, 1500), (NEVER, 2.0, 2000)):
+        upstream = MemoryUpstream(answer(body=EMPTY))
+        run = Run(MemoryClient(), question(), upstream)
+        run.limits = Limits(Deadlines(), total, per_try)
+        await run.go()
+        (name, value) = upstream.heard[0][3][-1]  # type: ignore[index]
+        assert name == b"x-envoy-expected-rq-timeout-ms" and most - 1000 < int(value) <= most
+    upstream = MemoryUpstream(answer(body=EMPTY))
+    run = Run(MemoryClient(), question(), upstream)
+    run.limits = Limits(Deadlines())
+    await run.go()
+    assert upstream.heard[0][3] == tuple(FIELDS)
 
 
 async def test_an_exchange_in_time_leaves_nothing_behind() -> None:

@@ -54,7 +54,7 @@ class Captured:
 
     direction, protocol, original, name = "outbound", "auto", "", "a place"
     rejudged = False
-    vouches = False
+    vouches = by_server_name = False
     server_first_cache = Habits()
 
     def __init__(self, before: Place, after: Place, changes: bool) -> None:

@@ -206,6 +206,9 @@ ELSEWHERE = {
     Reason.HANDSHAKE_TIMEOUT: "tests/mesh/test_reasons.py",
     Reason.UPSTREAM_HANDSHAKE: "tests/mesh/test_reasons.py",
     Reason.NO_ENDPOINT: "tests/mesh/test_reasons.py",
+    Reason.RETRY_BUDGET: "tests/proxy/test_retries.py",
+    Reason.NO_CLUSTER: "tests/proxy/test_routes.py",
+    Reason.FAULT_INJECTED: "tests/proxy/test_routes.py",
     Reason.NO_CONFIGURATION: "tests/mesh/test_service_entries.py",
 }
 

@@ -139,7 +139,7 @@ async def test_what_is_refused_opens_no_stream() -> None:
 
 
 async def test_a_503_is_tried_again_where_the_policy_says_so() -> None:
-    retry = RetryPolicy(statuses=frozenset({503}))
+    retry = RetryPolicy(1, statuses=frozenset({503}))
     for policy, status, attempts in ((retry, 200, 2), (REPLACE_STALE, 503, 1)):
         pipeline = Pipeline(MemoryUpstream(answer(503, body=EMPTY)), MemoryUpstream(answer(body=EMPTY)), retry=policy)
         client = asking(question())

@@ -107,9 +107,10 @@ def _revoke(told: mesh_runtime.MeshRuntime, serials: list[tuple[str, int]]) -> N
     )
 
 
-def _take(told: mesh_runtime.MeshRuntime, document: dict[str, object]) -> list[str]:
-    """Takes a mesh as the control plane would have sent it; returns what is wrong with it."""
-    steps = compile_slices(json.dumps(document).encode(), Node(namespace="shop"), "control")
+def _take(told: mesh_runtime.MeshRuntime, document: dict[str, object], namespace: str = "shop") -> list[str]:
+    """Takes a mesh as the control plane would have sent it to a proxy of ``namespace``; returns what is wrong with
+    it."""
+    steps = compile_slices(json.dumps(document).encode(), Node(namespace=namespace), "control")
     while True:
         try:
             next(steps)

@@ -71,6 +71,25 @@ def test_text_line_of_what_failed_names_flag_and_reason() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("reason", "exhausted", "flags"),
+    [
+        (None, "attempts", "URX"),
+        (None, "budget", "URX"),
+        (Reason.CONNECT_FAILED, "attempts", "UF,URX"),
+        (Reason.RETRY_BUDGET, "budget", "URX"),
+    ],
+)
+def test_retries_that_are_used_up_have_their_flag_beside_the_others(
+    reason: Reason | None, exhausted: str, flags: str
+) -> None:
+    record = finished()
+    record.reason = reason
+    record.exhaust(exhausted)
+    assert b'HTTP/1.1" 200 %b 3 ' % flags.encode() in formatter().text_line(record)
+    assert json.loads(formatter().json_line(record))["response_flags"] == flags
+
+
 def test_the_kept_second_of_the_timestamp_follows_the_record() -> None:
     log, record = formatter(), finished()
     stamps = []
@@ -106,6 +125,7 @@ def test_json_line_has_named_fields() -> None:
         "requested_server_name": "app.example",
         "attempts": 1,
         "connection_reused": False,
+        "route_name": None,
     }
 
 

@@ -223,11 +223,11 @@ def test_check_config_judges_the_mesh_file_as_a_start_would(tmp_path, capsys) ->
         "not among those who may serve billing",
         f"sidecar: warning: --mesh: {file}: mode PERMISSIVE is looser than --mtls strict, which stays in force",
     ]
-    file.write_text(example.replace("8080", "web").replace("10.0.0.7}", "10.0.0.7, weight: 3}"))
+    file.write_text(example.replace("8080", "web").replace("10.0.0.7}", "10.0.0.7, locality: a}"))
     assert cli.main(words) == 2
     assert told() == [
         f"sidecar: error: --mesh: {file}:7: services[0].ports[0].targetPort: 'web' is not a port from 1 to 65535",
-        f"sidecar: error: --mesh: {file}:10: services[0].endpoints[0].weight: is not supported yet; leave it out",
+        f"sidecar: error: --mesh: {file}:10: services[0].endpoints[0].locality: is not supported yet; leave it out",
     ]
     file.unlink()
     assert cli.main(words) == 2

@@ -85,6 +85,29 @@ def test_a_request_is_counted_by_istios_names(direction: str, reported: dict[str
     assert value(telemetry, "sidecar_errors_total", reason="connect_failed", direction=direction) == 1
 
 
+def test_retries_are_counted_by_how_they_ended() -> None:
+    telemetry = Telemetry()
+    for attempts, status, reason, exhausted in (
+        (1, 200, None, ""),
+        (2, 200, None, ""),
+        (3, 503, None, "attempts"),
+        (1, 503, None, "budget"),
+        (2, 503, Reason.RETRY_BUDGET, "budget"),
+        (3, 503, Reason.CONNECT_FAILED, "attempts"),
+    ):
+        each = record("outbound", status=status)
+        each.attempts, each.reason = attempts, reason
+        if exhausted:
+            each.exhaust(exhausted)
+        telemetry.finish(each)
+    assert value(telemetry, "sidecar_retries_total") == 6
+    for outcome, count in (("succeeded", 1), ("attempts_exhausted", 2), ("budget_exhausted", 2)):
+        assert value(telemetry, "sidecar_retried_requests_total", outcome=outcome) == count
+    labels = {**HTTP, **BY_SOURCE, "response_code": "503"}
+    assert value(telemetry, "istio_requests_total", response_flags="URX", **labels) == 3
+    assert value(telemetry, "istio_requests_total", response_flags="UF,URX", **labels) == 1
+
+
 @pytest.mark.parametrize(
     ("milliseconds", "bucket"),
     [(0.5, "0.5"), (0.51, "1.0"), (1.0, "1.0"), (1.01, "5.0"), (250.0, "250.0"), (3_600_000.0, "3600000.0")],

@@ -58,6 +58,9 @@ def phrase_for(status: int) -> bytes:
     return _PHRASES.get(status, b"")
 
 
+NO_CONTENT: Final = frozenset({204, 304})  # statuses of responses that never have a body
+
+
 def phrase_of(response: Response) -> bytes:
     """Return the reason phrase to send: the upstream's own, if the answer came over HTTP/1."""
     return response.phrase if isinstance(response, ResponseHead) else phrase_for(response.status)
@@ -65,11 +68,13 @@ def phrase_of(response: Response) -> bytes:
 
 def local_reply_head(reply: LocalReply, *, close: bool) -> bytes:
     """Return the head of a local reply as bytes; ``close``: the connection takes no request after it."""
-    return b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\n%b\r\n" % (
+    # RFC 9110 section 8.6: a 204 must not have a length, and that of a 304 is another representation's.
+    length = b"" if reply.status in NO_CONTENT else b"content-length: %d\r\n" % len(reply.body)
+    return b"HTTP/1.1 %d %b\r\n%b%b%b\r\n" % (
         reply.status,
         phrase_for(reply.status),
         grammar.field_lines(reply.fields),
-        len(reply.body),
+        length,
         b"connection: close\r\n" if close else b"",
     )
 
@@ -231,7 +236,7 @@ def _other_form(method: bytes, target: bytes, authority: bytes, body: Body, mino
         raise ProxyError(Reason.BAD_REQUEST, "the target is neither a path nor an http:// URL")
     named, rest = match[2], match[3] or b"/"
     check_authority(named)
-    if authority and canonical_authority(authority) != canonical_authority(named):
+    if authority not in (named, b"") and canonical_authority(authority) != canonical_authority(named):
         raise ProxyError(Reason.BAD_REQUEST, "the target names another authority than Host")
     if method == b"OPTIONS" and match[3] is None:
         return b"*", named, True  # RFC 9112 section 3.2.4

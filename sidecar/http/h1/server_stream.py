@@ -16,10 +16,10 @@ from sidecar.errors import CUTS, ProxyError, Reason
 from sidecar.http import headers
 from sidecar.http.h1.body import BodyReader, chunk, last_chunk, reader_for
 from sidecar.http.h1.grammar import field_lines
-from sidecar.http.h1.head import RequestHead, ResponseHead, local_reply_head, phrase_of
+from sidecar.http.h1.head import NO_CONTENT, RequestHead, ResponseHead, local_reply_head, phrase_of
 from sidecar.http.headers import Field
 from sidecar.http.message import LocalReply, Response
-from sidecar.http.streams import ClientStream
+from sidecar.http.streams import Abortable
 from sidecar.http.timeouts import Timeouts
 from sidecar.net.connection import NEVER, Connection, ConnectionClosed, DeadlineExceeded
 from sidecar.net.graceful_drain import NOT_DRAINING
@@ -308,7 +308,8 @@ class H1ServerStream:
         if request is None or request.body or in_doubt or self.drain.active:
             self.closing = True  # after a refusal, read no more of the body: the outcome must not depend on timing
         self.reply_begun = True
-        body = b"" if request is not None and request.method == b"HEAD" else reply.body
+        without = reply.status in NO_CONTENT or (request is not None and request.method == b"HEAD")
+        body = b"" if without else reply.body
         self.bytes_out += len(body)
         await self._send(local_reply_head(reply, close=self.closing) + body)
 
@@ -351,7 +352,7 @@ class H1ServerStream:
         self.connection.deadline = min(self._read_until, self._write_until)
         self.connection.overdue_as = Reason.CLIENT_IDLE
 
-    def watch(self, upstream: ClientStream | None) -> None:
+    def watch(self, upstream: Abortable | None) -> None:
         """See ``ServerStream``. The sweeper watches the connection."""
         self.connection.watcher = upstream
 

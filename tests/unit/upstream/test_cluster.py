@@ -15,9 +15,12 @@ from sidecar.errors import ProxyError, Reason
 from sidecar.net.connection import Connection
 from sidecar.net.connection_pool import Lease, Limits
 from sidecar.policy.authorize import Asked, Permit, allow_all, authorize_inbound, authorize_outbound
+from sidecar.policy.balance import Balancing
+from sidecar.policy.retry_budget import ConcurrencyBudget, RatioBudget
 from sidecar.telemetry.metrics import Counters
 from sidecar.upstream.bounded_table import MOST, ROOM
 from sidecar.upstream.cluster import ATTEMPT_SECONDS, MOST_TRIED, Cluster, Terms
+from sidecar.upstream.endpoint import Endpoint
 
 LIMITS = Limits(8, 8, 1.0, 60.0)
 NEXT = frozenset({Reason.CONNECT_FAILED})
@@ -257,3 +260,104 @@ async def test_an_attempt_that_fails_amid_the_end_of_its_cluster_makes_no_other_
             bed.cluster.close()
             going.set()
         assert len(bed.dialed) == 1
+
+
+# -- requests: one endpoint for each attempt -------------------------------------------------------------------------
+
+
+async def test_a_request_dials_the_endpoint_that_was_picked_and_no_other() -> None:
+    with Bed("a", "b") as bed:
+        bed.down = {"a", "b"}
+        picked = bed.cluster.pick(bed.permit)
+        with pytest.raises(ProxyError) as failed:
+            await bed.cluster.reach(picked, fresh=False, seconds=2.5, hasty=False)
+        assert failed.value.reason is Reason.CONNECT_FAILED
+        assert bed.dialed == [(picked.name, 2.5)]
+
+
+async def test_while_others_are_left_an_attempt_is_short() -> None:
+    with Bed("a", "b") as bed:
+        for hasty, given, seconds in ((True, 2.5, ATTEMPT_SECONDS), (True, 0.5, 0.5), (False, 2.5, 2.5)):
+            lease = await bed.cluster.reach(bed.cluster.pick(bed.permit), fresh=True, seconds=given, hasty=hasty)
+            lease.release(reusable=False)
+            assert bed.dialed[-1][1] == seconds
+        assert bed.cluster.has_others(1) and not bed.cluster.has_others(2)
+
+
+async def test_the_next_attempt_is_for_another_endpoint_while_there_is_one() -> None:
+    with Bed("a", "b", "c") as bed:
+        for _ in range(50):
+            tried = [bed.cluster.pick(bed.permit)]
+            while len(tried) < 3:
+                tried.append(bed.cluster.pick(bed.permit, tried))
+            assert {each.name for each in tried} == {"a", "b", "c"}
+            assert bed.cluster.pick(bed.permit, tried).name in {"a", "b", "c"}
+
+
+async def test_an_endpoint_that_was_not_reached_is_picked_behind_the_others_but_before_those_tried() -> None:
+    with Bed("a", "b", "c") as bed:
+        bed.down = {"a"}
+        by_name: dict[str, Endpoint] = {}
+        while len(by_name) < 3:
+            endpoint = bed.cluster.pick(bed.permit)
+            by_name[endpoint.name] = endpoint
+        with pytest.raises(ProxyError):
+            await bed.cluster.reach(by_name["a"], fresh=False, seconds=1.0, hasty=True)
+        assert {bed.cluster.pick(bed.permit).name for _ in range(100)} == {"b", "c"}
+        assert bed.cluster.pick(bed.permit, [by_name["b"], by_name["c"]]) is by_name["a"]
+
+
+async def test_a_cluster_with_one_endpoint_picks_it_again() -> None:
+    with Bed("a") as bed:
+        only = bed.cluster.pick(bed.permit)
+        assert bed.cluster.pick(bed.permit, [only]) is only
+    with Bed() as bed, pytest.raises(ProxyError) as refused:
+        bed.cluster.pick(bed.permit, [only])
+    assert refused.value.reason is Reason.NO_ENDPOINT
+
+
+# -- ways of balancing, and weights ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["LEAST_REQUEST", "RANDOM", "ROUND_ROBIN"])
+async def test_each_endpoint_has_its_share_by_weight(way: Balancing) -> None:
+    with Bed("a", "b", "c") as bed:
+        bed.cluster.set_balancing(way)
+        assert all(abs(count - 1000) < 160 for count in Counter([await bed.ask() for _ in range(3000)]).values())
+        bed.cluster.take(("a", "b", "c"), (1, 2, 7))
+        taken = Counter([await bed.ask() for _ in range(3000)])
+        assert all(abs(taken[place] - share) < 160 for place, share in (("a", 300), ("b", 600), ("c", 2100)))
+        bed.cluster.take(("c", "d"), (3, 1))
+        taken = Counter([await bed.ask() for _ in range(2000)])
+        assert set(taken) == {"c", "d"} and abs(taken["c"] - 1500) < 160
+
+
+@pytest.mark.parametrize("way", ["RANDOM", "ROUND_ROBIN"])
+async def test_the_busy_endpoint_has_its_turn_as_well(way: Balancing) -> None:
+    with Bed("a", "b") as bed:
+        bed.cluster.set_balancing(way)
+        held = [await bed.cluster.lease(bed.permit) for _ in range(4)]
+        assert {await bed.ask() for _ in range(50)} == {"a", "b"}
+        for lease in held:
+            lease.release(reusable=True)
+
+
+@pytest.mark.parametrize("way", ["LEAST_REQUEST", "RANDOM", "ROUND_ROBIN"])
+async def test_an_endpoint_that_is_down_is_passed_over_in_every_way(way: Balancing) -> None:
+    with Bed("a", "b", "c") as bed:
+        bed.cluster.set_balancing(way)
+        bed.cluster.take(("a", "b", "c"), (10, 1, 1))
+        bed.down = {"a"}
+        assert {await bed.ask() for _ in range(200)} == {"b", "c"}
+        assert bed.dialed.count(("a", ATTEMPT_SECONDS)) == 1
+
+
+async def test_an_equal_budget_goes_on_with_what_it_has_counted() -> None:
+    with Bed("a") as bed:
+        assert bed.cluster.load.budget == ConcurrencyBudget()
+        bed.cluster.set_budget(RatioBudget(0.0, 1, 1.0))
+        assert bed.cluster.load.begin_retry(1.0) and not bed.cluster.load.begin_retry(1.0)
+        bed.cluster.set_budget(RatioBudget(0.0, 1, 1.0))
+        assert not bed.cluster.load.begin_retry(1.0)
+        bed.cluster.set_budget(None)
+        assert bed.cluster.load.begin_retry(1.0)
