@@ -34,6 +34,7 @@ ELSEWHERE = (
     "sidecar_registration_",
     "sidecar_app_health",
     "sidecar_rate_limit",
+    "sidecar_route_requests",
 )
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 _NAME = re.compile(r"\b(?:istio|sidecar|process)_[a-z_]+\b")
