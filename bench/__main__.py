@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -83,11 +83,9 @@ def run(scenarios: Sequence[str], proxies: Sequence[Proxy], rounds: int, seconds
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as name, contextlib.ExitStack() as stack:
         directory = Path(name)
         upstream = stack.enter_context(nginx(directory, load_core))
-        for scenario in _planned(scenarios):
-            for number in range(min(rounds, scenario.rounds)):
-                for proxy in _in_turn(scenario, proxies, number):
-                    if results.failed(scenario.name, proxy.name):
-                        continue
+        for number, scenario in _turns(_planned(scenarios), rounds):
+            for proxy in _in_turn(scenario, proxies, number):
+                if not results.failed(scenario.name, proxy.name):
                     _say(f"{time.monotonic() - began:5.0f} s  {scenario.name} {number + 1}: {proxy.name}")
                     place = directory / f"{scenario.name}-{number}-{proxy.name}"
                     turn = Turn(proxy, upstream, place, proxy_core, load_core, seconds, number)
@@ -114,6 +112,17 @@ def _play(scenario: Scenario, turn: Turn, results: Results) -> None:
 def _planned(names: Sequence[str]) -> list[Scenario]:
     """The scenarios to play: `start` is read off `http1` where both are wanted, and others likewise."""
     return [scenario for name, scenario in SCENARIOS.items() if name in names and scenario.of not in names]
+
+
+def _turns(scenarios: Sequence[Scenario], rounds: int) -> Iterator[tuple[int, Scenario]]:
+    """Each round of each scenario. Those that are held against each other are played in the same rounds."""
+    left = list(scenarios)
+    while left:
+        first = left[0]
+        together = [each for each in left if each is first or first.name in dict(each.beside)]
+        left = [each for each in left if each not in together]
+        for number in range(min(rounds, first.rounds)):
+            yield from ((number, each) for each in together)
 
 
 def _playable(names: Sequence[str]) -> list[str]:

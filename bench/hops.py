@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import envoy
+from bench import envoy, routes
 from bench.processes import fill
 from sidecar.feed.state_dir import StateDir
 from tests.support.papers import Papers
@@ -32,7 +32,7 @@ class Hop:
     """One sidecar of a pair. It listens on `listen`; `next` is where it goes on to: the other sidecar's inbound port,
     or the app's. `papers` are its own, `caller` and `callee` the two ids; `opaque`: it relays bytes. `rules`: inbound
     has an ALLOW policy of so many rules, of which the last one is the caller's; 0: it has none. `limited`: inbound has
-    a limit of requests for each caller, which is never reached."""
+    a limit of requests for each caller, which is never reached. `routes`: outbound has so many (`bench.routes`)."""
 
     name: str  # outbound or inbound
     run: Path
@@ -44,6 +44,7 @@ class Hop:
     opaque: bool
     rules: int = 0
     limited: bool = False
+    routes: int = 0
 
     @property
     def log(self) -> Path:
@@ -70,6 +71,8 @@ def our_words(hop: Hop) -> list[str]:
     if hop.limited and hop.name == "inbound":
         limit = {"name": "each", "key": ["source.principal"], "rate": {"requests": _NEVER, "per": "1s"}}
         told |= {"schema": "1.3", "rateLimits": [{"name": "callers", "namespace": NAMESPACE, "limits": [limit]}]}
+    if hop.routes and hop.name == "outbound":
+        told |= routes.documents(hop.routes, HOST, NAMESPACE)
     StateDir(str(state)).store("1.1", hop.papers.spiffe_id, json.dumps(told).encode())
     places = (
         ("--outbound", f"127.0.0.1:{hop.listen}", "--inbound", "127.0.0.1:0", "--upstream", "127.0.0.1:9")
@@ -187,6 +190,8 @@ def envoy_hop(hop: Hop) -> list[str]:
         KEY=hop.papers.key,
         ROOTS=hop.papers.roots,
         RBAC=_envoy_rbac(hop) + _envoy_limit(hop),
+        VIRTUAL_HOSTS=routes.envoy_hosts(hop.routes, HOST, HTTP_PORT),
+        BREAKERS=routes.envoy_breakers(hop.routes),
         EXPECTED="spiffe://cluster.local/" if hop.name == "inbound" else hop.callee,
     )
     return envoy.command(config)

@@ -17,10 +17,11 @@ _PACED = 300  # requests per second of all connections together, where they wait
 _MOST_PACED_SECONDS = 5  # fewer than some thousand requests have no 99th percentile to speak of
 
 
-def mesh(turn: Turn, rules: int = 0, *, limited: bool = False) -> Figures:
+def mesh(turn: Turn, rules: int = 0, *, limited: bool = False, routes: int = 0) -> Figures:
     """What a request costs a hop when all is busy, how long it takes when nothing else is done, and at a usual load;
-    with an AuthorizationPolicy of so many rules, if any, or a limit for each caller, at the app's sidecar."""
-    with pair(turn, rules=rules, limited=limited) as running:
+    with an AuthorizationPolicy of so many rules, if any, or a limit for each caller, at the app's sidecar; or with so
+    many routes at the caller's."""
+    with pair(turn, rules=rules, limited=limited, routes=routes) as running:
         port = running.outbound.port
         check_small(port, HTTP)
         check_duties(port, HTTP)

@@ -43,9 +43,9 @@ class Callee:
 
 
 @contextlib.contextmanager
-def pair(turn: Turn, *, opaque: bool = False, rules: int = 0, limited: bool = False) -> Iterator[Pair]:
-    """Both sidecars of a call to the turn's app, inbound with so many rules, or a limit; they are killed at the end.
-    Raises BenchError as ``started`` does."""
+def pair(turn: Turn, *, opaque: bool = False, rules: int = 0, limited: bool = False, routes: int = 0) -> Iterator[Pair]:
+    """Both sidecars of a call to the turn's app, inbound with so many rules, or a limit, outbound with so many routes;
+    they are killed at the end. Raises BenchError as ``started`` does."""
     turn.run.mkdir()
     authority = Authority(turn.run)
     caller, callee = authority.issue("caller"), authority.issue("app")
@@ -53,7 +53,7 @@ def pair(turn: Turn, *, opaque: bool = False, rules: int = 0, limited: bool = Fa
     with contextlib.ExitStack() as stack:
         inner, outer = stack.enter_context(held_port()), stack.enter_context(held_port())
         inbound = Hop("inbound", turn.run, inner, turn.upstream, callee, *ids, opaque, rules, limited)
-        outbound = Hop("outbound", turn.run, outer, inner, caller, *ids, opaque)
+        outbound = Hop("outbound", turn.run, outer, inner, caller, *ids, opaque, routes=routes)
         second = stack.enter_context(_started(turn, inbound))
         yield Pair(stack.enter_context(_started(turn, outbound)), second, caller.spiffe_id)
 

@@ -70,6 +70,14 @@ class Results:
         return own / envoy if own is not None and envoy else None
 
 
+def beside(results: Results, scenario: Scenario, name: str) -> float | None:
+    """Our figure over ours of another scenario: the median of the ratios of each round, since both are played in it;
+    None where either is missing."""
+    turns = [results.turns.get(source(results, each), {}).get("ours", []) for each in (scenario.name, name)]
+    figures = [(each[scenario.figure], other[scenario.figure]) for each, other in zip(*turns, strict=False)]
+    return statistics.median(each / other for each, other in figures) if figures else None
+
+
 def beyond_bounds(results: Results) -> list[str]:
     """What is past its bound or failed, as sentences; nothing where ours was not among the proxies."""
     past = []
@@ -82,6 +90,11 @@ def beyond_bounds(results: Results) -> list[str]:
             past.append(f"{scenario.name}: {ratio:.2f} times Envoy's, of {scenario.bound:g} at most")
         elif scenario.limit is not None and own > scenario.limit:
             past.append(f"{scenario.name}: {own:.3g} {scenario.unit}, of {scenario.limit:g} at most")
+        past += [
+            f"{scenario.name}: {found:.3f} times {name}, of {most:g} at most"
+            for name, most in scenario.beside
+            if (found := beside(results, scenario, name)) is not None and found > most
+        ]
     dearer = mitmproxy_factor(results)
     if dearer is not None and dearer < MITMPROXY_FACTOR:
         past.append(f"http1: mitmproxy is only {dearer:.1f} times dearer, of {MITMPROXY_FACTOR:g} at least")

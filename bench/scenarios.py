@@ -129,6 +129,14 @@ def caller_limit(turn: Turn) -> Figures:
     return mesh(turn, limited=True)
 
 
+def one_route(turn: Turn) -> Figures:
+    return mesh(turn, routes=1)
+
+
+def many_routes(turn: Turn) -> Figures:
+    return mesh(turn, routes=10_000)
+
+
 _HTTP1 = frozenset({"ours", "envoy", "haproxy", "mitmproxy"})
 _PAIRS = frozenset({"ours", "envoy"})
 _ALL = (
@@ -148,6 +156,14 @@ _ALL = (
     Scenario("mesh-10-rules", "mesh, a policy of 10 rules", "cpu_us", "CPU us/hop", ten_rules, proxies=_PAIRS),
     Scenario("mesh-1000-rules", "mesh, one of 1,000", "cpu_us", "CPU us/hop", thousand_rules, proxies=_PAIRS),
     Scenario("mesh-limit", "mesh, a limit for each caller", "cpu_us", "CPU us/hop", caller_limit, proxies=_PAIRS),
+    Scenario(
+        "routes-1", "mesh, a route, retries, budget", "cpu_us", "CPU us/hop", one_route, proxies=_PAIRS,
+        beside=(("mesh", 1.05),),
+    ),
+    Scenario(
+        "routes-10000", "mesh, 10,000 in 1,000 hosts", "cpu_us", "CPU us/hop", many_routes, proxies=_PAIRS,
+        beside=(("mesh", 1.05), ("routes-1", 1.03)),
+    ),
     Scenario("mesh-alone", "one connection: median", "alone_ms", "ms", mesh, 0.9, None, 99, _PAIRS, of="mesh"),
     Scenario("mesh-p50", "300 requests/s: median", "paced_p50_ms", "ms", mesh, 1.2, None, 99, _PAIRS, of="mesh"),
     Scenario("mesh-p99", "300 requests/s: 99 %", "paced_p99_ms", "ms", mesh, 1.2, None, 99, _PAIRS, of="mesh"),

@@ -34,7 +34,8 @@ class Scenario:
     `figure` is the key of the figure that is compared; `bound` is the largest ratio to Envoy's that is accepted for
     ours and `aim` the one wished for; `limit` is the largest value of any turn that is accepted whatever Envoy's is;
     `rounds` caps the rounds where one more would tell nothing new; `root` says that only root can play it. `of` names
-    the scenario whose turns have this one's figure too: where both are wanted, that one alone is played.
+    the scenario whose turns have this one's figure too: where both are wanted, that one alone is played. `beside` are
+    other scenarios of the same run, each with the largest ratio to its figure that is accepted for ours.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Scenario:
     limit: float | None = None
     root: bool = False
     of: str = ""
+    beside: tuple[tuple[str, float], ...] = ()
 
     def is_played_by(self, proxy: Proxy) -> bool:
         return (proxy.part or proxy.name) in self.proxies

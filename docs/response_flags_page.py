@@ -20,9 +20,12 @@ FLAGS: Final = {
     "DF": "DNS failure",
     "UF": "upstream connection failure",
     "UH": "no healthy upstream",
+    "NC": "no cluster",
+    "FI": "fault injected",
     "UC": "upstream closed",
     "UPE": "upstream protocol error",
     "UT": "upstream timeout",
+    "URX": "upstream retry limit exceeded",
     "UO": "overflow",
     "OM": "overload manager",
     "DO": "drop overload",
@@ -57,6 +60,10 @@ working; the reason is our own word, and finer. Both stand in the access log, in
 (`application/problem+json`: `flag`, `reason`, `detail`), in the metrics, and in `/requests` and `/explain/<request-id>`
 on the [admin port](admin.md), which also say what to do. A request without a flag (`-`) got the app's own answer,
 whatever its status.
+
+`URX` may stand alone beside the app's own answer, or behind the flag of a failure (`UF,URX`): the route's retry policy
+wanted one more attempt, and the attempts or the cluster's budget for retries were used up. `/explain/<request-id>` says
+which. `DI` stands beside other flags, or alone: a VirtualService's `fault.delay` made the request wait.
 
 """
 
