@@ -1,8 +1,8 @@
 """The parts of Snapshots that are no longer in force, let go a few at a time.
 
-Used by ``snapshot_feed``. Whoever lets go of a Snapshot last frees all that it holds, which takes thirty milliseconds
-for ten thousand routes: it may be a request, or the feed itself. So the parts of a large Snapshot are held here until
-it is gone, and are freed in slices then.
+Used by ``snapshot_feed``. The last reference to a Snapshot frees all that it holds, which takes thirty milliseconds
+for ten thousand routes, and a request may hold that reference, or the feed. So the parts of a large Snapshot are held
+here until it is gone, and are freed in slices then.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class Routing(msgspec.Struct, frozen=True):
     backends: Backends
 
     def parts(self) -> list[object]:
-        """Return what it is made of: who holds these can free it in pieces."""
+        """Return what it is made of, in small pieces, so that it can be freed piece by piece."""
         found: list[object] = []
         for host in self.hosts.all:
             found += host.parts()
