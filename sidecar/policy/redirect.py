@@ -82,10 +82,7 @@ class Redirect(msgspec.Struct, frozen=True, gc=False):
         suffix = b":%d" % new_port if new_port else b""
         if suffix == _DEFAULT_PORTS.get(new_scheme):
             suffix = b""  # the default of the scheme is left out
-        if self.authority:
-            host = _without_port(self.authority, scheme, scheme, replaced=bool(suffix))
-        else:
-            host = _without_port(authority, scheme, new_scheme, replaced=bool(suffix))
+        host = self.authority or _without_port(authority, scheme, new_scheme, replaced=bool(suffix))
         return b"%b://%b%b%b" % (new_scheme, host, suffix, self._path(target, match))
 
     def _path(self, target: bytes, match: HTTPMatchRequest | None) -> bytes:
