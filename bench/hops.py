@@ -20,6 +20,7 @@ from sidecar.feed.state_dir import StateDir
 from tests.support.papers import Papers
 
 NAMESPACE, SERVICE = "shop", "app"
+PLAIN = "plain"  # the same workload by another name, which never has a route
 HOST = f"{SERVICE}.{NAMESPACE}.svc.cluster.local"
 HTTP_PORT, TCP_PORT = 8080, 9000  # of the service
 HTTP, TCP = f"{HOST}:{HTTP_PORT}", f"{HOST}:{TCP_PORT}"
@@ -64,7 +65,7 @@ def our_words(hop: Hop) -> list[str]:
     state = hop.run / f"{hop.name}-state"
     told = {
         "schema": "1.0", "version": "1.1", "proxy": hop.papers.spiffe_id, "issued": time.time(),
-        "trustDomain": "cluster.local", "services": [_service(inbound, hop.callee)],
+        "trustDomain": "cluster.local", "services": [_service(name, inbound, hop.callee) for name in (SERVICE, PLAIN)],
     }  # fmt: skip
     if hop.rules and hop.name == "inbound":
         told |= {"schema": "1.2", "authorization": [{"name": "callers", "namespace": NAMESPACE, "rules": _rules(hop)}]}
@@ -161,9 +162,9 @@ def _envoy_limit(hop: Hop) -> str:
     return f"                  - {json.dumps(config)}\n"
 
 
-def _service(inbound: int, callee: str) -> dict[str, object]:
+def _service(name: str, inbound: int, callee: str) -> dict[str, object]:
     return {
-        "name": SERVICE,
+        "name": name,
         "namespace": NAMESPACE,
         "ports": [
             {"port": HTTP_PORT, "name": "http", "appProtocol": "http"},

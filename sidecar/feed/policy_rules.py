@@ -17,11 +17,17 @@ from sidecar.resources.incremental_compile import Compiled
 # What ``policy.routing`` imports, in an order in which each takes few milliseconds.
 _OF_ROUTES: Final = (
     "sidecar.policy.backends",
-    "sidecar.policy.redirect",
-    "sidecar.policy.route_actions",
+    "sidecar.policy.string_match",
+    "sidecar.policy.route_question",
     "sidecar.policy.route_conditions",
     "sidecar.policy.route_index",
+    "sidecar.policy.header_edits",
+    "sidecar.policy.redirect",
+    "sidecar.policy.cors",
+    "sidecar.policy.route_actions",
+    "sidecar.policy.l4_routes",
     "sidecar.policy.http_routes",
+    "sidecar.policy.virtual_hosts",
 )
 
 

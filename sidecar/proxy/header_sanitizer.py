@@ -20,6 +20,8 @@ _FROM_ANYBODY: Final = frozenset({headers.MESH_ONLY, headers.FROM_MESH})
 _FROM_PEERS: Final = frozenset({headers.MESH_ONLY})
 _FROM_STRANGERS: Final = headers.FORWARDING | _FROM_ANYBODY
 _CLAIMS: Final = frozenset({headers.FORWARDED_FOR})
+_NOT_FROM_PEERS: Final = _FROM_PEERS | _CLAIMS
+_NOT_FROM_TRUSTED: Final = _FROM_ANYBODY | _CLAIMS
 _XFCC: Final = b"x-forwarded-client-cert"
 _HTTP: Final = (b"x-forwarded-proto", b"http")
 _VIA: Final = (b"via", b"1.1 sidecar")
@@ -28,6 +30,7 @@ _ID_ONLY: Final = frozenset({headers.REQUEST_ID})
 _TOLD: Final = (headers.HOP_BY_HOP - {headers.HOST}) | _FROM_STRANGERS
 _USUALLY_TOLD: Final = frozenset({headers.CONNECTION})
 _USUAL: Final = ("connection",)
+_SENT_BY_PEERS: Final = frozenset({headers.FROM_MESH})
 
 
 class HeaderSanitizer:
@@ -43,8 +46,10 @@ class HeaderSanitizer:
         known = request.known
         request_id = record.request_id
         told = _TOLD.intersection(known)
-        if told:
-            record.stripped = _USUAL if told == _USUALLY_TOLD else self._stripped(stream, request)
+        if told == _USUALLY_TOLD:
+            record.stripped = _USUAL
+        elif told and not (told == _SENT_BY_PEERS and stream.xfcc):
+            record.stripped = self._stripped(stream, request)
         if self._appends:
             fields = self._with_caller(stream, request)
         elif _FROM_ANYBODY.isdisjoint(known):
@@ -78,7 +83,8 @@ class HeaderSanitizer:
             fields.append(_HTTP)
             return fields
         before = known.get(headers.FORWARDED_FOR)
-        fields = headers.without(request.fields, (_FROM_PEERS if stream.xfcc else _FROM_ANYBODY) | _CLAIMS)
+        removed = _NOT_FROM_PEERS if stream.xfcc else _NOT_FROM_TRUSTED
+        fields = request.fields[:] if removed.isdisjoint(known) else headers.without(request.fields, removed)
         if stream.xfcc:
             fields.append((_XFCC, stream.xfcc))
         fields.append((headers.FORWARDED_FOR, b"%b, %b" % (before, stream.peer_ip) if before else stream.peer_ip))
